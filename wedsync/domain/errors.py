@@ -1,0 +1,114 @@
+"""The one family of errors that every layer speaks.
+
+Two translators only turn these into something else: `activities/errors.py` (Temporal failures) and
+`api/problems.py` (RFC 9457 problem details).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+#: Whether the vendor may hold an effect of the failed call: `none` is known, `unknown` must be resolved.
+EffectKnowledge = Literal["none", "unknown"]
+
+
+class WedsyncError(Exception):
+    """Base of the family: a stable machine `code` and a human `detail` that names no guest and no secret."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str, *, reason: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        #: The finer machine word beneath `code`, e.g. the vendor's own error code (`card_declined`).
+        self.reason = reason
+
+
+class VendorError(WedsyncError):
+    """A failed call to a vendor."""
+
+    def __init__(self, detail: str, *, vendor: str = "", reason: str | None = None, status: int | None = None) -> None:
+        super().__init__(detail, reason=reason)
+        self.vendor = vendor
+        self.status = status
+
+
+class VendorUnavailable(VendorError):
+    """The vendor did not do it, known for certain, and may do it later: retryable, counts against its health."""
+
+    code: ClassVar[str] = "vendor_unavailable"
+
+
+class OutcomeUnknown(VendorError):
+    """The call may or may not have taken effect (time-out, dropped connection, 500): resolve before anything else."""
+
+    code: ClassVar[str] = "outcome_unknown"
+
+
+class VendorRejected(VendorError):
+    """The vendor understood and refused: a definite failure, not retryable, no mark against its health."""
+
+    code: ClassVar[str] = "vendor_rejected"
+
+
+class VendorThrottled(VendorError):
+    """The vendor takes no more calls until a known moment; it did not do it."""
+
+    code: ClassVar[str] = "vendor_throttled"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after_seconds: float,
+        vendor: str = "",
+        reason: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(detail, vendor=vendor, reason=reason, status=status)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ThrottledUntil(VendorError):
+    """No quota is left before `until` (UTC): the workflow sleeps, no worker slot waits."""
+
+    code: ClassVar[str] = "throttled_until"
+
+    def __init__(self, detail: str, *, until: datetime, vendor: str = "") -> None:
+        super().__init__(detail, vendor=vendor)
+        self.until = until
+
+
+class NotAuthorized(VendorError):
+    """The vendor refused the credential: a person must mend the connection; never trips a shared breaker."""
+
+    code: ClassVar[str] = "not_authorized"
+
+
+class InvalidInput(WedsyncError):
+    """The request itself is wrong; `field` says where (dotted path, or empty)."""
+
+    code: ClassVar[str] = "invalid_input"
+
+    def __init__(self, detail: str, *, field: str = "", reason: str | None = None) -> None:
+        super().__init__(detail, reason=reason)
+        self.field = field
+
+
+class NotFound(WedsyncError):
+    """No such object in this organization."""
+
+    code: ClassVar[str] = "not_found"
+
+
+class Conflict(WedsyncError):
+    """The object's state does not allow it now."""
+
+    code: ClassVar[str] = "conflict"
+
+
+class StoreUnavailable(WedsyncError):
+    """Our own database cannot be reached: nothing was recorded, try again."""
+
+    code: ClassVar[str] = "store_unavailable"

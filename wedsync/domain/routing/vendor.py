@@ -1,0 +1,157 @@
+"""What a vendor is to us: its manifest, one call to it, and that call's effect. Values only.
+
+Words: an **action** (`payments.collect`) is what a plan asks for. A vendor carries an action out by one or more
+**operations** (`create_intent`, `confirm_intent`), one call each; the operations that undo it stand beside it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+OnUnknown = Literal["replay", "find", "unsafe"]
+Undo = Literal["exact", "counter", "none"]
+EffectState = Literal["done", "waiting", "absent"]
+
+
+class Value(BaseModel):
+    """A frozen value that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OperationSpec(Value):
+    """One vendor call as the manifest declares it."""
+
+    name: str
+    #: How an unknown outcome is resolved: `replay` (idempotency key), `find` (by our reference), `unsafe` (neither).
+    on_unknown: OnUnknown = "replay"
+    #: True when the call alone has no effect the couple would notice (an unconfirmed payment intent):
+    #: an unknown outcome of it allows a fallback.
+    harmless: bool = False
+    #: A read changes nothing; it may be repeated and routed freely.
+    read: bool = False
+    #: The normalized event the vendor sends when it answers later, e.g. `payment.succeeded`; empty: answers at once.
+    waits_for: str = ""
+    #: Events that mean the vendor said no, e.g. `payment.failed`.
+    refused_by: tuple[str, ...] = ()
+
+
+class ActionSpec(Value):
+    """How one vendor carries out one action."""
+
+    #: `capability.verb`, e.g. `payments.collect`; must stand in `wedsync.domain.weddings.catalogue`.
+    name: str
+    operations: tuple[OperationSpec, ...] = ()
+    undo: Undo
+    #: Run in order to undo; the first may find out what there is to undo.
+    undo_operations: tuple[OperationSpec, ...] = ()
+    #: Moves what was done to new inputs (another time, other details); the same operation with the old inputs undoes it.
+    change_operations: tuple[OperationSpec, ...] = ()
+    #: The vendor has no API for it: a signed link goes to the vendor and the step needs attention.
+    by_hand: bool = False
+    #: The vendor has no API for the undo.
+    undo_by_hand: bool = False
+    #: The payer needs an instrument (stored card, vault token) of this vendor.
+    needs_instrument: bool = False
+
+
+class AuthSpec(Value):
+    """How requests are authorized."""
+
+    kind: Literal["bearer", "basic", "header", "oauth_client", "query", "sigv4", "none"]
+    #: For `header`: its name, e.g. `X-API-KEY`.
+    header: str = ""
+
+
+class Manifest(Value):
+    """`wedsync/vendors/<name>/manifest.toml`: everything about a vendor that is not code."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    title: str
+    capabilities: tuple[str, ...]
+    documentation_url: str
+    #: The pinned version of the vendor's API, as the vendor writes it.
+    api_version: str = ""
+    base_url: str
+    auth: AuthSpec
+    #: Shorter than the activity's start-to-close.
+    timeout_seconds: float = 8.0
+    #: How long the vendor honours an idempotency key; 0: it has none.
+    idempotency_hours: float = 0
+    #: Calls that the account allows, e.g. {"per_second": 25}.
+    quotas: dict[str, int] = {}
+    #: Path asked by the health probe.
+    health_path: str = "/"
+    #: Answers with 503 are taken as "not processed" (RFC 9110, 15.6.4) unless the vendor says otherwise.
+    unavailable_means_not_processed: bool = True
+    actions: tuple[ActionSpec, ...] = ()
+
+    def action(self, name: str) -> ActionSpec | None:
+        """The spec of action `name`, or None when this vendor cannot do it."""
+        return next((action for action in self.actions if action.name == name), None)
+
+
+class Call(Value):
+    """One call as the saga asks for it; retries carry a byte-identical value, so bodies come out byte-identical."""
+
+    organization_id: str
+    wedding_id: str
+    transaction_id: str
+    step_id: str
+    vendor: str
+    #: Which of the vendor's accounts; `default` is the platform's own. For `generic`: the business, e.g. `villa-aurora`.
+    account: str = "default"
+    action: str
+    operation: str
+    #: At most 64 characters of [A-Za-z0-9-_], the same for every attempt of this round.
+    idempotency_key: str
+    #: Our name for the effect, stable over retries: 32 characters of [0-9a-v] (Google's event id alphabet).
+    reference: str
+    #: The action's inputs, references resolved, in the shape of the catalogue's input model.
+    inputs: dict[str, JsonValue]
+    #: What earlier operations of the same step gave (`external_id` and facts), or, for an undo, what the deed gave.
+    facts: dict[str, JsonValue] = {}
+    #: For a change: the inputs that hold now. Empty otherwise.
+    previous_inputs: dict[str, JsonValue] = {}
+    #: The generic vendor's endpoints as the plan's service gives them; empty for all others.
+    endpoints: dict[str, JsonValue] = {}
+    #: No attempt was sent before this moment: where a `find` starts to look.
+    first_sent_at: datetime
+    locale: str = "en"
+
+
+class Effect(Value):
+    """What a call did, or what a look found."""
+
+    #: `done`; `waiting` (accepted, the vendor's word comes by webhook); `absent` (nothing there, nothing to undo).
+    state: EffectState
+    #: The vendor's id of the object.
+    external_id: str | None = None
+    #: Results that later steps may refer to, as the catalogue names them (`payment_id`, `event_id`), plus what
+    #: the undo needs. JSON, small, no secrets.
+    facts: dict[str, JsonValue] = {}
+    #: The object's version at the vendor, to notice foreign changes.
+    etag: str | None = None
+    #: A fact for people, in English, without guests' data: "refund re_1 created".
+    detail: str = ""
+
+
+class VendorEvent(Value):
+    """A verified webhook in our own words."""
+
+    source: str
+    #: The vendor's id of the event: with `source` it makes the event unique.
+    event_id: str
+    #: Normalized: `payment.succeeded`, `payment.failed`, `booking.confirmed`, `booking.declined`,
+    #: `message.delivered`, `message.failed`, `calendar.changed`; or `other`.
+    type: str
+    #: The vendor's own word for it.
+    vendor_type: str
+    object_id: str | None = None
+    wedding_id: str | None = None
+    step_id: str | None = None
+    occurred_at: datetime | None = None
+    facts: dict[str, JsonValue] = {}

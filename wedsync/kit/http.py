@@ -1,0 +1,173 @@
+"""The shared HTTP pool; the only module that imports httpx.
+
+Every request to a vendor goes through `VendorHttp.request`, which turns transport faults and statuses into the
+family of `wedsync.domain.errors` and never retries: Temporal does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import httpx
+from pydantic import JsonValue
+
+from wedsync.domain.errors import (
+    NotAuthorized,
+    OutcomeUnknown,
+    VendorError,
+    VendorRejected,
+    VendorThrottled,
+    VendorUnavailable,
+)
+from wedsync.domain.routing import classify
+from wedsync.kit.clock import utc_now
+
+Form = Sequence[tuple[str, str]]
+#: Reads (code, detail) out of a vendor's error body; the detail must hold no guest's data.
+ReadError = Callable[[int, Any], tuple[str, str]]
+
+#: Raised before a byte left: the vendor can't have done anything.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+#: The most of an answer that is read.
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+
+
+def new_pool(*, max_connections: int = 200) -> httpx.AsyncClient:
+    """The process's connection pool: no environment proxies, no redirects, bounded."""
+    return httpx.AsyncClient(
+        limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=100),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+class VendorResponse:
+    """A 2xx answer."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, vendor: str) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self._vendor = vendor
+
+    def json(self) -> Any:
+        """The body as JSON; raises OutcomeUnknown when it is not (the vendor did act)."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise OutcomeUnknown(
+                f"{self._vendor} answered {self.status} with a body that is not JSON", vendor=self._vendor
+            ) from None
+
+
+def default_error(status: int, body: Any) -> tuple[str, str]:
+    """`(code, detail)` when nothing better is known."""
+    return f"http_{status}", f"answered {status}"
+
+
+class VendorHttp:
+    """HTTP to one account of one vendor."""
+
+    def __init__(
+        self,
+        pool: httpx.AsyncClient,
+        *,
+        vendor: str,
+        base_url: str,
+        timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
+        unavailable_means_not_processed: bool = True,
+        read_error: ReadError = default_error,
+    ) -> None:
+        self._pool = pool
+        self.vendor = vendor
+        self.base_url = base_url.rstrip("/")
+        self._timeout = httpx.Timeout(timeout_seconds, connect=min(3.0, timeout_seconds))
+        #: Sent with each request; the pipeline puts correlation headers here.
+        self.headers = dict(headers or {})
+        self._not_processed = unavailable_means_not_processed
+        self.read_error = read_error
+        #: The headers of the newest answer, of any status: rate-limit state for the caller.
+        self.last_headers: Mapping[str, str] = {}
+
+    async def request(
+        self,
+        method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"],
+        path: str,
+        *,
+        write: bool | None = None,
+        params: Form | None = None,
+        json_body: JsonValue | None = None,
+        form: Form | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> VendorResponse:
+        """Send one request and return a 2xx answer.
+
+        `path` starts with `/` and is added to the base URL (a full URL is taken as it is). `form` is sent in the
+        order given. JSON is sent compact, UTF-8, in key order of insertion. `write` defaults to "not GET or HEAD".
+
+        Raises VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429), VendorUnavailable (never sent, 503),
+        OutcomeUnknown (a write that timed out, was dropped, or got another 5xx).
+        """
+        is_write = method not in ("GET", "HEAD") if write is None else write
+        sent_headers = {**self.headers, **(headers or {})}
+        body = content
+        if json_body is not None:
+            body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
+            sent_headers.setdefault("Content-Type", "application/json")
+        elif form is not None:
+            body = str(httpx.QueryParams(list(form))).encode()
+            sent_headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        url = path if "://" in path else self.base_url + path
+        try:
+            response = await self._pool.request(
+                method,
+                url,
+                params=list(params) if params else None,
+                content=body,
+                headers=sent_headers,
+                auth=auth,
+                timeout=self._timeout,
+            )
+        except _NEVER_SENT as error:
+            raise VendorUnavailable(
+                f"{self.vendor} could not be reached ({type(error).__name__})", vendor=self.vendor, reason="unreachable"
+            ) from error
+        except httpx.HTTPError as error:
+            kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
+            raise kind(
+                f"{self.vendor} gave no answer ({type(error).__name__})", vendor=self.vendor, reason="no_answer"
+            ) from error
+        self.last_headers = response.headers
+        self._raise_for_status(response, is_write)
+        return VendorResponse(response.status_code, response.headers, response.content, self.vendor)
+
+    def _raise_for_status(self, response: httpx.Response, write: bool) -> None:
+        status = response.status_code
+        decided = classify.verdict(status, write=write, unavailable_means_not_processed=self._not_processed)
+        if decided == "ok":
+            return
+        try:
+            parsed = json.loads(response.content)
+        except ValueError:
+            parsed = None
+        code, detail = self.read_error(status, parsed)
+        message = f"{self.vendor}: {detail}"
+        if decided == "throttled":
+            raise VendorThrottled(
+                message,
+                vendor=self.vendor,
+                reason=code,
+                status=status,
+                retry_after_seconds=classify.retry_after_seconds(response.headers, utc_now()),
+            )
+        kinds: dict[str, type[VendorError]] = {
+            "not_authorized": NotAuthorized,
+            "unavailable": VendorUnavailable,
+            "unknown": OutcomeUnknown,
+        }
+        raise kinds.get(decided, VendorRejected)(message, vendor=self.vendor, reason=code, status=status)

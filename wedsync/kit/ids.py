@@ -1,0 +1,10 @@
+"""New ids: ULIDs (26 characters, Crockford base 32, time-ordered)."""
+
+from __future__ import annotations
+
+from ulid import ULID
+
+
+def new_id() -> str:
+    """A new ULID as text."""
+    return str(ULID())

@@ -1,0 +1,101 @@
+"""Settings, read once at the entrance of each program.
+
+Names follow `WEDSYNC_<NAME>`; nested groups are joined by `__` (`WEDSYNC_VENDORS__STRIPE__API_KEY`). The standard
+`TEMPORAL_*` variables and TOML profile are read by `temporalio.envconfig`, not here.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: Good for a laptop, refused everywhere else.
+LOCAL_SECRET = "wedsync-local-only-not-a-secret"  # noqa: S105
+LOCAL_CODEC_KEY = "local:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+
+class VendorSettings(BaseModel):
+    """One vendor's account, `WEDSYNC_VENDORS__<NAME>__...`."""
+
+    model_config = ConfigDict(extra="forbid")
+    base_url: str = ""
+    api_key: SecretStr = SecretStr("")
+    account_id: str = ""
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    #: Several active secrets are separated by commas.
+    webhook_secret: SecretStr = SecretStr("")
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The active webhook secrets."""
+        return tuple(part for part in (s.strip() for s in self.webhook_secret.get_secret_value().split(",")) if part)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside."""
+
+    model_config = SettingsConfigDict(env_prefix="WEDSYNC_", env_nested_delimiter="__", extra="ignore")
+
+    environment: Literal["local", "staging", "production"] = "local"
+    state_dir: Path = Path(".wedsync")
+    #: The public URL of our API, for links and vendors' callbacks.
+    api_url: str = "http://127.0.0.1:8080"
+    api_key: SecretStr = SecretStr("")
+    api_port: int = 8080
+    api_host: str = "127.0.0.1"
+    sandbox_port: int = 0
+    #: `postgresql://...`; every session takes the role `wedsync_app`, whoever logs in.
+    database_url: str = ""
+    #: Who owns the tables and migrates; defaults to `database_url`.
+    database_owner_url: str = ""
+    database_pool_size: int = 10
+    #: Keys API keys' HMACs.
+    api_key_pepper: SecretStr = SecretStr(LOCAL_SECRET)
+    #: Signs links that go to vendors without an API.
+    link_secret: SecretStr = SecretStr(LOCAL_SECRET)
+    #: `id:hex,id:hex`: 256-bit AES keys of the payload codec; the first encrypts, all decrypt.
+    codec_keys: SecretStr = SecretStr(LOCAL_CODEC_KEY)
+    #: Origins allowed to call the codec endpoint (the Temporal UI), comma-separated.
+    codec_origins: str = ""
+    temporal_ui_url: str = ""
+    request_max_bytes: int = 1_048_576
+    log_level: str = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    #: Where the worker serves its Prometheus metrics; 0: nowhere.
+    worker_metrics_port: int = 0
+    worker_workflow_slots: int = 100
+    worker_activity_slots: int = 50
+    worker_critical_slots: int = 20
+    worker_cached_workflows: int = 2000
+    #: Comma-separated queue names; empty: all of them.
+    worker_queues: str = ""
+    worker_build_id: str = ""
+    graceful_shutdown_seconds: float = 20.0
+    vendors: dict[str, VendorSettings] = {}
+
+    @model_validator(mode="after")
+    def _refuse_default_secrets(self) -> Settings:
+        if self.environment == "local":
+            return self
+        weak = [
+            f"WEDSYNC_{name.upper()}"
+            for name in ("api_key_pepper", "link_secret", "codec_keys")
+            if getattr(self, name).get_secret_value() in (LOCAL_SECRET, LOCAL_CODEC_KEY, "")
+        ]
+        if weak:
+            raise ValueError(f"set {', '.join(weak)}: the default is only for WEDSYNC_ENVIRONMENT=local")
+        return self
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether this is a laptop's or a test's environment."""
+        return self.environment == "local"
+
+    def vendor(self, name: str) -> VendorSettings:
+        """The settings of vendor `name`, empty when none are given."""
+        return self.vendors.get(name, VendorSettings())
