@@ -1,0 +1,5 @@
+"""The tables, one module a slice, all on one `metadata`."""
+
+from wedsync.store.tables.base import metadata
+
+__all__ = ["metadata"]

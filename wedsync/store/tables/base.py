@@ -1,0 +1,33 @@
+"""The metadata that all tables share, and the column shorthands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column, DateTime, MetaData, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def text(name: str, *args: Any, **options: Any) -> Column[str]:
+    """A text column, NOT NULL unless said otherwise."""
+    return Column(name, Text, *args, nullable=options.pop("nullable", False), **options)
+
+
+def instant(name: str, **options: Any) -> Column[Any]:
+    """A timestamptz column, NOT NULL unless said otherwise."""
+    return Column(name, DateTime(timezone=True), nullable=options.pop("nullable", False), **options)
+
+
+def document(name: str, **options: Any) -> Column[Any]:
+    """A jsonb column, NOT NULL unless said otherwise."""
+    return Column(name, JSONB(none_as_null=True), nullable=options.pop("nullable", False), **options)

@@ -1,0 +1,151 @@
+"""Weddings, their plans, transactions, steps, external references and the events that watchers follow.
+
+`version` columns order writes: an older one never overwrites a newer one.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy import text as sql
+
+from wedsync.store.tables.base import document, instant, metadata, text
+
+weddings = Table(
+    "weddings",
+    metadata,
+    text("id", primary_key=True),
+    text("organization_id", ForeignKey("organizations.id")),
+    # The plan's own id.
+    text("reference"),
+    # planned (nothing asked yet) | active | cancelled | ended
+    text("status"),
+    # preparation | ceremony | reception | cleanup
+    text("phase"),
+    # normal | wedding_day
+    text("mode"),
+    # As written in the plan, with its zone; `ceremony_at` is the instant it was last resolved to.
+    text("ceremony_local"),
+    text("zone"),
+    instant("ceremony_at"),
+    Column("plan_version", Integer, nullable=False),
+    # The newest id given out in `wedding_events`.
+    Column("event_seq", BigInteger, nullable=False, server_default=sql("0")),
+    Column("version", BigInteger, nullable=False, server_default=sql("0")),
+    # What a step's start is ordered by when transactions are asked for: 1, 2, 3, ...
+    Column("transaction_seq", Integer, nullable=False, server_default=sql("0")),
+    instant("created_at"),
+    instant("updated_at"),
+    instant("ended_at", nullable=True),
+    UniqueConstraint("organization_id", "reference"),
+    Index("ix_weddings_page", "organization_id", "id"),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    text("organization_id", ForeignKey("organizations.id")),
+    text("wedding_id", ForeignKey("weddings.id")),
+    Column("version", Integer, nullable=False),
+    # The plan as handed in (strict JSON form).
+    document("body"),
+    instant("created_at"),
+    # The transaction that made it; NULL for the first.
+    text("transaction_id", nullable=True),
+    PrimaryKeyConstraint("wedding_id", "version"),
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    text("id", primary_key=True),
+    text("organization_id", ForeignKey("organizations.id")),
+    text("wedding_id", ForeignKey("weddings.id")),
+    text("kind"),
+    text("status"),
+    # Ids of failed `continue` steps.
+    document("gaps"),
+    # What was asked for, kind by kind (the undo's target, the shift's new time).
+    document("request"),
+    # The ids of the steps it covers, in plan order.
+    document("step_ids"),
+    # What the workflow returned: written once.
+    document("result", nullable=True),
+    document("error", nullable=True),
+    instant("requested_at"),
+    # NULL until the wedding's workflow has taken it; the sweep tells again.
+    instant("handed_off_at", nullable=True),
+    # W3C trace context of the request.
+    text("traceparent", nullable=True),
+    instant("started_at", nullable=True),
+    instant("ended_at", nullable=True),
+    Column("version", BigInteger, nullable=False, server_default=sql("0")),
+    Index("ix_transactions_wedding", "wedding_id", "id"),
+    Index("ix_transactions_untold", "requested_at", postgresql_where=sql("handed_off_at IS NULL")),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    text("organization_id", ForeignKey("organizations.id")),
+    text("wedding_id", ForeignKey("weddings.id")),
+    text("step_id"),
+    # Its place in the plan.
+    Column("position", Integer, nullable=False),
+    # The transaction that last worked on it.
+    text("transaction_id", nullable=True),
+    text("service"),
+    text("capability"),
+    text("action"),
+    text("status"),
+    text("vendor", nullable=True),
+    Column("fallback_used", Boolean, nullable=False, server_default=sql("false")),
+    Column("attempts", Integer, nullable=False, server_default=sql("0")),
+    text("external_id", nullable=True),
+    instant("due_at", nullable=True),
+    instant("started_at", nullable=True),
+    instant("ended_at", nullable=True),
+    # {code, detail}
+    document("error", nullable=True),
+    # {status, attempts, detail}
+    document("compensation", nullable=True),
+    Column("version", BigInteger, nullable=False, server_default=sql("0")),
+    PrimaryKeyConstraint("wedding_id", "step_id"),
+)
+
+external_refs = Table(
+    "external_refs",
+    metadata,
+    text("organization_id", ForeignKey("organizations.id")),
+    text("vendor"),
+    text("account"),
+    text("object_id"),
+    text("wedding_id", ForeignKey("weddings.id"), index=True),
+    text("step_id"),
+    text("transaction_id"),
+    instant("created_at"),
+    PrimaryKeyConstraint("vendor", "object_id", "wedding_id"),
+)
+
+wedding_events = Table(
+    "wedding_events",
+    metadata,
+    text("organization_id", ForeignKey("organizations.id")),
+    text("wedding_id", ForeignKey("weddings.id")),
+    # 1, 2, 3, ... within the wedding, in commit order (the wedding's row is locked while one is given out).
+    Column("id", BigInteger, nullable=False),
+    # step | transaction | wedding
+    text("type"),
+    document("data"),
+    instant("created_at"),
+    PrimaryKeyConstraint("wedding_id", "id"),
+)
