@@ -48,7 +48,7 @@ class ActionSpec(Value):
     undo: Undo
     #: Run in order to undo; the first may find out what there is to undo.
     undo_operations: tuple[OperationSpec, ...] = ()
-    #: Moves what was done to new inputs (another time, other details); the same operation with the old inputs undoes it.
+    #: Moves what was done to new inputs (another time); the same operation with the old inputs undoes it.
     change_operations: tuple[OperationSpec, ...] = ()
     #: The vendor has no API for it: a signed link goes to the vendor and the step needs attention.
     by_hand: bool = False
@@ -102,7 +102,7 @@ class Call(Value):
     transaction_id: str
     step_id: str
     vendor: str
-    #: Which of the vendor's accounts; `default` is the platform's own. For `generic`: the business, e.g. `villa-aurora`.
+    #: Which of the vendor's accounts; `default` is the platform's own. For `generic` the business: `villa-aurora`.
     account: str = "default"
     action: str
     operation: str
