@@ -1,0 +1,81 @@
+"""What is said to a wedding's workflow from outside: its start, its requests, the vendors' words."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TransactionKind = Literal["orchestrate", "scheduled", "timeline", "detail", "amendment", "undo"]
+TransactionStatus = Literal[
+    "running", "waiting", "held", "completed", "rolling_back", "rolled_back", "needs_attention", "cancelled"
+]
+StepStatus = Literal["pending", "scheduled", "running", "waiting", "held", "succeeded", "failed", "skipped"]
+CompensationStatus = Literal["pending", "running", "undone", "nothing_to_undo", "needs_attention"]
+Choice = Literal["retry", "skip", "use", "rollback"]
+
+
+class Message(BaseModel):
+    """Frozen; unknown keys are kept out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Decision(Message):
+    """A human's word on a held step."""
+
+    step_id: str
+    choice: Choice
+    #: For `use`: the vendor to go to.
+    vendor: str | None = None
+
+
+class TransactionRequest(Message):
+    """`transactions.request`: what was asked for, by kind. Stored as JSON and handed to the wedding as it is.
+
+    orchestrate: nothing more. undo: `target`, or `everything` for the whole wedding; with `cancel` the target ends as
+    `cancelled`. timeline: `ceremony_at` (wall time), perhaps `zone`. scheduled: `decision`, or none when the wedding's
+    own agenda made it.
+    """
+
+    id: str
+    kind: TransactionKind
+    #: The transaction's number within the wedding: 1, 2, 3, ...
+    seq: int = Field(ge=1)
+    target: str | None = None
+    everything: bool = False
+    cancel: bool = False
+    ceremony_at: str | None = None
+    zone: str | None = None
+    decision: Decision | None = None
+
+
+class WeddingStart(Message):
+    """The input of the workflow `Wedding` (`wedding:{wedding_id}`, queue `workflows`)."""
+
+    wedding_id: str
+    organization_id: str
+    #: The plan's own id.
+    reference: str
+    plan_version: int
+
+
+#: Registered names.
+WEDDING_WORKFLOW = "Wedding"
+TRANSACTION_WORKFLOW = "RunTransaction"
+DRAIN_INBOX_WORKFLOW = "DrainInbox"
+SWEEP_HANDOFFS_WORKFLOW = "SweepHandoffs"
+#: Update of `Wedding`: TransactionRequest in, its id out; a known id answers again.
+SUBMIT_UPDATE = "submit"
+#: Signal of `Wedding`: a VendorEvent.
+VENDOR_EVENT_SIGNAL = "vendor_event"
+
+
+def wedding_workflow_id(wedding_id: str) -> str:
+    """`wedding:{wedding}`."""
+    return f"wedding:{wedding_id}"
+
+
+def transaction_workflow_id(wedding_id: str, transaction_id: str) -> str:
+    """`wedding:{wedding}:tx:{tx}`."""
+    return f"wedding:{wedding_id}:tx:{transaction_id}"
