@@ -112,3 +112,9 @@ class StoreUnavailable(WedsyncError):
     """Our own database cannot be reached: nothing was recorded, try again."""
 
     code: ClassVar[str] = "store_unavailable"
+
+
+class TemporalUnreachable(WedsyncError):
+    """The Temporal server cannot be reached: what was recorded is told to it later, the rest must be tried again."""
+
+    code: ClassVar[str] = "temporal_unreachable"
