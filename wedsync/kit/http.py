@@ -30,6 +30,10 @@ ReadError = Callable[[int, Any], tuple[str, str]]
 
 #: Raised before a byte left: the vendor can't have done anything.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+#: What a request raises when no answer came, whatever the reason; for callers outside that use `new_pool` directly.
+TransportError = (httpx.TransportError, httpx.InvalidURL)
+#: The type of `new_pool()`.
+Pool = httpx.AsyncClient
 #: The most of an answer that is read.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
