@@ -29,7 +29,10 @@ inbox = Table(
     Column("attempts", Integer, nullable=False, server_default=sql("0")),
     text("error", nullable=True),
     instant("received_at"),
+    # When it is to be looked at (again); NULL: settled.
+    instant("due_at", nullable=True),
+    # When it was last looked at.
     instant("processed_at", nullable=True),
     UniqueConstraint("source", "event_id"),
-    Index("ix_inbox_waiting", "priority", "received_at", postgresql_where=sql("state = 'received'")),
+    Index("ix_inbox_waiting", "priority", "received_at", postgresql_where=sql("due_at IS NOT NULL")),
 )
