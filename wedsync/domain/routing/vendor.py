@@ -31,6 +31,8 @@ class OperationSpec(Value):
     #: True when the call alone has no effect the couple would notice (an unconfirmed payment intent):
     #: an unknown outcome of it allows a fallback.
     harmless: bool = False
+    #: The vendor refuses a second object with our reference: sending again after "not found" can't double it.
+    refuses_duplicates: bool = False
     #: A read changes nothing; it may be repeated and routed freely.
     read: bool = False
     #: The normalized event the vendor sends when it answers later, e.g. `payment.succeeded`; empty: answers at once.

@@ -1,0 +1,79 @@
+"""What is said to the drains of the inbox, and what they answer. Shapes of the workflow `DrainInbox` and its activities."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Lane = Literal["critical", "normal"]
+LANES: tuple[Lane, ...] = ("critical", "normal")
+
+#: Signal of `DrainInbox`, without arguments: rows were recorded since you last looked.
+DRAIN_SIGNAL = "drain"
+#: Rows claimed by one activity.
+BATCH_SIZE = 50
+
+
+class Message(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DrainTotals(Message):
+    """How many rows ended which way."""
+
+    processed: int = 0
+    unmatched: int = 0
+    #: Put off after a fault of the event itself.
+    put_off: int = 0
+    dead: int = 0
+
+    def plus(self, other: DrainTotals) -> DrainTotals:
+        """Both together."""
+        return DrainTotals(
+            processed=self.processed + other.processed,
+            unmatched=self.unmatched + other.unmatched,
+            put_off=self.put_off + other.put_off,
+            dead=self.dead + other.dead,
+        )
+
+
+class DrainStart(Message):
+    """The input of `DrainInbox` (`inbox:{lane}:{partition}`, queue `workflows`)."""
+
+    lane: Lane
+    #: Drains of one lane share its rows; more partitions are more drains side by side.
+    partition: int = Field(default=0, ge=0)
+    #: Carried over continue-as-new.
+    totals: DrainTotals = DrainTotals()
+
+
+class DrainBatch(Message):
+    """The input of `webhooks.drain_batch`."""
+
+    lane: Lane
+    limit: int = Field(default=BATCH_SIZE, ge=1, le=500)
+
+
+class DrainedBatch(Message):
+    """The answer of `webhooks.drain_batch`."""
+
+    #: Rows taken in hand; 0: nothing is due.
+    claimed: int
+    totals: DrainTotals = DrainTotals()
+    #: Seconds until the lane's next row is due again; None: no row waits. Only known when nothing was claimed.
+    next_due_seconds: float | None = None
+
+
+class SweptInbox(Message):
+    """The answer of `webhooks.sweep_inbox`."""
+
+    #: Lanes whose drains were told again.
+    told: tuple[Lane, ...] = ()
+
+
+def drain_workflow_id(lane: Lane, partition: int = 0) -> str:
+    """`inbox:{lane}:{partition}`."""
+    return f"inbox:{lane}:{partition}"

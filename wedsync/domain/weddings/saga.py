@@ -1,0 +1,182 @@
+"""The saga's rules: what may run, what a failure leads to, what is undone when. Pure; time is an argument."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Literal
+
+from wedsync.domain.routing.vendor import OperationSpec
+from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, StepState
+from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
+from wedsync.domain.weddings.plan import OnFailure, PlannedStep
+
+#: Statuses that let a dependent step run.
+SATISFYING: frozenset[StepStatus] = frozenset({"succeeded", "skipped"})
+#: Statuses that no longer change by themselves.
+FINAL: frozenset[StepStatus] = frozenset({"succeeded", "failed", "skipped"})
+
+#: After an unknown outcome "it is not there" counts only this long after the call's own time-out.
+SETTLING_SECONDS = 60.0
+#: And it is looked at again so long after.
+RECHECK_AFTER = (timedelta(hours=1), timedelta(hours=24))
+
+#: Waits between attempts on one vendor: doubling from the first to the cap, then jittered.
+FIRST_DELAY_SECONDS = 0.5
+DELAY_CAP_SECONDS = 30.0
+#: How many attempts a vendor gets when another one stands ready.
+ATTEMPTS_WITH_FALLBACK = 4
+
+_BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
+
+
+def idempotency_key(wedding_id: str, tx: str, step_id: str, operation: str, vendor: str, round_: int) -> str:
+    """The key under which a vendor does a call once: 32 hex characters, the same for every attempt of a round."""
+    text = "\x1f".join((wedding_id, tx, step_id, operation, vendor, str(round_)))
+    return "ws-" + hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def reference(wedding_id: str, tx: str, step_id: str, vendor: str, round_: int) -> str:
+    """Our name for an effect: 32 characters of [0-9a-v], which every vendor's id field takes (Google's is strictest)."""
+    digest = hashlib.sha256("\x1f".join((wedding_id, tx, step_id, vendor, str(round_))).encode()).digest()
+    return "".join(_BASE32HEX[byte & 31] for byte in digest[:32])
+
+
+def delay_seconds(attempt: int, jitter: float) -> float:
+    """Seconds to wait after failed attempt number `attempt` (1, 2, ...); `jitter` in [0, 1) takes off up to a fifth."""
+    full = min(FIRST_DELAY_SECONDS * 2 ** (attempt - 1), DELAY_CAP_SECONDS)
+    return float(full * (1 - 0.2 * jitter))
+
+
+def may_give_up(attempt: int, *, fallback_ready: bool, now: datetime, give_up_at: datetime) -> bool:
+    """Whether a vendor that keeps failing is left: after a few tries if another can do it, else when time is up."""
+    return now >= give_up_at or (fallback_ready and attempt >= ATTEMPTS_WITH_FALLBACK)
+
+
+def settled_absent_at(last_sent_at: datetime, start_to_close_seconds: float) -> datetime:
+    """From when on "not found" means "it did not happen" for a call last sent at `last_sent_at`."""
+    return last_sent_at + timedelta(seconds=start_to_close_seconds + SETTLING_SECONDS)
+
+
+def may_resend(
+    operation: OperationSpec, *, now: datetime, last_sent_at: datetime, start_to_close_seconds: float
+) -> bool:
+    """Whether a call whose outcome got lost, and which a look did not find, may be sent again now."""
+    if operation.read or operation.on_unknown == "replay" or operation.refuses_duplicates:
+        return True
+    return operation.on_unknown == "find" and now >= settled_absent_at(last_sent_at, start_to_close_seconds)
+
+
+FailureDecision = Literal["rollback", "hold", "continue"]
+
+
+def on_step_failure(on_failure: OnFailure, kind: TransactionKind, *, unknown: bool) -> FailureDecision:
+    """What a step's failure does to its transaction: an unknown outcome always asks a person; only the first
+    orchestration and a timeline change roll back, for a scheduled step `rollback` means `hold`.
+    """
+    if unknown:
+        return "hold"
+    if on_failure == "rollback" and kind == "scheduled":
+        return "hold"
+    return on_failure
+
+
+def ready(
+    steps: Iterable[PlannedStep], status: Mapping[str, StepStatus], satisfied: Collection[str]
+) -> list[PlannedStep]:
+    """The pending steps whose every need has succeeded or been skipped, in plan order."""
+    return [
+        step
+        for step in steps
+        if status[step.id] == "pending"
+        and all(need in satisfied or status.get(need) in SATISFYING for need in step.needs)
+    ]
+
+
+def doomed(steps: Iterable[PlannedStep], status: Mapping[str, StepStatus]) -> list[PlannedStep]:
+    """The pending steps with a need that failed: they can't run."""
+    return [
+        step for step in steps if status[step.id] == "pending" and any(status.get(n) == "failed" for n in step.needs)
+    ]
+
+
+def dependents(entries: Collection[str], needs: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """For each entry the other entries that depend on it, however indirectly: they are undone first."""
+    found: dict[str, set[str]] = {entry: set() for entry in entries}
+    for start in entries:
+        seen: set[str] = set()
+        stack = list(needs.get(start, ()))
+        while stack:
+            step = stack.pop()
+            if step in seen:
+                continue
+            seen.add(step)
+            stack.extend(needs.get(step, ()))
+        for step in seen & set(entries):
+            found[step].add(start)
+    return {entry: frozenset(others - {entry}) for entry, others in found.items()}
+
+
+def transaction_status(
+    states: Iterable[StepState],
+    *,
+    rolled_back: bool = False,
+    cancelled: bool = False,
+    parked: bool = False,
+) -> TransactionStatus:
+    """What a transaction's steps make of it once nothing of it can happen by itself."""
+    if parked or (rolled_back and any(_needs_attention(state.compensation) for state in states)):
+        return "needs_attention"
+    if cancelled:
+        return "cancelled"
+    if rolled_back:
+        return "rolled_back"
+    statuses = [state.status for state in states]
+    if "held" in statuses:
+        return "held"
+    if "waiting" in statuses:
+        return "waiting"
+    return "completed"
+
+
+def _needs_attention(compensation: CompensationResult | None) -> bool:
+    return compensation is not None and compensation.status == "needs_attention"
+
+
+def gaps(states: Iterable[StepState]) -> tuple[str, ...]:
+    """The failed steps of a completed transaction, sorted."""
+    return tuple(sorted(state.step_id for state in states if state.status == "failed"))
+
+
+def may_have_happened(entry: LedgerEntry) -> bool:
+    """Whether the vendor may hold anything of the entry."""
+    return entry.state != "undone" and bool(entry.done or entry.unknown_operation)
+
+
+UndoPlan = Literal["call", "find_first", "replay_first", "counter", "leave", "hand", "ask", "nothing"]
+
+
+def undo_plan(entry: LedgerEntry, step: PlannedStep) -> tuple[UndoPlan, str]:
+    """How an effect is undone, and a word on why."""
+    spec = entry.binding.spec
+    if not may_have_happened(entry):
+        return "nothing", "nothing was done"
+    lost = next((o for o in spec.operations if o.name == entry.unknown_operation), None)
+    if spec.operations and all(operation.read for operation in spec.operations):
+        return "nothing", "a read leaves nothing behind"
+    if step.compensation.by == "none":
+        return "leave", "left standing, as the plan says"
+    if lost is not None and lost.on_unknown == "unsafe":
+        return "ask", "may have happened, and the vendor can't be asked"
+    if step.compensation.by == "hand" or spec.undo_by_hand or spec.by_hand:
+        return "hand", "to be undone by hand"
+    if spec.undo == "none" or (spec.undo == "counter" and not step.compensation.text):
+        return "leave", "a sent message can't be unsent"
+    if spec.undo == "counter":
+        return "counter", "a counter-message is sent"
+    if lost is not None and not entry.external_id:
+        if lost.harmless:
+            return "nothing", "only a call without effect was lost"
+        return ("find_first" if lost.on_unknown == "find" else "replay_first"), "the outcome is looked up first"
+    return "call", ""
