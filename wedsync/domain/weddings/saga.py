@@ -32,13 +32,13 @@ _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
 
 
 def idempotency_key(wedding_id: str, tx: str, step_id: str, operation: str, vendor: str, round_: int) -> str:
-    """The key under which a vendor does a call once: 32 hex characters, the same for every attempt of a round."""
+    """The key under which a vendor does a call once: 43 characters, the same for every attempt of a round."""
     text = "\x1f".join((wedding_id, tx, step_id, operation, vendor, str(round_)))
     return "ws-" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def reference(wedding_id: str, tx: str, step_id: str, vendor: str, round_: int) -> str:
-    """Our name for an effect: 32 characters of [0-9a-v], which every vendor's id field takes (Google's is strictest)."""
+    """Our name for an effect: 32 characters of [0-9a-v], the alphabet of the strictest vendor (Google's event ids)."""
     digest = hashlib.sha256("\x1f".join((wedding_id, tx, step_id, vendor, str(round_))).encode()).digest()
     return "".join(_BASE32HEX[byte & 31] for byte in digest[:32])
 

@@ -1,0 +1,331 @@
+"""Writes of what users list: steps, transactions, weddings, references. Idempotent and ordered by version.
+
+A write whose version is not newer than the row's changes nothing. Each change that took leaves one numbered row in
+`wedding_events` and one NOTIFY, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.weddings.ledger import StepState, TransactionResult
+
+#: The NOTIFY channel that watchers listen on; its payload is the wedding's id.
+EVENTS_CHANNEL = "wedding_events"
+
+_STEPS = text("""
+WITH given AS (
+  SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+    step_id text, transaction_id text, status text, vendor text, fallback_used boolean, attempts int,
+    external_id text, due_at timestamptz, started_at timestamptz, ended_at timestamptz, error jsonb,
+    compensation jsonb, version bigint)
+), changed AS (
+  UPDATE steps s SET transaction_id = coalesce(g.transaction_id, s.transaction_id), status = g.status,
+    vendor = g.vendor, fallback_used = g.fallback_used, attempts = g.attempts, external_id = g.external_id,
+    due_at = g.due_at, started_at = g.started_at, ended_at = g.ended_at, error = nullif(g.error, 'null'::jsonb),
+    compensation = nullif(g.compensation, 'null'::jsonb), version = g.version
+  FROM given g
+  WHERE s.wedding_id = :wedding_id AND s.step_id = g.step_id AND s.version < g.version
+    AND (s.status, s.vendor, s.attempts, s.external_id, s.due_at, s.started_at, s.ended_at, s.error, s.compensation,
+         s.transaction_id)
+      IS DISTINCT FROM (g.status, g.vendor, g.attempts, g.external_id, g.due_at, g.started_at, g.ended_at,
+         nullif(g.error, 'null'::jsonb), nullif(g.compensation, 'null'::jsonb),
+         coalesce(g.transaction_id, s.transaction_id))
+  RETURNING s.*
+), numbered AS (
+  UPDATE weddings SET event_seq = event_seq + (SELECT count(*) FROM changed)
+  WHERE id = :wedding_id AND EXISTS (SELECT 1 FROM changed)
+  RETURNING event_seq
+), told AS (
+  INSERT INTO wedding_events (organization_id, wedding_id, id, type, data, created_at)
+  SELECT c.organization_id, c.wedding_id,
+    n.event_seq - (SELECT count(*) FROM changed) + row_number() OVER (ORDER BY c.position),
+    'step',
+    jsonb_build_object('id', c.step_id, 'service', c.service, 'capability', c.capability, 'action', c.action,
+      'status', c.status, 'vendor', c.vendor, 'fallback_used', c.fallback_used, 'attempts', c.attempts,
+      'external_id', c.external_id, 'due_at', c.due_at, 'started_at', c.started_at, 'ended_at', c.ended_at,
+      'error', c.error, 'compensation', c.compensation, 'transaction_id', c.transaction_id),
+    :now
+  FROM changed c, numbered n
+  RETURNING id
+)
+SELECT count(*), pg_notify(:channel, :wedding_id) FROM told HAVING count(*) > 0
+""")
+
+_EVENT = text("""
+WITH numbered AS (
+  UPDATE weddings SET event_seq = event_seq + 1 WHERE id = :wedding_id RETURNING organization_id, event_seq
+)
+INSERT INTO wedding_events (organization_id, wedding_id, id, type, data, created_at)
+SELECT organization_id, :wedding_id, event_seq, :type, CAST(:data AS jsonb), :now FROM numbered
+""")
+
+_NOTIFY = text("SELECT pg_notify(:channel, :wedding_id)")
+
+
+def _step_row(state: StepState, version: int) -> dict[str, Any]:
+    row = state.model_dump(
+        mode="json",
+        include={
+            "step_id", "transaction_id", "status", "vendor", "fallback_used", "attempts", "external_id", "due_at",
+            "started_at", "ended_at", "error", "compensation",
+        },
+    )  # fmt: skip
+    row["version"] = version
+    return row
+
+
+async def write_steps(
+    conn: AsyncConnection, wedding_id: str, states: Sequence[tuple[StepState, int]], now: datetime
+) -> None:
+    """Write steps with their versions, in one statement; unchanged and older ones leave no trace."""
+    if not states:
+        return
+    rows = json.dumps([_step_row(state, version) for state, version in states])
+    await conn.execute(_STEPS, {"rows": rows, "wedding_id": wedding_id, "now": now, "channel": EVENTS_CHANNEL})
+
+
+async def write_event(conn: AsyncConnection, wedding_id: str, kind: str, data: dict[str, Any], now: datetime) -> None:
+    """Append one event (`step`, `transaction` or `wedding`) for watchers and notify them on commit."""
+    await conn.execute(_EVENT, {"wedding_id": wedding_id, "type": kind, "data": json.dumps(data), "now": now})
+    await conn.execute(_NOTIFY, {"channel": EVENTS_CHANNEL, "wedding_id": wedding_id})
+
+
+_BEGIN = text("""
+INSERT INTO transactions (id, organization_id, wedding_id, kind, status, gaps, request, step_ids, requested_at,
+  handed_off_at, started_at, version)
+VALUES (:id, :organization_id, :wedding_id, :kind, 'running', '[]', CAST(:request AS jsonb),
+  CAST(:step_ids AS jsonb), :now, :now, :now, 1)
+ON CONFLICT (id) DO UPDATE SET status = 'running', step_ids = EXCLUDED.step_ids,
+  started_at = coalesce(transactions.started_at, EXCLUDED.started_at),
+  handed_off_at = coalesce(transactions.handed_off_at, EXCLUDED.handed_off_at), version = 1
+WHERE transactions.version < 1
+RETURNING id
+""")
+
+
+async def begin_transaction(
+    conn: AsyncConnection,
+    *,
+    organization_id: str,
+    wedding_id: str,
+    transaction_id: str,
+    kind: str,
+    request: dict[str, Any],
+    step_ids: Iterable[str],
+    now: datetime,
+) -> None:
+    """Show a transaction as running; makes its row when the wedding's own agenda started it."""
+    took = await conn.execute(
+        _BEGIN,
+        {
+            "id": transaction_id,
+            "organization_id": organization_id,
+            "wedding_id": wedding_id,
+            "kind": kind,
+            "request": json.dumps(request),
+            "step_ids": json.dumps(list(step_ids)),
+            "now": now,
+        },
+    )
+    if took.first() is not None:
+        await write_event(
+            conn, wedding_id, "transaction", {"id": transaction_id, "kind": kind, "status": "running"}, now
+        )
+
+
+_SETTLE = text("""
+UPDATE transactions SET status = :status, gaps = CAST(:gaps AS jsonb), result = coalesce(result, CAST(:result AS jsonb)),
+  error = CAST(:error AS jsonb), started_at = coalesce(started_at, :started_at), ended_at = :ended_at,
+  handed_off_at = coalesce(handed_off_at, :ended_at), version = :version
+WHERE id = :id AND version < :version
+RETURNING kind
+""")
+
+
+async def settle_transaction(
+    conn: AsyncConnection, wedding_id: str, result: TransactionResult, *, version: int, now: datetime
+) -> None:
+    """Write a transaction's outcome; its full result is written once and never changed."""
+    ended = result.status not in ("waiting", "held", "running", "rolling_back")
+    took = await conn.execute(
+        _SETTLE,
+        {
+            "id": result.id,
+            "status": result.status,
+            "gaps": json.dumps(list(result.gaps)),
+            "result": result.model_dump_json(),
+            "error": result.error.model_dump_json() if result.error else None,
+            "started_at": result.started_at,
+            "ended_at": result.ended_at if ended else None,
+            "version": version,
+        },
+    )
+    if took.first() is not None:
+        data = {"id": result.id, "kind": result.kind, "status": result.status, "gaps": list(result.gaps)}
+        await write_event(conn, wedding_id, "transaction", data, now)
+
+
+_STATUS = text("""
+UPDATE transactions SET status = :status, gaps = CAST(:gaps AS jsonb),
+  ended_at = CASE WHEN :ended THEN coalesce(ended_at, :now) END, error = coalesce(CAST(:error AS jsonb), error),
+  handed_off_at = coalesce(handed_off_at, :now), version = :version
+WHERE id = :id AND version < :version
+RETURNING kind
+""")
+
+
+async def write_transaction_status(
+    conn: AsyncConnection,
+    wedding_id: str,
+    transaction_id: str,
+    status: str,
+    *,
+    gaps: Sequence[str] = (),
+    error: dict[str, Any] | None = None,
+    version: int,
+    now: datetime,
+) -> None:
+    """Move a transaction's status on, as later ones answer what it waited for."""
+    took = (
+        await conn.execute(
+            _STATUS,
+            {
+                "id": transaction_id,
+                "status": status,
+                "gaps": json.dumps(list(gaps)),
+                "ended": status not in ("waiting", "held", "running", "rolling_back"),
+                "error": json.dumps(error) if error else None,
+                "version": version,
+                "now": now,
+            },
+        )
+    ).first()
+    if took is not None:
+        data = {"id": transaction_id, "kind": took.kind, "status": status, "gaps": list(gaps)}
+        await write_event(conn, wedding_id, "transaction", data, now)
+
+
+_WEDDING = text("""
+UPDATE weddings SET status = :status, phase = :phase, mode = :mode, plan_version = :plan_version,
+  ceremony_local = :ceremony_local, zone = :zone, ceremony_at = :ceremony_at, updated_at = :now,
+  ended_at = CASE WHEN :over THEN coalesce(ended_at, :now) END, version = :version
+WHERE id = :wedding_id AND version < :version
+RETURNING id
+""")
+
+
+async def write_wedding(
+    conn: AsyncConnection,
+    wedding_id: str,
+    *,
+    status: str,
+    phase: str,
+    mode: str,
+    plan_version: int,
+    ceremony_local: str,
+    zone: str,
+    ceremony_at: datetime,
+    version: int,
+    now: datetime,
+) -> None:
+    """Write the wedding's own state."""
+    values = {
+        "wedding_id": wedding_id,
+        "status": status,
+        "phase": phase,
+        "mode": mode,
+        "plan_version": plan_version,
+        "ceremony_local": ceremony_local,
+        "zone": zone,
+        "ceremony_at": ceremony_at,
+        "version": version,
+        "now": now,
+        "over": status in ("cancelled", "ended"),
+    }
+    took = await conn.execute(_WEDDING, values)
+    if took.first() is not None:
+        shown = {"id": wedding_id, "status": status, "phase": phase, "mode": mode, "plan_version": plan_version}
+        await write_event(conn, wedding_id, "wedding", shown, now)
+
+
+_REFERENCES = text("""
+INSERT INTO external_refs (organization_id, vendor, account, object_id, wedding_id, step_id, transaction_id, created_at)
+SELECT :organization_id, r.vendor, r.account, r.object_id, :wedding_id, r.step_id, :transaction_id, :now
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(vendor text, account text, object_id text, step_id text)
+ON CONFLICT DO NOTHING
+""")
+
+
+async def write_references(
+    conn: AsyncConnection,
+    *,
+    organization_id: str,
+    wedding_id: str,
+    transaction_id: str,
+    references: Sequence[dict[str, str]],
+    now: datetime,
+) -> None:
+    """Remember which vendor objects belong to which step: `{vendor, account, object_id, step_id}` each."""
+    if references:
+        await conn.execute(
+            _REFERENCES,
+            {
+                "organization_id": organization_id,
+                "wedding_id": wedding_id,
+                "transaction_id": transaction_id,
+                "rows": json.dumps(list(references)),
+                "now": now,
+            },
+        )
+
+
+_PLAN = text("SELECT body FROM plans WHERE wedding_id = :wedding_id AND version = :version")
+_RESULT = text("SELECT result FROM transactions WHERE wedding_id = :wedding_id AND id = :transaction_id")
+_NEW_PLAN = text("""
+INSERT INTO plans (organization_id, wedding_id, version, body, created_at, transaction_id)
+VALUES (:organization_id, :wedding_id, :version, CAST(:body AS jsonb), :now, :transaction_id)
+ON CONFLICT DO NOTHING
+""")
+
+
+async def read_plan(conn: AsyncConnection, wedding_id: str, version: int) -> dict[str, Any] | None:
+    """One version of a wedding's plan, in its JSON form."""
+    row = (await conn.execute(_PLAN, {"wedding_id": wedding_id, "version": version})).first()
+    return None if row is None else dict(row.body)
+
+
+async def write_plan(
+    conn: AsyncConnection,
+    *,
+    organization_id: str,
+    wedding_id: str,
+    version: int,
+    body: str,
+    transaction_id: str,
+    now: datetime,
+) -> None:
+    """Add a version of the plan; one that is there stays."""
+    await conn.execute(
+        _NEW_PLAN,
+        {
+            "organization_id": organization_id,
+            "wedding_id": wedding_id,
+            "version": version,
+            "body": body,
+            "transaction_id": transaction_id,
+            "now": now,
+        },
+    )
+
+
+async def read_result(conn: AsyncConnection, wedding_id: str, transaction_id: str) -> dict[str, Any] | None:
+    """What a transaction's workflow returned, or None."""
+    row = (await conn.execute(_RESULT, {"wedding_id": wedding_id, "transaction_id": transaction_id})).first()
+    return None if row is None or row.result is None else dict(row.result)
