@@ -89,6 +89,8 @@ class Manifest(Value):
     health_path: str = "/"
     #: Answers with 503 are taken as "not processed" (RFC 9110, 15.6.4) unless the vendor says otherwise.
     unavailable_means_not_processed: bool = True
+    #: For `generic`: operation → "METHOD /path", what a plan's `api_endpoints` override.
+    endpoints: dict[str, str] = {}
     actions: tuple[ActionSpec, ...] = ()
 
     def action(self, name: str) -> ActionSpec | None:
