@@ -6,6 +6,7 @@ Names follow `WEDSYNC_<NAME>`; nested groups are joined by `__` (`WEDSYNC_VENDOR
 
 from __future__ import annotations
 
+import base64
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 #: Good for a laptop, refused everywhere else.
 LOCAL_SECRET = "wedsync-local-only-not-a-secret"  # noqa: S105
 LOCAL_CODEC_KEY = "local:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+
+def local_webhook_secret(vendor: str) -> str:
+    """The webhook secret of `vendor` where none is set, on a laptop only: `whsec_` and base64, as Svix writes them."""
+    return "whsec_" + base64.b64encode(f"wedsync-local-webhook-{vendor}".encode()).decode()
 
 
 class VendorSettings(BaseModel):
@@ -49,6 +55,8 @@ class Settings(BaseSettings):
     api_port: int = 8080
     api_host: str = "127.0.0.1"
     sandbox_port: int = 0
+    #: How long the sandbox waits before it sends a webhook by itself.
+    sandbox_webhook_delay_ms: int = 50
     #: `postgresql://...`; every session takes the role `wedsync_app`, whoever logs in.
     database_url: str = ""
     #: Who owns the tables and migrates; defaults to `database_url`.
@@ -99,3 +107,10 @@ class Settings(BaseSettings):
     def vendor(self, name: str) -> VendorSettings:
         """The settings of vendor `name`, empty when none are given."""
         return self.vendors.get(name, VendorSettings())
+
+    def vendor_webhook_secrets(self, name: str) -> tuple[str, ...]:
+        """The active webhook secrets of vendor `name`; the local default when none are set, on a laptop only."""
+        given = self.vendor(name).webhook_secrets
+        if given or not self.is_local:
+            return given
+        return (local_webhook_secret(name),)

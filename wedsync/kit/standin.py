@@ -63,6 +63,8 @@ class Desk:
     webhook_url: str
     #: The secret that this vendor signs with.
     webhook_secret: str
+    #: How long after the deed a webhook is sent, where the stand-in knows nothing better.
+    webhook_delay_seconds: float = 0.05
     ledger: list[LedgerEntry] = field(default_factory=list)
     #: The vendor's objects by id; whatever shape the stand-in likes.
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,0 +1,129 @@
+"""Faults that can be set on a vendor, and which of them hits a request."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["down", "slow", "throttle", "commit_then_drop", "refuse", "flap"]
+
+#: Longer than any client waits.
+DEFAULT_DELAY_MS = 15_000
+
+
+class Fault(BaseModel):
+    """`PUT /_sandbox/faults/{vendor}`.
+
+    down: 503 with a page of HTML, no effect. slow: waits `delay_ms`, then goes on. throttle: 429 with `Retry-After`.
+    commit_then_drop: takes effect, then the connection drops. refuse: the vendor's own refusal. flap: down or healthy
+    by a seeded draw for each request.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Mode
+    #: A route's name, an account's name, or `{account}.{operation}`; None: every request.
+    operation: str | None = None
+    wedding_id: str | None = None
+    #: So many matching requests go through first.
+    after: Annotated[int, Field(ge=0)] = 0
+    #: Only so many are hit; None: all from then on.
+    times: Annotated[int, Field(ge=1)] | None = None
+    delay_ms: Annotated[int, Field(ge=0, le=600_000)] = DEFAULT_DELAY_MS
+    retry_after_seconds: Annotated[int, Field(ge=0, le=86_400)] = 1
+    #: With it a matching request is hit by a draw that repeats from run to run.
+    seed: int | None = None
+    #: The share of requests that a seeded draw hits.
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def concerns(self, sign: Sign) -> bool:
+        """Whether the fault speaks of such a request."""
+        if self.wedding_id is not None and self.wedding_id != sign.wedding_id:
+            return False
+        if self.operation is None:
+            return True
+        return self.operation in (sign.operation, sign.account, f"{sign.account}.{sign.operation}")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What faults and the log know a request by."""
+
+    operation: str
+    account: str
+    wedding_id: str | None
+    step_id: str | None
+
+
+@dataclass
+class _Standing:
+    fault: Fault
+    seen: int = 0
+    hits: int = 0
+
+    def hit(self, sign: Sign) -> bool:
+        fault = self.fault
+        if not fault.concerns(sign):
+            return False
+        self.seen += 1
+        if self.seen <= fault.after or (fault.times is not None and self.hits >= fault.times):
+            return False
+        if (fault.mode == "flap" or fault.seed is not None) and not self._drawn():
+            return False
+        self.hits += 1
+        return True
+
+    def _drawn(self) -> bool:
+        # The draw hangs on the seed and the request's number alone, so that a run can be repeated.
+        draw = random.Random(f"{self.fault.seed or 0}:{self.seen}").random()  # noqa: S311
+        return draw < self.fault.probability
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What befalls one request."""
+
+    delay_ms: int = 0
+    fault: Fault | None = None
+
+
+@dataclass
+class FaultBoard:
+    """The faults that stand, by vendor."""
+
+    _standing: dict[str, list[_Standing]] = field(default_factory=dict)
+
+    def put(self, vendor: str, fault: Fault) -> None:
+        """Set `fault`; it takes the place of one with the same mode, operation and wedding, and counts from zero."""
+        name = (fault.mode, fault.operation, fault.wedding_id)
+        kept = [
+            one
+            for one in self._standing.get(vendor, [])
+            if (one.fault.mode, one.fault.operation, one.fault.wedding_id) != name
+        ]
+        self._standing[vendor] = [*kept, _Standing(fault)]
+
+    def clear(self, vendor: str | None = None) -> None:
+        """Take away the faults of `vendor`, or all."""
+        if vendor is None:
+            self._standing.clear()
+        else:
+            self._standing.pop(vendor, None)
+
+    def all(self) -> dict[str, list[Fault]]:
+        """The faults that stand, in the order in which they were set."""
+        return {vendor: [one.fault for one in standing] for vendor, standing in self._standing.items() if standing}
+
+    def strike(self, vendor: str, sign: Sign) -> Hit:
+        """What befalls this request: the delays add up, of the rest the first that hits counts."""
+        delay_ms = 0
+        for one in self._standing.get(vendor, ()):
+            if not one.hit(sign):
+                continue
+            if one.fault.mode != "slow":
+                return Hit(delay_ms, one.fault)
+            delay_ms += one.fault.delay_ms
+        return Hit(delay_ms)

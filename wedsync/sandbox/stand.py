@@ -1,0 +1,80 @@
+"""The vendors' stand-ins, each built when first asked for, with its desk and its log."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+
+from wedsync.domain.errors import NotFound
+from wedsync.kit.settings import Settings, local_webhook_secret
+from wedsync.kit.standin import Desk, StandIn
+from wedsync.sandbox.clock import MovableClock
+from wedsync.sandbox.faults import FaultBoard
+from wedsync.sandbox.hooks import HookSender
+from wedsync.sandbox.record import RequestLog
+from wedsync.usecases.routing.registry import Registry
+
+
+@dataclass
+class Stand:
+    """One vendor in the sandbox."""
+
+    vendor: str
+    desk: Desk
+    standin: StandIn
+    log: RequestLog = field(default_factory=RequestLog)
+
+
+class Market:
+    """All that the sandbox is, apart from HTTP."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self.settings = settings
+        self.clock = MovableClock()
+        self.faults = FaultBoard()
+        self.hooks = HookSender()
+        self.vendors = tuple(
+            name
+            for name in registry.manifests
+            if importlib.util.find_spec(f"wedsync.vendors.{name}.sandbox") is not None
+        )
+        self._stands: dict[str, Stand] = {}
+
+    def stand(self, vendor: str) -> Stand:
+        """The stand of `vendor`; raises NotFound."""
+        stand = self._stands.get(vendor)
+        if stand is None:
+            if vendor not in self.vendors:
+                raise NotFound(f"the sandbox has no vendor {vendor!r}")
+            stand = self._stands[vendor] = self._build(vendor)
+        return stand
+
+    def build_all(self) -> None:
+        """Build every stand now, so that a broken one is noticed at the start."""
+        for vendor in self.vendors:
+            self.stand(vendor)
+
+    def _build(self, vendor: str) -> Stand:
+        def send(url: str, headers: dict[str, str], body: bytes, delay_seconds: float) -> None:
+            self.hooks.send(vendor, url, headers, body, delay_seconds)
+
+        secrets = self.settings.vendor_webhook_secrets(vendor)
+        desk = Desk(
+            vendor=vendor,
+            now=self.clock.now,
+            send=send,
+            webhook_url=f"{self.settings.api_url.rstrip('/')}/api/integrations/webhooks/{vendor}",
+            webhook_secret=secrets[0] if secrets else local_webhook_secret(vendor),
+            webhook_delay_seconds=self.settings.sandbox_webhook_delay_ms / 1000,
+        )
+        module = importlib.import_module(f"wedsync.vendors.{vendor}.sandbox")
+        standin: StandIn = module.build(desk)
+        return Stand(vendor, desk, standin)
+
+    async def reset(self) -> None:
+        """As at the start: no faults, no state, no webhooks to come, no log, the wall clock's time."""
+        self.faults.clear()
+        self.clock.reset()
+        await self.hooks.reset()
+        self._stands.clear()

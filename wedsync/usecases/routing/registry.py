@@ -1,0 +1,121 @@
+"""Finds the vendors by their `manifest.toml` and gives access to their code.
+
+A vendor is a package `wedsync.vendors.<name>` with a manifest; its client, webhook and stand-in modules are imported
+when asked for, never before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Protocol, cast
+
+from pydantic import ValidationError
+
+from wedsync.domain.errors import InvalidInput, NotFound
+from wedsync.domain.routing.vendor import ActionSpec, Manifest
+from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
+from wedsync.kit.vendor import ParseWebhook, VendorClient, VerifyWebhook
+
+MANIFEST = "manifest.toml"
+_PACKAGE = "wedsync.vendors"
+
+
+class WebhookModule(Protocol):
+    """A vendor's `webhook.py`."""
+
+    verify: VerifyWebhook
+    parse: ParseWebhook
+
+
+class Registry:
+    """The vendors at hand, by name."""
+
+    def __init__(self, manifests: Mapping[str, Manifest]) -> None:
+        self.manifests: dict[str, Manifest] = dict(manifests)
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of vendor `name`; raises NotFound."""
+        found = self.manifests.get(name)
+        if found is None:
+            raise NotFound(f"there is no vendor {name!r}")
+        return found
+
+    def client_class(self, name: str) -> type[VendorClient]:
+        """The class of vendor `name`'s client; raises NotFound for an unknown vendor."""
+        self.manifest(name)
+        module = importlib.import_module(f"{_PACKAGE}.{name}.client")
+        return cast("type[VendorClient]", module.Client)
+
+    def webhook(self, name: str) -> WebhookModule | None:
+        """The module that verifies and parses vendor `name`'s webhooks; None when it sends none or is unknown."""
+        if name not in self.manifests or importlib.util.find_spec(f"{_PACKAGE}.{name}.webhook") is None:
+            return None
+        return cast("WebhookModule", importlib.import_module(f"{_PACKAGE}.{name}.webhook"))
+
+
+def read_manifest(text: str, where: str, folder: str) -> Manifest:
+    """The manifest in TOML `text`.
+
+    Raises InvalidInput whose detail names `where` and the field: not TOML, wrong shape, a name other than the folder's,
+    an action that the catalogue has not, an operation named twice.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{where}: not TOML: {error}", field=where) from None
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{where}: {field}: {first['msg']}", field=field) from None
+    for field, fault in _faults(manifest, folder):
+        raise InvalidInput(f"{where}: {field}: {fault}", field=field)
+    return manifest
+
+
+def _faults(manifest: Manifest, folder: str) -> Iterable[tuple[str, str]]:
+    if manifest.name != folder:
+        yield "name", f"{manifest.name!r} stands in the folder {folder!r}"
+    for index, capability in enumerate(manifest.capabilities):
+        if capability not in CAPABILITIES:
+            yield f"capabilities.{index}", f"{capability!r} is not in the catalogue"
+    for index, action in enumerate(manifest.actions):
+        yield from _action_faults(action, f"actions.{index}", manifest)
+
+
+def _action_faults(action: ActionSpec, field: str, manifest: Manifest) -> Iterable[tuple[str, str]]:
+    known = ACTIONS.get(action.name)
+    if known is None:
+        yield f"{field}.name", f"{action.name!r} is not in the catalogue"
+    elif known.capability not in manifest.capabilities:
+        yield f"{field}.name", f"{known.capability!r} is not among the capabilities"
+    if not action.operations and not action.by_hand:
+        yield f"{field}.operations", "an action needs an operation, or by_hand = true"
+    names = [spec.name for spec in (*action.operations, *action.undo_operations, *action.change_operations)]
+    for name in names:
+        if names.count(name) > 1:
+            yield f"{field}.operations", f"{name!r} is named twice"
+
+
+def read_registry(root: Traversable) -> Registry:
+    """The registry of the vendors in folder `root`; raises InvalidInput naming the bad manifest and its field."""
+    manifests = {}
+    for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
+        file = folder / MANIFEST
+        if folder.is_dir() and file.is_file():
+            text = file.read_text(encoding="utf-8")
+            manifests[folder.name] = read_manifest(text, f"{folder.name}/{MANIFEST}", folder.name)
+    return Registry(manifests)
+
+
+@cache
+def load_registry() -> Registry:
+    """The registry of the installed vendors, read once per process."""
+    return read_registry(resources.files(_PACKAGE))
