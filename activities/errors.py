@@ -1,0 +1,96 @@
+"""Our errors as Temporal failures, and back: the one translator on this side."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import ParamSpec, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError
+
+from wedsync.domain.errors import (
+    StoreUnavailable,
+    ThrottledUntil,
+    VendorError,
+    VendorThrottled,
+    VendorUnavailable,
+    WedsyncError,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Only these are worth another try of the same activity; everything else is decided by the workflow.
+_RETRYABLE = (VendorUnavailable, StoreUnavailable)
+#: Type of the failure that stands for a bug in our own code.
+BUG = "bug"
+
+
+class Failure(BaseModel):
+    """A failed activity as the workflow reads it."""
+
+    model_config = ConfigDict(frozen=True)
+    code: str
+    detail: str
+    reason: str | None = None
+    vendor: str = ""
+    #: How long the vendor asked us to wait, in seconds.
+    retry_after_seconds: float | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the call may have taken effect all the same."""
+        return self.code in ("outcome_unknown", "timeout")
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may work later, for certain not done yet."""
+        return self.code in ("vendor_unavailable", "vendor_throttled", "throttled_until")
+
+
+def to_application_error(error: WedsyncError) -> ApplicationError:
+    """The Temporal failure for one of our errors: its type is our code, its detail a `Failure`."""
+    retry_after = error.retry_after_seconds if isinstance(error, VendorThrottled) else None
+    failure = Failure(
+        code=error.code,
+        detail=error.detail,
+        reason=error.reason,
+        vendor=error.vendor if isinstance(error, VendorError) else "",
+        retry_after_seconds=retry_after,
+    )
+    return ApplicationError(
+        error.detail,
+        failure,
+        type=error.code,
+        non_retryable=not isinstance(error, (*_RETRYABLE, VendorThrottled, ThrottledUntil)),
+        next_retry_delay=timedelta(seconds=retry_after) if retry_after is not None else None,
+    )
+
+
+def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Let an activity raise our errors as Temporal failures."""
+
+    @functools.wraps(method)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(*args, **kwargs)
+        except WedsyncError as error:
+            raise to_application_error(error) from error
+
+    return wrapper
+
+
+def read_failure(error: ActivityError) -> Failure:
+    """What a failed activity says: `timeout` when the worker was lost or too slow, else our own code."""
+    cause = error.cause
+    if isinstance(cause, TimeoutError):
+        return Failure(code="timeout", detail="the call gave no sign in time", reason="timeout")
+    if isinstance(cause, ApplicationError):
+        for detail in cause.details:
+            if isinstance(detail, dict) and "code" in detail:
+                return Failure.model_validate(detail)
+        return Failure(code=cause.type or BUG, detail=cause.message)
+    text = cause.message if isinstance(cause, FailureError) else str(error)
+    return Failure(code=BUG, detail=text)

@@ -1,0 +1,79 @@
+"""Doors to a wedding's own records: what is read before a deed and written after it."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from activities.errors import translated
+from wedsync.domain.weddings.ledger import Binding, TransactionResult
+from wedsync.store.session import Database
+from wedsync.usecases.weddings.bind_step import BindStep, bind_step
+from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
+from wedsync.usecases.weddings.read_result import ReadResult, read_result
+from wedsync.usecases.weddings.record import (
+    BeginTransaction,
+    Recorded,
+    RecordWedding,
+    SettleTransaction,
+    begin_transaction,
+    record_wedding,
+    settle_transaction,
+)
+from wedsync.usecases.weddings.resolve_agenda import Agenda, ResolveAgenda, resolve_agenda
+from wedsync.usecases.weddings.revise_plan import RevisedPlan, RevisePlan, revise_plan
+
+
+class WeddingActivities:
+    """Local activities of the workflows, and writes on the queue `records`."""
+
+    def __init__(self, db: Database, shelf: PlanShelf) -> None:
+        self._db = db
+        self._shelf = shelf
+
+    @activity.defn(name="wedding.load_plan")
+    @translated
+    async def load_plan(self, wanted: LoadPlan) -> LoadedPlan:
+        """The compiled plan with its times resolved."""
+        return await load_plan(self._shelf, wanted)
+
+    @activity.defn(name="wedding.resolve_agenda")
+    @translated
+    async def resolve_agenda(self, wanted: ResolveAgenda) -> Agenda:
+        """When each step that is not due yet will be."""
+        return await resolve_agenda(self._shelf, wanted)
+
+    @activity.defn(name="wedding.bind_step")
+    @translated
+    async def bind_step(self, wanted: BindStep) -> Binding:
+        """Who is called for a step, and with what."""
+        return await bind_step(self._db, self._shelf, wanted)
+
+    @activity.defn(name="wedding.begin_transaction")
+    @translated
+    async def begin_transaction(self, wanted: BeginTransaction) -> Recorded:
+        """Show a transaction as running."""
+        return await begin_transaction(self._db, wanted)
+
+    @activity.defn(name="wedding.settle_transaction")
+    @translated
+    async def settle_transaction(self, wanted: SettleTransaction) -> Recorded:
+        """Write what a transaction came to."""
+        return await settle_transaction(self._db, wanted)
+
+    @activity.defn(name="wedding.record")
+    @translated
+    async def record_wedding(self, wanted: RecordWedding) -> Recorded:
+        """Write the wedding's own state."""
+        return await record_wedding(self._db, wanted)
+
+    @activity.defn(name="wedding.read_result")
+    @translated
+    async def read_result(self, wanted: ReadResult) -> TransactionResult:
+        """The full result of an older transaction."""
+        return await read_result(self._db, wanted)
+
+    @activity.defn(name="wedding.revise_plan")
+    @translated
+    async def revise_plan(self, wanted: RevisePlan) -> RevisedPlan:
+        """Write a new version of the plan."""
+        return await revise_plan(self._db, self._shelf, wanted)

@@ -1,0 +1,76 @@
+"""Decide who is called for a step, and with what: recorded in history before the deed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+from pydantic import JsonValue
+
+from wedsync.domain.errors import InvalidInput, StoreUnavailable
+from wedsync.domain.weddings import saga
+from wedsync.domain.weddings.ledger import Binding, StepState
+from wedsync.domain.weddings.materialize import materialize
+from wedsync.domain.weddings.messages import Message
+from wedsync.domain.weddings.plan import PlannedStep
+from wedsync.store import projection
+from wedsync.store.session import Database
+from wedsync.usecases.weddings.load_plan import PlanShelf
+
+log = structlog.get_logger(__name__)
+
+
+class BindStep(Message):
+    """A step about to run."""
+
+    organization_id: str
+    wedding_id: str
+    transaction_id: str
+    plan_version: int
+    step: PlannedStep
+    #: The candidate at hand.
+    vendor: str
+    round: int
+    results: dict[str, dict[str, JsonValue]]
+    #: The step as it is shown while it runs, and that write's version.
+    state: StepState
+    version: int
+    now: datetime
+
+
+async def bind_step(db: Database, shelf: PlanShelf, wanted: BindStep) -> Binding:
+    """Bind the step to one account of the vendor and fill in its inputs; show it as running.
+
+    Raises InvalidInput when the vendor can't do the action or the inputs don't fit it.
+    """
+    step = wanted.step
+    spec = shelf.spec(wanted.vendor, step.action)
+    if spec is None:
+        raise InvalidInput(f"{wanted.vendor} can't do {step.action}", reason="vendor_cannot")
+    plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.plan_version)
+    inputs = materialize(step, wanted.vendor, plan, wanted.results)
+    is_own = wanted.vendor == step.vendors[0]
+    binding = Binding(
+        vendor=wanted.vendor,
+        account=step.account if is_own or wanted.vendor == "generic" else "default",
+        inputs=inputs,
+        round=wanted.round,
+        reference=saga.reference(wanted.wedding_id, wanted.transaction_id, step.id, wanted.vendor, wanted.round),
+        spec=spec,
+        endpoints=step.endpoints if is_own else {},
+        timeout_seconds=shelf.manifests[wanted.vendor].timeout_seconds,
+        bound_at=wanted.now,
+    )
+    await show_step(db, wanted.organization_id, wanted.wedding_id, wanted.state, wanted.version, wanted.now)
+    return binding
+
+
+async def show_step(
+    db: Database, organization_id: str, wedding_id: str, state: StepState, version: int, now: datetime
+) -> None:
+    """Write one step for watchers. Losing the write loses nothing: the transaction's settling writes it again."""
+    try:
+        async with db.tenant(organization_id) as conn:
+            await projection.write_steps(conn, wedding_id, [(state, version)], now)
+    except StoreUnavailable:
+        log.warning("projection.write_lost", wedding_id=wedding_id, step_id=state.step_id, status=state.status)

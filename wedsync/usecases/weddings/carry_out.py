@@ -1,0 +1,95 @@
+"""Carry out one call of a step at its vendor and show what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import structlog
+
+from wedsync.domain.errors import StoreUnavailable
+from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.weddings.ledger import StepState
+from wedsync.domain.weddings.messages import Message
+from wedsync.store import projection
+from wedsync.store.session import Database
+from wedsync.usecases.routing.call_vendor import VendorGateway
+
+log = structlog.get_logger(__name__)
+
+
+class CarryOut(Message):
+    """One call, and the step as it will be shown when the call ends well."""
+
+    call: Call
+    #: send: do it. find_or_send: an earlier attempt may have done it, look first and send only when it is absent.
+    #: find: only look. look: the present state of what stands.
+    ask: Literal["send", "find_or_send", "find", "look"] = "send"
+    #: Shown with the effect's vendor id once it is known; None: nothing is shown.
+    state: StepState | None = None
+    #: What `state.status` becomes when the vendor answers at once.
+    last: bool = False
+    version: int = 0
+    now: datetime
+
+
+class CarriedOut(Message):
+    """What came of it; `effect` is None when a `find` found nothing."""
+
+    effect: Effect | None
+    #: The effect was found, not made by this call.
+    found: bool = False
+
+
+async def carry_out(gateway: VendorGateway, db: Database, wanted: CarryOut) -> CarriedOut:
+    """Do it, then show it. Raises the vendor errors of `wedsync.domain.errors`."""
+    call = wanted.call
+    done = await _ask(gateway, wanted)
+    if done.effect is not None:
+        await _show(db, call, wanted, done.effect)
+    return done
+
+
+async def _ask(gateway: VendorGateway, wanted: CarryOut) -> CarriedOut:
+    call = wanted.call
+    if wanted.ask == "look":
+        return CarriedOut(effect=await gateway.look(call), found=True)
+    if wanted.ask in ("find", "find_or_send"):
+        found = await gateway.find(call)
+        if found is not None or wanted.ask == "find":
+            return CarriedOut(effect=found, found=True)
+    return CarriedOut(effect=await gateway.send(call))
+
+
+async def _show(db: Database, call: Call, wanted: CarryOut, effect: Effect) -> None:
+    """Remember the vendor's id, so that its webhooks find their step, and show the step.
+
+    The deed is done whatever happens to this write, and the transaction's settling writes it all again.
+    """
+    references = [
+        {"vendor": call.vendor, "account": call.account, "object_id": object_id, "step_id": call.step_id}
+        for object_id in sorted({effect.external_id or "", str(call.facts.get("external_id") or "")} - {""})
+    ]
+    try:
+        async with db.tenant(call.organization_id) as conn:
+            await projection.write_references(
+                conn,
+                organization_id=call.organization_id,
+                wedding_id=call.wedding_id,
+                transaction_id=call.transaction_id,
+                references=references,
+                now=wanted.now,
+            )
+            if wanted.state is not None:
+                shown = _shown(wanted.state, effect, wanted)
+                await projection.write_steps(conn, call.wedding_id, [(shown, wanted.version)], wanted.now)
+    except StoreUnavailable:
+        log.warning("projection.write_lost", wedding_id=call.wedding_id, step_id=call.step_id)
+
+
+def _shown(state: StepState, effect: Effect, wanted: CarryOut) -> StepState:
+    changes: dict[str, object] = {"external_id": effect.external_id or state.external_id}
+    if wanted.last:
+        changes["status"] = "waiting" if effect.state == "waiting" else "succeeded"
+        changes["ended_at"] = None if effect.state == "waiting" else wanted.now
+    return state.model_copy(update=changes)

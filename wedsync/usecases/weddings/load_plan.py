@@ -1,0 +1,88 @@
+"""Read a wedding's plan and compile it to the steps that run."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from wedsync.domain.errors import NotFound
+from wedsync.domain.routing.vendor import ActionSpec, Manifest
+from wedsync.domain.weddings import times
+from wedsync.domain.weddings.compile import compile_plan
+from wedsync.domain.weddings.durations import parse_duration
+from wedsync.domain.weddings.messages import Message
+from wedsync.domain.weddings.plan import Plan, PlannedStep
+from wedsync.store import projection
+from wedsync.store.session import Database
+
+#: Plans never change once written: (wedding, version) names one for ever.
+_KEPT_PLANS = 512
+
+
+class LoadPlan(Message):
+    """Which plan."""
+
+    organization_id: str
+    wedding_id: str
+    version: int
+
+
+class LoadedPlan(Message):
+    """A plan as the wedding's workflow needs it."""
+
+    reference: str
+    locale: str
+    zone: str
+    #: Wall time at the venue, and the instant it means by `tzdata_version`.
+    ceremony_local: str
+    ceremony_at: datetime
+    ends_at: datetime
+    tzdata_version: str
+    parallelism: int
+    steps: tuple[PlannedStep, ...]
+
+
+class PlanShelf:
+    """Plans read from Postgres, the newest kept in memory."""
+
+    def __init__(self, db: Database, manifests: dict[str, Manifest]) -> None:
+        self._db = db
+        self.manifests = manifests
+        self._plans: dict[tuple[str, int], Plan] = {}
+
+    async def plan(self, organization_id: str, wedding_id: str, version: int) -> Plan:
+        """The plan; raises NotFound when no such version is stored for the organization."""
+        known = self._plans.get((wedding_id, version))
+        if known is not None:
+            return known
+        async with self._db.tenant(organization_id) as conn:
+            body = await projection.read_plan(conn, wedding_id, version)
+        if body is None:
+            raise NotFound(f"wedding {wedding_id} has no plan version {version}")
+        plan = Plan.model_validate_json(json.dumps(body))
+        if len(self._plans) >= _KEPT_PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[(wedding_id, version)] = plan
+        return plan
+
+    def spec(self, vendor: str, action: str) -> ActionSpec | None:
+        """How `vendor` carries out `action`; None when it cannot."""
+        manifest = self.manifests.get(vendor)
+        return manifest.action(action) if manifest else None
+
+
+async def load_plan(shelf: PlanShelf, wanted: LoadPlan) -> LoadedPlan:
+    """The compiled plan with its times resolved now."""
+    plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.version)
+    ceremony_at = times.ceremony_instant(plan)
+    return LoadedPlan(
+        reference=plan.wedding.id,
+        locale=plan.wedding.locale,
+        zone=plan.wedding.ceremony.zone,
+        ceremony_local=plan.wedding.ceremony.at,
+        ceremony_at=ceremony_at,
+        ends_at=ceremony_at + parse_duration(plan.wedding.ends_after),
+        tzdata_version=times.tzdata_version(),
+        parallelism=plan.parallelism,
+        steps=compile_plan(plan, shelf.manifests),
+    )

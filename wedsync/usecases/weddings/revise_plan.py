@@ -1,0 +1,74 @@
+"""Write a new version of a wedding's plan: a new ceremony time, or another vendor for a step."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.weddings.messages import Message
+from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.weddings.validate import check_plan
+from wedsync.store import projection
+from wedsync.store.session import Database
+from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
+
+
+class RevisePlan(Message):
+    """What changes against `from_version`; the new version is one higher."""
+
+    organization_id: str
+    wedding_id: str
+    transaction_id: str
+    from_version: int
+    ceremony_at: str | None = None
+    zone: str | None = None
+    #: Step → the vendor a person chose for it.
+    vendors: dict[str, str] = {}
+    now: datetime
+
+
+class RevisedPlan(Message):
+    """The new version, compiled."""
+
+    version: int
+    loaded: LoadedPlan
+
+
+def revised(plan: Plan, wanted: RevisePlan) -> Plan:
+    """The plan with the change made. Pure."""
+    data = plan.model_dump(mode="json")
+    if wanted.ceremony_at:
+        data["wedding"]["ceremony"]["at"] = wanted.ceremony_at
+        data["wedding"]["ceremony"]["fold"] = None
+    if wanted.zone:
+        data["wedding"]["ceremony"]["zone"] = wanted.zone
+    for step in data["steps"]:
+        if step["id"] in wanted.vendors:
+            step["fallbacks"] = [wanted.vendors[step["id"]], *(step["fallbacks"] or [])]
+    return Plan.model_validate_json(json.dumps(data))
+
+
+async def revise_plan(db: Database, shelf: PlanShelf, wanted: RevisePlan) -> RevisedPlan:
+    """Write the new version once; a repeated call finds it there. Raises InvalidInput when the change makes no plan."""
+    plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.from_version)
+    changed = revised(plan, wanted)
+    errors = check_plan(changed, shelf.manifests)
+    if errors:
+        first = errors[0]
+        raise InvalidInput(f"{first.field}: {first.detail}", field=first.field, reason=first.code)
+    version = wanted.from_version + 1
+    async with db.tenant(wanted.organization_id) as conn:
+        await projection.write_plan(
+            conn,
+            organization_id=wanted.organization_id,
+            wedding_id=wanted.wedding_id,
+            version=version,
+            body=changed.model_dump_json(),
+            transaction_id=wanted.transaction_id,
+            now=wanted.now,
+        )
+    loaded = await load_plan(
+        shelf, LoadPlan(organization_id=wanted.organization_id, wedding_id=wanted.wedding_id, version=version)
+    )
+    return RevisedPlan(version=version, loaded=loaded)
