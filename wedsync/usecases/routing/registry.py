@@ -18,7 +18,7 @@ from typing import Protocol, cast
 from pydantic import ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotFound
-from wedsync.domain.routing.vendor import ActionSpec, Manifest
+from wedsync.domain.routing.vendor import ActionSpec, Manifest, OperationSpec
 from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
 from wedsync.kit.vendor import ParseWebhook, VendorClient, VerifyWebhook
 
@@ -63,7 +63,7 @@ def read_manifest(text: str, where: str, folder: str) -> Manifest:
     """The manifest in TOML `text`.
 
     Raises InvalidInput whose detail names `where` and the field: not TOML, wrong shape, a name other than the folder's,
-    an action that the catalogue has not, an operation named twice.
+    an action that the catalogue has not, an operation named twice in a list.
     """
     try:
         raw = tomllib.loads(text)
@@ -98,10 +98,16 @@ def _action_faults(action: ActionSpec, field: str, manifest: Manifest) -> Iterab
         yield f"{field}.name", f"{known.capability!r} is not among the capabilities"
     if not action.operations and not action.by_hand:
         yield f"{field}.operations", "an action needs an operation, or by_hand = true"
-    names = [spec.name for spec in (*action.operations, *action.undo_operations, *action.change_operations)]
-    for name in names:
-        if names.count(name) > 1:
-            yield f"{field}.operations", f"{name!r} is named twice"
+    # A counter-message is the same operation again, so only within one list is a second mention a slip.
+    for kind in ("operations", "undo_operations", "change_operations"):
+        names = [spec.name for spec in getattr(action, kind)]
+        for name in names:
+            if names.count(name) > 1:
+                yield f"{field}.{kind}", f"{name!r} is named twice"
+    specs: dict[str, OperationSpec] = {}
+    for spec in (*action.operations, *action.undo_operations, *action.change_operations):
+        if specs.setdefault(spec.name, spec) != spec:
+            yield f"{field}.operations", f"{spec.name!r} is declared in two ways"
 
 
 def read_registry(root: Traversable) -> Registry:
