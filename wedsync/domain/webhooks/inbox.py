@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import JsonValue
+
 from wedsync.domain.routing.vendor import Value, VendorEvent
 from wedsync.domain.webhooks.messages import Lane
 
@@ -24,6 +26,29 @@ UNMATCHED_PATIENCE = timedelta(minutes=10)
 UNMATCHED_FIRST_WAIT = timedelta(seconds=1)
 #: The most of an error's text that is kept.
 MAX_ERROR_LENGTH = 500
+#: The type of events that no step waits for.
+OTHER = "other"
+
+
+class NewRow(Value):
+    """One event as it is recorded."""
+
+    event: VendorEvent
+    priority: int
+    #: The exact bytes received, encrypted.
+    sealed_body: bytes
+
+
+class ClaimedRow(Value):
+    """One recorded event as a drain takes it in hand."""
+
+    id: int
+    source: str
+    event_id: str
+    #: A stored `VendorEvent`; an older release may have written it.
+    event: dict[str, JsonValue]
+    attempts: int
+    received_at: datetime
 
 
 class Reference(Value):
@@ -59,8 +84,11 @@ class Verdict(Value):
 
     state: State
     attempts: int
+    #: Why it is not simply processed; a note when it is.
     error: str | None = None
     match: Match | None = None
+    #: When it is due again; None: settled.
+    due_at: datetime | None = None
 
 
 def priority_of(event_type: str) -> int:
@@ -68,7 +96,7 @@ def priority_of(event_type: str) -> int:
 
     Payments' and businesses' answers let steps go on (high); the rest reports (normal); `other` is only kept (low).
     """
-    if event_type == "other":
+    if event_type == OTHER:
         return LOW
     return HIGH if event_type.partition(".")[0] in ("payment", "booking") else NORMAL
 
@@ -90,49 +118,55 @@ def find_match(
     """
     held = references.get((source, event.object_id), ()) if event.object_id else ()
     named = weddings.get(event.wedding_id) if event.wedding_id else None
-    if named is not None:
-        step = event.step_id or next((ref.step_id for ref in held if ref.wedding_id == named.id), None)
-        return Match(organization_id=named.organization_id, wedding_id=named.id, step_id=step, ended=named.ended)
-    owners = {ref.wedding_id for ref in held}
-    if len(owners) != 1:
-        return None
-    ref = held[0]
-    row = weddings.get(ref.wedding_id)
-    steps = {other.step_id for other in held}
+    if named is None:
+        if len({ref.wedding_id for ref in held}) != 1:
+            return None
+        named = weddings.get(held[0].wedding_id)
+        if named is None:
+            return None
+    steps = {ref.step_id for ref in held if ref.wedding_id == named.id}
+    by_object = next(iter(steps)) if len(steps) == 1 else None
+    is_told_by_event = event.wedding_id == named.id and event.step_id is not None
     return Match(
-        organization_id=ref.organization_id,
-        wedding_id=ref.wedding_id,
-        step_id=ref.step_id if len(steps) == 1 else None,
-        ended=row.ended if row is not None else False,
+        organization_id=named.organization_id,
+        wedding_id=named.id,
+        step_id=event.step_id if is_told_by_event else by_object,
+        ended=named.ended,
     )
 
 
-def after_fault(attempts: int, reason: str) -> Verdict:
-    """The verdict after one more fault of the event itself, `attempts` earlier ones counted: put off, or dead."""
-    state: State = "dead" if attempts + 1 >= MAX_ATTEMPTS else "received"
-    return Verdict(state=state, attempts=attempts + 1, error=reason[:MAX_ERROR_LENGTH])
+def processed(row: ClaimedRow, match: Match | None = None, note: str | None = None) -> Verdict:
+    """Done with it."""
+    return Verdict(state="processed", attempts=row.attempts, error=note, match=match)
 
 
-def after_lost_wedding(attempts: int, match: Match) -> Verdict:
-    """The verdict when the wedding's workflow does not run: nobody needs the event, unless the wedding still lives."""
+def unclaimed(row: ClaimedRow, now: datetime) -> Verdict:
+    """Nobody's, as far as is known: looked at again while it is young, at ages of about 1, 2, 4, 8, ... seconds."""
+    due_at = now + max(UNMATCHED_FIRST_WAIT, now - row.received_at)
+    is_young = due_at <= row.received_at + UNMATCHED_PATIENCE
+    return Verdict(
+        state="unmatched",
+        attempts=row.attempts,
+        error="no wedding claims it",
+        due_at=due_at if is_young else None,
+    )
+
+
+def after_fault(row: ClaimedRow, reason: str, now: datetime, match: Match | None = None) -> Verdict:
+    """A fault of the event itself: put off by `BACKOFF`, dead at the `MAX_ATTEMPTS`th."""
+    attempts = row.attempts + 1
+    is_dead = attempts >= MAX_ATTEMPTS
+    return Verdict(
+        state="dead" if is_dead else "received",
+        attempts=attempts,
+        error=reason[:MAX_ERROR_LENGTH],
+        match=match,
+        due_at=None if is_dead else now + BACKOFF[attempts - 1],
+    )
+
+
+def after_silence(row: ClaimedRow, match: Match, now: datetime) -> Verdict:
+    """The wedding's workflow does not run: nobody needs the event, unless the wedding should still live."""
     if match.ended:
-        return Verdict(state="processed", attempts=attempts, error="the wedding has ended", match=match)
-    verdict = after_fault(attempts, "the wedding's workflow does not run")
-    return verdict.model_copy(update={"match": match})
-
-
-def wait_after_fault(attempts: int) -> timedelta:
-    """How long a row with that many faults (1 or more) is put off."""
-    return BACKOFF[min(attempts, len(BACKOFF)) - 1]
-
-
-def next_look_at(state: State, attempts: int, received_at: datetime, looked_at: datetime | None) -> datetime | None:
-    """When a row is due (again); None: never by itself. `looked_at` is when it was last tried."""
-    if looked_at is None:
-        return received_at if state == "received" else None
-    if state == "received":
-        return looked_at + wait_after_fault(attempts) if attempts else received_at
-    if state == "unmatched":
-        due = looked_at + max(UNMATCHED_FIRST_WAIT, looked_at - received_at)
-        return due if due <= received_at + UNMATCHED_PATIENCE else None
-    return None
+        return processed(row, match, "the wedding has ended")
+    return after_fault(row, "the wedding's workflow does not run", now, match)

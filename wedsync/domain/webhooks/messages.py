@@ -1,4 +1,4 @@
-"""What is said to the drains of the inbox, and what they answer. Shapes of the workflow `DrainInbox` and its activities."""
+"""What is said to the inbox's drains, and what they answer: the shapes of `DrainInbox` and its activities."""
 
 from __future__ import annotations
 

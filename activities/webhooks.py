@@ -1,0 +1,30 @@
+"""Doors to the inbox. In and out values stand in `wedsync.domain.webhooks.messages`."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from wedsync.domain.webhooks.messages import DrainBatch, DrainedBatch, SweptInbox
+from wedsync.kit.clock import utc_now
+from wedsync.store.session import Database
+from wedsync.usecases.webhooks.drain import drain_batch
+from wedsync.usecases.webhooks.sweep import sweep_inbox
+from wedsync.usecases.webhooks.tell import ClientProvider
+
+
+class WebhookActivities:
+    """What drains and sweeps of the inbox do outside their workflows. Runs on the queue `records`."""
+
+    def __init__(self, db: Database, client_provider: ClientProvider) -> None:
+        self._db = db
+        self._client_provider = client_provider
+
+    @activity.defn(name="webhooks.drain_batch")
+    async def drain_batch(self, batch: DrainBatch) -> DrainedBatch:
+        """Claim due rows, tell their weddings, settle them; an infrastructure failure fails the whole batch."""
+        return await drain_batch(self._db, self._client_provider, batch.lane, batch.limit, utc_now())
+
+    @activity.defn(name="webhooks.sweep_inbox")
+    async def sweep_inbox(self) -> SweptInbox:
+        """Tell the drains again of rows that were missed, put off, or not claimed yet."""
+        return await sweep_inbox(self._db, self._client_provider, utc_now())

@@ -1,0 +1,82 @@
+"""Tells the drains that rows were recorded: one tell in flight per lane, a few a second; nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.common import Priority
+from temporalio.service import RPCError
+
+from wedsync.domain.errors import WedsyncError
+from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.webhooks.messages import DRAIN_SIGNAL, DrainStart, Lane, drain_workflow_id
+from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
+from wedsync.usecases.webhooks import metrics
+
+ClientProvider = Callable[[], Awaitable[Client]]
+
+#: Tells of one lane are at least this far apart; those that come between become one.
+TELL_INTERVAL_SECONDS = 0.25
+_RPC_TIMEOUT = timedelta(seconds=5)
+_PRIORITY = {"critical": Priority(priority_key=1), "normal": Priority(priority_key=3)}
+#: What a tell that does not reach Temporal raises.
+_UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
+
+_log = structlog.get_logger(__name__)
+
+
+async def tell_drain(client: Client, lane: Lane, partition: int = 0) -> None:
+    """Signal the lane's drain, starting it when none runs; raises RPCError."""
+    await client.start_workflow(
+        DRAIN_INBOX_WORKFLOW,
+        DrainStart(lane=lane, partition=partition),
+        id=drain_workflow_id(lane, partition),
+        task_queue=WORKFLOWS,
+        start_signal=DRAIN_SIGNAL,
+        priority=_PRIORITY[lane],
+        static_summary=f"drain the {lane} lane of the inbox",
+        rpc_timeout=_RPC_TIMEOUT,
+    )
+
+
+class InboxTeller:
+    """The process's teller. A tell that fails is only logged and counted: the sweep tells again."""
+
+    def __init__(
+        self, client_provider: ClientProvider, *, interval_seconds: float = TELL_INTERVAL_SECONDS, partition: int = 0
+    ) -> None:
+        self._client_provider = client_provider
+        self._interval_seconds = interval_seconds
+        self._partition = partition
+        self._wanted: set[Lane] = set()
+        self._running: dict[Lane, asyncio.Task[None]] = {}
+
+    def tell(self, lane: Lane) -> None:
+        """Have the lane's drain told soon; returns at once."""
+        self._wanted.add(lane)
+        if lane not in self._running:
+            self._running[lane] = asyncio.create_task(self._run(lane), name=f"tell-inbox-{lane}")
+
+    async def close(self) -> None:
+        """Wait for the tells that are under way."""
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _run(self, lane: Lane) -> None:
+        try:
+            while lane in self._wanted:
+                self._wanted.discard(lane)
+                await self._tell(lane)
+                await asyncio.sleep(self._interval_seconds)
+        finally:
+            del self._running[lane]
+
+    async def _tell(self, lane: Lane) -> None:
+        try:
+            await tell_drain(await self._client_provider(), lane, self._partition)
+        except _UNREACHED as error:
+            metrics.UNTOLD.add(1, {"lane": lane})
+            _log.warning("inbox_untold", lane=lane, error=type(error).__name__)
