@@ -1,0 +1,130 @@
+"""Asking the API for a change of a wedding, waiting for how it ends, and saying so."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+
+from wedsync.cli import output as out
+from wedsync.cli.client import ApiClient, Reply, locate
+from wedsync.cli.follow import SETTLED, Follower, Snapshot
+
+WAIT_SECONDS = 600.0
+_ULID = re.compile(r"^[0-9A-HJKMNP-TV-Z]{26}$")
+
+WeddingArgument = Annotated[str, typer.Argument(metavar="W", help="The wedding: its id, or its plan's own id.")]
+TimeoutOption = Annotated[
+    float,
+    typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait; what still waits then is accepted."),
+]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome, or return once accepted.")]
+
+#: Every undo was done, whatever the API calls the transaction that did it.
+UNDONE = frozenset({"rolled_back", "completed", "cancelled"})
+DONE = frozenset({"completed"})
+
+Post = Callable[[ApiClient, str, str], Awaitable[Reply]]
+
+
+def exit_code(status: str, wanted: frozenset[str]) -> int:
+    """The exit code of a transaction's status, given which statuses were asked for."""
+    if status in wanted or status not in SETTLED:
+        return out.ACCEPTED
+    if status == "held":
+        return out.HELD
+    return out.NEEDS_ATTENTION if status == "needs_attention" else out.ROLLED_BACK
+
+
+def new_key(verb: str) -> str:
+    """An idempotency key for one run of a command."""
+    return f"{verb}:{secrets.token_hex(16)}"
+
+
+async def resolve(client: ApiClient, wedding: str) -> str:
+    """The id of a wedding given by its id or by its plan's own id; an unknown word is returned as it is."""
+    if _ULID.match(wedding):
+        return wedding
+    cursor = ""
+    while True:
+        params = {"limit": "100"} | ({"cursor": cursor} if cursor else {})
+        page = await client.get("/weddings", **params)
+        for item in page["data"]:
+            if wedding in (item.get("reference"), item.get("plan_id"), item["id"]):
+                return str(item["id"])
+        cursor = str(page.get("next_cursor") or "")
+        if not cursor:
+            return wedding
+
+
+def transaction_of(reply: Reply) -> str | None:
+    """The id of the transaction that an answer speaks of: by its `Location`, else by its body."""
+    path, marker, tail = reply.location.partition("/transactions/")
+    if marker and path:
+        return re.split(r"[/?]", tail)[0]
+    body = reply.body if isinstance(reply.body, dict) else {}
+    found = body.get("transaction_id") or (body.get("id") if "wedding_id" in body else None)
+    return str(found) if found else None
+
+
+def change(wedding: str, post: Post, *, verb: str, wanted: frozenset[str], wait: bool, timeout_seconds: float) -> int:
+    """Post a change, wait for its outcome if wished, say it, and return the exit code."""
+    return asyncio.run(_change(wedding, post, verb, wanted, wait, timeout_seconds))
+
+
+async def _change(
+    wedding: str, post: Post, verb: str, wanted: frozenset[str], wait: bool, timeout_seconds: float
+) -> int:
+    output = out.current()
+    async with ApiClient(locate()) as client:
+        wedding_id = await resolve(client, wedding)
+        reply = await post(client, wedding_id, new_key(verb))
+        transaction_id = transaction_of(reply)
+        if not wait or transaction_id is None:
+            body = reply.body if isinstance(reply.body, dict) else {}
+            accepted = accepted_json(wedding_id, transaction_id, body)
+            output.result(accepted, f"{verb}: accepted", *summary_lines(accepted))
+            return out.ACCEPTED
+        snapshot = await follow_shown(client, wedding_id, transaction_id, timeout_seconds)
+    return conclude(snapshot, transaction_id, wedding_id, verb, wanted)
+
+
+async def follow_shown(client: ApiClient, wedding_id: str, transaction_id: str, timeout_seconds: float) -> Snapshot:
+    """Show a transaction until it has settled or the time is up, and return its last state."""
+    from wedsync.cli.screen import Screen
+
+    follower = Follower(client, wedding_id, transaction_id)
+    with Screen(out.current()) as screen:
+        return await follower.until(lambda seen: seen.settled, timeout_seconds=timeout_seconds, on_change=screen.update)
+
+
+def conclude(snapshot: Snapshot, transaction_id: str, wedding_id: str, verb: str, wanted: frozenset[str]) -> int:
+    """Say how it ended and return the exit code."""
+    found = accepted_json(wedding_id, transaction_id, snapshot.transaction)
+    words = snapshot.status.replace("_", " ")
+    gaps = snapshot.transaction.get("gaps") or []
+    if gaps:
+        words += f" with gaps: {', '.join(map(str, gaps))}"
+    out.current().result(found, f"{verb}: {words}", *summary_lines(found))
+    return exit_code(snapshot.status, wanted)
+
+
+def accepted_json(wedding_id: str, transaction_id: str | None, transaction: dict[str, Any]) -> dict[str, Any]:
+    """`{wedding_id, transaction_id, status, temporal_url, transaction}`."""
+    return {
+        "wedding_id": wedding_id,
+        "transaction_id": transaction_id,
+        "status": transaction.get("status"),
+        "temporal_url": transaction.get("temporal_url"),
+        "transaction": transaction or None,
+    }
+
+
+def summary_lines(found: dict[str, Any]) -> list[str]:
+    """The ids and the link to the Temporal UI, a line each."""
+    names = (("wedding", "wedding_id"), ("transaction", "transaction_id"), ("Temporal", "temporal_url"))
+    return [f"  {label:<12} {found[name]}" for label, name in names if found.get(name)]

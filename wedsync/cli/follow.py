@@ -1,0 +1,154 @@
+"""Following a wedding until what was asked for has settled: events wake, the API's present state decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wedsync.cli.client import ApiClient, StreamEvent, gather_quietly
+from wedsync.cli.output import UNREACHABLE, CliError
+
+#: Nothing more happens by itself, ever.
+SETTLED = frozenset({"completed", "rolled_back", "held", "needs_attention", "cancelled"})
+#: Something runs, or a vendor's word or a person is waited for.
+OPEN = frozenset({"running", "rolling_back", "waiting"})
+#: A wedding with this status has no more life.
+WEDDING_OVER = frozenset({"cancelled", "ended"})
+
+#: Looked again without any event, in case one was lost.
+_LOOK_AGAIN_SECONDS = 2.0
+#: Several events close together are one look.
+_GATHER_SECONDS = 0.1
+#: How long the API may stay silent before a follower gives up.
+_PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A wedding as the API shows it at one moment; `transaction` is the one followed, if any."""
+
+    wedding: dict[str, Any]
+    transaction: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """The followed transaction's."""
+        return str(self.transaction.get("status", ""))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the followed transaction can't go on by itself."""
+        return self.status in SETTLED
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The wedding's steps in the plan's order; the followed transaction's own word on them wins."""
+        mine = {step["id"]: step for step in self.transaction.get("steps") or []}
+        all_steps = [mine.pop(step["id"], step) for step in self.wedding.get("steps") or []]
+        return all_steps + list(mine.values())
+
+    @property
+    def zone(self) -> str:
+        """The venue's IANA zone."""
+        return str(self.wedding.get("zone") or (self.wedding.get("ceremony") or {}).get("zone") or "UTC")
+
+
+OnChange = Callable[[Snapshot], None]
+OnEvent = Callable[[StreamEvent], None]
+
+
+class Follower:
+    """Follows one wedding, and in it perhaps one transaction."""
+
+    def __init__(self, client: ApiClient, wedding_id: str, transaction_id: str | None = None) -> None:
+        self._client = client
+        self._wedding_id = wedding_id
+        self._transaction_id = transaction_id
+        self._wake = asyncio.Event()
+        self._last_event = 0
+
+    async def look(self) -> Snapshot:
+        """The present state."""
+        wedding = await self._client.get(f"/weddings/{self._wedding_id}")
+        transaction_id = self._transaction_id or newest_transaction_id(wedding)
+        transaction: dict[str, Any] = {}
+        if transaction_id:
+            transaction = await self._client.get(f"/weddings/{self._wedding_id}/transactions/{transaction_id}")
+        return Snapshot(wedding, transaction)
+
+    async def until(
+        self,
+        done: Callable[[Snapshot], bool],
+        *,
+        timeout_seconds: float | None,
+        on_change: OnChange | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Snapshot:
+        """The first state that is `done`, or the newest one when the time is up.
+
+        Raises CliError when the wedding is not there (6) or the API stays silent for 15 s (7).
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        first = await self.look()
+        if on_change:
+            on_change(first)
+        listener = asyncio.create_task(self._listen(on_event))
+        try:
+            return await self._loop(first, done, deadline, on_change)
+        finally:
+            await gather_quietly(listener)
+
+    async def _loop(
+        self, snapshot: Snapshot, done: Callable[[Snapshot], bool], deadline: float | None, on_change: OnChange | None
+    ) -> Snapshot:
+        while not done(snapshot):
+            left = _LOOK_AGAIN_SECONDS if deadline is None else min(_LOOK_AGAIN_SECONDS, deadline - time.monotonic())
+            if left <= 0:
+                return snapshot
+            if await self._woken(left):
+                await asyncio.sleep(_GATHER_SECONDS)
+            self._wake.clear()
+            snapshot = await self._look_patiently()
+            if on_change:
+                on_change(snapshot)
+        return snapshot
+
+    async def _woken(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _look_patiently(self) -> Snapshot:
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self.look()
+            except CliError as error:
+                if error.exit_code != UNREACHABLE or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(0.5)
+
+    async def _listen(self, on_event: OnEvent | None) -> None:
+        while True:
+            try:
+                async for event in self._client.events(self._wedding_id, self._last_event):
+                    self._last_event = max(self._last_event, event.id)
+                    if on_event:
+                        on_event(event)
+                    self._wake.set()
+            except CliError:
+                # The looks tell whether the API is gone; the stream is only quicker.
+                pass
+            await asyncio.sleep(0.5)
+
+
+def newest_transaction_id(wedding: dict[str, Any]) -> str | None:
+    """The id of the wedding's newest transaction."""
+    known = wedding.get("transactions") or []
+    ids = [str(item["id"]) if isinstance(item, dict) else str(item) for item in known]
+    return max(ids, default=None)

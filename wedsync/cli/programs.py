@@ -1,0 +1,168 @@
+"""`wedsync worker | api | sandbox | migrate | vendors`: the programs themselves, and what belongs to them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wedsync.cli import output as out
+from wedsync.cli.output import BAD_INPUT, CONFLICT, CliError, JsonFlag
+
+if TYPE_CHECKING:
+    from wedsync.domain.routing.vendor import Manifest
+    from wedsync.kit.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (worker, api, sandbox, migrate, vendors):
+        app.command()(command)
+
+
+def _settings(program: str) -> Settings:
+    from wedsync.kit import logs, telemetry
+    from wedsync.kit.settings import Settings
+
+    settings = Settings()
+    logs.setup(settings, program)
+    telemetry.setup(settings, program)
+    return settings
+
+
+def worker() -> int:
+    """Run a worker in the foreground until ^C or SIGTERM; what runs is finished first."""
+    from workers.main import run
+
+    asyncio.run(run(_settings("worker")))
+    return out.ACCEPTED
+
+
+def api() -> int:
+    """Run the REST API in the foreground, on WEDSYNC_API_HOST and WEDSYNC_API_PORT."""
+    from api.main import serve
+
+    asyncio.run(serve(_settings("api")))
+    return out.ACCEPTED
+
+
+def sandbox(
+    port: Annotated[
+        int | None, typer.Option("--port", help="0 takes a free one; default WEDSYNC_SANDBOX_PORT.")
+    ] = None,
+) -> int:
+    """Run the vendors' stand-ins in the foreground; only in the local environment."""
+    from wedsync.sandbox.app import serve
+
+    settings = _settings("sandbox")
+    if not settings.is_local:
+        raise CliError("not_local", "the sandbox runs with WEDSYNC_ENVIRONMENT=local only", BAD_INPUT)
+    output = out.current()
+
+    def ready(bound: int) -> None:
+        output.say(f"sandbox: http://127.0.0.1:{bound}")
+
+    asyncio.run(serve(settings, port=settings.sandbox_port if port is None else port, ready=ready))
+    return out.ACCEPTED
+
+
+def migrate(
+    down: Annotated[str | None, typer.Option("--down", metavar="REV", help="Go down to this revision.")] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Bring the database to the newest revision, and Temporal's namespace to the search attributes we use."""
+    from wedsync.kit.settings import Settings
+
+    settings = Settings()
+    url = settings.database_owner_url or settings.database_url
+    if not url:
+        detail = "set WEDSYNC_DATABASE_OWNER_URL or WEDSYNC_DATABASE_URL (`wedsync up` migrates its own database)"
+        raise CliError("database_url_missing", detail, BAD_INPUT)
+    return asyncio.run(_migrate(settings, url, down))
+
+
+async def _migrate(settings: Settings, url: str, down: str | None) -> int:
+    from wedsync.store.migrate import downgrade, upgrade
+
+    output = out.current()
+    if down is not None:
+        await downgrade(url, down)
+        output.result({"revision": down, "temporal": None}, f"database: {down}")
+        return out.ACCEPTED
+    revision = await upgrade(url)
+    temporal = await _provision(settings)
+    output.result({"revision": revision, "temporal": temporal}, f"database: {revision}", f"Temporal: {temporal}")
+    return out.ACCEPTED
+
+
+async def _provision(settings: Settings) -> str:
+    from wedsync.domain.errors import Conflict
+    from wedsync.kit import temporal
+
+    try:
+        done = await temporal.provision(await temporal.connect(settings))
+    except temporal.TemporalUnreachable:
+        return "unreachable, not provisioned"
+    except Conflict as error:
+        raise CliError("temporal_refused", error.detail, CONFLICT) from error
+    return f"provisioned, {len(done.added)} search attributes added"
+
+
+def vendors(as_json: JsonFlag = False) -> int:
+    """List the vendors: what each can do, how it is undone, and whether it is configured here."""
+    from wedsync.kit.settings import Settings
+    from wedsync.usecases.routing.registry import load_registry
+
+    settings = Settings()
+    found = [_vendor(manifest, settings) for _, manifest in sorted(load_registry().manifests.items())]
+    output = out.current()
+    if output.json_mode:
+        output.emit({"data": found})
+    else:
+        output.show(_vendors_table(found))
+    return out.ACCEPTED
+
+
+def _vendor(manifest: Manifest, settings: Settings) -> dict[str, Any]:
+    account = settings.vendor(manifest.name)
+    configured = bool(account.base_url or account.api_key.get_secret_value() or account.client_id)
+    return {
+        "name": manifest.name,
+        "title": manifest.title,
+        "capabilities": list(manifest.capabilities),
+        "api_version": manifest.api_version,
+        "configured": configured or manifest.auth.kind == "none",
+        "actions": [
+            {
+                "name": action.name,
+                "undo": action.undo,
+                "by_hand": action.by_hand,
+                "undo_by_hand": action.undo_by_hand,
+                "on_unknown": {operation.name: operation.on_unknown for operation in action.operations},
+            }
+            for action in manifest.actions
+        ],
+    }
+
+
+def _vendors_table(found: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(pad_edge=False)
+    for name in ("vendor", "capabilities", "action", "undo", "unknown outcome", "configured"):
+        table.add_column(name)
+    for vendor in found:
+        first = True
+        for action in vendor["actions"]:
+            undo = f"{action['undo']} (by hand)" if action["undo_by_hand"] else action["undo"]
+            table.add_row(
+                vendor["name"] if first else "",
+                ", ".join(vendor["capabilities"]) if first else "",
+                f"{action['name']} (by hand)" if action["by_hand"] else action["name"],
+                undo,
+                ", ".join(sorted(set(action["on_unknown"].values()))),
+                ("yes" if vendor["configured"] else "no") if first else "",
+            )
+            first = False
+    return table
