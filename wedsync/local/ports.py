@@ -1,0 +1,54 @@
+"""Free ports on the loopback, remembered so that addresses stay the same over restarts."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+def is_free(port: int, host: str = HOST) -> bool:
+    """Whether a server could listen on `port` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class PortBook:
+    """Ports by name, kept in a JSON file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._ports: dict[str, int] = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            self._ports = {}
+
+    def take(self, name: str, preferred: int = 0) -> int:
+        """The port of `name`: the remembered one, else `preferred`, else any, whichever is free first."""
+        taken = {port for other, port in self._ports.items() if other != name}
+        for port in (self._ports.get(name, 0), preferred):
+            if port and port not in taken and is_free(port):
+                break
+        else:
+            port = free_port()
+            while port in taken:
+                port = free_port()
+        self._ports[name] = port
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self._ports, indent=2, sort_keys=True) + "\n")
+        return port
