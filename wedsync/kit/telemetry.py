@@ -1,0 +1,158 @@
+"""Traces and metrics by OpenTelemetry.
+
+One trace runs from the API call through workflow and activity to the vendor's request. Spans and metrics are pushed
+by OTLP over HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics can always be read in Prometheus' text format.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, start_http_server
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, ReplaySafeTracerProvider, create_tracer_provider
+
+from wedsync.kit.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from temporalio.client import Plugin
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SCOPE = "wedsync"
+_VERSION = version("wedsync")
+_SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_{}_ENDPOINT")
+
+_registry = CollectorRegistry()
+_lock = threading.Lock()
+_tracer_provider: ReplaySafeTracerProvider | None = None
+_meter_provider: MeterProvider | None = None
+
+# The meter is a proxy until `setup`: instruments made at import count from then on.
+_meter = metrics.get_meter(_SCOPE, _VERSION)
+_vendor_calls = _meter.create_counter("vendor_calls", description="Calls to vendors, by outcome")
+_vendor_seconds = _meter.create_histogram("vendor_call", unit="s", description="How long vendors took to answer")
+_transactions = _meter.create_counter("transactions", description="Transactions that settled, by status")
+_steps = _meter.create_counter("steps", description="Steps that reached a status")
+_compensations = _meter.create_counter("compensations", description="Undos that ended, by status")
+
+
+def setup(settings: Settings, program: str) -> None:
+    """Start tracing and counting in this process, as the service `wedsync-{program}`; a second call does nothing."""
+    global _tracer_provider, _meter_provider
+    with _lock:
+        if _tracer_provider is not None:
+            return
+        resource = Resource.create(
+            {
+                "service.name": os.environ.get("OTEL_SERVICE_NAME", f"wedsync-{program}"),
+                "service.version": _VERSION,
+                "deployment.environment.name": settings.environment,
+            }
+        )
+        # Programs flush at their end themselves: an exporter must not hold the interpreter's exit.
+        _tracer_provider = create_tracer_provider(resource=resource, shutdown_on_exit=False)
+        _meter_provider = MeterProvider(_readers(), resource, shutdown_on_exit=False, views=[_seconds_view()])
+        if _pushes("TRACES"):
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            _tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(_tracer_provider)
+    metrics.set_meter_provider(_meter_provider)
+    # Vendors get the trace's ids, never our baggage.
+    propagate.set_global_textmap(TraceContextTextMapPropagator())
+    HTTPXClientInstrumentor().instrument()
+    PsycopgInstrumentor().instrument()
+
+
+def _readers() -> list[MetricReader]:
+    readers: list[MetricReader] = [PrometheusMetricReader(registry=_registry, scope_info_enabled=False)]
+    if _pushes("METRICS"):
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    return readers
+
+
+def _pushes(signal: str) -> bool:
+    return any(os.environ.get(name.format(signal)) for name in _ENDPOINTS)
+
+
+def _seconds_view() -> View:
+    aggregation = ExplicitBucketHistogramAggregation(boundaries=_SECONDS_BUCKETS)
+    return View(instrument_type=metrics.Histogram, instrument_unit="s", aggregation=aggregation)
+
+
+def temporal_plugins() -> list[Plugin]:
+    """What the Temporal client is given so that traces pass through workflows; empty before `setup`."""
+    return [] if _tracer_provider is None else [OpenTelemetryPlugin(add_temporal_spans=True)]
+
+
+def instrument_app(app: FastAPI) -> None:
+    """Trace the requests of an API app, but for probes and metrics."""
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+    FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics", exclude_spans=["receive", "send"])
+
+
+def tracer() -> trace.Tracer:
+    """The product's tracer."""
+    return trace.get_tracer(_SCOPE, _VERSION)
+
+
+def meter() -> metrics.Meter:
+    """The product's meter."""
+    return _meter
+
+
+def metrics_text() -> bytes:
+    """All metrics of this process in Prometheus' text format (`METRICS_CONTENT_TYPE`)."""
+    return generate_latest(_registry)
+
+
+def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
+    """Serve `metrics_text` at `http://{host}:{port}/metrics` from a thread of its own."""
+    start_http_server(port, host, _registry)
+
+
+def flush(timeout_seconds: float = 3.0) -> None:
+    """Push what was not pushed yet; waits at most about `timeout_seconds` for each of traces and metrics."""
+    if _tracer_provider is not None:
+        _tracer_provider.force_flush(int(timeout_seconds * 1000))
+    if _meter_provider is not None:
+        _meter_provider.force_flush(timeout_seconds * 1000)
+
+
+def record_vendor_call(vendor: str, operation: str, outcome: str, seconds: float) -> None:
+    """Count one call: `outcome` is `ok` or the code of the error."""
+    attributes: dict[str, Any] = {"vendor": vendor, "operation": operation}
+    _vendor_calls.add(1, {**attributes, "outcome": outcome})
+    _vendor_seconds.record(seconds, attributes)
+
+
+def record_transaction(kind: str, status: str) -> None:
+    """Count a transaction that settled."""
+    _transactions.add(1, {"kind": kind, "status": status})
+
+
+def record_step(action: str, status: str) -> None:
+    """Count a step that reached `status`; `action` is `capability.action`."""
+    _steps.add(1, {"action": action, "status": status})
+
+
+def record_compensation(action: str, status: str) -> None:
+    """Count an undo that ended; `action` is `capability.action`."""
+    _compensations.add(1, {"action": action, "status": status})
