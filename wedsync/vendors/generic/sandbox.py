@@ -22,7 +22,6 @@ from wedsync.kit.standin import WEDDING_HEADER, Desk, StandIn
 
 CAPACITY_GUESTS = 300
 KEY_LIFE = timedelta(hours=24)
-ANSWER_DELAY_SECONDS = 0.3
 _DECIMALS = {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "ISK": 0, "XOF": 0, "KWD": 3, "BHD": 3, "TND": 3, "JOD": 3}
 _DESCRIPTION = ("title", "starts_at", "ends_at", "timezone", "guests", "contact", "price", "notes")
 
@@ -125,9 +124,9 @@ class _Businesses:
             booking["status"] = "confirmed"
             if booking["answer"] == "webhook":
                 booking["status"] = "pending"
-                booking["answers_at"] = self.desk.now() + timedelta(seconds=ANSWER_DELAY_SECONDS)
+                booking["answers_at"] = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
                 url, headers, event = self.event("booking.confirmed", booking, bad_signature=False)
-                self.desk.send(url, headers, event, ANSWER_DELAY_SECONDS)
+                self.desk.send(url, headers, event, self.desk.webhook_delay_seconds)
         return JSONResponse(self.shown(booking))
 
     def change(self, request: Request, body: dict[str, Any]) -> Response:

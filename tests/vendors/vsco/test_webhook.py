@@ -1,0 +1,98 @@
+"""VSCO Workspace's REST hooks: known by the token in their URL."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.kit.standin import Desk
+from wedsync.vendors.vsco import sandbox as standin
+from wedsync.vendors.vsco.webhook import parse, verify
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+URL = "https://wedsync.example/api/integrations/webhooks/vsco"
+
+
+@pytest.mark.parametrize(
+    ("query", "authentic"),
+    [
+        ("?token=new", True),
+        ("?a=b&token=old", True),
+        ("?token=other", False),
+        ("?token=", False),
+        ("?token=new&token=new", False),
+        ("", False),
+        ("?token=n%C3%A9w", False),
+    ],
+)
+def test_only_the_token_of_our_url_is_authentic(query: str, authentic: bool) -> None:
+    assert verify(b"{}", {}, URL + query, ["new", "old", ""], NOW) is authentic
+
+
+@settings(max_examples=30)
+@given(url=st.text())
+def test_malformed_urls_are_refused_and_never_raise(url: str) -> None:
+    assert not verify(b"", {}, url, ["a secret that is not drawn"], NOW)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    desk = Desk("vsco", lambda: NOW, lambda *_: None, URL, "s3cret=/+")
+    desk.objects["job1"] = {"kind": "job", "id": "job1", "stage": "lead", "name": "Wedding", "modified": "x"}
+    return desk
+
+
+def test_a_booked_order_confirms_its_job(desk: Desk) -> None:
+    emit = standin.build(desk).emit
+    assert emit is not None
+    url, headers, body = emit("order.booked", "job1", False)
+    assert verify(body, headers, url, [desk.webhook_secret], NOW)
+    (told,) = parse(body, headers)
+    assert (told.type, told.vendor_type, told.object_id) == ("booking.confirmed", "order.booked", "job1")
+    assert told.occurred_at == NOW
+    assert desk.objects["job1"]["stage"] == "booked"
+
+
+def test_a_bad_token_is_refused(desk: Desk) -> None:
+    emit = standin.build(desk).emit
+    assert emit is not None
+    url, headers, body = emit("order.booked", None, True)
+    assert not verify(body, headers, url, [desk.webhook_secret], NOW)
+    assert desk.objects["job1"]["stage"] == "lead"
+
+
+def test_other_events_can_be_told_apart(desk: Desk) -> None:
+    emit = standin.build(desk).emit
+    assert emit is not None
+    _, headers, body = emit("job.created", None, False)
+    (told,) = parse(body, headers)
+    assert (told.type, told.vendor_type, told.object_id) == ("other", "job.created", "job1")
+    for wrong in (("job.deleted", "job1"), ("order.booked", "job2")):
+        with pytest.raises(KeyError):
+            emit(*wrong, False)
+
+
+@pytest.mark.parametrize(
+    ("resource", "vendor_type"),
+    [
+        ({"id": "p1", "amount": 100, "jobId": "job1"}, "payment.created"),
+        ({"id": "c1", "kind": "person"}, "contact.created"),
+    ],
+)
+def test_payments_and_contacts_are_other_events(resource: dict[str, Any], vendor_type: str) -> None:
+    (told,) = parse(json.dumps(resource).encode(), {})
+    assert (told.type, told.vendor_type) == ("other", vendor_type)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[1]", b"{}", b'{"id": 3, "stage": "lead"}', b'{"id": "o", "bookedOn": null, "jobId": "j"}']
+)
+def test_a_body_that_is_no_resource_is_invalid(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        parse(body, {})

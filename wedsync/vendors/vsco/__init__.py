@@ -1,0 +1,1 @@
+"""VSCO Workspace (formerly Tave), API v2: a photographer's studio."""
