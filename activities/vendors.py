@@ -9,6 +9,8 @@ from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.weddings.carry_out import CarriedOut, CarryOut, carry_out
 
+__all__ = ["CarriedOut", "CarryOut", "VendorActivities"]
+
 
 class VendorActivities:
     """Calls to vendors, on the queues `vendor` and `vendor-critical`."""

@@ -7,7 +7,7 @@ from temporalio import activity
 from activities.errors import translated
 from wedsync.domain.weddings.ledger import Binding, TransactionResult
 from wedsync.store.session import Database
-from wedsync.usecases.weddings.bind_step import BindStep, bind_step
+from wedsync.usecases.weddings.bind_step import BindStep, Links, bind_step
 from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.read_result import ReadResult, read_result
 from wedsync.usecases.weddings.record import (
@@ -15,6 +15,7 @@ from wedsync.usecases.weddings.record import (
     Recorded,
     RecordWedding,
     SettleTransaction,
+    TransactionNews,
     begin_transaction,
     record_wedding,
     settle_transaction,
@@ -22,13 +23,31 @@ from wedsync.usecases.weddings.record import (
 from wedsync.usecases.weddings.resolve_agenda import Agenda, ResolveAgenda, resolve_agenda
 from wedsync.usecases.weddings.revise_plan import RevisedPlan, RevisePlan, revise_plan
 
+__all__ = [
+    "Agenda",
+    "BeginTransaction",
+    "BindStep",
+    "LoadPlan",
+    "LoadedPlan",
+    "ReadResult",
+    "RecordWedding",
+    "Recorded",
+    "ResolveAgenda",
+    "RevisePlan",
+    "RevisedPlan",
+    "SettleTransaction",
+    "TransactionNews",
+    "WeddingActivities",
+]
+
 
 class WeddingActivities:
     """Local activities of the workflows, and writes on the queue `records`."""
 
-    def __init__(self, db: Database, shelf: PlanShelf) -> None:
+    def __init__(self, db: Database, shelf: PlanShelf, links: Links) -> None:
         self._db = db
         self._shelf = shelf
+        self._links = links
 
     @activity.defn(name="wedding.load_plan")
     @translated
@@ -46,7 +65,7 @@ class WeddingActivities:
     @translated
     async def bind_step(self, wanted: BindStep) -> Binding:
         """Who is called for a step, and with what."""
-        return await bind_step(self._db, self._shelf, wanted)
+        return await bind_step(self._db, self._shelf, self._links, wanted)
 
     @activity.defn(name="wedding.begin_transaction")
     @translated

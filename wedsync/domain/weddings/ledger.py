@@ -48,6 +48,10 @@ class Binding(Message):
     spec: ActionSpec
     endpoints: dict[str, JsonValue] = {}
     timeout_seconds: float = 8.0
+    #: The transaction that bound it: part of its idempotency keys for ever.
+    transaction_id: str
+    #: Where the vendor, or a person, says that what has no API is done. Signed; empty where an API does it.
+    hand_link: str = ""
     bound_at: datetime
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import structlog
 from pydantic import JsonValue
@@ -38,7 +39,25 @@ class BindStep(Message):
     now: datetime
 
 
-async def bind_step(db: Database, shelf: PlanShelf, wanted: BindStep) -> Binding:
+#: `links(payload, expires_at)`: a signed URL for what a vendor has no API for.
+Links = Callable[[dict[str, JsonValue], datetime], str]
+HAND_LINK_LIFE = timedelta(days=60)
+
+
+def hand_link(wanted: BindStep, links: Links) -> str:
+    """The link by which a person says that the step was done, or undone, by hand."""
+    payload: dict[str, JsonValue] = {
+        "organization_id": wanted.organization_id,
+        "wedding_id": wanted.wedding_id,
+        "step_id": wanted.step.id,
+        "transaction_id": wanted.transaction_id,
+        "action": wanted.step.action,
+        "vendor": wanted.vendor,
+    }
+    return links(payload, wanted.now + HAND_LINK_LIFE)
+
+
+async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindStep) -> Binding:
     """Bind the step to one account of the vendor and fill in its inputs; show it as running.
 
     Raises InvalidInput when the vendor can't do the action or the inputs don't fit it.
@@ -58,6 +77,8 @@ async def bind_step(db: Database, shelf: PlanShelf, wanted: BindStep) -> Binding
         reference=saga.reference(wanted.wedding_id, wanted.transaction_id, step.id, wanted.vendor, wanted.round),
         spec=spec,
         endpoints=step.endpoints if is_own else {},
+        transaction_id=wanted.transaction_id,
+        hand_link=hand_link(wanted, links) if spec.by_hand or spec.undo_by_hand else "",
         timeout_seconds=shelf.manifests[wanted.vendor].timeout_seconds,
         bound_at=wanted.now,
     )

@@ -1,0 +1,227 @@
+"""The undo: in reverse order of dependency, independent ones side by side, each done, found needless, or parked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.errors import read_failure
+    from wedsync.domain.routing.vendor import Effect, OperationSpec
+    from wedsync.domain.weddings import saga
+    from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, Recheck
+    from workflows.board import Board
+    from workflows.calls import Attempt, Caller, Lost, Refused
+
+#: How long a vendor that was left for another is asked to let go before that is put on the agenda.
+LEFTOVER_SECONDS = 10.0
+#: How long a look that fails is tried again before the effect is parked.
+_LOOK_DELAY_SECONDS = 5.0
+
+
+class Rollback:
+    """Undoes effects of one transaction."""
+
+    def __init__(self, board: Board, caller: Caller) -> None:
+        self._board = board
+        self._caller = caller
+        self._over: set[str] = set()
+
+    async def run(self) -> None:
+        """Undo every effect on the board: none before what depends on it is undone or parked."""
+        entries = self._board.undoable()
+        waits_for = saga.dependents([entry.step_id for entry in entries], self._board.needs())
+        for entry in entries:
+            self._note(entry.step_id, CompensationResult(status="pending"))
+        await asyncio.gather(*(self._in_turn(entry.step_id, waits_for[entry.step_id]) for entry in entries))
+
+    async def _in_turn(self, step_id: str, dependents: frozenset[str]) -> None:
+        await workflow.wait_condition(lambda: dependents <= self._over)
+        try:
+            step = self._board.steps[step_id]
+            deadline = workflow.now() + timedelta(seconds=step.compensation_deadline_seconds)
+            before = self._board.before_change.get(step_id)
+            if before is not None:
+                result = await self._change_back(step_id, before, deadline)
+            else:
+                result = await self.undo(step_id, deadline)
+            self._note(step_id, result)
+        finally:
+            self._over.add(step_id)
+
+    def _note(self, step_id: str, result: CompensationResult) -> None:
+        self._board.compensation(step_id, result)
+
+    async def undo(self, step_id: str, deadline: datetime) -> CompensationResult:
+        """Undo one effect and say how that went; the entry's state is set accordingly."""
+        board = self._board
+        entry = board.entries[step_id]
+        plan, why = saga.undo_plan(entry, board.steps[step_id])
+        if plan == "nothing":
+            self._set(step_id, "undone")
+            return CompensationResult(status="nothing_to_undo", detail=why)
+        if plan == "leave":
+            return CompensationResult(status="nothing_to_undo", detail=why)
+        if plan in ("hand", "ask"):
+            link = f": {entry.binding.hand_link}" if entry.binding.hand_link else ""
+            return self._park(step_id, f"{why}{link}", 0)
+        if plan in ("find_first", "replay_first"):
+            found = await self._resolve(step_id, plan, deadline)
+            if found is not None:
+                return found
+        return await self._call_undo(step_id, deadline, counter=plan == "counter")
+
+    async def _call_undo(self, step_id: str, deadline: datetime, *, counter: bool) -> CompensationResult:
+        """Run the undo's operations until the deadline."""
+        board = self._board
+        self._note_running(step_id)
+        entry = board.entries[step_id]
+        operations = entry.binding.spec.undo_operations
+        details: list[str] = []
+        effect = Effect(state="absent")
+        for operation in operations:
+            attempt = Attempt(
+                operation=operation,
+                give_up_at=deadline,
+                is_undo=True,
+                purpose="undo",
+                inputs=self._counter_inputs(step_id, entry) if counter else None,
+            )
+            try:
+                effect = await self._caller.perform(step_id, attempt)
+            except (Refused, Lost) as error:
+                return self._park(step_id, error.failure.detail, len(operations))
+            if effect.detail:
+                details.append(effect.detail)
+        self._set(step_id, "undone")
+        status = "nothing_to_undo" if effect.state == "absent" else "undone"
+        return CompensationResult(status=status, attempts=1, detail="; ".join(details))
+
+    def _counter_inputs(self, step_id: str, entry: LedgerEntry) -> dict[str, JsonValue]:
+        text = self._board.steps[step_id].compensation.text or ""
+        return {**entry.binding.inputs, "text": text}
+
+    async def _resolve(self, step_id: str, plan: str, deadline: datetime) -> CompensationResult | None:
+        """Find out what an unknown outcome was. None: there is an effect, now known by its id, to undo."""
+        operation = self._lost_operation(step_id)
+        effect: Effect | None = None
+        while True:
+            try:
+                effect = await self._ask_about(step_id, operation, plan)
+            except Refused as refused:
+                self._set(step_id, "undone")
+                return CompensationResult(status="nothing_to_undo", attempts=1, detail=refused.failure.detail)
+            except Lost as lost:
+                if workflow.now() >= deadline:
+                    return self._park(step_id, lost.failure.detail, 1)
+                await workflow.sleep(_LOOK_DELAY_SECONDS, summary=f"{step_id}: before the next look")
+                continue
+            if effect is not None:
+                self._found(step_id, operation, effect)
+                return None
+            if not await self._absence_counts(step_id):
+                continue
+            return self._absent(step_id)
+
+    async def _ask_about(self, step_id: str, operation: OperationSpec, plan: str) -> Effect | None:
+        """One look (or one replay, which a vendor's idempotency key makes a look). Raises Refused, Lost."""
+        try:
+            if plan == "find_first":
+                return await self._caller.find(step_id, operation)
+            attempt = Attempt(operation=operation, give_up_at=workflow.now(), is_undo=True)
+            return await self._caller.perform(step_id, attempt)
+        except ActivityError as error:
+            raise Lost(read_failure(error)) from error
+
+    async def _absence_counts(self, step_id: str) -> bool:
+        """True when "not found" is final by now; else waits until it can be."""
+        entry = self._board.entries[step_id]
+        seconds = options.start_to_close_seconds(entry.binding.timeout_seconds)
+        until = saga.settled_absent_at(entry.last_sent_at or workflow.now(), seconds)
+        left = (until - workflow.now()).total_seconds()
+        if left <= 0:
+            return True
+        await workflow.sleep(left, summary=f"{step_id}: until its absence counts")
+        return False
+
+    def _absent(self, step_id: str) -> CompensationResult:
+        """Nothing is there; look again after an hour and a day all the same."""
+        due = workflow.now() + saga.RECHECK_AFTER[0]
+        self._board.rechecks.append(Recheck(entry=self._board.entries[step_id], due_at=due, look=1))
+        self._set(step_id, "undone")
+        return CompensationResult(
+            status="nothing_to_undo", attempts=1, detail="not found at the vendor; looked at again in 1 h and 24 h"
+        )
+
+    def _lost_operation(self, step_id: str) -> OperationSpec:
+        entry = self._board.entries[step_id]
+        return next(o for o in entry.binding.spec.operations if o.name == entry.unknown_operation)
+
+    def _found(self, step_id: str, operation: OperationSpec, effect: Effect) -> None:
+        entry = self._board.entries[step_id]
+        self._board.put(
+            entry.model_copy(
+                update={
+                    "unknown_operation": None,
+                    "done": (*entry.done, operation.name),
+                    "external_id": effect.external_id or entry.external_id,
+                    "facts": {**entry.facts, **effect.facts},
+                }
+            )
+        )
+
+    async def _change_back(self, step_id: str, before: LedgerEntry, deadline: datetime) -> CompensationResult:
+        """Put a changed effect back to what held before."""
+        self._note_running(step_id)
+        changed = self._board.entries[step_id]
+        for operation in changed.binding.spec.change_operations:
+            attempt = Attempt(
+                operation=operation,
+                give_up_at=deadline,
+                is_undo=True,
+                purpose=f"unchange-{self._board.given.transaction_id}",
+                inputs=before.binding.inputs,
+                previous_inputs=changed.binding.inputs,
+            )
+            try:
+                await self._caller.perform(step_id, attempt)
+            except (Refused, Lost) as error:
+                self._board.parked = True
+                return CompensationResult(status="needs_attention", attempts=1, detail=error.failure.detail)
+        self._board.entries[step_id] = before
+        return CompensationResult(status="undone", attempts=1, detail="put back")
+
+    async def let_go(self, step_id: str) -> None:
+        """Undo what a vendor holds of a step that goes to another one; what can't be undone now goes on the agenda."""
+        entry = self._board.entries[step_id]
+        if not saga.may_have_happened(entry):
+            return
+        until = workflow.now() + timedelta(seconds=LEFTOVER_SECONDS)
+        kept_parked = self._board.parked
+        result = await self.undo(step_id, until)
+        if result.status == "needs_attention":
+            self._board.parked = kept_parked
+            left = self._board.entries[step_id].model_copy(update={"state": "begun"})
+            due = workflow.now() + saga.RECHECK_AFTER[0]
+            self._board.rechecks.append(Recheck(entry=left, due_at=due, look=1))
+
+    def _park(self, step_id: str, why: str, attempts: int) -> CompensationResult:
+        """Leave it to a person."""
+        self._set(step_id, "parked")
+        self._board.parked = True
+        workflow.logger.warning("compensation.parked", extra={"step_id": step_id})
+        return CompensationResult(status="needs_attention", attempts=attempts, detail=why)
+
+    def _set(self, step_id: str, state: str) -> None:
+        entry = self._board.entries[step_id]
+        self._board.entries[step_id] = entry.model_copy(update={"state": state})
+
+    def _note_running(self, step_id: str) -> None:
+        if self._board.states[step_id].compensation is not None:
+            self._note(step_id, CompensationResult(status="running", attempts=1))

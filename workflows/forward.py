@@ -1,0 +1,355 @@
+"""The way forward: steps run as wide as their needs allow, each at its vendor or the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.errors import Failure, read_failure
+    from activities.weddings import BindStep, WeddingActivities
+    from wedsync.domain.routing.vendor import Effect, OperationSpec
+    from wedsync.domain.weddings import saga
+    from wedsync.domain.weddings.ledger import Binding, Deed, Field, LedgerEntry, StepError
+    from wedsync.domain.weddings.plan import PlannedStep
+    from workflows.board import Board
+    from workflows.calls import Attempt, Caller, Lost, Refused, Stopped
+    from workflows.compensation import Rollback
+
+#: A step that has no API waits for these words of the vendor, given through its signed link.
+HAND_CONFIRMED, HAND_DECLINED = "hand.confirmed", "hand.declined"
+
+
+class Forward:
+    """Runs a transaction's deeds."""
+
+    def __init__(self, board: Board, caller: Caller, rollback: Rollback) -> None:
+        self._board = board
+        self._caller = caller
+        self._rollback = rollback
+        self._slots = asyncio.Semaphore(board.given.parallelism)
+        self._deeds = {deed.step.id: deed for deed in board.given.deeds}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._begun: set[str] = set()
+
+    async def run(self) -> None:
+        """Run every deed that can run; ends when nothing more can happen by itself."""
+        while True:
+            self._fail_the_doomed()
+            self._start_the_ready()
+            if not self._running:
+                return
+            await workflow.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+            for step_id, task in list(self._running.items()):
+                if task.done():
+                    del self._running[step_id]
+                    task.result()
+
+    def _start_the_ready(self) -> None:
+        if self._board.stopping:
+            return
+        satisfied = set(self._board.given.satisfied)
+        ready = saga.ready(self._board.steps.values(), self._pending_statuses(), satisfied)
+        for step in ready:
+            if step.id in self._deeds and step.id not in self._running:
+                self._running[step.id] = asyncio.create_task(self._in_a_slot(self._deeds[step.id]))
+
+    def _pending_statuses(self) -> dict[str, saga.StepStatus]:
+        """Statuses in which a deed about a waiting, held or standing step counts as pending until it was begun."""
+        statuses = self._board.statuses()
+        for step_id, deed in self._deeds.items():
+            if deed.kind != "do" and step_id not in self._begun:
+                statuses[step_id] = "pending"
+        return statuses
+
+    def _fail_the_doomed(self) -> None:
+        for step in saga.doomed(self._board.steps.values(), self._pending_statuses()):
+            if step.id in self._deeds and not self._board.stopping:
+                failure = Failure(code="needs_failed", detail="a step that this one needs failed")
+                self._begun.add(step.id)
+                self._give_up(step, failure, unknown=False)
+
+    async def _in_a_slot(self, deed: Deed) -> None:
+        async with self._slots:
+            if self._board.stopping:
+                return
+            self._begun.add(deed.step.id)
+            match deed.kind:
+                case "do":
+                    await self._do(deed)
+                case "answer":
+                    await self._answer(deed)
+                case "late":
+                    await self._late(deed)
+                case "change":
+                    await self._change(deed)
+
+    # ---- doing a step
+
+    async def _do(self, deed: Deed) -> None:
+        """Try the step's vendors in order: the next one only after a definite failure of the one before."""
+        board, step = self._board, deed.step
+        started = board.states[step.id].started_at or workflow.now()
+        board.update(step.id, status="running", started_at=started, error=None, compensation=None)
+        vendors = deed.vendors or step.vendors
+        give_up_at = workflow.now() + timedelta(seconds=step.timeout_seconds)
+        failure = Failure(code="no_vendor", detail="no vendor is left to try")
+        for place, vendor in enumerate(vendors):
+            fallback_ready = place + 1 < len(vendors)
+            try:
+                if not await self._take_up(deed, vendor, place):
+                    return
+                await self._operations(step, give_up_at, fallback_ready)
+                return
+            except Refused as refused:
+                failure = refused.failure
+                await self._rollback.let_go(step.id)
+            except Lost as lost:
+                self._give_up(step, lost.failure, unknown=True)
+                return
+            except Stopped:
+                return
+            if board.stopping:
+                return
+        self._give_up(step, failure, unknown=False)
+
+    async def _take_up(self, deed: Deed, vendor: str, place: int) -> bool:
+        """Bind the step to the vendor and put the coming effect on the board. False: the transaction stops.
+
+        A deed that goes on after an unknown outcome keeps its binding, so that its keys stay the same.
+        """
+        board, step = self._board, deed.step
+        if deed.entry is not None and place == 0:
+            board.put(deed.entry)
+            return True
+        binding = await self._bind(step, vendor, deed.round, place)
+        if board.stopping:
+            return False
+        board.put(LedgerEntry(step_id=step.id, binding=binding, state="begun"))
+        board.update(step.id, round=deed.round, fallback_used=vendor != step.vendors[0])
+        return True
+
+    async def _bind(self, step: PlannedStep, vendor: str, round_: int, place: int) -> Binding:
+        board, given = self._board, self._board.given
+        state = board.update(step.id, vendor=vendor, fallback_used=vendor != step.vendors[0], account=step.account)
+        try:
+            return await workflow.execute_local_activity_method(
+                WeddingActivities.bind_step,
+                BindStep(
+                    organization_id=given.organization_id,
+                    wedding_id=given.wedding_id,
+                    transaction_id=given.transaction_id,
+                    plan_version=given.plan_version,
+                    step=step,
+                    vendor=vendor,
+                    round=round_,
+                    results={name: board.results[name] for name in step.needs if name in board.results},
+                    state=state,
+                    version=board.next_version(),
+                    now=workflow.now(),
+                ),
+                **options.local(f"{step.id}: bind to {vendor}"),
+            )
+        except ActivityError as error:
+            raise Refused(read_failure(error)) from error
+
+    async def _operations(self, step: PlannedStep, give_up_at: datetime, fallback_ready: bool) -> None:
+        """Carry out what is left of the step's operations at the vendor it is bound to."""
+        entry = self._board.entries[step.id]
+        if entry.binding.spec.by_hand:
+            self._wait_for_a_hand(step, entry)
+            return
+        operations = entry.binding.spec.operations
+        for operation in operations:
+            if operation.name in self._board.entries[step.id].done:
+                continue
+            attempt = Attempt(
+                operation=operation,
+                give_up_at=give_up_at,
+                fallback_ready=fallback_ready,
+                last=operation is operations[-1],
+            )
+            effect = await self._caller.perform(step.id, attempt)
+            if effect.state == "waiting":
+                self._wait_for_the_vendor(step, operation, give_up_at)
+                return
+            if effect.state == "absent" and not operation.read:
+                raise Refused(Failure(code="vendor_rejected", detail=effect.detail or "the vendor has no such object"))
+        self._board.succeeded(step.id, self._board.entries[step.id], workflow.now())
+
+    def _wait_for_the_vendor(self, step: PlannedStep, operation: OperationSpec, deadline_at: datetime) -> None:
+        entry = self._board.put(self._board.entries[step.id].model_copy(update={"state": "waiting"}))
+        self._board.update(
+            step.id,
+            status="waiting",
+            external_id=entry.external_id,
+            waits_for=operation.waits_for,
+            refused_by=operation.refused_by,
+            deadline_at=deadline_at,
+        )
+
+    def _wait_for_a_hand(self, step: PlannedStep, entry: LedgerEntry) -> None:
+        self._board.put(entry.model_copy(update={"state": "waiting"}))
+        self._board.update(
+            step.id,
+            status="waiting",
+            waits_for=HAND_CONFIRMED,
+            refused_by=(HAND_DECLINED,),
+            deadline_at=workflow.now() + timedelta(seconds=step.decide_within_seconds),
+            error=StepError(code="by_hand", detail=f"needs attention: {entry.binding.hand_link}"),
+        )
+
+    def _give_up(self, step: PlannedStep, failure: Failure, *, unknown: bool) -> None:
+        """What the failure does to the transaction: roll back, hold, or a gap."""
+        board, now = self._board, workflow.now()
+        if unknown and self._plan_takes_the_risk(step):
+            board.failed(step.id, failure, now)
+            return
+        decision = saga.on_step_failure(step.on_failure, board.given.kind, unknown=unknown)
+        if decision == "hold":
+            deadline = now + timedelta(seconds=step.decide_within_seconds)
+            board.held(step.id, failure, deadline, unknown=unknown)
+            return
+        board.failed(step.id, failure, now)
+        if decision == "rollback":
+            board.stop(StepError(code=failure.reason or failure.code, detail=f"{step.id}: {failure.detail}"))
+
+    def _plan_takes_the_risk(self, step: PlannedStep) -> bool:
+        """A message that may have been sent: the plan may say that at most once is enough."""
+        return step.delivery == "at_most_once"
+
+    # ---- going on with a step that waited
+
+    async def _answer(self, deed: Deed) -> None:
+        """The vendor's word has come."""
+        board, step = self._board, deed.step
+        entry = board.put(_given(deed.entry))
+        state = board.states[step.id]
+        if deed.event_type == state.waits_for:
+            board.put(entry.model_copy(update={"facts": {**entry.facts, **deed.event_facts}}))
+            await self._go_on(deed)
+            return
+        await self._look_again(deed, refused=True)
+
+    async def _late(self, deed: Deed) -> None:
+        """The vendor's word has not come in time: ask."""
+        self._board.put(_given(deed.entry))
+        await self._look_again(deed, refused=False)
+
+    async def _look_again(self, deed: Deed, *, refused: bool) -> None:
+        board, step = self._board, deed.step
+        entry = board.entries[step.id]
+        failure = Failure(code="vendor_rejected", detail="the vendor declined", reason=deed.event_type or "no_answer")
+        if entry.binding.spec.operations:
+            try:
+                effect = await self._look(step, entry)
+                if effect.state == "done":
+                    await self._go_on(deed)
+                    return
+                if effect.state == "waiting" and not refused:
+                    failure = Failure(code="no_answer", detail="the vendor has not answered in time")
+            except Refused as said_no:
+                failure = said_no.failure
+            except Lost as lost:
+                self._give_up(step, lost.failure, unknown=True)
+                return
+        await self._elsewhere(deed, failure)
+
+    async def _look(self, step: PlannedStep, entry: LedgerEntry) -> Effect:
+        operation = next(o for o in entry.binding.spec.operations if o.name == entry.done[-1])
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._caller.look(step.id, operation)
+            except ActivityError as error:
+                failure = read_failure(error)
+                if failure.code == "vendor_rejected":
+                    raise Refused(failure) from error
+                if tries >= saga.ATTEMPTS_WITH_FALLBACK:
+                    raise Lost(failure) from error
+                await workflow.sleep(saga.delay_seconds(tries, 0), summary=f"{step.id}: before the next look")
+
+    async def _go_on(self, deed: Deed) -> None:
+        step = deed.step
+        self._board.update(step.id, status="running", error=None)
+        try:
+            give_up_at = workflow.now() + timedelta(seconds=step.timeout_seconds)
+            await self._operations(step, give_up_at, fallback_ready=False)
+        except Refused as refused:
+            await self._elsewhere(deed, refused.failure)
+        except Lost as lost:
+            self._give_up(step, lost.failure, unknown=True)
+        except Stopped:
+            return
+
+    async def _elsewhere(self, deed: Deed, failure: Failure) -> None:
+        """The vendor failed for certain: it lets go, and the next vendor is tried where there is one."""
+        board, step = self._board, deed.step
+        here = board.entries[step.id].binding.vendor
+        await self._rollback.let_go(step.id)
+        left = step.vendors[step.vendors.index(here) + 1 :] if here in step.vendors else ()
+        if left and not board.stopping:
+            round_ = board.states[step.id].round + 1
+            await self._do(Deed(kind="do", step=step, vendors=left, round=round_))
+            return
+        self._give_up(step, failure, unknown=False)
+
+    # ---- changing what stands
+
+    async def _change(self, deed: Deed) -> None:
+        """Move what stands to what the plan says now."""
+        board, step = self._board, deed.step
+        before = _given(deed.entry)
+        board.entries[step.id] = before
+        vendor = before.binding.vendor
+        try:
+            wanted = await self._bind(step, vendor, before.binding.round, 0)
+        except Refused as refused:
+            self._give_up(step, refused.failure, unknown=False)
+            return
+        if wanted.inputs == before.binding.inputs:
+            board.update(step.id, status="succeeded")
+            return
+        if not before.binding.spec.change_operations:
+            detail = f"{vendor} can't change what it holds for this step"
+            self._give_up(step, Failure(code="cannot_change", detail=detail), unknown=False)
+            return
+        board.before_change[step.id] = before
+        await self._call_change(step, before, wanted)
+
+    async def _call_change(self, step: PlannedStep, before: LedgerEntry, wanted: Binding) -> None:
+        board, tx = self._board, self._board.given.transaction_id
+        fields = {**before.fields, "inputs": Field(value=None, set_by_tx=tx)}
+        binding = before.binding.model_copy(update={"inputs": wanted.inputs})
+        board.entries[step.id] = before.model_copy(update={"binding": binding, "fields": fields})
+        give_up_at = workflow.now() + timedelta(seconds=step.timeout_seconds)
+        try:
+            for operation in before.binding.spec.change_operations:
+                attempt = Attempt(
+                    operation=operation,
+                    give_up_at=give_up_at,
+                    purpose=f"change-{tx}",
+                    previous_inputs=before.binding.inputs,
+                )
+                await self._caller.perform(step.id, attempt)
+        except (Refused, Lost) as error:
+            self._give_up(step, error.failure, unknown=False)
+            return
+        except Stopped:
+            return
+        entry = board.entries[step.id]
+        done = tuple(name for name in entry.done if name not in {o.name for o in before.binding.spec.change_operations})
+        board.entries[step.id] = entry.model_copy(update={"done": done})
+        board.update(step.id, status="succeeded", error=None)
+
+
+def _given(entry: LedgerEntry | None) -> LedgerEntry:
+    if entry is None:
+        raise ValueError("a deed about a standing step comes with its ledger entry")
+    return entry
