@@ -57,6 +57,10 @@ class CreateEvent(Inputs):
 
     title: Annotated[str, Field(min_length=1, max_length=1000)]
     starts: WallTime
+    #: IANA zone of `starts` where it is not the venue's.
+    zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    #: Which instant is meant when daylight saving repeats the wall time.
+    fold: Literal["earlier", "later"] | None = None
     minutes: Annotated[int, Field(ge=1, le=60 * 24 * 14)] = 60
     place: Annotated[str, Field(max_length=1000)] = ""
     notes: Annotated[str, Field(max_length=8000)] = ""
@@ -68,6 +72,10 @@ class RequestBooking(Inputs):
 
     title: Annotated[str, Field(min_length=1, max_length=500)]
     starts: WallTime
+    #: IANA zone of `starts` where it is not the venue's.
+    zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    #: Which instant is meant when daylight saving repeats the wall time.
+    fold: Literal["earlier", "later"] | None = None
     minutes: Annotated[int, Field(ge=1, le=60 * 24 * 14)] = 60
     guests: Annotated[int, Field(ge=0, le=100_000)] = 0
     contact: ContactId
@@ -89,6 +97,10 @@ class CreateMeeting(Inputs):
 
     topic: Annotated[str, Field(min_length=1, max_length=200)]
     starts: WallTime
+    #: IANA zone of `starts` where it is not the venue's.
+    zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    #: Which instant is meant when daylight saving repeats the wall time.
+    fold: Literal["earlier", "later"] | None = None
     minutes: Annotated[int, Field(ge=1, le=60 * 24)] = 60
 
 

@@ -1,0 +1,181 @@
+"""Each step by itself: its service, its action and who can do it, its times, and keys that contradict one another."""
+
+from __future__ import annotations
+
+import re
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.weddings import durations, references, times
+from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
+from wedsync.domain.weddings.expand import Instance, step_names, vendors_of
+from wedsync.domain.weddings.lines import did_you_mean
+from wedsync.domain.weddings.plan import Step
+from wedsync.domain.weddings.report import Report
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-")
+
+
+def check_steps(report: Report) -> None:
+    """All of it, for all steps."""
+    for index, step in enumerate(report.plan.steps):
+        field = f"steps[{index}]"
+        _check_service(report, step, field)
+        _check_action(report, step, field)
+        _check_at(report, step, field)
+        _check_durations(report, step, field)
+        _check_failure(report, step, field)
+        _check_message_keys(report, step, field)
+        _check_defaults(report, step, field)
+    for instance in report.instances:
+        _check_vendors(report, instance)
+
+
+def _check_service(report: Report, step: Step, field: str) -> None:
+    if step.service is None and not step.services:
+        report.add(field, "missing_service", f"step {step.id!r} needs 'service' or 'services'")
+    if step.service is not None and step.services:
+        report.add(f"{field}.services", "conflicting_keys", "give 'service' or 'services', not both")
+    named = [(f"{field}.services[{i}]", name) for i, name in enumerate(step.services)]
+    if step.service is not None:
+        named.append((f"{field}.service", step.service))
+    for here, name in named:
+        if name not in report.services:
+            hint = did_you_mean(name, report.services)
+            report.add(here, "unknown_service", f"unknown service {name!r}{hint}")
+
+
+def _check_action(report: Report, step: Step, field: str) -> None:
+    if step.action in ACTIONS:
+        return
+    capability = step.action.partition(".")[0]
+    if capability not in CAPABILITIES:
+        hint = did_you_mean(capability, CAPABILITIES) or f"; known are {', '.join(sorted(CAPABILITIES))}"
+        report.add(f"{field}.action", "unknown_capability", f"unknown capability {capability!r}{hint}")
+        return
+    known = ", ".join(name for name in ACTIONS if name.startswith(f"{capability}."))
+    report.add(f"{field}.action", "unknown_action", f"unknown action {step.action!r}; known are {known}")
+
+
+def _check_vendors(report: Report, instance: Instance) -> None:
+    """The vendor and each fallback can do the action."""
+    service = report.services.get(instance.service)
+    action = instance.step.action
+    if service is None or action not in ACTIONS:
+        return
+    able = sorted(name for name, manifest in report.manifests.items() if manifest.action(action) is not None)
+    for vendor in vendors_of(instance.step, service):
+        manifest = report.manifests.get(vendor)
+        if manifest is not None and manifest.action(action) is None:
+            can = f"; vendors that can: {', '.join(able)}" if able else "; no vendor at hand can"
+            field = vendor_field(report, instance, vendor) or f"steps[{instance.index}].action"
+            detail = f"{vendor!r} cannot do {action} (step {instance.id!r}){can}"
+            report.add(field, "unsupported_action", detail)
+
+
+def vendor_field(report: Report, instance: Instance, vendor: str) -> str | None:
+    """Where `vendor` is listed as a fallback of the step; None when it is the service's own vendor."""
+    service = report.services[instance.service]
+    if vendor == service.vendor:
+        return None
+    if instance.step.fallbacks is not None:
+        return f"steps[{instance.index}].fallbacks[{instance.step.fallbacks.index(vendor)}]"
+    return f"services[{report.service_index[service.id]}].fallbacks[{service.fallbacks.index(vendor)}]"
+
+
+def _check_at(report: Report, step: Step, field: str) -> None:
+    at = step.at
+    if at is None:
+        if step.fold is not None:
+            report.add(f"{field}.fold", "conflicting_keys", "'fold' says nothing without 'at'")
+        return
+    try:
+        relative = None if _DATE.match(at) else times.parse_relative(at)
+        if relative is None:
+            if not report.has("wedding.ceremony.zone"):
+                times.resolve_wall(at, report.plan.wedding.ceremony.zone, step.fold)
+            return
+    except InvalidInput as error:
+        detail = error.detail
+        if error.reason == "bad_time":
+            detail = f"{at!r} is neither a wall time (2027-05-01T09:00) nor relative (ceremony - 48h, STEP + 7d)"
+        report.add(f"{field}.at", error.reason or "bad_time", detail)
+        return
+    if relative.anchor == times.CEREMONY:
+        return
+    names = step_names(report.plan)
+    meant = names.get(relative.anchor, ())
+    if not meant:
+        hint = did_you_mean(relative.anchor, [times.CEREMONY, *names])
+        if relative.anchor.startswith("ceremony-"):
+            hint = "; put spaces around the minus: 'ceremony - 48h'"
+        report.add(f"{field}.at", "unknown_anchor", f"{at!r}: no step {relative.anchor!r}{hint}")
+    elif len(meant) > 1:
+        detail = f"{relative.anchor!r} means several steps: write one of {', '.join(meant)}"
+        report.add(f"{field}.at", "unknown_anchor", detail)
+    elif relative.sign < 0:
+        report.add(f"{field}.at", "bad_time", f"{at!r}: nothing can be due before the end of a step that it waits for")
+
+
+def _check_durations(report: Report, step: Step, field: str) -> None:
+    given = {
+        "timeout": step.timeout,
+        "decide_within": step.decide_within,
+        "compensation.deadline": step.compensation.deadline,
+    }
+    for key, text in given.items():
+        if text is None:
+            continue
+        with report.noting(f"{field}.{key}"):
+            if durations.parse_duration(text).total_seconds() < 1:
+                report.add(f"{field}.{key}", "bad_duration", f"{text!r} is no time at all")
+
+
+def _check_failure(report: Report, step: Step, field: str) -> None:
+    if step.otherwise != "rollback":
+        return
+    if step.on_failure == "continue":
+        detail = "a step whose failure lets the rest continue does not roll it back when nobody decides"
+        report.add(f"{field}.otherwise", "conflicting_keys", detail)
+    if step.at is not None:
+        detail = "a step with a time of its own never rolls back what has settled: say retry or skip"
+        report.add(f"{field}.otherwise", "conflicting_keys", detail)
+
+
+def _check_message_keys(report: Report, step: Step, field: str) -> None:
+    action = ACTIONS.get(step.action)
+    text = step.compensation.text
+    if action is not None and action.kind != "message":
+        if step.delivery != "hold":
+            report.add(f"{field}.delivery", "conflicting_keys", f"'delivery' is for messages; {step.action} is none")
+        if text is not None:
+            detail = f"'text' is what is sent instead of unsending; {step.action} sends nothing"
+            report.add(f"{field}.compensation.text", "conflicting_keys", detail)
+    if text is None:
+        return
+    if step.compensation.by != "vendor":
+        detail = f"a text is sent by the vendor, not by {step.compensation.by!r}"
+        report.add(f"{field}.compensation.text", "conflicting_keys", detail)
+    known = references.constants(report.plan).keys() | {"service.id", "service.name"}
+    for word in references.words(text):
+        if word not in known:
+            detail = f"'${{{word or ''}}}' can't stand here: only wedding, contact and service references can"
+            report.add(f"{field}.compensation.text", "bad_reference", detail)
+
+
+def _check_defaults(report: Report, step: Step, field: str) -> None:
+    action = ACTIONS.get(step.action)
+    if action is None:
+        return
+    for name in step.default_results:
+        if name not in action.results:
+            hint = did_you_mean(name, action.results) or f"; it gives {', '.join(action.results)}"
+            report.add(f"{field}.default_results.{name}", "unknown_result", f"{step.action} gives no {name!r}{hint}")
+    if step.otherwise != "skip":
+        return
+    own = {instance.id for instance in report.instances if instance.step is step}
+    names = step_names(report.plan)
+    for later in report.plan.steps:
+        for referred, result in sorted(references.names(later.inputs)):
+            if own & set(names.get(referred, ())) and result not in step.default_results:
+                detail = f"skipped when nobody decides, but step {later.id!r} refers to its {result!r}: give a default"
+                report.add(f"{field}.otherwise", "missing_default", detail)

@@ -1,0 +1,164 @@
+"""From a planned step to what a vendor's client gets: references, contacts, times and amounts filled in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.routing import inputs as filled
+from wedsync.domain.routing.vendor import Value
+from wedsync.domain.weddings import catalogue, money, references, times
+from wedsync.domain.weddings.load import explain
+from wedsync.domain.weddings.plan import Plan, PlannedStep
+
+_Inputs = TypeVar("_Inputs", bound=catalogue.Inputs)
+
+
+def materialize(
+    step: PlannedStep, vendor: str, plan: Plan, results: Mapping[str, Mapping[str, JsonValue]]
+) -> dict[str, JsonValue]:
+    """The inputs of `step` for `vendor`, in the shape of `wedsync.domain.routing.inputs` and in JSON mode.
+
+    `results` is step → result → value of the steps that `step` refers to. The same arguments give equal output.
+    Raises InvalidInput whose `field` is the input's dotted path.
+    """
+    known = catalogue.ACTIONS.get(step.action)
+    if known is None:
+        raise InvalidInput(f"unknown action {step.action!r}", field="action", reason="unknown_action")
+    written = checked(known.inputs, references.resolve(step.inputs, results, plan))
+    value = _FILL[type(written)](written, _Filler(step, vendor, plan))
+    return value.model_dump(mode="json")
+
+
+def checked(model: type[_Inputs], values: Mapping[str, JsonValue]) -> _Inputs:
+    """`values` as the catalogue's strict `model`; raises InvalidInput naming the first wrong field."""
+    try:
+        return model.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = explain(error, model)[0]
+        raise InvalidInput(first.detail, field=first.field, reason=first.code) from None
+
+
+class _Filler:
+    """What one step's inputs are filled in with."""
+
+    def __init__(self, step: PlannedStep, vendor: str, plan: Plan) -> None:
+        self.step, self.vendor, self.plan = step, vendor, plan
+
+    def person(self, contact_id: str, field: str) -> filled.Person:
+        """The contact, with its payment instrument at this vendor."""
+        found = next((contact for contact in self.plan.wedding.contacts if contact.id == contact_id), None)
+        if found is None:
+            raise InvalidInput(f"unknown contact {contact_id!r}", field=field, reason="unknown_contact")
+        return filled.Person(
+            id=found.id,
+            name=found.name,
+            email=found.email,
+            phone=found.phone,
+            instrument=found.instruments.get(self.vendor),
+        )
+
+    def moment(self, instant: datetime, zone: str) -> filled.Moment:
+        """An instant with what the wall in `zone` shows."""
+        return filled.Moment(local=times.wall_text(instant, zone), zone=zone, instant=instant.astimezone(UTC))
+
+    def period(
+        self, starts: str, minutes: int, zone: str | None, fold: times.Fold | None
+    ) -> tuple[filled.Moment, filled.Moment]:
+        """Start and end; the minutes pass as they do on a watch."""
+        place = zone or self.plan.wedding.ceremony.zone
+        try:
+            start = times.instant_of(starts, place, fold, self.plan)
+            return self.moment(start, place), self.moment(start + timedelta(minutes=minutes), place)
+        except InvalidInput as error:
+            raise InvalidInput(error.detail, field="starts", reason=error.reason) from None
+
+    def minor(self, amount: str, currency: str, field: str) -> int:
+        """Minor units."""
+        try:
+            return money.to_minor(amount, currency)
+        except InvalidInput as error:
+            raise InvalidInput(error.detail, field=field, reason=error.reason) from None
+
+
+def _payment(given: catalogue.CollectPayment, fill: _Filler) -> Value:
+    currency = given.currency or fill.plan.wedding.currency
+    return filled.Payment(
+        amount=given.amount,
+        currency=currency,
+        amount_minor=fill.minor(given.amount, currency, "amount"),
+        payer=fill.person(given.payer, "payer"),
+        description=given.description,
+    )
+
+
+def _sms(given: catalogue.SendSms, fill: _Filler) -> Value:
+    return filled.Sms(to=fill.person(given.to, "to"), text=given.text)
+
+
+def _email(given: catalogue.SendEmail, fill: _Filler) -> Value:
+    return filled.Email(to=fill.person(given.to, "to"), subject=given.subject, text=given.text)
+
+
+def _event(given: catalogue.CreateEvent, fill: _Filler) -> Value:
+    starts, ends = fill.period(given.starts, given.minutes, given.zone, given.fold)
+    return filled.CalendarEvent(
+        title=given.title,
+        starts=starts,
+        ends=ends,
+        place=given.place,
+        notes=given.notes,
+        attendees=tuple(fill.person(contact, f"attendees[{index}]") for index, contact in enumerate(given.attendees)),
+    )
+
+
+def _booking(given: catalogue.RequestBooking, fill: _Filler) -> Value:
+    starts, ends = fill.period(given.starts, given.minutes, given.zone, given.fold)
+    currency = given.currency or fill.plan.wedding.currency
+    return filled.Booking(
+        title=given.title,
+        starts=starts,
+        ends=ends,
+        guests=given.guests,
+        contact=fill.person(given.contact, "contact"),
+        price=given.price,
+        currency=currency,
+        price_minor=None if given.price is None else fill.minor(given.price, currency, "price"),
+        notes=given.notes,
+        answer="webhook" if fill.step.real_time_updates else "now",
+    )
+
+
+def _file(given: catalogue.PutFile, fill: _Filler) -> Value:
+    return filled.File(name=given.name, text=given.text, content_type=given.content_type)
+
+
+def _meeting(given: catalogue.CreateMeeting, fill: _Filler) -> Value:
+    starts, _ = fill.period(given.starts, given.minutes, given.zone, given.fold)
+    return filled.Meeting(topic=given.topic, starts=starts, minutes=given.minutes)
+
+
+def _forecast(given: catalogue.ReadForecast, fill: _Filler) -> Value:
+    return filled.ForecastQuery(latitude=given.latitude, longitude=given.longitude)
+
+
+def _chat(given: catalogue.PostChat, fill: _Filler) -> Value:
+    return filled.ChatMessage(channel=given.channel, text=given.text)
+
+
+_FILL: dict[type[catalogue.Inputs], Callable[..., Value]] = {
+    catalogue.CollectPayment: _payment,
+    catalogue.SendSms: _sms,
+    catalogue.SendEmail: _email,
+    catalogue.CreateEvent: _event,
+    catalogue.RequestBooking: _booking,
+    catalogue.PutFile: _file,
+    catalogue.CreateMeeting: _meeting,
+    catalogue.ReadForecast: _forecast,
+    catalogue.PostChat: _chat,
+}

@@ -1,0 +1,48 @@
+"""Collects what is wrong with a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.routing.vendor import Manifest
+from wedsync.domain.weddings.expand import instances, services_of
+from wedsync.domain.weddings.lines import line_of
+from wedsync.domain.weddings.plan import Plan, PlanError
+
+
+class Report:
+    """The errors of one plan so far, and what every check looks things up in."""
+
+    def __init__(self, plan: Plan, manifests: Mapping[str, Manifest], lines: Mapping[str, int], file: str) -> None:
+        self.plan = plan
+        self.manifests = manifests
+        self.services = services_of(plan)
+        self.service_index = {service.id: index for index, service in enumerate(plan.services)}
+        self.contacts = {contact.id: contact for contact in plan.wedding.contacts}
+        self.instances = instances(plan)
+        self._lines, self._file = lines, file
+        self._found: dict[tuple[str, str, str], PlanError] = {}
+
+    def add(self, field: str, code: str, detail: str) -> None:
+        """Note an error once."""
+        line = line_of(field, self._lines)
+        error = PlanError(file=self._file, line=line, field=field, code=code, detail=detail)
+        self._found.setdefault((field, code, detail), error)
+
+    @contextmanager
+    def noting(self, field: str) -> Iterator[None]:
+        """Note an InvalidInput raised within, at `field`, by its reason."""
+        try:
+            yield
+        except InvalidInput as error:
+            self.add(field, error.reason or "bad_value", error.detail)
+
+    def has(self, prefix: str) -> bool:
+        """Whether something at `prefix` or within it is wrong."""
+        return any(field == prefix or field.startswith((f"{prefix}.", f"{prefix}[")) for field, _, _ in self._found)
+
+    def errors(self) -> list[PlanError]:
+        """All, in the file's order where the lines are known."""
+        return sorted(self._found.values(), key=lambda error: error.line)
