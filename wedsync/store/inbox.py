@@ -64,7 +64,7 @@ async def record(connection: AsyncConnection, source: str, rows: Sequence[NewRow
             "bodies": [row.sealed_body for row in rows],
         },
     )
-    return {event_id: lane_of(priority) for event_id, priority in result.tuples()}
+    return {event_id: lane_of(priority) for event_id, priority in result}
 
 
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:
@@ -82,7 +82,7 @@ async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: dateti
     )
     return [
         ClaimedRow(id=id_, source=source, event_id=event_id, event=event, attempts=attempts, received_at=received_at)
-        for id_, source, event_id, event, attempts, received_at in result.tuples()
+        for id_, source, event_id, event, attempts, received_at in result
     ]
 
 
@@ -121,7 +121,7 @@ async def references(
             tuple_(table.vendor, table.object_id).in_(sorted(objects))
         )
     )
-    for vendor, object_id, organization_id, wedding_id, step_id in result.tuples():
+    for vendor, object_id, organization_id, wedding_id, step_id in result:
         found[vendor, object_id].append(
             Reference(
                 vendor=vendor,
@@ -146,7 +146,7 @@ async def wedding_rows(connection: AsyncConnection, wedding_ids: Collection[str]
         id_: WeddingRow(
             id=id_, organization_id=organization_id, ended=ended_at is not None or status in ("cancelled", "ended")
         )
-        for id_, organization_id, status, ended_at in result.tuples()
+        for id_, organization_id, status, ended_at in result
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import structlog
@@ -32,6 +32,9 @@ STORE_TIMEOUT_SECONDS = 5.0
 MAX_EVENT_ID_LENGTH = 500
 #: What code that reads hostile input may stumble over.
 _MALFORMED = (InvalidInput, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+#: `(body, headers, query, secrets) -> (status, content type, body)`, or None when the message is no handshake.
+Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], tuple[int, str, bytes] | None]
 
 _log = structlog.get_logger(__name__)
 
@@ -112,24 +115,35 @@ class Reception:
             self._teller.tell(lane)
         return _receipt(message.source, events, lanes)
 
-    def module(self, source: str) -> WebhookModule:
-        """The code that reads the source's messages; raises NotFound."""
-        module = self._registry.webhook(source)
-        if module is None:
-            raise NotFound("no such webhook source")
-        return module
+    def handshake(self, message: InboundMessage, query: Mapping[str, str]) -> tuple[int, str, bytes] | None:
+        """The answer `(status, content type, body)` to a source that proves our address; None: it is no handshake.
 
-    def secrets(self, source: str) -> tuple[str, ...]:
-        """The source's active secrets."""
-        return self._settings.vendor_webhook_secrets(source)
+        Asked of the vendor's `webhook.handshake(body, headers, query, secrets)`, where it has one. Raises NotFound.
+        """
+        shake: Handshake | None = getattr(self._module(message.source), "handshake", None)
+        if shake is None:
+            return None
+        try:
+            return shake(message.body, message.headers, query, self._secrets(message.source))
+        except _MALFORMED:
+            return None
 
     async def close(self) -> None:
         """Wait for the tells under way."""
         await self._teller.close()
 
+    def _module(self, source: str) -> WebhookModule:
+        module = self._registry.webhook(source)
+        if module is None:
+            raise NotFound("no such webhook source")
+        return module
+
+    def _secrets(self, source: str) -> tuple[str, ...]:
+        return self._settings.vendor_webhook_secrets(source)
+
     def _read(self, message: InboundMessage) -> list[VendorEvent]:
-        module = self.module(message.source)
-        if not _is_authentic(module, message, self.secrets(message.source)):
+        module = self._module(message.source)
+        if not _is_authentic(module, message, self._secrets(message.source)):
             raise SignatureRefused("the signature is not valid")
         # After the signature, so that forgers can't use up the source's limit.
         self._throttle(message.source)

@@ -1,0 +1,154 @@
+"""`POST /api/integrations/webhooks/{source}`: where sources post their events. No API key: the signature is the key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+
+from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
+from wedsync.kit.settings import Settings
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.webhooks.receive import InboundMessage, Received, Reception, SignatureRefused, SourceThrottled
+from wedsync.usecases.webhooks.tell import InboxTeller
+
+PATH = "/api/integrations/webhooks/{source}"
+#: When a source may send again that met a database that was down.
+_STORE_RETRY_SECONDS = 5
+_STATUS: dict[type[WedsyncError], int] = {
+    SignatureRefused: 401,
+    NotFound: 404,
+    InvalidInput: 400,
+    SourceThrottled: 429,
+    StoreUnavailable: 503,
+}
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+class _TooLarge(Exception):
+    """The body is longer than allowed."""
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    reception: Reception | None = getattr(app.state, "webhook_reception", None)
+    if reception is not None:
+        await reception.close()
+
+
+router = APIRouter(tags=["webhooks"], lifespan=_lifespan)
+
+
+def get_reception(request: Request) -> Reception:
+    """The application's desk for webhooks, made at first use from `app.state`: settings, database, temporal."""
+    state = request.app.state
+    reception: Reception | None = getattr(state, "webhook_reception", None)
+    if reception is None:
+        reception = Reception(state.settings, state.database, load_registry(), InboxTeller(state.temporal))
+        state.webhook_reception = reception
+    return reception
+
+
+Desk = Annotated[Reception, Depends(get_reception)]
+_PROBLEM = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
+_RESPONSES: dict[int | str, dict[str, object]] = {
+    400: {"description": "Signed, but not what the source documents", **_PROBLEM},
+    401: {"description": "The signature is not valid, or too old", **_PROBLEM},
+    404: {"description": "No such source", **_PROBLEM},
+    413: {"description": "The body is too large", **_PROBLEM},
+    429: {"description": "Too many messages from this source; `Retry-After` says when", **_PROBLEM},
+    503: {"description": "Nothing was recorded; send again", **_PROBLEM},
+}
+
+
+@router.post(PATH, response_model=Received, responses=_RESPONSES, summary="Take in a source's event")
+async def receive_webhook(source: str, request: Request, desk: Desk) -> Response:
+    """Verify, record and acknowledge; the event is processed afterwards, durably.
+
+    Answers a source's handshake where it has one. An event that was recorded before is acknowledged as a duplicate.
+    """
+    settings: Settings = request.app.state.settings
+    try:
+        body = await _read_body(request, settings.request_max_bytes)
+        message = _message(source, request, body, settings)
+        handshake = desk.handshake(message, dict(request.query_params))
+        if handshake is not None:
+            return _answer(*handshake)
+        received = await desk.receive(message)
+    except _TooLarge:
+        return _problem(413, "payload_too_large", f"the body is longer than {settings.request_max_bytes} bytes")
+    except ClientDisconnect:
+        return _problem(400, "invalid_input", "the body ended too early")
+    except tuple(_STATUS) as error:
+        return _refusal(error)
+    return JSONResponse(received.model_dump())
+
+
+@router.get(PATH, include_in_schema=False)
+async def answer_challenge(source: str, request: Request, desk: Desk) -> Response:
+    """Answer a source that proves our address by a GET; 405 for all others."""
+    settings: Settings = request.app.state.settings
+    try:
+        message = _message(source, request, b"", settings)
+        handshake = desk.handshake(message, dict(request.query_params))
+    except NotFound as error:
+        return _refusal(error)
+    if handshake is None:
+        return Response(status_code=405, headers={"Allow": "POST"})
+    return _answer(*handshake)
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise _TooLarge
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > max_bytes:
+            raise _TooLarge
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _message(source: str, request: Request, body: bytes, settings: Settings) -> InboundMessage:
+    # Sources sign the address that they know: the public one, not the one behind a proxy.
+    path = request.scope.get("raw_path") or request.scope["path"].encode()
+    query = request.scope["query_string"]
+    url = settings.api_url.rstrip("/") + path.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
+    return InboundMessage(source=source, body=body, headers=dict(request.headers), url=url)
+
+
+def _answer(status: int, content_type: str, body: bytes) -> Response:
+    return Response(
+        body, status_code=status, headers={"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+    )
+
+
+def _refusal(error: WedsyncError) -> Response:
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    headers = {}
+    if isinstance(error, SourceThrottled):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    elif isinstance(error, StoreUnavailable):
+        headers["Retry-After"] = str(_STORE_RETRY_SECONDS)
+    return _problem(status, error.code, error.detail, headers)
+
+
+def _problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    content = {"type": "about:blank", "title": _TITLES[status], "status": status, "code": code, "detail": detail}
+    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
