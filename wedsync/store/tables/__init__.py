@@ -1,5 +1,6 @@
 """The tables, one module a slice, all on one `metadata`."""
 
+from wedsync.store.tables import access, webhooks, weddings
 from wedsync.store.tables.base import metadata
 
-__all__ = ["metadata"]
+__all__ = ["access", "metadata", "webhooks", "weddings"]

@@ -1,0 +1,108 @@
+"""Migrations run by a program: up to the newest, down to a revision, and where a database stands.
+
+Several processes may migrate one database at once: they take their turns on an advisory lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from wedsync.domain.errors import StoreUnavailable
+from wedsync.store.session import APP_ROLE, sqlalchemy_url
+
+
+def script_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration; migrations run on `connection` when it is given."""
+    spec = find_spec("migrations")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("the package `migrations` is not installed")
+    config = Config()
+    # Alembic interpolates `%` in its options.
+    config.set_main_option("script_location", str(Path(spec.submodule_search_locations[0])).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def newest() -> str:
+    """The newest revision that this program knows."""
+    head = ScriptDirectory.from_config(script_config()).get_current_head()
+    if head is None:
+        raise RuntimeError("there are no migrations")
+    return head
+
+
+#: Alembic keeps its context in module globals: one run at a time in a process.
+_one_run = threading.Lock()
+
+
+@contextlib.contextmanager
+def _owner(owner_url: str) -> Iterator[Connection]:
+    engine = create_engine(sqlalchemy_url(owner_url), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except OperationalError as error:
+        raise StoreUnavailable("the database cannot be reached", reason=type(error).__name__) from error
+    finally:
+        engine.dispose()
+
+
+async def upgrade(owner_url: str, app_password: str | None = None) -> str:
+    """Bring the database to the newest revision and return it; does nothing when it is there.
+
+    `owner_url` logs in who owns the tables and may create roles. With `app_password` the role `wedsync_app` can log
+    in by it (it is sent hashed). Raises StoreUnavailable.
+    """
+    revision = newest()
+    await _run(owner_url, lambda config: command.upgrade(config, "head"))
+    if app_password is not None:
+        await _set_password(owner_url, app_password)
+    return revision
+
+
+async def downgrade(owner_url: str, revision: str) -> None:
+    """Take the database down to `revision` (`base`: empty). Roles stay: other databases of the cluster may use them."""
+    await _run(owner_url, lambda config: command.downgrade(config, revision))
+
+
+async def current(owner_url: str) -> str | None:
+    """The revision that the database stands at; None: not migrated. Raises StoreUnavailable."""
+    return await asyncio.to_thread(_read_revision, owner_url)
+
+
+def _read_revision(owner_url: str) -> str | None:
+    with _owner(owner_url) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+async def _run(owner_url: str, step: Callable[[Config], None]) -> None:
+    await asyncio.to_thread(_run_in_thread, owner_url, step)
+
+
+def _run_in_thread(owner_url: str, step: Callable[[Config], None]) -> None:
+    with _one_run, _owner(owner_url) as connection:
+        step(script_config(connection))
+
+
+async def _set_password(owner_url: str, password: str) -> None:
+    url = f"postgresql://{owner_url.partition('://')[2]}"
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        hashed = connection.pgconn.encrypt_password(password.encode(), APP_ROLE.encode(), b"scram-sha-256").decode()
+        await connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(APP_ROLE), sql.Literal(hashed))
+        )
