@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import JsonValue
 from temporalio import workflow
@@ -18,6 +19,9 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry
     from workflows.board import Board
+
+
+Ask = Literal["send", "find_or_send", "find", "look"]
 
 
 class Refused(Exception):
@@ -72,10 +76,12 @@ class Caller:
         """
         board, operation = self._board, attempt.operation
         lost = board.entries[step_id].unknown_operation == operation.name and not attempt.is_undo
+        sent_at = board.entries[step_id].last_sent_at or workflow.now()
         tries = 0
         while True:
             tries += 1
-            ask = self._ask(board.entries[step_id], attempt, lost)
+            ask = self._ask(board.entries[step_id], attempt, sent_at) if lost else "send"
+            sent_at = sent_at if ask == "find" else workflow.now()
             if not attempt.is_undo and ask != "find":
                 self._under_way(step_id, operation)
             if not attempt.is_undo:
@@ -90,12 +96,12 @@ class Caller:
             if done.effect is not None:
                 self._took_effect(step_id, attempt, done.effect)
                 return done.effect
-            await self._until_absence_counts(step_id, attempt)
+            await self._until_absence_counts(step_id, attempt, sent_at)
 
-    def _ask(self, entry: LedgerEntry, attempt: Attempt, lost: bool) -> str:
-        if not lost or attempt.operation.on_unknown != "find":
+    def _ask(self, entry: LedgerEntry, attempt: Attempt, sent_at: datetime) -> Ask:
+        """How a call whose outcome got lost is asked again."""
+        if attempt.operation.on_unknown != "find":
             return "send"
-        sent_at = entry.last_sent_at or workflow.now()
         seconds = options.start_to_close_seconds(entry.binding.timeout_seconds)
         again = saga.may_resend(
             attempt.operation, now=workflow.now(), last_sent_at=sent_at, start_to_close_seconds=seconds
@@ -126,7 +132,7 @@ class Caller:
         )
 
     @staticmethod
-    def _lost_after(failure: Failure, operation: OperationSpec, lost: bool, ask: str) -> bool:
+    def _lost_after(failure: Failure, operation: OperationSpec, lost: bool, ask: Ask) -> bool:
         """Whether the outcome is unknown after this failure. A refusal of the very call settles what came before it."""
         if operation.read:
             return False
@@ -147,7 +153,7 @@ class Caller:
         is_final = not (failure.passing or failure.unknown)
         if is_final:
             raise (Lost if lost else Refused)(failure)
-        if lost and operation.on_unknown == "unsafe":
+        if lost and operation.on_unknown == "unsafe" and board.steps[step_id].delivery != "may_repeat":
             raise Lost(failure)
         blocked = lost and not operation.harmless
         ready = attempt.fallback_ready and not blocked
@@ -156,11 +162,11 @@ class Caller:
         wait = failure.retry_after_seconds or saga.delay_seconds(tries, workflow.random().random())
         await self._pause(attempt, min(wait, self._left(attempt)), f"{failure.vendor or 'vendor'}: {failure.code}")
 
-    async def _until_absence_counts(self, step_id: str, attempt: Attempt) -> None:
+    async def _until_absence_counts(self, step_id: str, attempt: Attempt, sent_at: datetime) -> None:
         """A look found nothing, too early to count: wait until it does."""
         entry = self._board.entries[step_id]
         seconds = options.start_to_close_seconds(entry.binding.timeout_seconds)
-        until = saga.settled_absent_at(entry.last_sent_at or workflow.now(), seconds)
+        until = saga.settled_absent_at(sent_at, seconds)
         await self._pause(attempt, (until - workflow.now()).total_seconds(), "until its absence counts")
         if self._board.stopping and not attempt.is_undo:
             raise Stopped
@@ -192,7 +198,7 @@ class Caller:
         done = await self._execute(step_id, attempt, "look")
         return done.effect or Effect(state="absent")
 
-    async def _execute(self, step_id: str, attempt: Attempt, ask: str) -> CarriedOut:
+    async def _execute(self, step_id: str, attempt: Attempt, ask: Ask) -> CarriedOut:
         given, entry = self._board.given, self._board.entries[step_id]
         shows = not attempt.is_undo and ask != "look" and attempt.purpose == ""
         wanted = CarryOut(
@@ -241,7 +247,7 @@ class Caller:
         )
 
 
-def _summary(step_id: str, entry: LedgerEntry, attempt: Attempt, ask: str) -> str:
+def _summary(step_id: str, entry: LedgerEntry, attempt: Attempt, ask: Ask) -> str:
     what = {"find": "look for", "look": "look at", "find_or_send": "look for, else"}.get(ask, "")
     undo = "undo: " if attempt.is_undo and ask == "send" else ""
     return f"{undo}{step_id}: {what} {attempt.operation.name} at {entry.binding.vendor}".replace("  ", " ")

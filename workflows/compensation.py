@@ -197,19 +197,24 @@ class Rollback:
         self._board.entries[step_id] = before
         return CompensationResult(status="undone", attempts=1, detail="put back")
 
-    async def let_go(self, step_id: str) -> None:
-        """Undo what a vendor holds of a step that goes to another one; what can't be undone now goes on the agenda."""
+    async def let_go(self, step_id: str) -> bool:
+        """Undo what a vendor holds of a step that goes to another one; what can't be undone now goes on the agenda.
+
+        False: the vendor may hold it still.
+        """
         entry = self._board.entries[step_id]
         if not saga.may_have_happened(entry):
-            return
+            return True
         until = workflow.now() + timedelta(seconds=LEFTOVER_SECONDS)
         kept_parked = self._board.parked
         result = await self.undo(step_id, until)
-        if result.status == "needs_attention":
-            self._board.parked = kept_parked
-            left = self._board.entries[step_id].model_copy(update={"state": "begun"})
-            due = workflow.now() + saga.RECHECK_AFTER[0]
-            self._board.rechecks.append(Recheck(entry=left, due_at=due, look=1))
+        if result.status != "needs_attention":
+            return True
+        self._board.parked = kept_parked
+        left = self._board.entries[step_id].model_copy(update={"state": "begun"})
+        due = workflow.now() + saga.RECHECK_AFTER[0]
+        self._board.rechecks.append(Recheck(entry=left, due_at=due, look=1))
+        return False
 
     def _park(self, step_id: str, why: str, attempts: int) -> CompensationResult:
         """Leave it to a person."""

@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.routing.vendor import Effect, OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import Binding, Deed, Field, LedgerEntry, StepError
+    from wedsync.domain.weddings.messages import StepStatus
     from wedsync.domain.weddings.plan import PlannedStep
     from workflows.board import Board
     from workflows.calls import Attempt, Caller, Lost, Refused, Stopped
@@ -59,7 +60,7 @@ class Forward:
             if step.id in self._deeds and step.id not in self._running:
                 self._running[step.id] = asyncio.create_task(self._in_a_slot(self._deeds[step.id]))
 
-    def _pending_statuses(self) -> dict[str, saga.StepStatus]:
+    def _pending_statuses(self) -> dict[str, StepStatus]:
         """Statuses in which a deed about a waiting, held or standing step counts as pending until it was begun."""
         statuses = self._board.statuses()
         for step_id, deed in self._deeds.items():
@@ -289,10 +290,16 @@ class Forward:
             return
 
     async def _elsewhere(self, deed: Deed, failure: Failure) -> None:
-        """The vendor failed for certain: it lets go, and the next vendor is tried where there is one."""
+        """The vendor failed for certain: it lets go, and the next vendor is tried where there is one.
+
+        While it may still hold the effect nobody else is asked.
+        """
         board, step = self._board, deed.step
         here = board.entries[step.id].binding.vendor
-        await self._rollback.let_go(step.id)
+        if not await self._rollback.let_go(step.id):
+            board.rechecks[:] = [recheck for recheck in board.rechecks if recheck.entry.step_id != step.id]
+            self._give_up(step, failure, unknown=True)
+            return
         left = step.vendors[step.vendors.index(here) + 1 :] if here in step.vendors else ()
         if left and not board.stopping:
             round_ = board.states[step.id].round + 1

@@ -1,0 +1,35 @@
+"""What an operator reads in the Temporal UI: short Markdown, ids and states only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from wedsync.domain.weddings.ledger import StepState
+
+
+def _row(state: StepState) -> str:
+    what: list[str] = [state.status]
+    if state.compensation is not None:
+        what.append(f"undo: {state.compensation.status}")
+    if state.error is not None:
+        what.append(state.error.code)
+    due = f"due {state.due_at:%Y-%m-%d %H:%M} UTC" if state.due_at and state.status == "scheduled" else ""
+    return f"| {state.step_id} | {', '.join(what)} | {state.vendor or ''} | {state.external_id or due} |"
+
+
+def steps_table(states: Iterable[StepState]) -> str:
+    """A table of steps."""
+    return "\n".join(("| step | state | vendor | object |", "|---|---|---|---|", *(_row(state) for state in states)))
+
+
+def transaction_details(status: str, states: Iterable[StepState]) -> str:
+    """A transaction's state and its steps."""
+    return f"**{status}**\n\n{steps_table(states)}"
+
+
+def wedding_details(headline: str, states: Iterable[StepState]) -> str:
+    """A wedding's state and all its steps."""
+    return f"{headline}\n\n{steps_table(states)}"

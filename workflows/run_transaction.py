@@ -1,0 +1,199 @@
+"""`RunTransaction`: one all-or-accounted-for change of a wedding, short, settling by signal."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ApplicationError
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.weddings import BeginTransaction, SettleTransaction, WeddingActivities
+    from wedsync.domain.weddings import saga, search_attributes
+    from wedsync.domain.weddings.ledger import (
+        CompensationResult,
+        Recheck,
+        StepError,
+        TransactionInput,
+        TransactionResult,
+    )
+    from wedsync.domain.weddings.messages import TRANSACTION_WORKFLOW, TransactionStatus, wedding_workflow_id
+    from workflows.board import Board
+    from workflows.calls import Caller
+    from workflows.compensation import Rollback
+    from workflows.details import transaction_details
+    from workflows.forward import Forward
+
+_SETTLED_ROW_VERSION = 2
+_STATUS = SearchAttributeKey.for_keyword(search_attributes.TRANSACTION_STATUS)
+_VENDOR = SearchAttributeKey.for_keyword_list(search_attributes.VENDOR)
+
+
+@workflow.defn(name=TRANSACTION_WORKFLOW)
+class RunTransaction:
+    """One saga."""
+
+    @workflow.init
+    def __init__(self, given: TransactionInput) -> None:
+        self._given = given
+        self._board = Board(given)
+        self._caller = Caller(self._board)
+        self._rollback = Rollback(self._board, self._caller)
+        self._forward = Forward(self._board, self._caller, self._rollback)
+        self._rolling_back = bool(given.undo) or given.kind == "undo"
+        self._cancel = given.cancel
+
+    @workflow.run
+    async def run(self, given: TransactionInput) -> TransactionResult:
+        """Do what is due, undo it if that must be, and tell the wedding what it came to."""
+        story = asyncio.create_task(self._story())
+        try:
+            return await asyncio.shield(story)
+        except asyncio.CancelledError:
+            # A rollback is never cut short: a cancellation from outside is a wish to stop and undo.
+            self._board.stop(StepError(code="cancelled", detail="cancelled from outside"))
+            return await story
+
+    async def _story(self) -> TransactionResult:
+        started_at = workflow.now()
+        await self._begin()
+        await self._forward.run()
+        if self._board.stopping:
+            self._rolling_back = True
+        if self._rolling_back:
+            await self._roll_back()
+        await self._look_again()
+        result = self._result(started_at)
+        await self._settle(result)
+        await self._tell(result)
+        return result
+
+    @workflow.signal(name="stop")
+    def stop(self, reason: str) -> None:
+        """Start nothing new and undo what was done. A settled transaction takes no notice."""
+        self._cancel = True
+        self._board.stop(StepError(code="cancelled", detail=reason))
+
+    @workflow.query(name="plan")
+    def plan(self) -> dict[str, str]:
+        """Each step's status."""
+        return {step_id: state.status for step_id, state in self._board.states.items()}
+
+    async def _begin(self) -> None:
+        self._show("running")
+        await workflow.execute_local_activity_method(
+            WeddingActivities.begin_transaction,
+            BeginTransaction(
+                organization_id=self._given.organization_id,
+                wedding_id=self._given.wedding_id,
+                transaction_id=self._given.transaction_id,
+                kind=self._given.kind,
+                seq=self._given.seq,
+                origin_tx=self._given.origin_tx,
+                step_ids=tuple(self._board.states),
+                now=workflow.now(),
+            ),
+            **options.local(f"begin {self._given.kind}"),
+        )
+
+    async def _roll_back(self) -> None:
+        self._show("rolling_back")
+        for step_id, state in list(self._board.states.items()):
+            if state.status in ("pending", "scheduled"):
+                self._board.update(step_id, status="skipped")
+        await self._rollback.run()
+        for step_id, state in list(self._board.states.items()):
+            if state.status in ("running", "waiting", "held"):
+                reason = self._board.stop_reason or StepError(code="undone", detail="undone")
+                self._board.update(
+                    step_id,
+                    status="failed",
+                    error=state.error or reason,
+                    ended_at=workflow.now(),
+                    waits_for="",
+                    refused_by=(),
+                    deadline_at=None,
+                )
+
+    async def _look_again(self) -> None:
+        """Effects that were found absent, or that a vendor would not let go of: once more."""
+        for recheck in self._given.rechecks:
+            self._board.entries[recheck.entry.step_id] = recheck.entry
+            before, parked = len(self._board.rechecks), self._board.parked
+            deadline = workflow.now() + timedelta(minutes=2)
+            result = await self._rollback.undo(recheck.entry.step_id, deadline)
+            del self._board.rechecks[before:]
+            del self._board.entries[recheck.entry.step_id]
+            self._board.parked = parked
+            self._after_look(recheck, result)
+
+    def _after_look(self, recheck: Recheck, result: CompensationResult) -> None:
+        if result.status == "undone":
+            self._board.compensation(recheck.entry.step_id, result)
+            return
+        if recheck.look < len(saga.RECHECK_AFTER):
+            again = recheck.model_copy(
+                update={"look": recheck.look + 1, "due_at": workflow.now() + saga.RECHECK_AFTER[recheck.look]}
+            )
+            self._board.rechecks.append(again)
+            return
+        self._board.compensation(recheck.entry.step_id, result)
+
+    def _result(self, started_at: datetime) -> TransactionResult:
+        board = self._board
+        states = board.ordered_states()
+        status: TransactionStatus = saga.transaction_status(
+            states,
+            rolled_back=self._rolling_back,
+            cancelled=self._cancel and self._rolling_back and self._given.kind != "undo",
+            parked=board.parked,
+        )
+        error = board.stop_reason if self._rolling_back else None
+        return TransactionResult(
+            id=self._given.transaction_id,
+            seq=self._given.seq,
+            kind=self._given.kind,
+            status=status,
+            gaps=() if self._rolling_back else saga.gaps(states),
+            steps=states,
+            entries=tuple(board.entries.values()),
+            rechecks=tuple(board.rechecks),
+            superseded=self._given.superseded,
+            started_at=started_at,
+            ended_at=workflow.now(),
+            error=error,
+        )
+
+    async def _settle(self, result: TransactionResult) -> None:
+        self._show(result.status)
+        given = self._given
+        await workflow.execute_activity_method(
+            WeddingActivities.settle_transaction,
+            SettleTransaction(
+                organization_id=given.organization_id,
+                wedding_id=given.wedding_id,
+                result=result,
+                step_ids=tuple(self._board.states),
+                version=_SETTLED_ROW_VERSION,
+                step_version=self._board.next_version(),
+                now=workflow.now(),
+            ),
+            **options.records(f"settle as {result.status}", given.mode, given.organization_id),
+        )
+
+    async def _tell(self, result: TransactionResult) -> None:
+        """The last act. A wedding that is gone no longer needs to know: Postgres does."""
+        wedding = workflow.get_external_workflow_handle(wedding_workflow_id(self._given.wedding_id))
+        try:
+            await wedding.signal("settled", result)
+        except ApplicationError as error:
+            workflow.logger.warning("wedding.gone", extra={"reason": error.type})
+
+    def _show(self, status: TransactionStatus) -> None:
+        """For the operator: search attributes and the current details in the Temporal UI."""
+        workflow.upsert_search_attributes([_STATUS.value_set(status), _VENDOR.value_set(self._board.vendors())])
+        workflow.set_current_details(transaction_details(status, self._board.ordered_states()))
