@@ -1,0 +1,194 @@
+"""Stripe's client: payments by payment intents, in two steps (https://docs.stripe.com/api/payment_intents)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
+from wedsync.domain.routing.inputs import Payment
+from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.kit.http import Form, VendorHttp
+from wedsync.kit.vendor import Account
+from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_error
+
+API_VERSION = "2026-10-28.endive"
+_VENDOR = "stripe"
+#: Money was taken, or is on its way.
+_TAKEN = ("succeeded", "processing", "requires_capture")
+#: How soon an undo is worth another try while the bank still works on the payment.
+_STILL_PROCESSING_SECONDS = 30.0
+
+
+class Client:
+    """Takes and gives back payments. The deposit is complete only by Stripe's signed word, so a confirmed intent is
+    `waiting` here whatever its status."""
+
+    def __init__(self, http: VendorHttp, account: Account) -> None:
+        http.read_error = read_error
+        self._http = http
+        self._has_key = bool(account.api_key.strip())
+        self._headers = {"Authorization": f"Bearer {account.api_key}", "Stripe-Version": API_VERSION}
+
+    async def send(self, call: Call) -> Effect:
+        """Carry out `create_intent`, `confirm_intent` or `release_payment`."""
+        if not self._has_key:
+            raise NotAuthorized("stripe: the account has no API key", vendor=_VENDOR, reason="no_api_key")
+        if call.operation == "create_intent":
+            return await self._create(call)
+        if call.operation == "confirm_intent":
+            return await self._confirm(call)
+        if call.operation == "release_payment":
+            return await self._release(call)
+        raise InvalidInput(f"stripe has no operation {call.operation!r}", field="operation")
+
+    async def find(self, call: Call) -> Effect | None:
+        """Nothing: every write is resolved by replaying its idempotency key, none by searching."""
+        return None
+
+    async def look(self, call: Call) -> Effect:
+        """Whether the money is there: `done` when taken, `absent` when never taken, cancelled or refunded."""
+        payment_id = _payment_id(call)
+        if payment_id is None:
+            return Effect(state="absent", detail="no payment intent is known")
+        params = [("expand[]", "latest_charge")]
+        intent = await self._get(payment_id, params)
+        if intent is None:
+            return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} does not exist")
+        return _seen(intent)
+
+    async def _create(self, call: Call) -> Effect:
+        payment = _payment(call)
+        intent = await self._post(call, "/v1/payment_intents", intent_form(call, payment))
+        return Effect(
+            state="done",
+            external_id=intent["id"],
+            facts=payment_facts(payment, intent),
+            detail=f"payment intent {intent['id']} created",
+        )
+
+    async def _confirm(self, call: Call) -> Effect:
+        payment = _payment(call)
+        payment_id = _payment_id(call)
+        if payment_id is None:
+            raise InvalidInput("there is no payment intent to confirm", field="facts.payment_id")
+        try:
+            intent = await self._post(call, f"/v1/payment_intents/{payment_id}/confirm", [("off_session", "true")])
+        except VendorRejected as error:
+            # Confirmed before, and the idempotency key has since been pruned.
+            if error.reason != "payment_intent_unexpected_state":
+                raise
+            known = await self._get(payment_id)
+            if known is None or known["status"] not in _TAKEN:
+                raise
+            intent = known
+        _refuse_unpaid(intent)
+        return Effect(
+            state="waiting",
+            external_id=payment_id,
+            facts=payment_facts(payment, intent),
+            detail=f"payment intent {payment_id} confirmed",
+        )
+
+    async def _release(self, call: Call) -> Effect:
+        payment_id = _payment_id(call)
+        intent = await self._get(payment_id) if payment_id is not None else None
+        if payment_id is None or intent is None or intent["status"] == "canceled":
+            return Effect(state="absent", external_id=payment_id, detail="no payment to give back")
+        status = intent["status"]
+        if status == "processing":
+            raise VendorThrottled(
+                f"stripe: {payment_id} is still processing and can be neither cancelled nor refunded",
+                vendor=_VENDOR,
+                reason="still_processing",
+                retry_after_seconds=_STILL_PROCESSING_SECONDS,
+            )
+        if status == "succeeded":
+            return await self._refund(call, payment_id)
+        await self._post(call, f"/v1/payment_intents/{payment_id}/cancel", [("cancellation_reason", "abandoned")])
+        return Effect(state="done", external_id=payment_id, detail=f"payment intent {payment_id} cancelled")
+
+    async def _refund(self, call: Call, payment_id: str) -> Effect:
+        form = [("payment_intent", payment_id), ("metadata[reference]", call.reference)]
+        try:
+            refund = await self._post(call, "/v1/refunds", form)
+        except VendorRejected as error:
+            if error.reason != "charge_already_refunded":
+                raise
+            return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} was refunded before")
+        if refund.get("status") in ("failed", "canceled"):
+            raise VendorRejected(f"stripe: refund {refund['id']} {refund['status']}", vendor=_VENDOR, reason="refund")
+        return Effect(
+            state="done",
+            external_id=payment_id,
+            facts={"refund_id": refund["id"]},
+            detail=f"refund {refund['id']} of {payment_id} created",
+        )
+
+    async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any] | None:
+        """The intent, or None when Stripe knows none by that id."""
+        path = f"/v1/payment_intents/{payment_id}"
+        try:
+            answer = await self._http.request("GET", path, params=params, headers=self._headers)
+        except VendorRejected as error:
+            if error.status == 404:
+                return None
+            raise
+        return _object(answer.json())
+
+    async def _post(self, call: Call, path: str, form: Form) -> dict[str, Any]:
+        headers = {**self._headers, "Idempotency-Key": call.idempotency_key}
+        try:
+            answer = await self._http.request("POST", path, form=form, headers=headers)
+        except VendorRejected as error:
+            # https://docs.stripe.com/error-low-level#idempotency: an earlier request with this key is still at work.
+            if error.status == 409:
+                raise OutcomeUnknown(error.detail, vendor=_VENDOR, reason=error.reason, status=409) from error
+            raise
+        return _object(answer.json())
+
+
+def _object(body: Any) -> dict[str, Any]:
+    if isinstance(body, dict) and isinstance(body.get("id"), str):
+        return body
+    raise OutcomeUnknown("stripe answered with something that is not an object", vendor=_VENDOR)
+
+
+def _payment(call: Call) -> Payment:
+    try:
+        return Payment.model_validate(call.inputs)
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InvalidInput("the inputs are not a payment", field=f"inputs.{field}") from None
+
+
+def _payment_id(call: Call) -> str | None:
+    value = call.facts.get("payment_id") or call.facts.get("external_id")
+    return value if isinstance(value, str) and value else None
+
+
+def _refuse_unpaid(intent: dict[str, Any]) -> None:
+    """Raise VendorRejected when the payer's bank or card said no, or wants the payer present."""
+    status = intent["status"]
+    if status in _TAKEN:
+        return
+    error = intent.get("last_payment_error") or {}
+    reason = error.get("decline_code") or error.get("code")
+    if not reason:
+        reason = "authentication_required" if status == "requires_action" else status
+    raise VendorRejected(f"stripe: {intent['id']} is {status} ({reason})", vendor=_VENDOR, reason=reason)
+
+
+def _seen(intent: dict[str, Any]) -> Effect:
+    status, payment_id = intent["status"], intent["id"]
+    charge = intent.get("latest_charge")
+    if isinstance(charge, dict) and charge.get("refunded") is True:
+        return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} was refunded")
+    if status in ("canceled", "requires_confirmation"):
+        return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} is {status}")
+    _refuse_unpaid(intent)
+    state = "done" if status == "succeeded" else "waiting"
+    return Effect(
+        state=state, external_id=payment_id, facts={"payment_id": payment_id}, detail=f"{payment_id}: {status}"
+    )
