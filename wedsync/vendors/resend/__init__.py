@@ -1,0 +1,1 @@
+"""Resend: email with idempotency keys."""
