@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -94,12 +94,14 @@ async def connect(
     plugins: Sequence[Plugin] = (),
     interceptors: Sequence[Interceptor] = (),
     identity: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Client:
     """A client of the configured server; with `lazy` it connects at its first call.
 
-    `plugins` are `wedsync.kit.telemetry.temporal_plugins()` in programs. Raises TemporalUnreachable.
+    `plugins` are `wedsync.kit.telemetry.temporal_plugins()` in programs; `environment` is read instead of this
+    process's own. Raises TemporalUnreachable.
     """
-    config = ClientConfigProfile.load().to_client_connect_config()
+    config = ClientConfigProfile.load(override_env_vars=environment).to_client_connect_config()
     address = config.get("target_host", DEFAULT_ADDRESS)
     try:
         return await Client.connect(

@@ -145,6 +145,18 @@ class Child:
         """Whether it runs (and reaps it when not)."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def let_go(self) -> None:
+        """Forget it: it outlives this program."""
+        if self._process is not None:
+            # Else Python warns of a child that still runs.
+            self._process.returncode = 0
+            self._process = None
+
     def identity(self) -> Identity | None:
         """Its identity while it runs."""
         return identify(self.pid) if self.alive else None
