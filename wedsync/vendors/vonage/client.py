@@ -1,0 +1,42 @@
+"""Sends text messages through Vonage's SMS API."""
+
+from __future__ import annotations
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.kit.http import VendorHttp
+from wedsync.kit.vendor import Account
+from wedsync.vendors.vonage import mapping
+
+
+class Client:
+    """One Vonage account."""
+
+    def __init__(self, http: VendorHttp, account: Account) -> None:
+        self._http = http
+        self._account = account
+
+    async def send(self, call: Call) -> Effect:
+        """`send_sms`: done once Vonage took the message; its delivery is told by webhook."""
+        if call.operation != "send_sms":
+            raise InvalidInput(f"vonage has no operation {call.operation}", field="operation")
+        form = mapping.form(
+            call,
+            api_key=self._account.api_key,
+            api_secret=self._account.client_secret,
+            sender=self._account.client_id,
+            callback=self._account.webhook_url,
+        )
+        response = await self._http.request("POST", "/sms/json", form=form, headers={"Accept": "application/json"})
+        return mapping.effect(response.json())
+
+    async def find(self, call: Call) -> Effect | None:
+        """Nothing can be looked up at once (the manifest says `unsafe`); raises InvalidInput."""
+        raise InvalidInput("vonage can't be asked for a message", field="operation")
+
+    async def look(self, call: Call) -> Effect:
+        """What is known without asking: a message with an id was accepted; the SMS API has no reading call."""
+        message_id = call.facts.get("message_id")
+        if not isinstance(message_id, str) or not message_id:
+            raise InvalidInput("the message's id is not known", field="facts.message_id")
+        return Effect(state="done", external_id=message_id, detail=f"message {message_id} was accepted")
