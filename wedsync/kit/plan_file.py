@@ -108,7 +108,7 @@ class _Reader:
             value = self._node(next(self.stream), (*loc, key))
             node.size += value.size
             _bound(node, loc)
-            if key == "<<" and event.style is None:
+            if key == "<<" and event.implicit[0]:
                 merged.extend(_merge_sources(value, event, loc))
             elif key in entries:
                 first = entries[key][0]
@@ -144,7 +144,7 @@ def _scalar(event: events.ScalarEvent, loc: tuple[str | int, ...]) -> JsonValue:
     text: str = event.value
     if event.tag not in _STR_TAGS:
         raise _Fault(_line(event), "syntax", f"tag {event.tag} is not allowed", field_path(loc))
-    if event.style is not None or event.tag is not None:
+    if not event.implicit[0]:
         return text
     if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
         return _WORDS[text.lower()]

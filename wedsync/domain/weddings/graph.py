@@ -106,8 +106,9 @@ def _layout(
 
 def _box(step: PlannedStep, x: int, y: int) -> str:
     stroke = 'stroke="#a33" stroke-width="2"' if step.critical else 'stroke="#89a"'
+    title = f"{step.id}: {step.action}, {_vendors(step)}, {step.at or 'now'}"
     return (
-        f"<g><title>{escape(f'{step.id}: {step.action}, {_vendors(step)}, {step.at or 'now'}')}</title>"
+        f"<g><title>{escape(title)}</title>"
         f'<rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6" fill="#fff" {stroke}/>'
         f'<text x="{x + 10}" y="{y + 19}" font-weight="600">{escape(_clip(step.id, 30))}</text>'
         f'<text x="{x + 10}" y="{y + 36}" fill="#567">{escape(_clip(_subtitle(step), 34))}</text></g>'
