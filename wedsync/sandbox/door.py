@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from wedsync.domain.errors import NotFound
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
-from wedsync.sandbox.faults import Fault, Sign
+from wedsync.sandbox.faults import Hit, Sign
 from wedsync.sandbox.record import Exchange
 from wedsync.sandbox.stand import Market, Stand
 
@@ -61,7 +61,7 @@ class VendorDoor:
         hit = self._market.faults.strike(vendor, sign)
         if hit.delay_ms:
             await asyncio.sleep(hit.delay_ms / 1000)
-        response = _instead(hit.fault, stand, sign, request)
+        response = _instead(hit, stand, sign, request)
         answer = _Answer()
         if response is not None:
             await response(inner, request.receive, answer.take)
@@ -117,8 +117,9 @@ def _sign(route: Route | None, request: Request) -> Sign:
     )
 
 
-def _instead(fault: Fault | None, stand: Stand, sign: Sign, request: Request) -> Response | None:
+def _instead(hit: Hit, stand: Stand, sign: Sign, request: Request) -> Response | None:
     """The answer that the fault gives instead of the stand-in's; None: the stand-in answers."""
+    fault = hit.fault
     if fault is None or fault.mode == "commit_then_drop":
         return None
     if fault.mode in ("down", "flap"):
@@ -126,7 +127,10 @@ def _instead(fault: Fault | None, stand: Stand, sign: Sign, request: Request) ->
     if fault.mode == "throttle":
         wait = str(fault.retry_after_seconds)
         return JSONResponse({"error": {"message": "Too many requests"}}, 429, {"Retry-After": wait})
-    return stand.standin.refuse(sign.operation, request)
+    refusal = stand.standin.refuse(sign.operation, request)
+    if refusal is None:
+        hit.spare()
+    return refusal
 
 
 async def _handle(route: Route | None, request: Request, answer: _Answer) -> None:

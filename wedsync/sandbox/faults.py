@@ -76,6 +76,11 @@ class _Standing:
         self.hits += 1
         return True
 
+    def take_back(self) -> None:
+        """As if the request had not been seen: the fault could do nothing to it."""
+        self.seen -= 1
+        self.hits -= 1
+
     def _drawn(self) -> bool:
         # The draw hangs on the seed and the request's number alone, so that a run can be repeated.
         draw = random.Random(f"{self.fault.seed or 0}:{self.seen}").random()  # noqa: S311
@@ -88,6 +93,12 @@ class Hit:
 
     delay_ms: int = 0
     fault: Fault | None = None
+    standing: _Standing | None = None
+
+    def spare(self) -> None:
+        """The vendor would not refuse this request: it counts neither for `after` nor for `times`."""
+        if self.standing is not None:
+            self.standing.take_back()
 
 
 @dataclass
@@ -124,6 +135,6 @@ class FaultBoard:
             if not one.hit(sign):
                 continue
             if one.fault.mode != "slow":
-                return Hit(delay_ms, one.fault)
+                return Hit(delay_ms, one.fault, one)
             delay_ms += one.fault.delay_ms
         return Hit(delay_ms)
