@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from temporalio.envconfig import ClientConfigProfile
 
@@ -66,7 +67,7 @@ def plan_layout(settings: Settings, only: Set[str] | None = None) -> Layout:
         postgres_port=book.take("postgres"),
         temporal_port=book.take("temporal", 7233),
         temporal_ui_port=book.take("temporal_ui", 8233),
-        api_url=settings.api_url if "api_url" in settings.model_fields_set else f"http://{HOST}:{api_port}",
+        api_url=_api_url(settings, api_port),
     )
 
 
@@ -94,6 +95,14 @@ def _port(settings: Settings, name: str, book: PortBook) -> int:
             f"port {wanted} is taken: set WEDSYNC_{name.upper()} to another, or to 0 for any", reason="port_taken"
         )
     return wanted
+
+
+def _api_url(settings: Settings, api_port: int) -> str:
+    parts = urlsplit(settings.api_url)
+    # A loopback URL with another port speaks of another stack, to which the command line was pointed.
+    is_other = parts.hostname in (HOST, "localhost", "::1") and parts.port != api_port
+    is_ours = "api_url" in settings.model_fields_set and not is_other
+    return settings.api_url if is_ours else f"http://{HOST}:{api_port}"
 
 
 def program_environment(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from wedsync.domain.errors import Conflict
 from wedsync.kit.settings import Settings
 from wedsync.local import processes
+from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.local.processes import Child, identify
 from wedsync.local.ready import NotStarted
 from wedsync.local.state import RunInfo, StateDir
@@ -22,6 +24,7 @@ _DETACHED_SECONDS = 120.0
 _DOWN_SECONDS = 60.0
 #: The command line's exit code for a conflict.
 _CONFLICT_EXIT = 6
+_HANDED_DOWN = {"api_port", "sandbox_port", "log_level"}
 
 
 async def start(
@@ -82,14 +85,16 @@ async def run_until_stopped(
 async def start_detached(settings: Settings) -> RunInfo:
     """Start `wedsync up` in a session of its own and return when it is ready; its output is in `logs/up.log`.
 
-    The settings reach it by this process's environment. Raises Conflict when a stack runs already, NotStarted
-    with the end of the log.
+    The settings reach it by this process's environment, with the state folder and ports of `settings`. Raises
+    Conflict when a stack runs already, NotStarted with the end of the log.
     """
     state = StateDir(settings.state_dir)
     if state.is_locked():
         raise Conflict(f"wedsync runs already in {state.path}", reason="already_running")
     state.remove_run()
     environment = {**os.environ, "WEDSYNC_STATE_DIR": str(state.path)}
+    for name in _HANDED_DOWN & settings.model_fields_set:
+        environment[f"WEDSYNC_{name.upper()}"] = str(getattr(settings, name))
     up = Child("up", [sys.executable, "-m", "wedsync", "up"], log=state.logs / "up.log", env=environment)
     up.spawn()
     deadline = time.monotonic() + _DETACHED_SECONDS
@@ -131,10 +136,29 @@ def stop_folder(state_dir: Path) -> bool:
     return was_running
 
 
+def forget(state_dir: Path) -> None:
+    """Stop the stack and delete its state folder, with the data that Postgres keeps elsewhere when run by root."""
+    stop_folder(state_dir)
+    state = StateDir(state_dir)
+    if (state.path / "postgres").is_dir():
+        EmbeddedPostgres(state.path / "postgres").destroy()
+    shutil.rmtree(state.path, ignore_errors=True)
+
+
 def read_run(state_dir: Path) -> RunInfo | None:
     """Where everything is, when a stack is ready in this state folder."""
     state = StateDir(state_dir)
     return state.read_run() if state.is_locked() else None
 
 
-__all__ = ["RunInfo", "Supervisor", "read_run", "run_until_stopped", "start", "start_detached", "stop", "stop_folder"]
+__all__ = [
+    "RunInfo",
+    "Supervisor",
+    "forget",
+    "read_run",
+    "run_until_stopped",
+    "start",
+    "start_detached",
+    "stop",
+    "stop_folder",
+]

@@ -1,0 +1,62 @@
+# Everything a fresh machine needs is Python 3.11+ (with venv) and make: uv is put into .uv/ when there is none.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# A uv on PATH is used from 0.8 on; older ones cannot read the lock.
+UV := $(shell command -v uv >/dev/null 2>&1 && uv --version | awk '{split($$2, v, "."); exit !(v[1] > 0 || v[2] >= 8)}' && command -v uv || echo .uv/bin/uv)
+RUN := $(UV) run --frozen
+export UV_PYTHON_DOWNLOADS := never
+
+# Tests: two processes, a seeded sample of the long runs.
+PYTEST_WORKERS ?= 2
+
+.PHONY: help demo up down test check fix bench chaos migrate openapi clean
+
+help: ## What can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.8'
+
+demo: $(UV) ## Three weddings, live in the terminal (KEEP=1 leaves the stack running)
+	$(RUN) --no-dev wedsync demo $(if $(KEEP),--keep)
+
+up: $(UV) ## Start the embedded stack in the foreground, until ^C
+	$(RUN) --no-dev wedsync up
+
+down: $(UV) ## Stop the embedded stack
+	$(RUN) --no-dev wedsync down
+
+test: $(UV) ## Run every test; starts and stops what it needs
+	rm -f .coverage .coverage.*
+	mkdir -p .pytest_cache
+	$(RUN) pytest -n $(PYTEST_WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --durations=10 | tee .pytest_cache/last.log
+	$(RUN) python tests/coverage_floors.py
+	@tail -n 1 .pytest_cache/last.log
+
+check: $(UV) ## Lint, formatting, types, floors
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports --no-logo
+
+fix: $(UV) ## Format and apply safe lint fixes
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+chaos: $(UV) ## The long runs: every crash point, every seed
+	WEDSYNC_CHAOS=full $(RUN) pytest tests/chaos -q --timeout 7200 -p no:cacheprovider $(CHAOS_ARGS)
+
+bench: $(UV) ## Benchmarks, side by side with their peers
+	$(RUN) --group bench python -m bench
+
+migrate: $(UV) ## Bring the configured database and Temporal namespace up to date
+	$(RUN) wedsync migrate
+
+openapi: $(UV) ## Generate api/openapi.json
+	$(RUN) python -m api.openapi
+
+clean: ## Remove what is generated, but no data
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov dist .coverage .coverage.*
