@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,20 +32,28 @@ def _settings(program: str) -> Settings:
     return settings
 
 
+def _serve(program: Coroutine[Any, Any, None]) -> int:
+    from wedsync.kit import telemetry
+
+    try:
+        asyncio.run(program)
+    finally:
+        telemetry.flush()
+    return out.ACCEPTED
+
+
 def worker() -> int:
     """Run a worker in the foreground until ^C or SIGTERM; what runs is finished first."""
     from workers.main import run
 
-    asyncio.run(run(_settings("worker")))
-    return out.ACCEPTED
+    return _serve(run(_settings("worker")))
 
 
 def api() -> int:
     """Run the REST API in the foreground, on WEDSYNC_API_HOST and WEDSYNC_API_PORT."""
     from api.main import serve
 
-    asyncio.run(serve(_settings("api")))
-    return out.ACCEPTED
+    return _serve(serve(_settings("api")))
 
 
 def sandbox(
@@ -63,8 +72,7 @@ def sandbox(
     def ready(bound: int) -> None:
         output.say(f"sandbox: http://127.0.0.1:{bound}")
 
-    asyncio.run(serve(settings, port=settings.sandbox_port if port is None else port, ready=ready))
-    return out.ACCEPTED
+    return _serve(serve(settings, port=settings.sandbox_port if port is None else port, ready=ready))
 
 
 def migrate(
@@ -97,12 +105,12 @@ async def _migrate(settings: Settings, url: str, down: str | None) -> int:
 
 
 async def _provision(settings: Settings) -> str:
-    from wedsync.domain.errors import Conflict
+    from wedsync.domain.errors import Conflict, TemporalUnreachable
     from wedsync.kit import temporal
 
     try:
         done = await temporal.provision(await temporal.connect(settings))
-    except temporal.TemporalUnreachable:
+    except TemporalUnreachable:
         return "unreachable, not provisioned"
     except Conflict as error:
         raise CliError("temporal_refused", error.detail, CONFLICT) from error

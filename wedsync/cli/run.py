@@ -52,37 +52,41 @@ def content_key(plan: Plan) -> str:
     return f"{plan.wedding.id}:{digest[:32]}"
 
 
-async def start(client: ApiClient, plan: Plan) -> tuple[str, str, dict[str, Any]]:
-    """Hand in `plan` and start it: `(wedding id, transaction id, transaction)`; again the same for the same plan.
+async def create(client: ApiClient, plan: Plan) -> str:
+    """Hand in `plan` and return the wedding's id; the same again for the same plan.
 
     Raises CliError: 6 when another plan with this id stands already.
     """
-    key = content_key(plan)
     body = plan.model_dump(mode="json", exclude_unset=True)
     try:
-        created = await client.request("POST", "/weddings", body=body, idempotency_key=f"create:{key}")
+        reply = await client.request("POST", "/weddings", body=body, idempotency_key=f"create:{content_key(plan)}")
     except CliError as error:
         if error.exit_code == CONFLICT:
             hint = f"{error.detail} (see it with `wedsync status {plan.wedding.id}`, or give this plan another id)"
             raise CliError(error.code, hint, CONFLICT, error.errors) from None
         raise
-    wedding_id = str(created.body["id"])
+    return str(reply.body["id"])
+
+
+async def orchestrate(client: ApiClient, wedding_id: str, plan: Plan) -> tuple[str, dict[str, Any]]:
+    """Start booking: `(transaction id, transaction)`; the same again for the same plan."""
     reply = await client.request(
         "POST",
         f"/weddings/{wedding_id}/transactions",
         body={"kind": "orchestrate"},
-        idempotency_key=f"orchestrate:{key}",
+        idempotency_key=f"orchestrate:{content_key(plan)}",
     )
     transaction_id = transaction_of(reply)
     if transaction_id is None:
         raise CliError("internal", "the API's answer names no transaction", INTERNAL)
-    return wedding_id, transaction_id, reply.body if isinstance(reply.body, dict) else {}
+    return transaction_id, reply.body if isinstance(reply.body, dict) else {}
 
 
 async def _run(plan: Plan, watch: bool, timeout_seconds: float) -> int:
     output = out.current()
     async with ApiClient(locate()) as client:
-        wedding_id, transaction_id, transaction = await start(client, plan)
+        wedding_id = await create(client, plan)
+        transaction_id, transaction = await orchestrate(client, wedding_id, plan)
         accepted = accepted_json(wedding_id, transaction_id, transaction)
         if not watch:
             output.result(accepted, f"{plan.wedding.id}: accepted", *summary_lines(accepted))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wedsync.cli import output as out
-from wedsync.cli.client import running_stack
 from wedsync.cli.output import JsonFlag
+
+if TYPE_CHECKING:
+    from wedsync.local.state import RunInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -37,15 +39,13 @@ def up(
     return out.ACCEPTED
 
 
-def tell_ready(run: Any) -> None:
-    """Say where everything is; the API key stays in the file."""
-    found = run if isinstance(run, dict) else run.model_dump(mode="json")
-    shown = {name: value for name, value in found.items() if name not in ("api_key", "database_url")}
+def tell_ready(run: RunInfo) -> None:
+    """Say where everything is; the secrets stay in the file."""
     out.current().result(
-        shown,
-        f"API          {found['api_url']}",
-        f"Temporal UI  {found['temporal_ui_url']}",
-        f"Sandbox      {found['sandbox_url']}",
+        run.model_dump(mode="json", exclude={"api_key", "database_url"}),
+        f"API          {run.api_url}",
+        f"Temporal UI  {run.temporal_ui_url}",
+        f"Sandbox      {run.sandbox_url}",
     )
 
 
@@ -54,7 +54,6 @@ def down(as_json: JsonFlag = False) -> int:
     from wedsync.kit.settings import Settings
     from wedsync.local import stack
 
-    was_there = running_stack() is not None
-    asyncio.run(stack.stop(Settings()))
+    was_there = asyncio.run(stack.stop(Settings()))
     out.current().result({"stopped": was_there}, "stopped" if was_there else "nothing was running")
     return out.ACCEPTED
