@@ -36,7 +36,7 @@ BEGIN
   END IF;
 END
 $$
-"""
+"""  # noqa: S608 - names of our own
 
 
 def ensure_roles() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import psycopg
@@ -127,7 +127,7 @@ class Database:
                 return connection
         raise AssertionError("unreachable")
 
-    async def listen(self, channel: str) -> AsyncIterator[str]:
+    async def listen(self, channel: str) -> AsyncGenerator[str]:
         """The payloads notified on `channel`, for ever, over a direct connection that is opened anew when it breaks.
 
         Yields the empty text each time it has (re)connected: what was notified before that is lost, so look again.
