@@ -1,0 +1,46 @@
+"""Whatever the client sends and the stand-in answers is valid under Google's published API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wedsync.domain.routing.vendor import Call
+from wedsync.sandbox.embedded import EmbeddedSandbox
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=1000)
+NAMES = st.sampled_from(["Ada", "Ḥasan", "花子", "Ольга 💐"])
+ZONES = st.sampled_from(["Europe/Rome", "Asia/Tokyo", "America/St_Johns", "Pacific/Apia"])
+WALLS = st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1)).map(  # noqa: DTZ001
+    lambda wall: wall.replace(microsecond=0).isoformat()
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(title=TEXTS, notes=TEXTS, name=NAMES, guests=st.integers(0, 3), zone=ZONES, wall=WALLS)
+async def test_the_life_of_an_event_fits_the_contract(
+    sandbox: EmbeddedSandbox,
+    calendar_call: Callable[..., Call],
+    event_inputs: Callable[..., dict[str, Any]],
+    assert_contract: Callable[..., Any],
+    title: str,
+    notes: str,
+    name: str,
+    guests: int,
+    zone: str,
+    wall: str,
+) -> None:
+    await sandbox.reset()
+    client = sandbox.client("google_calendar", account_id="studio+1@example.com")
+    attendees = [{"id": f"g{n}", "name": name, "email": f"g{n}@example.com"} for n in range(guests)]
+    old = event_inputs(wall, zone, title=title, notes=notes, attendees=attendees)
+    new = event_inputs("2031-01-01T10:00:00", zone, title=title, notes="", attendees=[])
+    made = await client.send(calendar_call(inputs=old))
+    assert await client.find(calendar_call(inputs=old)) is not None
+    await client.send(calendar_call("update_event", new, facts=made.facts, previous_inputs=old))
+    await client.send(calendar_call("delete_event", new, facts=made.facts))
+    assert await assert_contract("google_calendar", "google-calendar", responses=True) == 4

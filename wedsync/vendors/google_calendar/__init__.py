@@ -1,0 +1,1 @@
+"""Google Calendar: events under ids of our choosing."""

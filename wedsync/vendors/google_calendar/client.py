@@ -1,0 +1,128 @@
+"""Keeps events in Google Calendar, each under an id of our choosing.
+
+https://developers.google.com/workspace/calendar/api/v3/reference/events
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
+from wedsync.domain.routing import classify
+from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import VendorHttp, VendorResponse
+from wedsync.kit.vendor import Account
+from wedsync.vendors.google_calendar import mapping
+
+#: A deleted event is 410 for a while, then 404.
+_GONE_STATUSES = (404, 410)
+
+
+class Client:
+    """One Google calendar."""
+
+    def __init__(self, http: VendorHttp, account: Account) -> None:
+        http.read_error = mapping.read_error
+        self._http = http
+        self._account = account
+
+    async def send(self, call: Call) -> Effect:
+        """Carry out `insert_event`, `update_event` or `delete_event`; Google invites and informs the attendees."""
+        match call.operation:
+            case "insert_event":
+                return await self._insert(call)
+            case "update_event":
+                event = mapping.event_of(call.inputs)
+                notify = mapping.notify(event, *mapping.previous_event_of(call))
+                path = self._event(mapping.event_id(call))
+                answer = await self._ask("PATCH", path, body=mapping.patch_body(call), notify=notify)
+                return mapping.standing(answer.json(), "moved")
+            case "delete_event":
+                return await self._delete(mapping.event_id(call))
+        raise InvalidInput(f"google_calendar has no operation {call.operation}", field="operation")
+
+    async def find(self, call: Call) -> Effect | None:
+        """The event under our id, when it carries our reference and was not deleted."""
+        found = await self._get(call.reference)
+        if found is None or not mapping.is_ours(found, call):
+            return None
+        return mapping.standing(found, "found")
+
+    async def look(self, call: Call) -> Effect:
+        """The event as it is now, with its etag; `absent` when it was deleted."""
+        event_id = mapping.event_id(call)
+        found = await self._get(event_id)
+        if found is None or mapping.is_cancelled(found):
+            return Effect(state="absent", external_id=event_id, detail="no such event")
+        return mapping.standing(found, "found")
+
+    async def _insert(self, call: Call) -> Effect:
+        notify = mapping.notify(mapping.event_of(call.inputs))
+        try:
+            answer = await self._ask("POST", self._events(), body=mapping.insert_body(call), notify=notify)
+        except VendorRejected as error:
+            if error.status != 409:
+                raise
+            return await self._adopt(call, error)
+        return mapping.standing(answer.json(), "created")
+
+    async def _adopt(self, call: Call, refusal: VendorRejected) -> Effect:
+        """The event that holds our id already, if an earlier attempt made it; else the refusal."""
+        try:
+            found = await self.find(call)
+        except VendorError as error:
+            raise OutcomeUnknown(
+                "google_calendar: the id is taken, and by whom could not be read",
+                vendor="google_calendar",
+                reason="duplicate",
+            ) from error
+        if found is None:
+            raise refusal
+        return found
+
+    async def _delete(self, event_id: str) -> Effect:
+        try:
+            await self._ask("DELETE", self._event(event_id), notify="all")
+        except VendorRejected as error:
+            if error.status in _GONE_STATUSES:
+                return Effect(state="absent", external_id=event_id, detail="no such event")
+            raise
+        return Effect(state="done", external_id=event_id, detail=f"event {event_id} deleted")
+
+    async def _get(self, event_id: str) -> Any | None:
+        try:
+            return (await self._ask("GET", self._event(event_id))).json()
+        except VendorRejected as error:
+            if error.status in _GONE_STATUSES:
+                return None
+            raise
+
+    def _events(self) -> str:
+        return f"/calendars/{quote(self._account.account_id or 'primary', safe='')}/events"
+
+    def _event(self, event_id: str) -> str:
+        return f"{self._events()}/{quote(event_id, safe='')}"
+
+    async def _ask(
+        self,
+        method: Literal["GET", "POST", "PATCH", "DELETE"],
+        path: str,
+        *,
+        body: JsonValue | None = None,
+        notify: str = "",
+    ) -> VendorResponse:
+        if not self._account.api_key:
+            raise NotAuthorized(
+                "google_calendar: there is no access token", vendor="google_calendar", reason="no_token"
+            )
+        headers = {"Authorization": f"Bearer {self._account.api_key}"}
+        params = [("sendUpdates", notify)] if notify else None
+        try:
+            return await self._http.request(method, path, json_body=body, params=params, headers=headers)
+        except VendorRejected as error:
+            wait = classify.retry_after_seconds(self._http.last_headers, utc_now())
+            raise mapping.reread(error, wait) from error

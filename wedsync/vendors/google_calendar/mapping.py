@@ -1,0 +1,185 @@
+"""Between our event and Google's Event resource. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import JsonValue, ValidationError
+
+from wedsync.domain.errors import (
+    InvalidInput,
+    NotAuthorized,
+    OutcomeUnknown,
+    VendorError,
+    VendorRejected,
+    VendorThrottled,
+)
+from wedsync.domain.routing.inputs import CalendarEvent, Moment
+from wedsync.domain.routing.vendor import Call, Effect
+
+#: What events may be called: base32hex (RFC 4648, section 7), 5 to 1024 characters.
+_EVENT_ID = re.compile(r"[a-v0-9]{5,1024}")
+_WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
+_REFERENCE = "wedsync_reference"
+_THROTTLED = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "calendarUsageLimitExceeded"))
+_NOT_AUTHORIZED = frozenset(("authError", "insufficientPermissions", "requiredAccessLevel", "accessNotConfigured"))
+
+
+def event_of(inputs: dict[str, JsonValue]) -> CalendarEvent:
+    """The event that inputs describe; raises InvalidInput, also when it ends before it begins."""
+    try:
+        event = CalendarEvent.model_validate(inputs)
+    except ValidationError as error:
+        raise InvalidInput("the inputs are not those of a calendar event", field="inputs") from error
+    if event.ends.instant < event.starts.instant:
+        raise InvalidInput("the event ends before it begins", field="inputs.ends")
+    return event
+
+
+def previous_event_of(call: Call) -> tuple[CalendarEvent, ...]:
+    """The event as it stands before a change, if the call says."""
+    return (event_of(call.previous_inputs),) if call.previous_inputs else ()
+
+
+def when(moment: Moment) -> dict[str, JsonValue]:
+    """An EventDateTime: wall time and zone; with the offset only where the wall time alone has two meanings."""
+    try:
+        wall = datetime.fromisoformat(moment.local).replace(tzinfo=ZoneInfo(moment.zone))
+    except (ValueError, KeyError, OSError):
+        raise InvalidInput("a time of the event is malformed", field="inputs.starts") from None
+    text = wall.replace(tzinfo=None).isoformat(timespec="seconds")
+    if wall.replace(fold=1).utcoffset() != wall.utcoffset():
+        text += _offset(wall.replace(tzinfo=None) - moment.instant.astimezone(UTC).replace(tzinfo=None))
+    return {"dateTime": text, "timeZone": moment.zone}
+
+
+def _offset(east: timedelta) -> str:
+    minutes = round(abs(east).total_seconds() / 60)
+    return f"{'-' if east < timedelta() else '+'}{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def _fields(event: CalendarEvent) -> dict[str, JsonValue]:
+    """What of an event we set, empty values too."""
+    attendees: list[JsonValue] = []
+    for index, person in enumerate(event.attendees):
+        if not person.email or "@" not in person.email:
+            raise InvalidInput("an attendee has no email address", field=f"inputs.attendees.{index}.email")
+        attendees.append({"email": person.email, "displayName": person.name})
+    return {
+        "summary": event.title,
+        "start": when(event.starts),
+        "end": when(event.ends),
+        "location": event.place,
+        "description": event.notes,
+        "attendees": attendees,
+    }
+
+
+def insert_body(call: Call) -> dict[str, JsonValue]:
+    """The body of events.insert; raises InvalidInput."""
+    if not _EVENT_ID.fullmatch(call.reference):
+        raise InvalidInput("the reference can't be an event's id", field="reference")
+    fields = {name: value for name, value in _fields(event_of(call.inputs)).items() if value}
+    private: dict[str, JsonValue] = {
+        "wedding_id": call.wedding_id,
+        "step_id": call.step_id,
+        _REFERENCE: call.reference,
+    }
+    return {"id": call.reference, **fields, "extendedProperties": {"private": private}}
+
+
+def patch_body(call: Call) -> dict[str, JsonValue]:
+    """The body of events.patch: the times, and what else differs from before; raises InvalidInput.
+
+    Unchanged attendees are left out: a patch replaces the list, and with it their answers.
+    """
+    wanted = _fields(event_of(call.inputs))
+    before = [_fields(event) for event in previous_event_of(call)]
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name in ("start", "end") or not before or before[0][name] != value
+    }
+
+
+def notify(*events: CalendarEvent) -> str:
+    """`sendUpdates`: everybody is told when there is anybody to tell."""
+    return "all" if any(event.attendees for event in events) else "none"
+
+
+def event_id(call: Call) -> str:
+    """The id that the deed gave; without facts the one that it would have given: our reference."""
+    known = call.facts.get("event_id")
+    return known if isinstance(known, str) and known else call.reference
+
+
+def is_ours(event: Any, call: Call) -> bool:
+    """Whether an event stands, and was made by this very call."""
+    if not isinstance(event, dict) or is_cancelled(event):
+        return False
+    extended = event.get("extendedProperties")
+    private = extended.get("private") if isinstance(extended, dict) else None
+    return isinstance(private, dict) and private.get(_REFERENCE) == call.reference
+
+
+def is_cancelled(event: Any) -> bool:
+    """Whether Google keeps the event as deleted."""
+    return isinstance(event, dict) and event.get("status") == "cancelled"
+
+
+def standing(event: Any, deed: str) -> Effect:
+    """An Event resource as an effect.
+
+    Raises OutcomeUnknown when the answer is not an event (Google did act), VendorRejected when it is a deleted one.
+    """
+    found = event.get("id") if isinstance(event, dict) else None
+    if not isinstance(found, str) or not found:
+        raise OutcomeUnknown("google_calendar answered with something that is not an event", vendor="google_calendar")
+    if is_cancelled(event):
+        raise VendorRejected("google_calendar: the event was deleted", vendor="google_calendar", reason="deleted")
+    facts: dict[str, JsonValue] = {"event_id": found}
+    if isinstance(event.get("htmlLink"), str):
+        facts["link"] = event["htmlLink"]
+    etag = event.get("etag")
+    return Effect(
+        state="done",
+        external_id=found,
+        facts=facts,
+        etag=etag if isinstance(etag, str) else None,
+        detail=f"event {found} {deed}",
+    )
+
+
+def read_error(status: int, body: Any) -> tuple[str, str]:
+    """`(reason, detail)` of `{error: {errors: [{reason}], status, message}}`; the message is left out."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        errors = error.get("errors")
+        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        for word in (first.get("reason"), error.get("status")):
+            if isinstance(word, str) and _WORD.fullmatch(word):
+                return word, f"refused with {word}"
+    return f"http_{status}", f"answered {status}"
+
+
+def reread(error: VendorRejected, retry_after_seconds: float) -> VendorError:
+    """The error that `error` really is: Google throttles and refuses credentials with 403 too.
+
+    https://developers.google.com/workspace/calendar/api/guides/errors
+    """
+    if error.status != 403:
+        return error
+    if error.reason in _THROTTLED:
+        return VendorThrottled(
+            error.detail,
+            vendor=error.vendor,
+            reason=error.reason,
+            status=error.status,
+            retry_after_seconds=retry_after_seconds,
+        )
+    if error.reason in _NOT_AUTHORIZED:
+        return NotAuthorized(error.detail, vendor=error.vendor, reason=error.reason, status=error.status)
+    return error
