@@ -1,0 +1,1 @@
+"""Microsoft Graph: an Outlook calendar."""

@@ -1,0 +1,97 @@
+"""Between our calendar event and Graph's. Pure.
+
+Times are sent in UTC: Graph knows only a part of the IANA zones by name, and Outlook shows each person their own zone.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from wedsync.domain.errors import InvalidInput, OutcomeUnknown
+from wedsync.domain.routing.inputs import CalendarEvent, Moment
+from wedsync.domain.routing.vendor import Call, Effect
+
+#: Our own extended property: what an event is found by, whatever becomes of its id.
+PROPERTY_ID = "String {3f2c6f4e-8d0b-4f5c-9d61-5b7f1c0a7e21} Name wedsync-reference"
+
+
+def event_of(call: Call) -> CalendarEvent:
+    """The event that the call is about; raises InvalidInput."""
+    try:
+        return CalendarEvent.model_validate(call.inputs)
+    except ValidationError as error:
+        raise InvalidInput("the inputs are not those of a calendar event", field="inputs") from error
+
+
+def _moment(moment: Moment) -> dict[str, JsonValue]:
+    instant = moment.instant.astimezone(UTC).replace(tzinfo=None)
+    return {"dateTime": instant.isoformat(timespec="seconds"), "timeZone": "UTC"}
+
+
+def fields(event: CalendarEvent) -> dict[str, JsonValue]:
+    """What an event says, at creation and after a change; attendees without an email address can't be invited."""
+    attendees: list[JsonValue] = [
+        {"emailAddress": {"address": person.email, "name": person.name}, "type": "required"}
+        for person in event.attendees
+        if person.email
+    ]
+    return {
+        "subject": event.title,
+        "body": {"contentType": "text", "content": event.notes},
+        "start": _moment(event.starts),
+        "end": _moment(event.ends),
+        "location": {"displayName": event.place},
+        "attendees": attendees,
+    }
+
+
+def create_body(call: Call) -> dict[str, JsonValue]:
+    """`POST .../events`."""
+    return {
+        **fields(event_of(call)),
+        "transactionId": call.reference,
+        "singleValueExtendedProperties": [{"id": PROPERTY_ID, "value": call.reference}],
+    }
+
+
+def reference_filter(reference: str) -> str:
+    """The OData filter for events that carry our reference."""
+    value = reference.replace("'", "''")
+    return f"singleValueExtendedProperties/Any(ep: ep/id eq '{PROPERTY_ID}' and ep/value eq '{value}')"
+
+
+def event_id(call: Call) -> str:
+    """The event's id from the deed's facts; raises InvalidInput."""
+    value = call.facts.get("event_id")
+    if not isinstance(value, str) or not value:
+        raise InvalidInput("the event's id is not known", field="facts.event_id")
+    return value
+
+
+def effect(body: Any) -> Effect:
+    """An event as an effect; raises OutcomeUnknown when the answer is none (Graph did act)."""
+    known = body.get("id") if isinstance(body, dict) else None
+    if not isinstance(known, str) or not known:
+        raise OutcomeUnknown("microsoft_graph answered without an event", vendor="microsoft_graph")
+    if body.get("isCancelled") is True:
+        return Effect(state="absent", external_id=known, detail="the event is cancelled")
+    link, etag = body.get("webLink"), body.get("@odata.etag")
+    return Effect(
+        state="done",
+        external_id=known,
+        facts={"event_id": known, "link": link if isinstance(link, str) else ""},
+        etag=etag if isinstance(etag, str) else None,
+        detail="event on the calendar",
+    )
+
+
+def read_error(status: int, body: Any) -> tuple[str, str]:
+    """`(code, detail)` of `{"error": {"code", "message"}}`; the message may name mailboxes and is left out."""
+    error = body.get("error") if isinstance(body, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and code.isascii() and code.isalnum() and len(code) <= 80:
+        return code, f"refused with {code}"
+    return f"http_{status}", f"answered {status}"
