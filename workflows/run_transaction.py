@@ -73,10 +73,10 @@ class RunTransaction:
         return result
 
     @workflow.signal(name="stop")
-    def stop(self, reason: str) -> None:
+    def stop(self, cancel: bool) -> None:
         """Start nothing new and undo what was done. A settled transaction takes no notice."""
-        self._cancel = True
-        self._board.stop(StepError(code="cancelled", detail=reason))
+        self._cancel = cancel
+        self._board.stop(StepError(code="cancelled" if cancel else "undone", detail="on request"))
 
     @workflow.query(name="plan")
     def plan(self) -> dict[str, str]:

@@ -1,0 +1,34 @@
+"""Door to the sweep of hand-offs."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity
+
+from activities.errors import translated
+from wedsync.kit.clock import utc_now
+from wedsync.store.session import Database
+from wedsync.usecases.weddings.tell import ClientProvider, sweep_transactions
+
+
+class SweptTransactions(BaseModel):
+    """How many recorded transactions were handed over now, and how many were not."""
+
+    model_config = ConfigDict(frozen=True)
+    told: int
+    left: int
+
+
+class HandoffActivities:
+    """Runs on the queue `records`."""
+
+    def __init__(self, db: Database, client_provider: ClientProvider) -> None:
+        self._db = db
+        self._client_provider = client_provider
+
+    @activity.defn(name="handoffs.sweep_transactions")
+    @translated
+    async def sweep_transactions(self) -> SweptTransactions:
+        """Tell weddings again of transactions that they have not taken."""
+        told, left = await sweep_transactions(self._db, await self._client_provider(), utc_now())
+        return SweptTransactions(told=told, left=left)

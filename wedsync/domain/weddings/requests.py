@@ -1,0 +1,189 @@
+"""What becomes of a request to a wedding: refused and why, or the deeds and undos it leads to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.weddings import agenda, references, saga
+from wedsync.domain.weddings.ledger import Deed, LedgerEntry, StepError, StepState
+from wedsync.domain.weddings.messages import Decision, TransactionRequest
+from wedsync.domain.weddings.plan import PlannedStep
+from wedsync.domain.weddings.wedding_state import WeddingState
+
+#: Capabilities whose effects hold a time of the wedding.
+TIMED_CAPABILITIES = frozenset({"calendar", "booking", "video"})
+_OVER = ("rolled_back", "cancelled")
+
+
+def refusal(state: WeddingState, request: TransactionRequest) -> StepError | None:
+    """Why the wedding can't take the request now, or None."""
+    if state.status in ("cancelled", "ended"):
+        return StepError(code="wedding_over", detail=f"the wedding is {state.status}")
+    if request.decision is not None:
+        return _decision_refusal(state, request.decision)
+    if request.kind == "orchestrate" and state.origin:
+        return StepError(code="already_orchestrated", detail=f"transaction {state.origin} stands; undo it first")
+    if request.kind == "timeline":
+        return _timeline_refusal(state)
+    if request.kind == "undo" and request.target:
+        card = state.cards.get(request.target)
+        if card is not None and card.status in _OVER:
+            return StepError(code="already_undone", detail=f"transaction {request.target} is {card.status}")
+    return None
+
+
+def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | None:
+    step = state.states.get(decision.step_id)
+    if step is None or step.status != "held":
+        return StepError(code="not_held", detail=f"step {decision.step_id} does not wait for a decision")
+    if decision.choice == "use":
+        planned = planned_step(state, decision.step_id)
+        if not decision.vendor:
+            return StepError(code="vendor_missing", detail="`use` needs a vendor")
+        if step.unknown:
+            return StepError(
+                code="outcome_unknown",
+                detail=f"{step.vendor} may hold an effect of {planned.id}, so no other may be tried: retry, skip or roll back",
+            )
+    if decision.choice == "skip":
+        return _skip_refusal(state, decision.step_id)
+    return None
+
+
+def _skip_refusal(state: WeddingState, step_id: str) -> StepError | None:
+    skipped = planned_step(state, step_id)
+    for step in steps(state):
+        for source, result in sorted(references.names(step.inputs)):
+            if source == step_id and result not in skipped.default_results:
+                detail = f"step {step.id} needs its {result}; give default_results in the plan, or retry"
+                return StepError(code="result_needed", detail=detail)
+    return None
+
+
+def _timeline_refusal(state: WeddingState) -> StepError | None:
+    open_steps = sorted(s.step_id for s in state.states.values() if s.status in ("waiting", "held"))
+    if open_steps:
+        detail = f"decide or await these steps first: {', '.join(open_steps)}"
+        return StepError(code="steps_open", detail=detail)
+    return None
+
+
+def steps(state: WeddingState) -> tuple[PlannedStep, ...]:
+    """The compiled steps."""
+    return state.plan.steps if state.plan else ()
+
+
+def planned_step(state: WeddingState, step_id: str) -> PlannedStep:
+    """The compiled step `step_id`."""
+    return next(step for step in steps(state) if step.id == step_id)
+
+
+def first_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
+    """What is due when the wedding is first orchestrated, or whenever nothing else brings it about."""
+    return tuple(_deed(state, step) for step in agenda.due_steps(steps(state), state.states, now))
+
+
+def _deed(state: WeddingState, step: PlannedStep) -> Deed:
+    held = state.states[step.id]
+    return Deed(kind="do", step=step, round=held.round + 1, state=held)
+
+
+def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
+    """What the agenda brings now: answers that came, patience that ended, steps that are due."""
+    deeds: dict[str, Deed] = {}
+    for step_id, event in answers(state):
+        deeds[step_id] = Deed(
+            kind="answer",
+            step=planned_step(state, step_id),
+            entry=state.entries.get(step_id),
+            state=state.states[step_id],
+            event_type=event.type,
+            event_facts=event.facts,
+        )
+    for late in agenda.overdue(state.states.values(), "waiting", now):
+        if late.step_id not in deeds:
+            deeds[late.step_id] = Deed(
+                kind="late",
+                step=planned_step(state, late.step_id),
+                entry=state.entries.get(late.step_id),
+                state=late,
+            )
+    if state.origin:
+        for step in agenda.due_steps(steps(state), state.states, now, settling=deeds):
+            deeds[step.id] = _deed(state, step)
+    return tuple(deeds.values())
+
+
+def answers(state: WeddingState) -> Iterable[tuple[str, VendorEvent]]:
+    """The kept events that end a waiting step's wait: at most one a step, a refusal only when nothing better came."""
+    found: dict[str, VendorEvent] = {}
+    for event in state.events:
+        for step_id, step in state.states.items():
+            if step.status == "waiting" and event_fits(event, step, state.entries.get(step_id)):
+                known = found.get(step_id)
+                if known is None or known.type != step.waits_for:
+                    found[step_id] = event
+    return found.items()
+
+
+def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -> bool:
+    """Whether the event is the vendor's word on what the step did: on that very object, not on an earlier one."""
+    if event.type != step.waits_for and event.type not in step.refused_by:
+        return False
+    known = {entry.external_id, *entry.facts.values()} if entry is not None else set()
+    if event.object_id is not None and entry is not None and entry.external_id:
+        return event.object_id in {value for value in known if isinstance(value, str)}
+    return event.step_id == step.step_id
+
+
+def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tuple[Deed, ...]:
+    """What `retry`, `use` or `skip` of a held step leads to (the skipped step is over already)."""
+    step = planned_step(state, decision.step_id)
+    held = state.states[decision.step_id]
+    deeds: list[Deed] = []
+    if decision.choice == "retry" and held.unknown:
+        entry = state.entries[decision.step_id]
+        deeds.append(
+            Deed(kind="do", step=step, round=held.round, vendors=(entry.binding.vendor,), entry=entry, state=held)
+        )
+    elif decision.choice == "retry":
+        deeds.append(Deed(kind="do", step=step, round=held.round + 1, state=held))
+    elif decision.choice == "use" and decision.vendor:
+        deeds.append(Deed(kind="do", step=step, round=held.round + 1, vendors=(decision.vendor,), state=held))
+    settling = [deed.step.id for deed in deeds]
+    due = agenda.due_steps(steps(state), state.states, now, settling=settling) if state.origin else []
+    return (*deeds, *(_deed(state, other) for other in due))
+
+
+def change_deeds(state: WeddingState) -> tuple[Deed, ...]:
+    """What stands and holds a time: to be moved to what the plan says now."""
+    return tuple(
+        Deed(kind="change", step=step, entry=state.entries[step.id], state=state.states[step.id])
+        for step in steps(state)
+        if step.capability in TIMED_CAPABILITIES
+        and step.id in state.entries
+        and state.entries[step.id].state == "standing"
+        and state.states[step.id].status == "succeeded"
+    )
+
+
+def to_undo(state: WeddingState, target: str | None) -> tuple[LedgerEntry, ...]:
+    """The effects that undoing `target` (None: everything) touches: those still set by it."""
+    return tuple(
+        entry
+        for entry in state.entries.values()
+        if entry.state != "undone" and saga.may_have_happened(entry) and (target is None or entry.set_by(target))
+    )
+
+
+def undo_states(state: WeddingState, target: str | None, entries: Iterable[LedgerEntry]) -> tuple[StepState, ...]:
+    """The steps an undo speaks of: those with effects, and, for a whole orchestration, all that is not over yet."""
+    touched = {entry.step_id for entry in entries}
+    whole = target is None or target == state.origin
+    return tuple(
+        state.states[step.id]
+        for step in steps(state)
+        if step.id in touched or (whole and state.states[step.id].status not in saga.FINAL)
+    )

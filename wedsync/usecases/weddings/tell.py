@@ -1,0 +1,178 @@
+"""Hand a recorded transaction over to its wedding's workflow: idempotent, and nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import text
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from wedsync.domain.errors import StoreUnavailable, WedsyncError
+from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.weddings.ledger import StepError
+from wedsync.domain.weddings.messages import (
+    SUBMIT_UPDATE,
+    WEDDING_WORKFLOW,
+    TransactionRequest,
+    WeddingStart,
+    wedding_workflow_id,
+)
+from wedsync.domain.weddings.wedding_state import WeddingState
+from wedsync.kit.clock import utc_now
+from wedsync.store import projection
+from wedsync.store.session import Database
+
+log = structlog.get_logger(__name__)
+
+ClientProvider = Callable[[], Awaitable[Client]]
+
+_RPC_TIMEOUT = timedelta(seconds=8)
+#: A wedding's refusal is written with this version: after the request, before any write of the wedding.
+_REFUSAL_VERSION = 1
+
+_UNTOLD = text("""
+SELECT t.organization_id, t.wedding_id, t.id, t.request, w.reference, w.plan_version
+FROM transactions t JOIN weddings w ON w.id = t.wedding_id
+WHERE t.id = :id AND t.handed_off_at IS NULL
+""")
+_TOLD = text("UPDATE transactions SET handed_off_at = :now WHERE id = :id AND handed_off_at IS NULL")
+_OVERDUE = text("""
+SELECT id FROM transactions WHERE handed_off_at IS NULL AND requested_at < :before ORDER BY requested_at LIMIT :most
+""")
+
+
+async def tell(db: Database, client: Client, transaction_id: str) -> bool:
+    """Hand the transaction over unless that was done; True when the wedding has it, or has refused it.
+
+    Raises RPCError, TimeoutError and the like when Temporal, or a worker, does not answer: tell again later.
+    """
+    async with db.system() as conn:
+        row = (await conn.execute(_UNTOLD, {"id": transaction_id})).first()
+    if row is None:
+        return True
+    request = TransactionRequest.model_validate_json(json.dumps({**row.request, "id": row.id}))
+    start = WeddingStart(
+        wedding_id=row.wedding_id,
+        organization_id=row.organization_id,
+        reference=row.reference,
+        plan_version=row.plan_version,
+    )
+    try:
+        await _submit(client, start, request)
+    except WorkflowUpdateFailedError as error:
+        await _refused(db, row.wedding_id, transaction_id, error)
+        return True
+    except RPCError as error:
+        if error.status != RPCStatusCode.ALREADY_EXISTS:
+            raise
+        over = StepError(code="wedding_over", detail="the wedding's own workflow has ended")
+        await _write_refusal(db, row.wedding_id, transaction_id, over)
+        return True
+    async with db.system() as conn:
+        await conn.execute(_TOLD, {"id": transaction_id, "now": utc_now()})
+    return True
+
+
+async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
+    operation: WithStartWorkflowOperation[object, str] = WithStartWorkflowOperation(
+        WEDDING_WORKFLOW,
+        WeddingState(start=start),
+        id=wedding_workflow_id(start.wedding_id),
+        task_queue=WORKFLOWS,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        # A wedding that is over stays over.
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        priority=Priority(priority_key=3, fairness_key=start.organization_id[:64]),
+        static_summary=f"wedding {start.wedding_id}",
+    )
+    async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
+        await client.execute_update_with_start_workflow(
+            SUBMIT_UPDATE,
+            request,
+            start_workflow_operation=operation,
+            id=request.id,
+            result_type=str,
+            rpc_timeout=_RPC_TIMEOUT,
+        )
+
+
+async def _refused(db: Database, wedding_id: str, transaction_id: str, error: WorkflowUpdateFailedError) -> None:
+    cause = error.cause
+    code = cause.type or "refused" if isinstance(cause, ApplicationError) else "refused"
+    detail = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    await _write_refusal(db, wedding_id, transaction_id, StepError(code=code, detail=detail))
+
+
+async def _write_refusal(db: Database, wedding_id: str, transaction_id: str, error: StepError) -> None:
+    async with db.system() as conn:
+        await projection.write_transaction_status(
+            conn,
+            wedding_id,
+            transaction_id,
+            "cancelled",
+            error=error.model_dump(),
+            version=_REFUSAL_VERSION,
+            now=utc_now(),
+        )
+
+
+class Teller:
+    """Tells in the background of the process that recorded the transaction."""
+
+    def __init__(self, db: Database, client_provider: ClientProvider) -> None:
+        self._db = db
+        self._client_provider = client_provider
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def soon(self, organization_id: str, wedding_id: str, transaction_id: str) -> None:
+        """Hand the transaction over as soon as may be; what fails here is told again by the sweep."""
+        task = asyncio.create_task(self._tell(wedding_id, transaction_id), name=f"tell-{transaction_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give the tells under way a moment to end."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=3)
+
+    async def _tell(self, wedding_id: str, transaction_id: str) -> None:
+        try:
+            await tell(self._db, await self._client_provider(), transaction_id)
+        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError, OSError, WedsyncError) as error:
+            log.warning(
+                "handoff.put_off",
+                wedding_id=wedding_id,
+                transaction_id=transaction_id,
+                reason=type(error).__name__,
+            )
+
+
+async def overdue(db: Database, now: datetime, *, older_than: timedelta, most: int) -> list[str]:
+    """The ids of recorded transactions that nobody has handed over for `older_than`, oldest first."""
+    async with db.system() as conn:
+        rows = await conn.execute(_OVERDUE, {"before": now - older_than, "most": most})
+        return [row.id for row in rows]
+
+
+async def sweep_transactions(db: Database, client: Client, now: datetime) -> tuple[int, int]:
+    """Tell again of what was left untold for 10 s: `(told, still untold)`."""
+    told = left = 0
+    for transaction_id in await overdue(db, now, older_than=timedelta(seconds=10), most=500):
+        try:
+            await tell(db, client, transaction_id)
+            told += 1
+        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, StoreUnavailable):
+            left += 1
+    return told, left

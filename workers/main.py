@@ -1,0 +1,131 @@
+"""The worker program: one process that serves the task queues until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import structlog
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+)
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.handoffs import HandoffActivities
+from activities.vendors import VendorActivities
+from activities.webhooks import WebhookActivities
+from activities.weddings import WeddingActivities
+from wedsync.domain.routing import queues
+from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
+from wedsync.kit import telemetry
+from wedsync.kit.http import new_pool
+from wedsync.kit.settings import Settings
+from wedsync.kit.temporal import connect
+from wedsync.store.session import Database
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.weddings.links import link_maker
+from wedsync.usecases.weddings.load_plan import PlanShelf
+from workers.queues import Doors, QueuePlan, plans
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SCHEDULE = "sweep-handoffs"
+
+#: Modules that workflows may share with the process: values and doors, loaded once, never run in the workflow.
+_SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
+RUNNER = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
+
+
+@contextlib.asynccontextmanager
+async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]:
+    """The activities with their database, connection pool and vendors; closed at the end."""
+    registry = load_registry()
+    db = Database(settings.database_url, settings.database_pool_size)
+    pool = new_pool()
+
+    async def provide() -> Client:
+        return client
+
+    shelf = PlanShelf(db, registry.manifests)
+    try:
+        yield Doors(
+            weddings=WeddingActivities(db, shelf, link_maker(settings)),
+            vendors=VendorActivities(VendorGateway(settings, registry, pool), db),
+            webhooks=WebhookActivities(db, provide),
+            handoffs=HandoffActivities(db, provide),
+        )
+    finally:
+        await pool.aclose()
+        await db.close()
+
+
+def make_worker(client: Client, plan: QueuePlan, settings: Settings) -> Worker:
+    """One queue's worker."""
+    return Worker(
+        client,
+        task_queue=plan.queue,
+        workflows=plan.workflows,
+        activities=plan.activities,
+        workflow_runner=RUNNER,
+        max_cached_workflows=settings.worker_cached_workflows if plan.workflows else 0,
+        max_concurrent_workflow_tasks=settings.worker_workflow_slots if plan.workflows else None,
+        max_concurrent_activities=plan.activity_slots,
+        max_concurrent_local_activities=plan.activity_slots if plan.workflows else None,
+        # A killed worker's workflows go on elsewhere after this.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
+        disable_eager_activity_execution=True,
+        identity=f"wedsync-worker-{plan.queue}",
+    )
+
+
+async def ensure_schedules(client: Client) -> None:
+    """The sweep of hand-offs, each minute, never two at once."""
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            SWEEP_HANDOFFS_WORKFLOW, id=SWEEP_SCHEDULE, task_queue=queues.WORKFLOWS_BULK
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
+    )
+    with contextlib.suppress(ScheduleAlreadyRunningError):
+        await client.create_schedule(SWEEP_SCHEDULE, schedule)
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what runs within `settings.graceful_shutdown_seconds`.
+
+    Raises TemporalUnreachable when there is no server at the start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if settings.worker_metrics_port:
+        telemetry.serve_metrics(settings.worker_metrics_port)
+    client = await connect(settings, plugins=telemetry.temporal_plugins())
+    async with open_doors(settings, client) as doors:
+        chosen = plans(doors, settings)
+        async with contextlib.AsyncExitStack() as stack:
+            for plan in chosen:
+                await stack.enter_async_context(make_worker(client, plan, settings))
+            try:
+                await ensure_schedules(client)
+            except RPCError as error:
+                log.warning("schedule.not_made", reason=error.status.name)
+            log.info("worker.ready", queues=[plan.queue for plan in chosen])
+            await stop.wait()
+            log.info("worker.stopping")

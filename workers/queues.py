@@ -1,0 +1,73 @@
+"""What runs on which queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from activities.handoffs import HandoffActivities
+from activities.vendors import VendorActivities
+from activities.webhooks import WebhookActivities
+from activities.weddings import WeddingActivities
+from wedsync.domain.routing import queues
+from wedsync.kit.settings import Settings
+from workflows.drain_inbox import DrainInbox
+from workflows.run_transaction import RunTransaction
+from workflows.sweep_handoffs import SweepHandoffs
+from workflows.wedding import Wedding
+
+WORKFLOWS: tuple[type, ...] = (Wedding, RunTransaction, DrainInbox, SweepHandoffs)
+
+
+@dataclass(frozen=True)
+class Doors:
+    """The activities' classes, with what they hold."""
+
+    weddings: WeddingActivities
+    vendors: VendorActivities
+    webhooks: WebhookActivities
+    handoffs: HandoffActivities
+
+    def records(self) -> list[Callable[..., Any]]:
+        """Our own reads and writes: on `records`, and local to the workflows."""
+        w = self.weddings
+        return [
+            w.load_plan,
+            w.resolve_agenda,
+            w.bind_step,
+            w.begin_transaction,
+            w.settle_transaction,
+            w.record_wedding,
+            w.read_result,
+            w.revise_plan,
+            self.webhooks.drain_batch,
+            self.webhooks.sweep_inbox,
+            self.handoffs.sweep_transactions,
+        ]
+
+
+@dataclass(frozen=True)
+class QueuePlan:
+    """What one queue's worker is given."""
+
+    queue: str
+    workflows: Sequence[type]
+    activities: Sequence[Callable[..., Any]]
+    activity_slots: int
+
+
+def plans(doors: Doors, settings: Settings) -> list[QueuePlan]:
+    """The workers of one process, a queue each; `settings.worker_queues` picks some."""
+    records, calls = doors.records(), [doors.vendors.call]
+    slots = settings.worker_activity_slots
+    every = [
+        QueuePlan(queues.WORKFLOWS, WORKFLOWS, records, slots),
+        QueuePlan(queues.WORKFLOWS_BULK, WORKFLOWS, records, slots),
+        QueuePlan(queues.VENDOR, (), calls, slots),
+        QueuePlan(queues.VENDOR_CRITICAL, (), calls, settings.worker_critical_slots),
+        QueuePlan(queues.RECORDS, (), records, slots),
+        QueuePlan(queues.BULK, (), records, slots),
+    ]
+    chosen = [name.strip() for name in settings.worker_queues.split(",") if name.strip()]
+    return [plan for plan in every if not chosen or plan.queue in chosen]

@@ -1,0 +1,137 @@
+"""How a wedding takes in what a transaction came to. Pure functions on its carried state."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.weddings import TransactionNews
+    from wedsync.domain.weddings import agenda, requests, saga
+    from wedsync.domain.weddings.ledger import Recheck, StepError, StepState, TransactionInput, TransactionResult
+    from wedsync.domain.weddings.wedding_state import KEPT_CARDS, TransactionCard, WeddingState
+
+_TERMINAL = ("completed", "rolled_back", "cancelled", "needs_attention")
+
+
+class Absorbed(NamedTuple):
+    """The new state, and which older transactions moved on."""
+
+    state: WeddingState
+    news: tuple[TransactionNews, ...]
+
+
+def absorb(state: WeddingState, given: TransactionInput, result: TransactionResult) -> Absorbed:
+    """Take in a settled transaction: steps, ledger, rechecks, the origin's folded status."""
+    states = {**state.states, **{s.step_id: s for s in result.steps if s.step_id in state.states}}
+    entries = dict(state.entries)
+    for entry in result.entries:
+        if entry.state == "undone" or not (saga.may_have_happened(entry) or entry.state == "waiting"):
+            entries.pop(entry.step_id, None)
+        else:
+            entries[entry.step_id] = entry
+    looked = {(r.entry.step_id, r.look) for r in given.rechecks}
+    rechecks = (*(r for r in state.rechecks if (r.entry.step_id, r.look) not in looked), *result.rechecks)
+    card = TransactionCard(id=result.id, kind=result.kind, status=result.status, origin=given.origin_tx)
+    changed = state.model_copy(
+        update={
+            "states": states,
+            "entries": entries,
+            "rechecks": rechecks,
+            "cards": {**state.cards, result.id: card},
+            "events": _still_open(state, given),
+        }
+    )
+    if given.kind == "orchestrate" and result.status in ("rolled_back", "cancelled"):
+        changed = _without_agenda(changed)
+    folded, news = _fold(changed, result)
+    return Absorbed(_pruned(folded), news)
+
+
+def _still_open(state: WeddingState, given: TransactionInput) -> tuple[object, ...]:
+    """The kept events without those that this transaction brought."""
+    brought = {step_id for step_id, _ in requests.answers(state)} & {
+        deed.step.id for deed in given.deeds if deed.kind == "answer"
+    }
+    return tuple(
+        event
+        for event in state.events
+        if not any(requests.event_fits(event, state.states[i], state.entries.get(i)) for i in brought)
+    )
+
+
+def _without_agenda(state: WeddingState) -> WeddingState:
+    """Nothing of an orchestration that was undone is due any more."""
+    states = {
+        step_id: s.model_copy(update={"status": "skipped", "due_at": None}) if s.status in agenda.UNBEGUN else s
+        for step_id, s in state.states.items()
+    }
+    return state.model_copy(update={"states": states, "origin": ""})
+
+
+def _fold(state: WeddingState, result: TransactionResult) -> tuple[WeddingState, tuple[TransactionNews, ...]]:
+    """The origin's status, now that a scheduled transaction answered some of what it waited for."""
+    origin = state.cards.get(state.origin)
+    if origin is None or result.kind != "scheduled" or origin.status not in ("waiting", "held"):
+        return state, ()
+    steps = [s for s in state.states.values() if s.status not in agenda.UNBEGUN]
+    status = agenda.folded_status(steps)
+    if status == origin.status:
+        return state, ()
+    cards = {**state.cards, origin.id: origin.model_copy(update={"status": status})}
+    news = TransactionNews(transaction_id=origin.id, status=status, gaps=agenda.folded_gaps(steps))
+    return state.model_copy(update={"cards": cards}), (news,)
+
+
+def _pruned(state: WeddingState) -> WeddingState:
+    """Old finished transactions are rows in Postgres; the wedding forgets them."""
+    old = [c.id for c in state.cards.values() if c.status in _TERMINAL and c.id != state.origin][:-KEPT_CARDS]
+    if not old:
+        return state
+    return state.model_copy(update={"cards": {i: c for i, c in state.cards.items() if i not in old}})
+
+
+def skipped(state: WeddingState, step_id: str, tx: str, now: datetime) -> WeddingState:
+    """A held step that a person skips. What its vendor may hold all the same is looked for later."""
+    step = requests.planned_step(state, step_id)
+    held = state.states[step_id]
+    entry = state.entries.get(step_id)
+    rechecks = state.rechecks
+    if entry is not None and saga.may_have_happened(entry):
+        rechecks = (*rechecks, Recheck(entry=entry, due_at=now + saga.RECHECK_AFTER[0], look=1))
+    change = {
+        "status": "skipped",
+        "transaction_id": tx,
+        "results": step.default_results,
+        "ended_at": now,
+        "deadline_at": None,
+        "unknown": False,
+    }
+    states = {**state.states, step_id: held.model_copy(update=change)}
+    entries = {i: e for i, e in state.entries.items() if i != step_id}
+    return state.model_copy(update={"states": states, "entries": entries, "rechecks": rechecks})
+
+
+def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionResult:
+    """What a transaction that was ended from outside comes to: its steps wait for a person."""
+    error = StepError(code="transaction_lost", detail=f"the transaction ended without settling ({why})")
+    states = tuple(
+        (deed.state or StepState(step_id=deed.step.id, status="held")).model_copy(
+            update={"status": "held", "error": error, "unknown": True}
+        )
+        for deed in given.deeds
+    )
+    entries = tuple(deed.entry for deed in given.deeds if deed.entry is not None)
+    return TransactionResult(
+        id=given.transaction_id,
+        seq=given.seq,
+        kind=given.kind,
+        status="needs_attention",
+        steps=states,
+        entries=(*entries, *given.undo),
+        started_at=now,
+        ended_at=now,
+        error=error,
+    )
