@@ -299,7 +299,37 @@ async def test_plain_http_to_this_machine_is_refused_when_our_account_is_elsewhe
         await client.send(call("request", endpoints={"base_url": "http://127.0.0.1:9/x"}))
 
 
-@pytest.mark.parametrize("operation", ["confirm", "change", "cancel"])
+async def test_a_booking_that_the_business_does_not_know_is_absent(
+    sandbox: EmbeddedSandbox, call: Callable[..., Call]
+) -> None:
+    client = sandbox.client("generic")
+    assert (await client.look(call("confirm", facts={"booking_id": "bk_never"}))).state == "absent"
+    nowhere = {"find": {"method": "GET", "path": "/no/such/path?reference={reference}"}}
+    assert await client.find(call("request", endpoints=nowhere)) is None
+    elsewhere = {"find": {"method": "GET", "path": "/bookings?reference={reference}"}}
+    assert (await client.look(call("confirm", endpoints=elsewhere, facts={"booking_id": "bk_never"}))).state == "absent"
+
+
+async def test_a_search_that_answers_with_something_else_is_asked_again(
+    sandbox: EmbeddedSandbox, call: Callable[..., Call]
+) -> None:
+    client = sandbox.client("generic")
+    held = await client.send(call("request"))
+    wrong = {"find": {"method": "GET", "path": f"/bookings/{held.external_id}?reference={{reference}}"}}
+    with pytest.raises(VendorUnavailable):
+        await client.find(call("request", endpoints=wrong))
+
+
+async def test_a_refusal_of_the_cancellation_is_told(sandbox: EmbeddedSandbox, call: Callable[..., Call]) -> None:
+    client = sandbox.client("generic")
+    held = await client.send(call("request"))
+    standing = {"cancel": {"method": "POST", "path": "/bookings/{booking_id}/confirm"}}
+    with pytest.raises(VendorRejected) as refused:
+        await client.send(call("cancel", endpoints=standing, facts=held.facts))
+    assert refused.value.reason == "not_cancelled"
+
+
+@pytest.mark.parametrize("operation", ["confirm", "change", "cancel", "refund"])
 async def test_without_the_bookings_id_nothing_is_sent(
     sandbox: EmbeddedSandbox, call: Callable[..., Call], operation: str
 ) -> None:

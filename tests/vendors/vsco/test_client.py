@@ -96,6 +96,32 @@ async def test_a_studio_that_answers_later_gets_a_lead_and_the_step_waits(
     await assert_contract("vsco", CONTRACT, responses=True)
 
 
+async def test_a_lead_waits_and_a_closed_one_was_turned_down(
+    sandbox: EmbeddedSandbox, call: Callable[..., Call]
+) -> None:
+    client = sandbox.client("vsco")
+    inputs = booking(answer="webhook")
+    lead = await client.send(call("create_job", inputs))
+    asked = call("add_event", inputs, facts=lead.facts)
+    assert (await client.look(asked)).state == "waiting"
+    path, key = f"/job/{lead.external_id}", {"X-API-KEY": "studio"}
+    await sandbox.http("vsco").request("PUT", path, json_body={"closed": True}, headers=key)
+    with pytest.raises(VendorRejected) as refused:
+        await client.look(asked)
+    assert refused.value.reason == "job_closed"
+    assert await client.find(call("create_job", inputs)) is not None
+
+
+async def test_operations_that_vsco_has_not_are_invalid(sandbox: EmbeddedSandbox, call: Callable[..., Call]) -> None:
+    client = sandbox.client("vsco")
+    with pytest.raises(InvalidInput):
+        await client.send(call("confirm"))
+    with pytest.raises(InvalidInput):
+        await client.find(call("delete_job"))
+    with pytest.raises(InvalidInput):
+        await client.send(call("create_job", {"title": 3}))
+
+
 @pytest.mark.parametrize("operation", ["create_job", "add_event"])
 async def test_a_dropped_answer_is_unknown_and_found_by_external_mapping(
     sandbox: EmbeddedSandbox, call: Callable[..., Call], assert_contract: Callable[..., Any], operation: str

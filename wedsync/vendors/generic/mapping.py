@@ -6,7 +6,7 @@ import tomllib
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any, Literal, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import JsonValue, ValidationError
 
@@ -54,6 +54,8 @@ def base_url(given: str | None, account_base_url: str, business: str) -> str:
     there too. Raises InvalidInput.
     """
     if given is None:
+        if business in ("", ".", ".."):
+            raise InvalidInput("the business has no name", field="account")
         return f"{account_base_url.rstrip('/')}/{quote(business, safe='')}"
     try:
         parts = urlsplit(given)
@@ -73,13 +75,16 @@ def endpoint(name: str, endpoints: ApiEndpoints, values: dict[str, str]) -> tupl
     """Method and filled-in path of an operation; raises InvalidInput when the path needs a value we don't have."""
     given = getattr(endpoints, name, None)
     method, template = (given.method, given.path) if given is not None else DEFAULT_ENDPOINTS[name]
-    if not template.startswith("/"):
-        raise InvalidInput("the path must begin with /", field=f"api_endpoints.{name}.path")
+    if not template.startswith("/") or template.startswith("//"):
+        raise InvalidInput("the path must begin with one /", field=f"api_endpoints.{name}.path")
     path = template
     for key, value in values.items():
         path = path.replace(f"{{{key}}}", quote(value, safe=""))
     if "{" in path:
         raise InvalidInput("the path has an unknown placeholder", field=f"api_endpoints.{name}.path")
+    # Dot segments are resolved before sending and would lead to another business at the same address.
+    if not {".", ".."}.isdisjoint(unquote(path.partition("?")[0]).split("/")):
+        raise InvalidInput("the path must not leave the business's own", field=f"api_endpoints.{name}.path")
     return method, path
 
 
