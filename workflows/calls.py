@@ -84,7 +84,7 @@ class Caller:
             sent_at = sent_at if ask == "find" else workflow.now()
             if not attempt.is_undo and ask != "find":
                 self._under_way(step_id, operation)
-            if not attempt.is_undo:
+            if not attempt.is_undo and tries > 1:
                 board.update(step_id, attempts=board.states[step_id].attempts + 1)
             try:
                 done = await self._execute(step_id, attempt, ask)

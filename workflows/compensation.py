@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
-from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -91,7 +90,7 @@ class Rollback:
                 give_up_at=deadline,
                 is_undo=True,
                 purpose="undo",
-                inputs=self._counter_inputs(step_id, entry) if counter else None,
+                inputs={**entry.binding.inputs, "text": entry.binding.counter_text} if counter else None,
             )
             try:
                 effect = await self._caller.perform(step_id, attempt)
@@ -102,10 +101,6 @@ class Rollback:
         self._set(step_id, "undone")
         status = "nothing_to_undo" if effect.state == "absent" else "undone"
         return CompensationResult(status=status, attempts=1, detail="; ".join(details))
-
-    def _counter_inputs(self, step_id: str, entry: LedgerEntry) -> dict[str, JsonValue]:
-        text = self._board.steps[step_id].compensation.text or ""
-        return {**entry.binding.inputs, "text": text}
 
     async def _resolve(self, step_id: str, plan: str, deadline: datetime) -> CompensationResult | None:
         """Find out what an unknown outcome was. None: there is an effect, now known by its id, to undo."""

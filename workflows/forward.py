@@ -125,6 +125,13 @@ class Forward:
         A deed that goes on after an unknown outcome keeps its binding, so that its keys stay the same.
         """
         board, step = self._board, deed.step
+        board.update(
+            step.id,
+            vendor=vendor,
+            account=step.account,
+            attempts=board.states[step.id].attempts + 1,
+            fallback_used=vendor != step.vendors[0],
+        )
         if deed.entry is not None and place == 0:
             board.put(deed.entry)
             return True
@@ -132,12 +139,12 @@ class Forward:
         if board.stopping:
             return False
         board.put(LedgerEntry(step_id=step.id, binding=binding, state="begun"))
-        board.update(step.id, round=deed.round, fallback_used=vendor != step.vendors[0])
+        board.update(step.id, round=deed.round)
         return True
 
     async def _bind(self, step: PlannedStep, vendor: str, round_: int, place: int) -> Binding:
         board, given = self._board, self._board.given
-        state = board.update(step.id, vendor=vendor, fallback_used=vendor != step.vendors[0], account=step.account)
+        state = board.states[step.id]
         try:
             return await workflow.execute_local_activity_method(
                 WeddingActivities.bind_step,

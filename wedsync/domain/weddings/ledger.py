@@ -52,6 +52,8 @@ class Binding(Message):
     transaction_id: str
     #: Where the vendor, or a person, says that what has no API is done. Signed; empty where an API does it.
     hand_link: str = ""
+    #: The counter-message's text, references filled in; empty: none is sent.
+    counter_text: str = ""
     bound_at: datetime
 
 

@@ -171,7 +171,7 @@ def undo_plan(entry: LedgerEntry, step: PlannedStep) -> tuple[UndoPlan, str]:
         return "ask", "may have happened, and the vendor can't be asked"
     if step.compensation.by == "hand" or spec.undo_by_hand or spec.by_hand:
         return "hand", "to be undone by hand"
-    if spec.undo == "none" or (spec.undo == "counter" and not step.compensation.text):
+    if spec.undo == "none" or (spec.undo == "counter" and not entry.binding.counter_text):
         return "leave", "a sent message can't be unsent"
     if spec.undo == "counter":
         return "counter", "a counter-message is sent"
