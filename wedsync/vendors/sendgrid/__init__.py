@@ -1,0 +1,1 @@
+"""Twilio SendGrid: email that can be neither replayed nor looked up."""
