@@ -8,7 +8,13 @@ from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ApplicationErrorCategory,
+    FailureError,
+    TimeoutError,
+)
 
 from wedsync.domain.errors import (
     StoreUnavailable,
@@ -65,6 +71,8 @@ def to_application_error(error: WedsyncError) -> ApplicationError:
         failure,
         type=error.code,
         non_retryable=not isinstance(error, (*_RETRYABLE, VendorThrottled, ThrottledUntil)),
+        # Expected in a life among vendors: the saga decides, so no worker log cries out.
+        category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=timedelta(seconds=retry_after) if retry_after is not None else None,
     )
 

@@ -83,7 +83,8 @@ class Staged:
             await conn.execute(
                 text(
                     "INSERT INTO transactions (id, organization_id, wedding_id, kind, status, gaps, request, step_ids, "
-                    "requested_at) VALUES (:id, :org, :wedding, :kind, 'running', '[]', CAST(:request AS jsonb), '[]', now())"
+                    "requested_at) VALUES (:id, :org, :wedding, :kind, 'running', '[]', CAST(:request AS jsonb), "
+                    "'[]', now())"
                 ),
                 {
                     "id": tx,
@@ -176,7 +177,8 @@ class Stage:
         async with self.db.system() as conn:
             await conn.execute(
                 text(
-                    "INSERT INTO organizations (id, name, created_at) VALUES (:id, 'stage', now()) ON CONFLICT DO NOTHING"
+                    "INSERT INTO organizations (id, name, created_at) VALUES (:id, 'stage', now()) "
+                    "ON CONFLICT DO NOTHING"
                 ),
                 {"id": self.organization_id},
             )
@@ -184,8 +186,8 @@ class Stage:
             await conn.execute(
                 text(
                     "INSERT INTO weddings (id, organization_id, reference, status, phase, mode, ceremony_local, zone, "
-                    "ceremony_at, plan_version, created_at, updated_at) VALUES (:id, :org, :id, 'planned', 'preparation', "
-                    "'normal', :local, :zone, :at, 1, now(), now())"
+                    "ceremony_at, plan_version, created_at, updated_at) "
+                    "VALUES (:id, :org, :id, 'planned', 'preparation', 'normal', :local, :zone, :at, 1, now(), now())"
                 ),
                 {
                     "id": wedding_id,
@@ -205,8 +207,8 @@ class Stage:
             for position, step in enumerate(steps):
                 await conn.execute(
                     text(
-                        "INSERT INTO steps (organization_id, wedding_id, step_id, position, service, capability, action, "
-                        "status) VALUES (:org, :id, :step, :position, :service, :capability, :action, :status)"
+                        "INSERT INTO steps (organization_id, wedding_id, step_id, position, service, capability, "
+                        "action, status) VALUES (:org, :id, :step, :position, :service, :capability, :action, :status)"
                     ),
                     {
                         "org": self.organization_id,

@@ -76,7 +76,7 @@ def _own_stack(settings: Settings, *, keep: bool) -> Generator[Json]:
     from wedsync.local import stack
 
     out.current().say("starting Postgres, Temporal, the stand-ins, a worker and the API")
-    with _terminated_as_interrupt():
+    with terminated_as_interrupt():
         kept = False
         try:
             asyncio.run(stack.start_detached(settings))
@@ -91,7 +91,7 @@ def _own_stack(settings: Settings, *, keep: bool) -> Generator[Json]:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupt() -> Generator[None]:
+def terminated_as_interrupt() -> Generator[None]:
     """SIGTERM within ends the block as ^C does, so that it cleans up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

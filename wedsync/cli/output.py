@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,8 +119,9 @@ class Output:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else int(os.environ.get("COLUMNS", "160"))
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width, soft_wrap=width is not None)
+    # Nothing is cut for a file or a pipe.
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
 
 
 _state = {"current": Output()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,23 +23,26 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _settings(program: str) -> Settings:
+def _settings(program: str, *, only_local: bool = False) -> Settings:
     from wedsync.kit import logs, telemetry
     from wedsync.kit.settings import Settings
 
     settings = Settings()
+    if only_local and not settings.is_local:
+        raise CliError("not_local", f"the {program} runs with WEDSYNC_ENVIRONMENT=local only", BAD_INPUT)
     logs.setup(settings, program)
     telemetry.setup(settings, program)
     return settings
 
 
 def _serve(program: Coroutine[Any, Any, None]) -> int:
+    from wedsync.cli.local_stack import terminated_as_interrupt
     from wedsync.kit import telemetry
 
-    try:
+    # Uvicorn shuts down well and then raises the signal again.
+    with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
         asyncio.run(program)
-    finally:
-        telemetry.flush()
+    telemetry.flush()
     return out.ACCEPTED
 
 
@@ -64,9 +68,7 @@ def sandbox(
     """Run the vendors' stand-ins in the foreground; only in the local environment."""
     from wedsync.sandbox.app import serve
 
-    settings = _settings("sandbox")
-    if not settings.is_local:
-        raise CliError("not_local", "the sandbox runs with WEDSYNC_ENVIRONMENT=local only", BAD_INPUT)
+    settings = _settings("sandbox", only_local=True)
     output = out.current()
 
     def ready(bound: int) -> None:

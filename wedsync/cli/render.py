@@ -90,13 +90,13 @@ def remark(step: Json) -> str:
     return str(compensation.get("detail") or error.get("detail") or "")
 
 
-def steps_table(steps: Sequence[Json], title: str = "", now: datetime | None = None) -> Table:
-    """Each step with its state, vendor and duration."""
+def steps_table(steps: Sequence[Json], title: str = "", now: datetime | None = None, *, fold: bool = True) -> Table:
+    """Each step with its state, vendor and duration; one line each unless remarks may `fold`."""
     table = Table(title=title or None, title_justify="left", expand=False, pad_edge=False)
     for name in ("step", "action", "state", "vendor"):
-        table.add_column(name, no_wrap=name != "vendor")
+        table.add_column(name, no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("remark", overflow="fold", max_width=60)
+    table.add_column("remark", no_wrap=not fold, overflow="fold" if fold else "ellipsis", max_width=60)
     for step in steps:
         table.add_row(
             str(step.get("id", "")),
@@ -178,6 +178,31 @@ def wedding_title(snapshot: Snapshot) -> str:
     kind = snapshot.transaction.get("kind", "")
     status = snapshot.status.replace("_", " ")
     return f"{name} · {kind} {status}".strip(" ·")
+
+
+def busiest(steps: Sequence[Json], rows: int) -> list[Json]:
+    """The `rows` steps that most deserve a look, in the plan's order: what moves, what moved last, the rest."""
+
+    def rank(step: Json) -> tuple[int, float]:
+        moving = state_of(step) in ("running", "undoing", "waiting", "held", "failed", "needs_attention")
+        newest = moment(step.get("ended_at")) or moment(step.get("started_at"))
+        return (0 if moving else 1 if newest else 2, -newest.timestamp() if newest else 0.0)
+
+    chosen = {step["id"] for step in sorted(steps, key=rank)[: max(rows, 1)]}
+    return [step for step in steps if step["id"] in chosen]
+
+
+def live_board(snapshot: Snapshot, height: int) -> RenderableType:
+    """The picture while it moves, no taller than a terminal of `height` lines: steps, bar, the next of the agenda."""
+    steps, zone = snapshot.steps, snapshot.zone
+    agenda = [*waited_for(steps), *later(steps)][: max(1, height // 5)]
+    room = height - len(agenda) - 12
+    shown = busiest(steps, room)
+    parts: list[RenderableType] = [steps_table(shown, wedding_title(snapshot), utc_now(), fold=False), progress(steps)]
+    if len(shown) < len(steps):
+        parts.append(Text(f"{len(steps) - len(shown)} more steps", style="dim"))
+    table = agenda_table(agenda, zone)
+    return Group(*parts, *([table] if table else []))
 
 
 def board(snapshot: Snapshot) -> RenderableType:

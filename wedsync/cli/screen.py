@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wedsync.cli.follow import Snapshot
 from wedsync.cli.output import Output
-from wedsync.cli.render import agenda_table, board, compensation_table, remark, state_of, took, vendor_of
+from wedsync.cli.render import agenda_table, board, compensation_table, live_board, remark, state_of, took, vendor_of
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -52,7 +52,7 @@ class Screen:
         if self._output.json_mode:
             return
         if self._live:
-            self._live.update(board(snapshot))
+            self._live.update(live_board(snapshot, self._output.console.height))
             return
         for step in snapshot.steps:
             self._line(step)

@@ -53,7 +53,8 @@ class VendorDoor:
             await JSONResponse({"error": {"code": error.code, "detail": error.detail}}, 404)(scope, receive, send)
             return
         body = await _read(receive)
-        route, inner = _route(stand, {**scope, "root_path": f"/{vendor}"})
+        root = f"/{vendor}"
+        route, inner = _route(stand, {**scope, "root_path": root, "app_root_path": root})
         request = _with_body(inner, body)
         sign = _sign(route, request)
         exchange = Exchange(request.method, str(request.url), dict(request.headers), body, sign)

@@ -31,7 +31,7 @@ def check_inputs(report: Report) -> None:
     names = step_names(report.plan)
     actions = {instance.id: ACTIONS.get(instance.step.action) for instance in report.instances}
     for instance in report.instances:
-        action = actions[instance.id]
+        action = ACTIONS.get(instance.step.action)
         _check_references(report, instance, names, actions)
         if action is None:
             continue

@@ -45,7 +45,7 @@ def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | No
         if step.unknown:
             return StepError(
                 code="outcome_unknown",
-                detail=f"{step.vendor} may hold an effect of {planned.id}, so no other may be tried: retry, skip or roll back",
+                detail=f"{step.vendor} may hold an effect of {planned.id}: retry it, skip it, or roll back",
             )
     if decision.choice == "skip":
         return _skip_refusal(state, decision.step_id)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from opentelemetry import metrics
+from wedsync.kit import telemetry
 
-_meter = metrics.get_meter("wedsync.webhooks")
+_meter = telemetry.meter()
 
 #: Events taken in, by `source` and `duplicate`.
-RECEIVED = _meter.create_counter("wedsync.inbox.received", unit="{event}", description="inbound events accepted")
+RECEIVED = _meter.create_counter("inbox_received", description="inbound events accepted")
 #: Requests turned away, by `source` and `reason`.
-REFUSED = _meter.create_counter("wedsync.inbox.refused", unit="{request}", description="inbound requests refused")
+REFUSED = _meter.create_counter("inbox_refused", description="inbound requests refused")
 #: Rows that a drain settled or put off, by `lane` and `state`.
-PROCESSED = _meter.create_counter("wedsync.inbox.processed", unit="{event}", description="inbound events looked at")
+PROCESSED = _meter.create_counter("inbox_processed", description="inbound events looked at")
 #: From recorded to processed, in seconds, by `lane`.
-LAG = _meter.create_histogram("wedsync.inbox.lag", unit="s", description="time from recorded to processed")
+LAG = _meter.create_histogram("inbox_lag", unit="s", description="time from recorded to processed")
 #: Tells that did not reach Temporal, by `lane`; the sweep tells again.
-UNTOLD = _meter.create_counter("wedsync.inbox.untold", unit="{tell}", description="tells that failed")
+UNTOLD = _meter.create_counter("inbox_untold", description="tells that failed")
