@@ -66,6 +66,9 @@ def explain(
     """Pydantic's errors about a value of `model` (which stands at `prefix`) in our words, one per field."""
     found: dict[str, PlanError] = {}
     for item in error.errors(include_url=False, include_context=True):
+        if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
+            # Items with faults of their own count as missing: they are named already.
+            continue
         field = field_path((*prefix, *item["loc"]))
         code, detail = _words(item, model)
         entry = PlanError(file=file, line=line_of(field, lines or {}), field=field, code=code, detail=detail)
