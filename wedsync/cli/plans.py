@@ -101,7 +101,7 @@ def graph(
     as_json: JsonFlag = False,
 ) -> int:
     """Draw a plan's steps and what each of them needs."""
-    from wedsync.domain.weddings import graph as drawing
+    import wedsync.domain.weddings.graph as drawing
     from wedsync.domain.weddings.compile import compile_plan
     from wedsync.usecases.routing.registry import load_registry
 

@@ -43,7 +43,7 @@ def rehearse(
     plan = load(file)
     due = timetable(plan, utc_now())
     with throwaway_stack() as run:
-        snapshot = asyncio.run(_play(run, everything_now(plan), timeout))
+        snapshot = asyncio.run(play(run, everything_now(plan), timeout))
     return report(plan, due, snapshot)
 
 
@@ -76,7 +76,8 @@ def _ends(step: PlannedStep, due: dict[str, datetime]) -> list[datetime]:
     return [due[name] for name in step.needs if name in due]
 
 
-async def _play(run: Json, plan: Plan, timeout_seconds: float) -> Snapshot:
+async def play(run: Json, plan: Plan, timeout_seconds: float) -> Snapshot:
+    """Start `plan` on the stack that `run` describes and return how it ended."""
     async with ApiClient(Location(str(run["api_url"]), str(run["api_key"]), run)) as client:
         wedding_id = await create(client, plan)
         transaction_id, _ = await orchestrate(client, wedding_id, plan)
