@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +71,19 @@ def send(process: Identity, number: signal.Signals) -> None:
             return
 
 
-def wait_gone(process: Identity, seconds: float) -> bool:
-    """Whether the process is gone within `seconds`."""
+def wait_until(probe: Callable[[], object], seconds: float) -> bool:
+    """Whether `probe` says yes within `seconds`; it is asked 20 times a second."""
     deadline = time.monotonic() + seconds
-    while is_alive(process):
+    while not probe():
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_SECONDS)
     return True
+
+
+def wait_gone(process: Identity, seconds: float) -> bool:
+    """Whether the process is gone within `seconds`."""
+    return wait_until(lambda: not is_alive(process), seconds)
 
 
 def end(process: Identity, *, grace_seconds: float, first: signal.Signals = signal.SIGTERM) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from wedsync.domain.errors import Conflict
+from wedsync.kit import logs
 from wedsync.kit.settings import Settings
 from wedsync.local import processes
 from wedsync.local.postgres import EmbeddedPostgres
@@ -48,6 +49,7 @@ async def run_until_stopped(
     on_progress: OnProgress | None = None,
 ) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP; a second SIGINT ends the programs at once. Raises as `start`."""
+    logs.setup(settings, "up")
     stopped = asyncio.Event()
     supervisor = Supervisor(settings, only=only, on_progress=on_progress)
 

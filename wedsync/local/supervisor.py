@@ -88,9 +88,11 @@ class Supervisor:
         await asyncio.to_thread(end_leftovers, self._state)
         self._state.remove_run()
         layout = plan_layout(self._settings, self._only)
-        await self._start_servers(layout)
+        self._add_servers(layout)
+        # It needs no server, so it loads while they start.
+        self._spawn(SANDBOX, layout, self._environment(layout))
+        await self._start_servers()
         environment = self._environment(layout)
-        self._spawn(SANDBOX, layout, environment)
         identity = await self._prepare(layout, environment)
         client = await self._start_programs(layout, environment)
         address, namespace = temporal_location(environment)
@@ -108,7 +110,7 @@ class Supervisor:
         self._state.write_run(self._run)
         return self._run
 
-    async def _start_servers(self, layout: Layout) -> None:
+    def _add_servers(self, layout: Layout) -> None:
         if POSTGRES in layout.parts:
             self._servers[POSTGRES] = EmbeddedPostgres(self._state.path / "postgres", port=layout.postgres_port)
         if TEMPORAL in layout.parts:
@@ -118,6 +120,8 @@ class Supervisor:
                 ui_port=layout.temporal_ui_port,
                 codec_endpoint=f"{layout.local_api_url}/codec",
             )
+
+    async def _start_servers(self) -> None:
         if self._servers:
             self._say(f"starting {' and '.join(self._servers)}")
             # Waits for all: a failed one must not leave another still starting in its thread.
@@ -147,7 +151,7 @@ class Supervisor:
         identity, _ = await asyncio.gather(self._migrate(environment), self._provision(environment))
         return identity
 
-    async def _migrate(self, environment: Mapping[str, str]) -> LocalIdentity:
+    async def _migrate(self, environment: Mapping[str, str]) -> LocalIdentity | None:
         from wedsync.store import migrate
         from wedsync.store.session import Database
         from wedsync.usecases.access import bootstrap
@@ -155,16 +159,18 @@ class Supervisor:
         postgres = self._servers.get(POSTGRES)
         password = postgres.credentials.app_password if isinstance(postgres, EmbeddedPostgres) else None
         await migrate.upgrade(environment["WEDSYNC_DATABASE_OWNER_URL"], password)
+        if not self._settings.is_local:
+            return None
         known = self._state.read_identity()
         settings = self._settings
         if known is not None and not settings.api_key.get_secret_value():
             settings = settings.model_copy(update={"api_key": SecretStr(known.api_key)})
         db = Database(environment["WEDSYNC_DATABASE_URL"], pool_size=2)
         try:
-            organization_id, api_key = await bootstrap.ensure_local_organization(db, settings)
+            access = await bootstrap.ensure_local_organization(db, settings)
         finally:
             await db.close()
-        identity = LocalIdentity(organization_id=organization_id, api_key=api_key)
+        identity = LocalIdentity(organization_id=access.organization_id, api_key=access.api_key)
         self._state.write_identity(identity)
         return identity
 
