@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+
+from wedsync.domain.webhooks.messages import drain_workflow_id
+from wedsync.usecases.webhooks.sweep import GRACE, sweep_inbox
+from wedsync.usecases.webhooks.tell import InboxTeller
+
+NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+
+
+async def signals(handle: WorkflowHandle[Any, Any]) -> int:
+    history = await handle.fetch_history()
+    return sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events)
+
+
+async def test_many_tells_become_few_and_the_last_is_never_lost(house: Any) -> None:
+    teller = InboxTeller(house.provider, interval_seconds=0.05)
+    for _ in range(500):
+        teller.tell("normal")
+    await teller.close()
+    handle = house.client.get_workflow_handle(drain_workflow_id("normal"))
+    assert await signals(handle) == 1
+    teller.tell("normal")
+    await teller.close()
+    assert await signals(handle) == 2
+
+
+async def test_a_tell_during_a_tell_is_followed_by_another(house: Any) -> None:
+    calls: list[int] = []
+
+    async def provider() -> Client:
+        # What is recorded while the first tell is under way must be told too.
+        calls.append(1)
+        if len(calls) == 1:
+            teller.tell("critical")
+        return await house.provider()
+
+    teller = InboxTeller(provider, interval_seconds=0.05)
+    teller.tell("critical")
+    await teller.close()
+    assert await signals(house.client.get_workflow_handle(drain_workflow_id("critical"))) == 2
+
+
+async def test_a_tell_that_fails_stops_nobody_and_the_next_one_works(house: Any) -> None:
+    failures = [OSError("down")]
+
+    async def provider() -> Client:
+        if failures:
+            raise failures.pop()
+        return await house.provider()
+
+    teller = InboxTeller(provider, interval_seconds=0.01)
+    teller.tell("normal")
+    await teller.close()
+    teller.tell("normal")
+    await teller.close()
+    assert await signals(house.client.get_workflow_handle(drain_workflow_id("normal"))) == 1
+
+
+async def test_the_sweep_tells_lanes_whose_rows_were_missed_and_no_others(house: Any) -> None:
+    wedding = await house.add_wedding()
+    await house.record("evt_1", wedding_id=wedding)
+    assert (await sweep_inbox(house.db, house.provider, NOW + GRACE)).told == ()
+    swept = await sweep_inbox(house.db, house.provider, NOW + GRACE + timedelta(seconds=1))
+    assert swept.told == ("normal",)
+    assert await signals(house.client.get_workflow_handle(drain_workflow_id("normal"))) == 1
