@@ -19,8 +19,9 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleSpec,
 )
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.handoffs import HandoffActivities
@@ -89,6 +90,18 @@ def make_worker(client: Client, plan: QueuePlan, settings: Settings) -> Worker:
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_seconds),
         disable_eager_activity_execution=True,
         identity=f"wedsync-worker-{plan.queue}",
+        deployment_config=_deployment(settings),
+    )
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    """With a build id: versioned, and running workflows move on to the current version (ADR 0006). Without: not."""
+    if not settings.worker_build_id:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name="wedsync", build_id=settings.worker_build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy, VersioningBehavior
+from temporalio.common import Priority, RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.webhooks import WebhookActivities
@@ -25,7 +25,7 @@ _START_TO_CLOSE = timedelta(seconds=60)
 _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 
 
-@workflow.defn(name=DRAIN_INBOX_WORKFLOW, versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name=DRAIN_INBOX_WORKFLOW)
 class DrainInbox:
     """Started and signalled by tells (`inbox:{lane}:{partition}`); returns how many rows ended which way."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.handoffs import HandoffActivities
@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
 _FEW = RetryPolicy(maximum_attempts=3)
 
 
-@workflow.defn(name=SWEEP_HANDOFFS_WORKFLOW, versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name=SWEEP_HANDOFFS_WORKFLOW)
 class SweepHandoffs:
     """What a crash between a commit and its tell left behind; the next minute's sweep is the retry of this one."""
 

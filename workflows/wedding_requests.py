@@ -1,0 +1,184 @@
+"""What a wedding does about requests: orchestrate, undo, decide, move."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.errors import read_failure
+    from activities.weddings import RevisedPlan, RevisePlan, TransactionNews, WeddingActivities
+    from wedsync.domain.weddings import agenda, requests
+    from wedsync.domain.weddings.ledger import StepError, TransactionResult
+    from wedsync.domain.weddings.messages import Decision, TransactionKind, TransactionRequest
+    from wedsync.domain.weddings.wedding_state import PlanFacts, WeddingStatus
+    from workflows.wedding_desk import WeddingDesk, unbegun
+    from workflows.wedding_ledger import skipped
+
+
+class Requests:
+    """Carries requests out, one at a time."""
+
+    def __init__(self, desk: WeddingDesk) -> None:
+        self._desk = desk
+
+    async def carry_out(self, request: TransactionRequest) -> None:
+        """Do what was asked, or write why not."""
+        error = requests.refusal(self._desk.state, request)
+        if error is not None and error.code == "already_undone":
+            done = TransactionNews(transaction_id=request.id, status="rolled_back")
+            await self._desk.record((done,))
+        elif error is not None:
+            await self._refuse(request, error)
+        elif request.decision is not None:
+            await self._decide(request.id, request.decision)
+        elif request.kind == "orchestrate":
+            await self._orchestrate(request)
+        elif request.kind == "timeline":
+            await self._shift(request.id, request.ceremony_at or self._desk.plan.ceremony_local, request.zone)
+        elif request.kind == "undo":
+            await self._undo(request)
+        else:
+            await self._refuse(request, StepError(code="unknown_kind", detail=f"{request.kind} can't be asked for"))
+
+    async def _refuse(self, request: TransactionRequest, error: StepError) -> None:
+        await self._desk.record((TransactionNews(transaction_id=request.id, status="cancelled", error=error),))
+
+    async def _orchestrate(self, request: TransactionRequest) -> None:
+        states = {
+            step.id: unbegun(step.id, step.at, self._desk.state.states[step.id]) for step in self._desk.plan.steps
+        }
+        self._desk.change(states=states, origin=request.id)
+        await self._desk.resolve_agenda()
+        await self._desk.run_child(
+            self._desk.input(request.id, "orchestrate", requests.first_deeds(self._desk.state, workflow.now()))
+        )
+
+    async def _undo(self, request: TransactionRequest, kind: TransactionKind = "undo") -> None:
+        """Undo what is still set by the target. Undoing a timeline change moves the wedding back."""
+        target = None if request.everything else request.target
+        card = self._desk.state.cards.get(target) if target else None
+        if card is not None and card.kind == "timeline":
+            if self._desk.state.ceremony_set_by == card.id:
+                await self._shift(request.id, card.before_at, card.before_zone, undoes=card.id)
+            else:
+                detail = f"the time was set anew by {self._desk.state.ceremony_set_by}"
+                await self._refuse(request, StepError(code="superseded", detail=detail))
+            return
+        entries = requests.to_undo(self._desk.state, target)
+        given = self._desk.input(request.id, kind).model_copy(
+            update={
+                "undo": entries,
+                "undo_needs": {step.id: step.needs for step in self._desk.plan.steps},
+                "undo_steps": tuple(requests.planned_step(self._desk.state, entry.step_id) for entry in entries),
+                "undo_states": requests.undo_states(self._desk.state, target, entries),
+                "cancel": request.cancel,
+            }
+        )
+        result = await self._desk.run_child(given)
+        await self._after_undo(request, target, result)
+
+    async def _after_undo(self, request: TransactionRequest, target: str | None, result: TransactionResult) -> None:
+        """The undone transactions, and what was scheduled in their name, say so too."""
+        becomes = "cancelled" if request.cancel and result.status == "rolled_back" else result.status
+        cards, news = dict(self._desk.state.cards), []
+        for card in self._desk.state.cards.values():
+            is_touched = target is None or target in (card.id, card.origin)
+            if is_touched and card.id != result.id and card.status not in ("rolled_back", "cancelled"):
+                cards[card.id] = card.model_copy(update={"status": becomes})
+                news.append(TransactionNews(transaction_id=card.id, status=becomes))
+        ends = request.everything
+        origin = "" if ends or target == self._desk.state.origin else self._desk.state.origin
+        status: WeddingStatus = "cancelled" if ends else self._desk.state.status
+        self._desk.change(cards=cards, origin=origin, status=status)
+        self._desk.show()
+        await self._desk.record(tuple(news))
+
+    async def _decide(self, tx: str, decision: Decision) -> None:
+        """A person's word on a held step."""
+        if decision.choice == "rollback":
+            origin = (
+                self._desk.state.entries[decision.step_id].origin_tx
+                if decision.step_id in self._desk.state.entries
+                else ""
+            )
+            request = TransactionRequest(id=tx, kind="scheduled", seq=1, target=origin or self._desk.state.origin)
+            await self._undo(request, kind="scheduled")
+            return
+        if decision.choice == "use" and decision.vendor:
+            revised = await self._revise(tx, vendors={decision.step_id: decision.vendor})
+            if revised is None:
+                return
+        if decision.choice == "skip":
+            self._desk.state = skipped(self._desk.state, decision.step_id, tx, workflow.now())
+            await self._desk.record((), (self._desk.state.states[decision.step_id],))
+        deeds = requests.decision_deeds(self._desk.state, decision, workflow.now())
+        await self._desk.run_child(self._desk.input(tx, "scheduled", deeds))
+
+    async def decide_the_overdue(self, now: datetime) -> bool:
+        """A hold whose deadline is past takes its default; without one it goes on waiting for a person."""
+        for state in agenda.overdue(self._desk.state.states.values(), "held", now):
+            choice = requests.planned_step(self._desk.state, state.step_id).otherwise
+            decision = Decision(step_id=state.step_id, choice=choice) if choice else None
+            request = TransactionRequest(id="default", kind="scheduled", seq=1, decision=decision)
+            if decision is None or requests.refusal(self._desk.state, request) is not None:
+                states = dict(self._desk.state.states)
+                states[state.step_id] = state.model_copy(update={"deadline_at": None})
+                self._desk.change(states=states)
+                continue
+            await self._decide(self._desk.new_id(), decision)
+            return True
+        return False
+
+    async def _shift(self, tx: str, ceremony_at: str, zone: str | None, undoes: str = "") -> None:
+        """Move the wedding: every vendor holds the new time, or all are put back."""
+        before = self._desk.plan
+        revised = await self._revise(tx, ceremony_at=ceremony_at, zone=zone)
+        if revised is None:
+            return
+        given = self._desk.input(tx, "timeline", requests.change_deeds(self._desk.state))
+        result = await self._desk.run_child(given)
+        if result.status == "completed":
+            cards = dict(self._desk.state.cards)
+            cards[tx] = cards[tx].model_copy(update={"before_at": before.ceremony_local, "before_zone": before.zone})
+            if undoes:
+                cards[undoes] = cards[undoes].model_copy(update={"status": "rolled_back"})
+            self._desk.change(ceremony_set_by="" if undoes else tx, cards=cards)
+        else:
+            self._desk.change(plan=before.model_copy(update={"version": self._desk.plan.version}))
+        await self._desk.resolve_agenda()
+        news = (TransactionNews(transaction_id=undoes, status="rolled_back"),) if undoes else ()
+        await self._desk.record(news if result.status == "completed" else ())
+
+    async def _revise(
+        self, tx: str, *, ceremony_at: str | None = None, zone: str | None = None, vendors: dict[str, str] | None = None
+    ) -> RevisedPlan | None:
+        """Write a new plan version and take it up; None when the change makes no valid plan: refused."""
+        start, plan = self._desk.state.start, self._desk.plan
+        try:
+            revised: RevisedPlan = await workflow.execute_activity_method(
+                WeddingActivities.revise_plan,
+                RevisePlan(
+                    organization_id=start.organization_id,
+                    wedding_id=start.wedding_id,
+                    transaction_id=tx,
+                    from_version=plan.version,
+                    ceremony_at=ceremony_at,
+                    zone=zone,
+                    vendors=vendors or {},
+                    now=workflow.now(),
+                ),
+                **options.records("write a new plan version", self._desk.state.mode, start.organization_id),
+            )
+        except ActivityError as error:
+            failure = read_failure(error)
+            reason = StepError(code=failure.reason or failure.code, detail=failure.detail)
+            await self._desk.record((TransactionNews(transaction_id=tx, status="cancelled", error=reason),))
+            return None
+        facts = PlanFacts(version=revised.version, **revised.loaded.model_dump(exclude={"reference"}))
+        self._desk.change(plan=facts)
+        return revised
