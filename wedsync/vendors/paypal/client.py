@@ -1,0 +1,208 @@
+"""PayPal's client: payments by orders, in two steps (https://developer.paypal.com/docs/api/orders/v2/).
+
+An order created *with* a vaulted payment source is captured by that very call ("single-step create order" in the
+reference of `PayPal-Request-Id`). So the order is made without one, takes no money, and the source comes with the
+capture: "the buyer must first approve the order or a valid payment_source must be provided in the request"
+(https://developer.paypal.com/docs/api/orders/v2/#orders_capture).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import JsonValue, ValidationError
+
+from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
+from wedsync.domain.routing.inputs import Payment
+from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.kit.http import VendorHttp, VendorResponse
+from wedsync.kit.vendor import Account
+from wedsync.vendors.paypal.mapping import capture_of, order_body, payment_source, read_error
+from wedsync.vendors.paypal.tokens import Tokens
+
+_VENDOR = "paypal"
+#: The money is with us, in whole or in part.
+_TAKEN = ("COMPLETED", "PARTIALLY_REFUNDED")
+_LOST = ("DECLINED", "FAILED")
+#: An earlier request with this key is still at work, or an earlier payment bears our invoice number: something of
+#: ours is there that this answer does not show.
+_UNCLEAR = frozenset({"PREVIOUS_REQUEST_IN_PROGRESS", "DUPLICATE_REQUEST_ID", "DUPLICATE_INVOICE_ID"})
+_STILL_PENDING_SECONDS = 30.0
+
+
+class Client:
+    """Takes and gives back payments."""
+
+    def __init__(self, http: VendorHttp, account: Account) -> None:
+        http.read_error = read_error
+        self._http = http
+        self._tokens = Tokens(http, account)
+
+    async def send(self, call: Call) -> Effect:
+        """Carry out `create_order`, `capture_order` or `release_payment`."""
+        if call.operation == "create_order":
+            return await self._create(call)
+        if call.operation == "capture_order":
+            return await self._capture(call)
+        if call.operation == "release_payment":
+            return await self._release(call)
+        raise InvalidInput(f"paypal has no operation {call.operation!r}", field="operation")
+
+    async def find(self, call: Call) -> Effect | None:
+        """Nothing: every write is resolved by replaying its request id, none by searching."""
+        return None
+
+    async def look(self, call: Call) -> Effect:
+        """Whether the money is there: `absent` when never captured or given back whole."""
+        order_id = _order_id(call)
+        order = await self._get(order_id) if order_id is not None else None
+        capture = capture_of(order) if order is not None else None
+        if order_id is None or order is None or capture is None:
+            return Effect(state="absent", external_id=order_id, detail="nothing was captured")
+        if capture["status"] == "REFUNDED":
+            return Effect(state="absent", external_id=order_id, detail=f"capture {capture['id']} was refunded")
+        return _captured(order_id, capture, {})
+
+    async def _create(self, call: Call) -> Effect:
+        payment = _payment(call)
+        # Refused here rather than at the capture: a fallback is then still free.
+        payment_source(payment.payer.instrument)
+        order = await self._post(call, "/v2/checkout/orders", order_body(call, payment))
+        order_id = order["id"]
+        facts: dict[str, JsonValue] = {"order_id": order_id, **_amount(payment)}
+        return Effect(state="done", external_id=order_id, facts=facts, detail=f"order {order_id} created")
+
+    async def _capture(self, call: Call) -> Effect:
+        payment = _payment(call)
+        order_id = _order_id(call)
+        if order_id is None:
+            raise InvalidInput("there is no order to capture", field="facts.order_id")
+        body: dict[str, JsonValue] = {"payment_source": payment_source(payment.payer.instrument)}
+        order: dict[str, Any] | None
+        try:
+            order = await self._post(call, f"/v2/checkout/orders/{order_id}/capture", body)
+        except VendorRejected as error:
+            # Captured before, and the request id has since been forgotten.
+            if error.reason != "ORDER_ALREADY_CAPTURED":
+                raise
+            order = await self._get(order_id)
+        capture = capture_of(order) if order is not None else None
+        if capture is None:
+            status = order.get("status") if order is not None else None
+            if status == "PAYER_ACTION_REQUIRED":
+                raise VendorRejected("paypal: the payer must approve the order", vendor=_VENDOR, reason=status)
+            raise OutcomeUnknown(f"paypal: order {order_id} shows no capture", vendor=_VENDOR, reason="no_capture")
+        return _captured(order_id, capture, _amount(payment))
+
+    async def _release(self, call: Call) -> Effect:
+        order_id = _order_id(call)
+        order = await self._get(order_id) if order_id is not None else None
+        capture = capture_of(order) if order is not None else None
+        if capture is None or capture["status"] in ("REFUNDED", *_LOST):
+            # An order cannot be cancelled; one that is not captured lapses by itself.
+            return Effect(state="absent", external_id=order_id, detail="no payment to give back")
+        capture_id = capture["id"]
+        if capture["status"] == "PENDING":
+            raise _still_pending(capture_id)
+        try:
+            refund = await self._post(call, f"/v2/payments/captures/{capture_id}/refund", {})
+        except VendorRejected as error:
+            if error.reason == "PENDING_CAPTURE":
+                raise _still_pending(capture_id) from error
+            if error.reason == "CAPTURE_FULLY_REFUNDED":
+                return Effect(state="absent", external_id=order_id, detail=f"capture {capture_id} was refunded before")
+            raise
+        if refund.get("status") in ("CANCELLED", "FAILED"):
+            detail = f"paypal: refund {refund['id']} of {capture_id} is {refund['status']}"
+            raise VendorRejected(detail, vendor=_VENDOR, reason=f"refund_{refund['status'].lower()}")
+        return Effect(
+            state="done",
+            external_id=order_id,
+            facts={"refund_id": refund["id"]},
+            detail=f"refund {refund['id']} of {capture_id} created",
+        )
+
+    async def _get(self, order_id: str) -> dict[str, Any] | None:
+        """The order, or None when PayPal knows none by that id (or no longer)."""
+        try:
+            answer = await self._ask("GET", f"/v2/checkout/orders/{order_id}")
+        except VendorRejected as error:
+            if error.status == 404:
+                return None
+            raise
+        return _object(answer.json())
+
+    async def _post(self, call: Call, path: str, body: dict[str, JsonValue]) -> dict[str, Any]:
+        try:
+            answer = await self._ask("POST", path, body, call.idempotency_key)
+        except VendorRejected as error:
+            if error.status == 409 or error.reason in _UNCLEAR:
+                raise OutcomeUnknown(error.detail, vendor=_VENDOR, reason=error.reason, status=error.status) from error
+            raise
+        return _object(answer.json())
+
+    async def _ask(
+        self, method: Literal["GET", "POST"], path: str, body: JsonValue = None, request_id: str = ""
+    ) -> VendorResponse:
+        """One request; sent once more with a new token when PayPal no longer takes the kept one, since a request
+        that was not authorized did nothing."""
+        headers = {"Accept": "application/json"}
+        if request_id:
+            headers.update({"PayPal-Request-Id": request_id, "Prefer": "return=representation"})
+        token = await self._tokens.get()
+        try:
+            return await self._http.request(
+                method, path, json_body=body, headers={**headers, "Authorization": f"Bearer {token}"}
+            )
+        except NotAuthorized:
+            self._tokens.forget(token)
+        token = await self._tokens.get()
+        return await self._http.request(
+            method, path, json_body=body, headers={**headers, "Authorization": f"Bearer {token}"}
+        )
+
+
+def _object(body: Any) -> dict[str, Any]:
+    if isinstance(body, dict) and isinstance(body.get("id"), str):
+        return body
+    raise OutcomeUnknown("paypal answered with something that is not an object", vendor=_VENDOR)
+
+
+def _payment(call: Call) -> Payment:
+    try:
+        return Payment.model_validate(call.inputs)
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InvalidInput("the inputs are not a payment", field=f"inputs.{field}") from None
+
+
+def _order_id(call: Call) -> str | None:
+    value = call.facts.get("order_id") or call.facts.get("external_id")
+    return value if isinstance(value, str) and value else None
+
+
+def _amount(payment: Payment) -> dict[str, JsonValue]:
+    return {"amount": payment.amount, "amount_minor": payment.amount_minor, "currency": payment.currency}
+
+
+def _captured(order_id: str, capture: dict[str, Any], facts: dict[str, JsonValue]) -> Effect:
+    """The effect of a capture; raises VendorRejected when it was declined."""
+    capture_id, status = capture["id"], capture["status"]
+    if status in _LOST:
+        reason = (capture.get("status_details") or {}).get("reason") or status
+        raise VendorRejected(f"paypal: capture {capture_id} is {status}", vendor=_VENDOR, reason=reason)
+    return Effect(
+        state="done" if status in _TAKEN else "waiting",
+        external_id=order_id,
+        facts={"payment_id": capture_id, "order_id": order_id, **facts},
+        detail=f"order {order_id}: capture {capture_id} is {status}",
+    )
+
+
+def _still_pending(capture_id: str) -> VendorThrottled:
+    return VendorThrottled(
+        f"paypal: capture {capture_id} is still pending and cannot be refunded yet",
+        vendor=_VENDOR,
+        reason="PENDING_CAPTURE",
+        retry_after_seconds=_STILL_PENDING_SECONDS,
+    )

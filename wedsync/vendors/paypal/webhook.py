@@ -1,0 +1,157 @@
+"""PayPal's webhooks: certificate signatures and the events in our words.
+
+https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message,
+https://developer.paypal.com/api/rest/webhooks/event-names/#payments
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from pydantic import JsonValue
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.weddings.money import to_minor
+from wedsync.kit.http import VendorHttp
+from wedsync.vendors.paypal.certificates import Certificates
+from wedsync.vendors.paypal.mapping import read_mark
+
+#: PayPal sends up to 25 times over 3 days, and documents no window: older ones are refused, and what remains is held
+#: off by the inbox, which takes an event's id once.
+MAX_AGE = timedelta(days=3, hours=1)
+MAX_AHEAD = timedelta(minutes=5)
+
+_TYPES = {
+    "PAYMENT.CAPTURE.COMPLETED": "payment.succeeded",
+    "PAYMENT.CAPTURE.DENIED": "payment.failed",
+    "PAYMENT.CAPTURE.DECLINED": "payment.failed",
+}
+
+#: The certificates of this process.
+CERTIFICATES = Certificates()
+
+
+async def prepare(headers: Mapping[str, str], http: VendorHttp, certificates: Certificates = CERTIFICATES) -> None:
+    """Have the certificate that `headers` name at hand before `verify` is asked, which itself waits for nothing.
+
+    `http` is the transport to the PayPal account; a certificate that cannot be had makes `verify` say no.
+    """
+    await certificates.fetch(_header(headers, "cert-url"), http)
+
+
+def verify(
+    body: bytes,
+    headers: Mapping[str, str],
+    url: str,
+    secrets: Sequence[str],
+    now: datetime,
+    certificates: Certificates = CERTIFICATES,
+) -> bool:
+    """Whether PayPal signed exactly these bytes for one of our webhook ids (`secrets`), not too long ago.
+
+    Never raises. False as well when the certificate is not at hand: see `prepare`.
+    """
+    if _header(headers, "auth-algo") != "SHA256withRSA" or not _is_fresh(_header(headers, "transmission-time"), now):
+        return False
+    try:
+        signature = base64.b64decode(_header(headers, "transmission-sig"), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    key = certificates.key(_header(headers, "cert-url"), now)
+    if key is None:
+        return False
+    start = f"{_header(headers, 'transmission-id')}|{_header(headers, 'transmission-time')}"
+    for webhook_id in secrets:
+        message = f"{start}|{webhook_id}|{zlib.crc32(body)}".encode("utf-8", "replace")
+        try:
+            key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            continue
+        return bool(webhook_id)
+    return False
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    wanted = f"paypal-{name}"
+    return next((value for key, value in headers.items() if key.lower() == wanted), "")
+
+
+def _is_fresh(stamp: str, now: datetime) -> bool:
+    sent = _moment(stamp)
+    return sent is not None and -MAX_AHEAD <= now - sent <= MAX_AGE
+
+
+def _moment(text: Any) -> datetime | None:
+    """An RFC 3339 instant in UTC; None for anything else."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
+    """The one event in `body`. Raises InvalidInput when it is not a PayPal event."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the body is not JSON", reason="not_json") from None
+    if not isinstance(event, dict):
+        raise InvalidInput("the body is not an event", reason="not_an_event")
+    event_id, vendor_type, about = event.get("id"), event.get("event_type"), event.get("resource")
+    if not (isinstance(event_id, str) and isinstance(vendor_type, str) and isinstance(about, dict)):
+        raise InvalidInput("the body is not an event", reason="not_an_event")
+    wedding_id, step_id = read_mark(about.get("custom_id"))
+    return [
+        VendorEvent(
+            source="paypal",
+            event_id=event_id,
+            type=_TYPES.get(vendor_type, "other"),
+            vendor_type=vendor_type,
+            object_id=_order_id(about) or _text(about.get("id")),
+            wedding_id=wedding_id,
+            step_id=step_id,
+            occurred_at=_moment(event.get("create_time")),
+            facts=_facts(about) if vendor_type in _TYPES else {},
+        )
+    ]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _order_id(about: dict[str, Any]) -> str | None:
+    """The order that a capture belongs to."""
+    supplement = about.get("supplementary_data")
+    related = supplement.get("related_ids") if isinstance(supplement, dict) else None
+    return _text(related.get("order_id")) if isinstance(related, dict) else None
+
+
+def _facts(about: dict[str, Any]) -> dict[str, JsonValue]:
+    facts: dict[str, JsonValue] = {"payment_id": _text(about.get("id"))}
+    amount = about.get("amount")
+    value, currency = (amount.get("value"), amount.get("currency_code")) if isinstance(amount, dict) else (None, None)
+    if isinstance(value, str) and isinstance(currency, str):
+        try:
+            facts["amount_minor"] = to_minor(value, currency)
+            facts["currency"] = currency
+        except InvalidInput:
+            # An amount that we cannot count is left out; the event stands without it.
+            pass
+    details = about.get("status_details")
+    if isinstance(details, dict) and _text(details.get("reason")):
+        facts["reason"] = _text(details.get("reason"))
+    return facts
