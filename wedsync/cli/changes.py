@@ -50,9 +50,9 @@ def undo(
     timeout: TimeoutOption = WAIT_SECONDS,
     as_json: JsonFlag = False,
 ) -> int:
-    """Undo a transaction: what it booked is cancelled, what it took is paid back.
+    """Undo a transaction.
 
-    Exits 0 when all was undone, 5 when something needs a person's attention, 6 when it is not there or can't be now.
+    What it booked is cancelled, what it took is paid back. Exits 0 when all was undone, 5 when something needs a person's attention, 6 when it is not there or can't be now.
     """
 
     async def post(client: ApiClient, wedding_id: str, key: str) -> Reply:
@@ -71,9 +71,9 @@ def cancel(
     timeout: TimeoutOption = WAIT_SECONDS,
     as_json: JsonFlag = False,
 ) -> int:
-    """Cancel a wedding, or one transaction of it, and undo what it did.
+    """Cancel a wedding, or one transaction of it.
 
-    Exits 0 when all was undone, 5 when something needs a person's attention.
+    What was done is undone. Exits 0 when all was undone, 5 when something needs a person's attention.
     """
 
     async def post(client: ApiClient, wedding_id: str, key: str) -> Reply:
@@ -93,7 +93,7 @@ def shift(
     timeout: TimeoutOption = WAIT_SECONDS,
     as_json: JsonFlag = False,
 ) -> int:
-    """Move the ceremony: every vendor holds the new time, or all are put back.
+    """Move the ceremony, at every vendor or at none.
 
     Exits 0 when moved, 3 when put back, 4 when held, 5 when something needs a person's attention.
     """
@@ -116,9 +116,9 @@ def decide(
     timeout: TimeoutOption = WAIT_SECONDS,
     as_json: JsonFlag = False,
 ) -> int:
-    """Decide about a step that is held: try again, skip it, use another vendor, or roll back.
+    """Decide about a step that is held.
 
-    Exits by how the transaction then ends: 0 as decided, 3 rolled back, 4 held again, 5 needs attention.
+    Try again, skip it, use another vendor, or roll back. Exits by how the transaction then ends: 0 as decided, 3 rolled back, 4 held again, 5 needs attention.
     """
     if (choice is Choice.USE) != (vendor is not None):
         detail = "`use` needs --vendor" if choice is Choice.USE else "--vendor goes with `use` only"
@@ -134,7 +134,10 @@ def decide(
 
 
 def repair(wedding: WeddingArgument, as_json: JsonFlag = False) -> int:
-    """Rebuild what lists and pages show of a wedding from its workflow, which always knows."""
+    """Rebuild what is shown of a wedding.
+
+    From its workflow, which always knows.
+    """
     return asyncio.run(_repair(wedding))
 
 

@@ -63,9 +63,9 @@ def demo(
     ] = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Run three weddings here, with real Temporal and Postgres and stand-ins for the vendors, and show them live.
+    """Run three weddings here and show them live.
 
-    All well; a payment vendor down; a venue that refuses. Exits 0 when all three ended as they should, else 1.
+    On real Temporal and Postgres, with stand-ins for the vendors: all well; a payment vendor down; a venue that refuses. Exits 0 when all three ended as they should, else 1.
     """
     output = out.current()
     began = time.monotonic()

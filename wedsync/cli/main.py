@@ -25,6 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: the rich one takes longer to load than all else together.
+    rich_markup_mode=None,
 )
 
 
@@ -70,9 +72,9 @@ def invoke(argv: Sequence[str]) -> int:
 def _usage(said: output.Output, error: TyperException) -> int:
     if said.json_mode:
         return said.fail(CliError("usage", error.format_message(), output.BAD_INPUT))
-    from typer.rich_utils import rich_format_error
-
-    rich_format_error(error)  # type: ignore[arg-type]
+    show = getattr(error, "show", None)
+    if show is not None:
+        show(sys.stderr)
     return output.BAD_INPUT
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A plan, YAML or JSON; `-` reads stdin.")]
 
-app = typer.Typer(help="Check a plan and draw it, without starting anything.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a plan and draw it, without starting anything.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 class Format(StrEnum):

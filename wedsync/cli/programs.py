@@ -47,14 +47,20 @@ def _serve(program: Coroutine[Any, Any, None]) -> int:
 
 
 def worker() -> int:
-    """Run a worker in the foreground until ^C or SIGTERM; what runs is finished first."""
+    """Run a worker in the foreground.
+
+    Until ^C or SIGTERM; what runs is finished first.
+    """
     from workers.main import run
 
     return _serve(run(_settings("worker")))
 
 
 def api() -> int:
-    """Run the REST API in the foreground, on WEDSYNC_API_HOST and WEDSYNC_API_PORT."""
+    """Run the REST API in the foreground.
+
+    On WEDSYNC_API_HOST and WEDSYNC_API_PORT.
+    """
     from api.main import serve
 
     return _serve(serve(_settings("api")))
@@ -65,7 +71,10 @@ def sandbox(
         int | None, typer.Option("--port", help="0 takes a free one; default WEDSYNC_SANDBOX_PORT.")
     ] = None,
 ) -> int:
-    """Run the vendors' stand-ins in the foreground; only in the local environment."""
+    """Run the vendors' stand-ins in the foreground.
+
+    Only with WEDSYNC_ENVIRONMENT=local.
+    """
     from wedsync.sandbox.app import serve
 
     settings = _settings("sandbox", only_local=True)
@@ -81,7 +90,10 @@ def migrate(
     down: Annotated[str | None, typer.Option("--down", metavar="REV", help="Go down to this revision.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Bring the database to the newest revision, and Temporal's namespace to the search attributes we use."""
+    """Bring the database and Temporal up to date.
+
+    The database to the newest revision (or down to REV), the namespace to the search attributes that are used.
+    """
     from wedsync.kit.settings import Settings
 
     settings = Settings()
@@ -120,7 +132,10 @@ async def _provision(settings: Settings) -> str:
 
 
 def vendors(as_json: JsonFlag = False) -> int:
-    """List the vendors: what each can do, how it is undone, and whether it is configured here."""
+    """List the vendors and what each can do.
+
+    Also how each action is undone, what an unknown outcome means, and whether the vendor is configured here.
+    """
     from wedsync.kit.settings import Settings
     from wedsync.usecases.routing.registry import load_registry
 

@@ -32,9 +32,9 @@ def rehearse(
     timeout: Annotated[float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")] = 120.0,
     as_json: JsonFlag = False,
 ) -> int:
-    """Carry out a whole plan against stand-ins, on a stack of its own that is thrown away, and say what would be when.
+    """Carry out a plan against stand-ins, all at once.
 
-    No vendor is called. Steps that have a time of their own are carried out at once too, after all that they need;
+    On a stack of its own, which is thrown away. No vendor is called. Steps that have a time of their own are carried out at once too, after all that they need;
     the timetable shows when they would be due. Exits by how it ended: 0 completed, 3 rolled back, 4 held, 5 attention.
     """
     from wedsync.cli.local_stack import throwaway_stack

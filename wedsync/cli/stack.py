@@ -24,9 +24,9 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; `wedsync down` stops it.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Start Postgres, Temporal with its UI, the vendors' stand-ins, a worker and the API on this machine.
+    """Start the whole stack on this machine.
 
-    Runs until ^C; a worker that dies is started again. State stays in WEDSYNC_STATE_DIR (.wedsync).
+    Postgres, Temporal with its UI, the vendors' stand-ins, a worker and the API. Runs until ^C; a worker that dies is started again. State stays in WEDSYNC_STATE_DIR (.wedsync).
     """
     from wedsync.kit.settings import Settings
     from wedsync.local import stack
@@ -50,7 +50,7 @@ def tell_ready(run: RunInfo) -> None:
 
 
 def down(as_json: JsonFlag = False) -> int:
-    """Stop the stack that `wedsync up` started; its state stays for the next time."""
+    """Stop the stack that runs here. Its state stays for the next time."""
     from wedsync.kit.settings import Settings
     from wedsync.local import stack
 

@@ -26,7 +26,10 @@ def status(
     cursor: Annotated[str | None, typer.Option("--cursor", help="Where to go on, as the last list said.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """List the weddings, or show one: its steps, what comes later and when, what was undone."""
+    """List the weddings, or show one.
+
+    Its steps, what comes later and when (in the venue's time), what was undone.
+    """
     return asyncio.run(_list(limit, cursor) if wedding is None else _show(wedding))
 
 
@@ -77,9 +80,9 @@ def watch(
     ] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Show a wedding live until nothing of it is under way (what comes later stays in its agenda).
+    """Show a wedding live.
 
-    Exits by how its newest transaction stands: 0 well or still open, 3 rolled back, 4 held, 5 needs attention.
+    Until nothing of it is under way; what comes later stays in its agenda. Exits by how its newest transaction stands: 0 well or still open, 3 rolled back, 4 held, 5 needs attention.
     """
     return asyncio.run(_watch(wedding, forever, timeout))
 
