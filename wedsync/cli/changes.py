@@ -52,7 +52,8 @@ def undo(
 ) -> int:
     """Undo a transaction.
 
-    What it booked is cancelled, what it took is paid back. Exits 0 when all was undone, 5 when something needs a person's attention, 6 when it is not there or can't be now.
+    What it booked is cancelled, what it took is paid back. Exits 0 when all was undone, 5 when something needs
+    a person's attention, 6 when it is not there or can't be now.
     """
 
     async def post(client: ApiClient, wedding_id: str, key: str) -> Reply:
@@ -118,7 +119,8 @@ def decide(
 ) -> int:
     """Decide about a step that is held.
 
-    Try again, skip it, use another vendor, or roll back. Exits by how the transaction then ends: 0 as decided, 3 rolled back, 4 held again, 5 needs attention.
+    Try again, skip it, use another vendor, or roll back. Exits by how the transaction then ends: 0 as decided,
+    3 rolled back, 4 held again, 5 needs attention.
     """
     if (choice is Choice.USE) != (vendor is not None):
         detail = "`use` needs --vendor" if choice is Choice.USE else "--vendor goes with `use` only"

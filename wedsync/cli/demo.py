@@ -65,7 +65,8 @@ def demo(
 ) -> int:
     """Run three weddings here and show them live.
 
-    On real Temporal and Postgres, with stand-ins for the vendors: all well; a payment vendor down; a venue that refuses. Exits 0 when all three ended as they should, else 1.
+    On real Temporal and Postgres, with stand-ins for the vendors: all well; a payment vendor down; a venue that
+    refuses. Exits 0 when all three ended as they should, else 1.
     """
     output = out.current()
     began = time.monotonic()

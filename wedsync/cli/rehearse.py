@@ -34,7 +34,8 @@ def rehearse(
 ) -> int:
     """Carry out a plan against stand-ins, all at once.
 
-    On a stack of its own, which is thrown away. No vendor is called. Steps that have a time of their own are carried out at once too, after all that they need;
+    On a stack of its own, which is thrown away. No vendor is called. Steps that have a time of their own are
+    carried out at once too, after all that they need;
     the timetable shows when they would be due. Exits by how it ended: 0 completed, 3 rolled back, 4 held, 5 attention.
     """
     from wedsync.cli.local_stack import throwaway_stack

@@ -26,7 +26,8 @@ def up(
 ) -> int:
     """Start the whole stack on this machine.
 
-    Postgres, Temporal with its UI, the vendors' stand-ins, a worker and the API. Runs until ^C; a worker that dies is started again. State stays in WEDSYNC_STATE_DIR (.wedsync).
+    Postgres, Temporal with its UI, the vendors' stand-ins, a worker and the API. Runs until ^C; a worker that
+    dies is started again. State stays in WEDSYNC_STATE_DIR (.wedsync).
     """
     from wedsync.kit.settings import Settings
     from wedsync.local import stack

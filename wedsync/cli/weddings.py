@@ -82,7 +82,8 @@ def watch(
 ) -> int:
     """Show a wedding live.
 
-    Until nothing of it is under way; what comes later stays in its agenda. Exits by how its newest transaction stands: 0 well or still open, 3 rolled back, 4 held, 5 needs attention.
+    Until nothing of it is under way; what comes later stays in its agenda. Exits by how its newest transaction
+    stands: 0 well or still open, 3 rolled back, 4 held, 5 needs attention.
     """
     return asyncio.run(_watch(wedding, forever, timeout))
 
