@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 from temporalio import workflow
@@ -87,13 +87,15 @@ class Board:
             unknown=False,
         )
 
-    def held(self, step_id: str, failure: Failure, deadline_at: datetime, *, unknown: bool) -> None:
-        """The step waits for a person."""
+    def held(self, step_id: str, failure: Failure, now: datetime, *, unknown: bool) -> None:
+        """The step waits for a person, who is reminded when half of the time is gone."""
+        patience = timedelta(seconds=self.steps[step_id].decide_within_seconds)
         self.update(
             step_id,
             status="held",
             error=StepError(code=failure.reason or failure.code, detail=failure.detail),
-            deadline_at=deadline_at,
+            deadline_at=now + patience,
+            remind_at=now + patience / 2,
             unknown=unknown,
             waits_for="",
             refused_by=(),

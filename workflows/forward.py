@@ -220,8 +220,7 @@ class Forward:
             return
         decision = saga.on_step_failure(step.on_failure, board.given.kind, unknown=unknown)
         if decision == "hold":
-            deadline = now + timedelta(seconds=step.decide_within_seconds)
-            board.held(step.id, failure, deadline, unknown=unknown)
+            board.held(step.id, failure, now, unknown=unknown)
             return
         board.failed(step.id, failure, now)
         if decision == "rollback":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -161,6 +163,7 @@ class Wedding:
             await self._requests.carry_out(request)
             return True
         now = workflow.now()
+        await self._remind(now)
         if await self._requests.decide_the_overdue(now):
             return True
         deeds = requests.scheduled_deeds(self._desk.state, now)
@@ -180,6 +183,14 @@ class Wedding:
         )
         await self._desk.run_child(given)
         return True
+
+    async def _remind(self, now: datetime) -> None:
+        """Steps that wait for a decision say so once more."""
+        due = {state.step_id: state for state in agenda.to_remind(self._desk.state.states.values(), now)}
+        if due:
+            reminded = {step_id: state.model_copy(update={"remind_at": None}) for step_id, state in due.items()}
+            self._desk.change(states={**self._desk.state.states, **reminded})
+            await self._desk.record(reminders=tuple(due))
 
     async def _rest(self) -> None:
         """Sleep until something is due or somebody speaks; after a month at most times are resolved anew."""

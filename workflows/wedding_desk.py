@@ -171,7 +171,9 @@ class WeddingDesk:
         if moved:
             await self.record((), moved)
 
-    async def record(self, news: tuple[TransactionNews, ...] = (), steps: tuple[StepState, ...] = ()) -> None:
+    async def record(
+        self, news: tuple[TransactionNews, ...] = (), steps: tuple[StepState, ...] = (), reminders: tuple[str, ...] = ()
+    ) -> None:
         """Write the wedding's own state and what moved on with it."""
         state, plan, start = self.state, self.plan, self.state.start
         self.change(writes=state.writes + 1)
@@ -189,6 +191,7 @@ class WeddingDesk:
                 ceremony_at=plan.ceremony_at,
                 transactions=news,
                 steps=steps,
+                reminders=reminders,
                 version=state.writes + 1,
                 step_version=state.seq * VERSIONS_PER_TRANSACTION + WEDDING_VERSIONS_FROM + state.writes,
                 now=workflow.now(),

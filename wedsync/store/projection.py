@@ -151,8 +151,11 @@ RETURNING kind
 
 async def settle_transaction(
     conn: AsyncConnection, wedding_id: str, result: TransactionResult, *, version: int, now: datetime
-) -> None:
-    """Write a transaction's outcome; its full result is written once and never changed."""
+) -> bool:
+    """Write a transaction's outcome; its full result is written once and never changed.
+
+    True when the write took: False means that it, or a newer one, was there.
+    """
     ended = result.status not in ("waiting", "held", "running", "rolling_back")
     took = await conn.execute(
         _SETTLE,
@@ -167,9 +170,11 @@ async def settle_transaction(
             "version": version,
         },
     )
-    if took.first() is not None:
-        data = {"id": result.id, "kind": result.kind, "status": result.status, "gaps": list(result.gaps)}
-        await write_event(conn, wedding_id, "transaction", data, now)
+    if took.first() is None:
+        return False
+    data = {"id": result.id, "kind": result.kind, "status": result.status, "gaps": list(result.gaps)}
+    await write_event(conn, wedding_id, "transaction", data, now)
+    return True
 
 
 _STATUS = text("""
@@ -329,3 +334,17 @@ async def read_result(conn: AsyncConnection, wedding_id: str, transaction_id: st
     """What a transaction's workflow returned, or None."""
     row = (await conn.execute(_RESULT, {"wedding_id": wedding_id, "transaction_id": transaction_id})).first()
     return None if row is None or row.result is None else dict(row.result)
+
+
+_AUDIT = text("""
+INSERT INTO audit_log (organization_id, at, actor, action, subject, detail)
+VALUES (:organization_id, :now, 'system:worker', :action, :subject, CAST(:detail AS jsonb))
+""")
+
+
+async def write_audit(
+    conn: AsyncConnection, organization_id: str, action: str, subject: str, detail: dict[str, Any], now: datetime
+) -> None:
+    """Append what the system itself did to the audit log. At least once: a repeated activity writes it again."""
+    values = {"organization_id": organization_id, "action": action, "subject": subject, "now": now}
+    await conn.execute(_AUDIT, {**values, "detail": json.dumps(detail)})

@@ -86,8 +86,8 @@ def next_wake(
     for state in states:
         if state.status in UNBEGUN and state.due_at is not None:
             instants.append(state.due_at)
-        if state.status in ("waiting", "held") and state.deadline_at is not None:
-            instants.append(state.deadline_at)
+        if state.status in ("waiting", "held"):
+            instants += [instant for instant in (state.deadline_at, state.remind_at) if instant is not None]
     ahead = [instant for instant in (*instants, *points) if instant > now]
     return min([*ahead, now + longest])
 
@@ -95,6 +95,11 @@ def next_wake(
 def overdue(states: Iterable[StepState], status: Literal["waiting", "held"], now: datetime) -> list[StepState]:
     """The steps whose patience is over."""
     return [s for s in states if s.status == status and s.deadline_at is not None and s.deadline_at <= now]
+
+
+def to_remind(states: Iterable[StepState], now: datetime) -> list[StepState]:
+    """The held steps whose people are to be reminded."""
+    return [s for s in states if s.status == "held" and s.remind_at is not None and s.remind_at <= now]
 
 
 def folded_status(states: Iterable[StepState]) -> TransactionStatus:

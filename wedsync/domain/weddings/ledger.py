@@ -117,6 +117,8 @@ class StepState(Message):
     refused_by: tuple[str, ...] = ()
     #: While waiting or held: when the wedding stops waiting.
     deadline_at: datetime | None = None
+    #: While held: when its people are reminded; None once they were.
+    remind_at: datetime | None = None
     #: While held: whether the vendor may hold an effect, so that no other vendor may be tried.
     unknown: bool = False
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+import structlog
 from pydantic import JsonValue
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.weddings.ledger import StepError, StepState, TransactionResult
 from wedsync.domain.weddings.messages import Message, TransactionKind, TransactionStatus
+from wedsync.kit import telemetry
 from wedsync.store import projection
 from wedsync.store.session import Database
+
+log = structlog.get_logger(__name__)
 
 
 class BeginTransaction(Message):
@@ -62,6 +67,8 @@ class RecordWedding(Message):
     ceremony_at: datetime
     transactions: tuple[TransactionNews, ...] = ()
     steps: tuple[StepState, ...] = ()
+    #: Held steps whose people are reminded now.
+    reminders: tuple[str, ...] = ()
     version: int
     step_version: int
     now: datetime
@@ -115,8 +122,40 @@ async def settle_transaction(db: Database, wanted: SettleTransaction) -> Recorde
         await projection.write_steps(
             conn, wanted.wedding_id, [(state, wanted.step_version) for state in result.steps], wanted.now
         )
-        await projection.settle_transaction(conn, wanted.wedding_id, result, version=wanted.version, now=wanted.now)
+        is_new = await projection.settle_transaction(
+            conn, wanted.wedding_id, result, version=wanted.version, now=wanted.now
+        )
+        if is_new:
+            await _audit_outcome(conn, wanted)
+    if is_new:
+        _count(result)
     return Recorded()
+
+
+async def _audit_outcome(conn: AsyncConnection, wanted: SettleTransaction) -> None:
+    result = wanted.result
+    parked = [
+        state.step_id
+        for state in result.steps
+        if state.compensation is not None and state.compensation.status == "needs_attention"
+    ]
+    detail: dict[str, object] = {"kind": result.kind, "status": result.status, "gaps": list(result.gaps)}
+    if parked:
+        detail["needs_attention"] = parked
+        log.error("compensation.needs_attention", wedding_id=wanted.wedding_id, transaction_id=result.id, steps=parked)
+    if result.superseded:
+        detail["superseded"] = list(result.superseded)
+    subject = f"transaction/{result.id}"
+    await projection.write_audit(conn, wanted.organization_id, "transaction.settled", subject, detail, wanted.now)
+
+
+def _count(result: TransactionResult) -> None:
+    telemetry.record_transaction(result.kind, result.status)
+    for state in result.steps:
+        capability = state.vendor or "none"
+        telemetry.record_step(capability, state.status)
+        if state.compensation is not None:
+            telemetry.record_compensation(capability, state.compensation.status)
 
 
 async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
@@ -136,6 +175,8 @@ async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
                 version=wanted.version,
                 now=wanted.now,
             )
+        for step_id in wanted.reminders:
+            await _remind(conn, wanted, step_id)
         await projection.write_wedding(
             conn,
             wanted.wedding_id,
@@ -150,3 +191,12 @@ async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
             now=wanted.now,
         )
     return Recorded()
+
+
+async def _remind(conn: AsyncConnection, wanted: RecordWedding, step_id: str) -> None:
+    """Tell watchers again that a step waits for a decision."""
+    log.warning("hold.reminder", wedding_id=wanted.wedding_id, step_id=step_id)
+    data = {"id": step_id, "status": "held", "reminder": True}
+    await projection.write_event(conn, wanted.wedding_id, "step", data, wanted.now)
+    subject = f"step/{wanted.wedding_id}/{step_id}"
+    await projection.write_audit(conn, wanted.organization_id, "step.reminded", subject, {}, wanted.now)
