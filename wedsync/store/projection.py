@@ -142,7 +142,8 @@ async def begin_transaction(
 
 _SETTLE = text("""
 UPDATE transactions SET status = :status, gaps = CAST(:gaps AS jsonb),
-  result = coalesce(result, CAST(:result AS jsonb)), error = CAST(:error AS jsonb), started_at = coalesce(started_at, :started_at), ended_at = :ended_at,
+  result = coalesce(result, CAST(:result AS jsonb)), error = CAST(:error AS jsonb),
+  started_at = coalesce(started_at, :started_at), ended_at = :ended_at,
   handed_off_at = coalesce(handed_off_at, :ended_at), version = :version
 WHERE id = :id AND version < :version
 RETURNING kind

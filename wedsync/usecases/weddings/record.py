@@ -151,11 +151,12 @@ async def _audit_outcome(conn: AsyncConnection, wanted: SettleTransaction) -> No
 
 def _count(result: TransactionResult) -> None:
     telemetry.record_transaction(result.kind, result.status)
+    actions = {entry.step_id: entry.binding.spec.name for entry in result.entries}
     for state in result.steps:
-        capability = state.vendor or "none"
-        telemetry.record_step(capability, state.status)
+        action = actions.get(state.step_id, "none")
+        telemetry.record_step(action, state.status)
         if state.compensation is not None:
-            telemetry.record_compensation(capability, state.compensation.status)
+            telemetry.record_compensation(action, state.compensation.status)
 
 
 async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
