@@ -128,3 +128,8 @@ def test_only_near_words_are_suggested() -> None:
 
 def test_codes_are_words() -> None:
     assert all(code.replace("_", "").isalpha() and meaning for code, meaning in PLAN_ERROR_CODES.items())
+
+
+def test_no_more_faults_are_named_than_help(data: dict[str, Any]) -> None:
+    data |= {f"key{index}": 1 for index in range(5000)}
+    assert len(plan_from_json(data)[1]) == 100

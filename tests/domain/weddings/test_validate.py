@@ -295,3 +295,47 @@ def test_errors_come_in_the_files_order(
 
 def test_without_vendors_every_vendor_is_unknown(data: dict[str, Any], load: Callable[[dict[str, Any]], Plan]) -> None:
     assert {error.code for error in check_plan(load(data), {})} == {"unknown_vendor"}
+
+
+def _chain(count: int) -> list[dict[str, Any]]:
+    """Groups that each hold the next two over: as a tree they would be endless."""
+    members = [[f"g{i + 1}", f"g{i + 2}"] for i in range(count - 2)] + [["event"], ["email"]]
+    return [{"id": f"g{i}", "run": "parallel", "members": names} for i, names in enumerate(members)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "field", "code"),
+    [
+        (lambda d: d.update(groups=[{"id": f"g{i}", "run": "parallel", "members": ["venue"]} for i in range(600)]),
+         "groups", "too_large"),
+        (step(EMAIL, needs=["venue"] * 11_000), "steps", "too_large"),
+        (both(many(services=["mail"] * 100), lambda d: d["steps"][EMAIL]["inputs"].update(text="x" * 50_000)),
+         "steps", "too_large"),
+    ],
+)  # fmt: skip
+def test_what_is_too_large_is_refused_before_it_is_looked_at(
+    edit: Edit, field: str, code: str, data: dict[str, Any], errors_of: Errors
+) -> None:
+    edit(data)
+    assert [(error.field, error.code) for error in errors_of(data)] == [(field, code)]
+
+
+def test_needs_beyond_counting_are_refused(data: dict[str, Any], errors_of: Errors) -> None:
+    del data["steps"][EVENT]["service"]
+    data["services"] += [{"id": f"c{i}", "name": "c", "role": "other", "vendor": "google_calendar"} for i in range(90)]
+    data["steps"][EVENT]["services"] = [f"c{i}" for i in range(90)]
+    data["groups"] = [{"id": f"g{i}", "run": "parallel", "members": ["event"]} for i in range(40)]
+    data["groups"].append({"id": "all", "run": "parallel", "members": ["event"], "needs": [f"g{i}" for i in range(40)]})
+    assert ("groups", "too_large") in {(error.field, error.code) for error in errors_of(data)}
+
+
+def test_groups_that_hold_one_another_many_times_over_are_no_burden(data: dict[str, Any], errors_of: Errors) -> None:
+    data["groups"] = _chain(100)
+    assert {error.code for error in errors_of(data)} == {"two_groups"}
+
+
+def test_no_more_errors_are_named_than_help(data: dict[str, Any], errors_of: Errors) -> None:
+    data["steps"][EMAIL]["needs"] = [f"nobody-{i}" for i in range(5000)]
+    errors = errors_of(data)
+    assert len(errors) == 200
+    assert {error.code for error in errors} == {"unknown_step"}

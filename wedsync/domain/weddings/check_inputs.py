@@ -14,7 +14,6 @@ from wedsync.domain.weddings import money, references, times
 from wedsync.domain.weddings.catalogue import ACTIONS, Action, Inputs
 from wedsync.domain.weddings.check_steps import vendor_field
 from wedsync.domain.weddings.expand import Instance, step_names, vendors_of
-from wedsync.domain.weddings.lines import did_you_mean
 from wedsync.domain.weddings.load import explain
 from wedsync.domain.weddings.report import Report
 
@@ -53,10 +52,11 @@ def _check_references(
             if word in known:
                 continue
             with report.noting(_field(instance, path)):
-                _refer(word, instance, names, actions, known)
+                _refer(report, word, instance, names, actions, known)
 
 
 def _refer(
+    report: Report,
     word: str | None,
     instance: Instance,
     names: Mapping[str, tuple[str, ...]],
@@ -69,12 +69,12 @@ def _refer(
     name = references.step_result(word)
     shown = f"'${{{word}}}'"
     if name is None:
-        hint = did_you_mean(word, known)
+        hint = report.hint(word, known)
         raise InvalidInput(f"{shown} is no reference such as ${{deposit.payment_id}}{hint}", reason="unknown_reference")
     step, result = name
     meant = names.get(step, ())
     if not meant:
-        raise InvalidInput(f"{shown}: no step {step!r}{did_you_mean(step, names)}", reason="unknown_reference")
+        raise InvalidInput(f"{shown}: no step {step!r}{report.hint(step, names)}", reason="unknown_reference")
     if len(meant) > 1:
         detail = f"{shown}: {step!r} means several steps: write one of {', '.join(meant)}"
         raise InvalidInput(detail, reason="unknown_reference")
@@ -159,7 +159,7 @@ def _check_kinds(report: Report, instance: Instance, action: Action, shown: dict
 def _check_contact(report: Report, instance: Instance, name: str, field: str) -> None:
     contact = report.contacts.get(name)
     if contact is None:
-        report.add(field, "unknown_contact", f"unknown contact {name!r}{did_you_mean(name, report.contacts)}")
+        report.add(field, "unknown_contact", f"unknown contact {name!r}{report.hint(name, report.contacts)}")
         return
     attribute, code = _REACHED_BY.get(instance.step.action, ("", ""))
     if attribute and getattr(contact, attribute) is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wedsync.domain.weddings.expand import all_names, needs_of
-from wedsync.domain.weddings.lines import did_you_mean
 from wedsync.domain.weddings.order import cycles
 from wedsync.domain.weddings.references import RESERVED
 from wedsync.domain.weddings.report import Report
@@ -56,36 +55,35 @@ def _check_needs(report: Report) -> None:
     named = [(step.needs, f"steps[{i}]") for i, step in enumerate(report.plan.steps)]
     named += [(group.needs, f"groups[{i}]") for i, group in enumerate(report.plan.groups)]
     for needs, field in named:
+        seen: set[str] = set()
         for position, need in enumerate(needs):
             here = f"{field}.needs[{position}]"
             if need not in known:
-                report.add(here, "unknown_step", f"unknown step {need!r}{did_you_mean(need, known)}")
-            elif need in needs[:position]:
+                report.add(here, "unknown_step", f"unknown step {need!r}{report.hint(need, known)}")
+            elif need in seen:
                 report.add(here, "duplicate_id", f"{need!r} is named already")
+            seen.add(need)
 
 
 def _check_groups(report: Report) -> None:
     known = all_names(report.plan)
+    groups = {group.id for group in report.plan.groups}
     home: dict[str, str] = {}
     for index, group in enumerate(report.plan.groups):
         for position, member in enumerate(group.members):
             field = f"groups[{index}].members[{position}]"
             if member not in known:
-                report.add(field, "unknown_member", f"no step or group {member!r}{did_you_mean(member, known)}")
+                report.add(field, "unknown_member", f"no step or group {member!r}{report.hint(member, known)}")
                 continue
-            for name in {member, *(known[member] if member not in _group_ids(report) else ())}:
+            for name in {member, *(known[member] if member not in groups else ())}:
                 if name in home:
                     report.add(field, "two_groups", f"{name!r} is in group {home[name]!r} already")
                     break
                 home[name] = group.id
-    inner = {group.id: [name for name in group.members if name in _group_ids(report)] for group in report.plan.groups}
+    inner = {group.id: [name for name in group.members if name in groups] for group in report.plan.groups}
     for path in cycles(list(inner), inner):
         index = next(i for i, group in enumerate(report.plan.groups) if group.id == path[0])
         report.add(f"groups[{index}].members", "cycle", f"groups within one another: {' -> '.join(path)}")
-
-
-def _group_ids(report: Report) -> set[str]:
-    return {group.id for group in report.plan.groups}
 
 
 def _check_cycles(report: Report) -> None:
@@ -97,6 +95,7 @@ def _check_cycles(report: Report) -> None:
         report.add(field, "cycle", f"services that depend on one another: {' -> '.join(path)}")
     if any(len(path) > 1 for path in cycles(list(services), services)):
         return
-    needs = needs_of(report.plan)
-    for path in cycles(list(needs), needs):
-        report.add(needs[path[0]][path[1]], "cycle", f"steps that need one another: {' -> '.join(path)}")
+    with report.noting("groups"):
+        needs = needs_of(report.plan)
+        for path in cycles(list(needs), needs):
+            report.add(needs[path[0]][path[1]], "cycle", f"steps that need one another: {' -> '.join(path)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.weddings import durations, references, times
 from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
 from wedsync.domain.weddings.expand import Instance, step_names, vendors_of
-from wedsync.domain.weddings.lines import did_you_mean
 from wedsync.domain.weddings.plan import Step
 from wedsync.domain.weddings.report import Report
 
@@ -17,6 +17,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-")
 
 def check_steps(report: Report) -> None:
     """All of it, for all steps."""
+    referred = [(step.id, sorted(references.names(step.inputs))) for step in report.plan.steps]
     for index, step in enumerate(report.plan.steps):
         field = f"steps[{index}]"
         _check_service(report, step, field)
@@ -25,7 +26,7 @@ def check_steps(report: Report) -> None:
         _check_durations(report, step, field)
         _check_failure(report, step, field)
         _check_message_keys(report, step, field)
-        _check_defaults(report, step, field)
+        _check_defaults(report, step, field, referred)
     for instance in report.instances:
         _check_vendors(report, instance)
 
@@ -40,7 +41,7 @@ def _check_service(report: Report, step: Step, field: str) -> None:
         named.append((f"{field}.service", step.service))
     for here, name in named:
         if name not in report.services:
-            hint = did_you_mean(name, report.services)
+            hint = report.hint(name, report.services)
             report.add(here, "unknown_service", f"unknown service {name!r}{hint}")
 
 
@@ -49,7 +50,7 @@ def _check_action(report: Report, step: Step, field: str) -> None:
         return
     capability = step.action.partition(".")[0]
     if capability not in CAPABILITIES:
-        hint = did_you_mean(capability, CAPABILITIES) or f"; known are {', '.join(sorted(CAPABILITIES))}"
+        hint = report.hint(capability, CAPABILITIES, f"; known are {', '.join(sorted(CAPABILITIES))}")
         report.add(f"{field}.action", "unknown_capability", f"unknown capability {capability!r}{hint}")
         return
     known = ", ".join(name for name in ACTIONS if name.startswith(f"{capability}."))
@@ -105,7 +106,7 @@ def _check_at(report: Report, step: Step, field: str) -> None:
     names = step_names(report.plan)
     meant = names.get(relative.anchor, ())
     if not meant:
-        hint = did_you_mean(relative.anchor, [times.CEREMONY, *names])
+        hint = report.hint(relative.anchor, [times.CEREMONY, *names])
         if relative.anchor.startswith("ceremony-"):
             hint = "; put spaces around the minus: 'ceremony - 48h'"
         report.add(f"{field}.at", "unknown_anchor", f"{at!r}: no step {relative.anchor!r}{hint}")
@@ -162,20 +163,23 @@ def _check_message_keys(report: Report, step: Step, field: str) -> None:
             report.add(f"{field}.compensation.text", "bad_reference", detail)
 
 
-def _check_defaults(report: Report, step: Step, field: str) -> None:
+def _check_defaults(
+    report: Report, step: Step, field: str, referred: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+) -> None:
+    """`referred` holds, per step, the (step, result) pairs that its inputs refer to."""
     action = ACTIONS.get(step.action)
     if action is None:
         return
     for name in step.default_results:
         if name not in action.results:
-            hint = did_you_mean(name, action.results) or f"; it gives {', '.join(action.results)}"
+            hint = report.hint(name, action.results, f"; it gives {', '.join(action.results)}")
             report.add(f"{field}.default_results.{name}", "unknown_result", f"{step.action} gives no {name!r}{hint}")
     if step.otherwise != "skip":
         return
     own = {instance.id for instance in report.instances if instance.step is step}
     names = step_names(report.plan)
-    for later in report.plan.steps:
-        for referred, result in sorted(references.names(later.inputs)):
-            if own & set(names.get(referred, ())) and result not in step.default_results:
-                detail = f"skipped when nobody decides, but step {later.id!r} refers to its {result!r}: give a default"
+    for later, results in referred:
+        for name, result in results:
+            if own & set(names.get(name, ())) and result not in step.default_results:
+                detail = f"skipped when nobody decides, but step {later!r} refers to its {result!r}: give a default"
                 report.add(f"{field}.otherwise", "missing_default", detail)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 
 from pydantic import JsonValue
 
@@ -80,23 +82,24 @@ def _waits_for_critical(
     }
     position = {name: index for index, name in enumerate(steps)}
     waiting = [i.id for i in steps.values() if i.id in final and i.step.at is None and not i.step.early]
-    pairs = [(name, other) for name in waiting for other in critical if other not in final]
-    pairs += [
-        (name, other)
-        for name in waiting
-        for other in critical
-        if other in final and (name not in critical or position[other] < position[name])
-    ]
     together = {name: above[name] & timed for name in ordered}
+    # First those that can be undone; then, among those that can't, earlier before later.
+    rounds = [
+        {name: [other for other in critical if other not in final] for name in waiting},
+        {
+            name: [o for o in critical if o in final and (name not in critical or position[o] < position[name])]
+            for name in waiting
+        },
+    ]
     added: list[tuple[str, str]] = []
-    for name, other in pairs:
-        if name == other or together[name] != together[other] or above[other] & bit[name]:
-            continue
-        added.append((name, other))
-        gained = above[other] | bit[other]
-        for below in ordered:
-            if below == name or above[below] & bit[name]:
-                above[below] |= gained
+    for candidates in rounds:
+        for name, others in candidates.items():
+            chosen = [o for o in others if o != name and together[o] == together[name] and not above[o] & bit[name]]
+            added += [(name, other) for other in chosen]
+            gained = reduce(or_, (above[other] | bit[other] for other in chosen), 0)
+            for below in ordered:
+                if below == name or above[below] & bit[name]:
+                    above[below] |= gained
     return added
 
 

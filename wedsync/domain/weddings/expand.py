@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 
+from wedsync.domain.errors import InvalidInput
 from wedsync.domain.weddings import references
 from wedsync.domain.weddings.plan import Plan, Service, Step
 from wedsync.domain.weddings.times import at_anchor
 
 #: Steps of one wedding, expanded.
 MAX_STEPS = 500
+#: Twice what so many steps can need of one another.
+MAX_EDGES = 250_000
 
 
 @dataclass(frozen=True)
@@ -60,27 +63,31 @@ def all_names(plan: Plan) -> dict[str, tuple[str, ...]]:
     known = step_names(plan)
     groups = {group.id: group for group in plan.groups}
 
-    def within(name: str, outer: frozenset[str]) -> Iterator[str]:
-        if name in groups and name not in outer:
-            for member in groups[name].members:
-                yield from within(member, outer | {name})
-        elif name not in groups:
-            yield from known.get(name, ())
+    def within(group: str) -> Iterator[str]:
+        seen, pending = {group}, [group]
+        while pending:
+            name = pending.pop()
+            if name in groups:
+                new = [member for member in groups[name].members if member not in seen]
+                seen.update(new)
+                pending.extend(reversed(new))
+            else:
+                yield from known.get(name, ())
 
-    return {group: tuple(dict.fromkeys(within(group, frozenset()))) for group in groups} | known
+    return {group: tuple(dict.fromkeys(within(group))) for group in groups} | known
 
 
 def edges(plan: Plan) -> list[Edge]:
     """Every need that the plan states or implies, unknown names left out, rule by rule.
 
     Not among them: that a message waits for the critical steps, which depends on the vendors (see `compile_plan`).
+    Raises InvalidInput(reason="too_large") for more than MAX_EDGES.
     """
     known = all_names(plan)
-    found: list[Edge] = []
-    for instance in instances(plan):
-        found.extend(_own_needs(instance, known))
-    found.extend(_service_needs(plan))
-    found.extend(_group_needs(plan, known))
+    own = (edge for instance in instances(plan) for edge in _own_needs(instance, known))
+    found = list(islice(chain(own, _service_needs(plan), _group_needs(plan, known)), MAX_EDGES + 1))
+    if len(found) > MAX_EDGES:
+        raise InvalidInput(f"more than {MAX_EDGES} needs, groups and services counted out", reason="too_large")
     return found
 
 

@@ -16,6 +16,8 @@ from wedsync.domain.weddings.plan import Plan, PlanError
 
 #: How deep lists and objects may be nested.
 MAX_DEPTH = 32
+#: Named at once; more do not help.
+MAX_ERRORS = 100
 _PATTERNS = {
     "^[a-z0-9][a-z0-9-]{0,62}$": "lower-case letters, digits and hyphens, at most 63, beginning with a letter or digit",
     "^[A-Z]{3}$": "a currency by ISO 4217, such as EUR",
@@ -69,6 +71,8 @@ def explain(
         if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
             # Items with faults of their own count as missing: they are named already.
             continue
+        if len(found) >= MAX_ERRORS:
+            break
         field = field_path((*prefix, *item["loc"]))
         code, detail = _words(item, model)
         entry = PlanError(file=file, line=line_of(field, lines or {}), field=field, code=code, detail=detail)

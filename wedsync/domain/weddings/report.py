@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import Manifest
 from wedsync.domain.weddings.expand import instances, services_of
-from wedsync.domain.weddings.lines import line_of
+from wedsync.domain.weddings.lines import did_you_mean, line_of
 from wedsync.domain.weddings.plan import Plan, PlanError
+
+#: More do not help.
+MAX_ERRORS = 200
+MAX_HINTS = 50
 
 
 class Report:
@@ -24,12 +28,20 @@ class Report:
         self.instances = instances(plan)
         self._lines, self._file = lines, file
         self._found: dict[tuple[str, str, str], PlanError] = {}
+        self._hints = MAX_HINTS
 
     def add(self, field: str, code: str, detail: str) -> None:
-        """Note an error once."""
+        """Note an error once; those beyond MAX_ERRORS are dropped."""
+        if len(self._found) >= MAX_ERRORS:
+            return
         line = line_of(field, self._lines)
         error = PlanError(file=self._file, line=line, field=field, code=code, detail=detail)
         self._found.setdefault((field, code, detail), error)
+
+    def hint(self, word: str, known: Iterable[str], otherwise: str = "") -> str:
+        """`; did you mean ...?`, else `otherwise`. Looking for near words is dear: only so many times a plan."""
+        self._hints -= 1
+        return (did_you_mean(word, known) if self._hints >= 0 else "") or otherwise
 
     @contextmanager
     def noting(self, field: str) -> Iterator[None]:

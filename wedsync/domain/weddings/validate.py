@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,10 +13,13 @@ from wedsync.domain.weddings.check_inputs import check_inputs
 from wedsync.domain.weddings.check_names import check_names
 from wedsync.domain.weddings.check_steps import check_steps
 from wedsync.domain.weddings.expand import MAX_STEPS
-from wedsync.domain.weddings.lines import did_you_mean
 from wedsync.domain.weddings.plan import Contact, Plan, PlanError
 from wedsync.domain.weddings.report import Report
 
+#: Names listed in needs, services, members and fallbacks.
+MAX_NAMES = 10_000
+#: Characters of inputs, counted for each service that a step is for.
+MAX_INPUTS = 4 * 1024 * 1024
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^\s@<>(),;:\"\[\]\\]{1,64}@[^\s@.]+(\.[^\s@.]+)+")
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -33,8 +37,8 @@ def check_plan(
     `lines` (dotted field path → 1-based line) and `file` only say where. The codes are `codes.PLAN_ERROR_CODES`.
     """
     report = Report(plan, manifests, lines, file)
-    if len(report.instances) > MAX_STEPS:
-        report.add("steps", "too_many_steps", f"{len(report.instances)} steps once expanded; at most {MAX_STEPS}")
+    _check_size(report)
+    if report.errors():
         return report.errors()
     _check_wedding(report)
     _check_services(report)
@@ -42,6 +46,23 @@ def check_plan(
     check_steps(report)
     check_inputs(report)
     return report.errors()
+
+
+def _check_size(report: Report) -> None:
+    """Bounds on what the other checks have to look at: nothing else is looked at beyond them."""
+    plan = report.plan
+    if len(report.instances) > MAX_STEPS:
+        report.add("steps", "too_many_steps", f"{len(report.instances)} steps once expanded; at most {MAX_STEPS}")
+    if len(plan.groups) > MAX_STEPS:
+        report.add("groups", "too_large", f"{len(plan.groups)} groups; at most {MAX_STEPS}")
+    lists = [(*step.needs, *step.services, *(step.fallbacks or ())) for step in plan.steps]
+    lists += [(*group.members, *group.needs) for group in plan.groups]
+    lists += [(*service.depends_on, *service.fallbacks) for service in plan.services]
+    if sum(map(len, lists)) > MAX_NAMES:
+        report.add("steps", "too_large", f"more than {MAX_NAMES} names in needs, services, members and fallbacks")
+    sizes = [len(json.dumps(step.inputs)) * max(1, len(step.services)) for step in plan.steps]
+    if sum(sizes) > MAX_INPUTS:
+        report.add("steps", "too_large", f"more than {MAX_INPUTS} characters of inputs once expanded")
 
 
 def _check_wedding(report: Report) -> None:
@@ -80,7 +101,7 @@ def _check_contact(report: Report, contact: Contact, field: str) -> None:
 def _check_vendor(report: Report, vendor: str, field: str) -> None:
     if vendor not in report.manifests:
         known = sorted(report.manifests)
-        hint = did_you_mean(vendor, known) or f"; known are {', '.join(known)}"
+        hint = report.hint(vendor, known, f"; known are {', '.join(known)}")
         report.add(field, "unknown_vendor", f"unknown vendor {vendor!r}{hint}")
 
 
@@ -96,7 +117,7 @@ def _check_services(report: Report) -> None:
             report.add(f"{field}.api_endpoints", "conflicting_keys", detail)
         for position, other in enumerate(service.depends_on):
             if other not in report.services:
-                hint = did_you_mean(other, report.services)
+                hint = report.hint(other, report.services)
                 report.add(f"{field}.depends_on[{position}]", "unknown_service", f"unknown service {other!r}{hint}")
     for index, step in enumerate(report.plan.steps):
         own = report.services.get(step.service or (step.services[0] if step.services else ""))
@@ -105,8 +126,10 @@ def _check_services(report: Report) -> None:
 
 def check_fallbacks(report: Report, vendor: str, fallbacks: tuple[str, ...], field: str) -> None:
     """Each fallback is a vendor at hand, and another one than those before it."""
+    seen = {vendor}
     for position, fallback in enumerate(fallbacks):
         here = f"{field}.fallbacks[{position}]"
         _check_vendor(report, fallback, here)
-        if fallback == vendor or fallback in fallbacks[:position]:
+        if fallback in seen:
             report.add(here, "duplicate_id", f"{fallback!r} is tried already before")
+        seen.add(fallback)
