@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -16,13 +17,15 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from wedsync.domain.errors import Conflict, TemporalUnreachable
+from wedsync.domain.weddings import search_attributes
 from wedsync.kit import temporal
 from wedsync.kit.settings import Settings
 from wedsync.local.ports import free_port
-from wedsync.local.temporal_server import EmbeddedTemporal
+from wedsync.local.temporal_server import EmbeddedTemporal, program
 
 
 class Note(BaseModel):
@@ -37,12 +40,16 @@ class Fail:
         raise ApplicationError(f"could not reach {note.guest}", note)
 
 
-async def _new_namespace(client: Client, address: str, retention: timedelta) -> Client:
-    name = f"ns-{uuid4().hex[:8]}"
-    request = RegisterNamespaceRequest(namespace=name)
-    request.workflow_execution_retention_period.FromTimedelta(retention)
-    await client.workflow_service.register_namespace(request)
-    return await Client.connect(address, namespace=name)
+@pytest.fixture
+async def bare_env() -> AsyncIterator[WorkflowEnvironment]:
+    """A server of the test's own without our search attributes."""
+    async with await WorkflowEnvironment.start_local(dev_server_existing_path=str(program())) as env:
+        yield env
+
+
+@pytest.fixture
+def bare_client(bare_env: WorkflowEnvironment) -> Client:
+    return bare_env.client
 
 
 async def test_history_holds_neither_inputs_nor_errors_nor_summaries_in_plain(temporal_client: Client) -> None:
@@ -88,35 +95,41 @@ async def test_an_unreachable_server_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert lazy.namespace == "default"
 
 
-async def test_provisioning_adds_what_is_missing_once(
-    temporal_client: Client, temporal_server: EmbeddedTemporal
-) -> None:
-    client = await _new_namespace(temporal_client, temporal_server.address, timedelta(days=1))
-    first = await temporal.provision(client)
-    second = await temporal.provision(client)
+async def test_provisioning_adds_what_is_missing_once(bare_client: Client) -> None:
+    first = await temporal.provision(bare_client)
+    second = await temporal.provision(bare_client)
+    assert set(first.added) == set(search_attributes.ALL)
+    assert second.added == ()
     assert first.retention == second.retention == temporal.DEFAULT_RETENTION
-    assert not second.added
     attributes = TypedSearchAttributes(
         [SearchAttributePair(temporal.WEDDING_ID, "w1"), SearchAttributePair(temporal.VENDOR, ["stripe", "vsco"])]
     )
-    handle = await client.start_workflow("Any", id="any", task_queue="none", search_attributes=attributes)
+    handle = await bare_client.start_workflow("Any", id="any", task_queue="none", search_attributes=attributes)
     assert (await handle.describe()).typed_search_attributes[temporal.VENDOR] == ["stripe", "vsco"]
+
+
+async def test_an_attribute_of_another_type_is_a_conflict(bare_client: Client) -> None:
+    wrong = {"WeddingPhase": IndexedValueType.INDEXED_VALUE_TYPE_INT}
+    await bare_client.operator_service.add_search_attributes(
+        AddSearchAttributesRequest(namespace=bare_client.namespace, search_attributes=wrong)
+    )
+    with pytest.raises(Conflict, match="WeddingPhase"):
+        await temporal.provision(bare_client)
 
 
 async def test_provisioning_never_shortens_a_retention(
     temporal_client: Client, temporal_server: EmbeddedTemporal
 ) -> None:
-    client = await _new_namespace(temporal_client, temporal_server.address, timedelta(days=90))
+    name = f"ns-{uuid4().hex[:8]}"
+    request = RegisterNamespaceRequest(namespace=name)
+    request.workflow_execution_retention_period.FromTimedelta(timedelta(days=90))
+    await temporal_client.workflow_service.register_namespace(request)
+    client = await Client.connect(temporal_server.address, namespace=name)
     assert (await temporal.provision(client)).retention == timedelta(days=90)
 
 
-async def test_an_attribute_of_another_type_is_a_conflict(
-    temporal_client: Client, temporal_server: EmbeddedTemporal, tmp_path: Path
-) -> None:
-    client = await _new_namespace(temporal_client, temporal_server.address, timedelta(days=1))
-    wrong = {"WeddingPhase": IndexedValueType.INDEXED_VALUE_TYPE_INT}
-    await client.operator_service.add_search_attributes(
-        AddSearchAttributesRequest(namespace=client.namespace, search_attributes=wrong)
-    )
-    with pytest.raises(Conflict, match="WeddingPhase"):
+async def test_a_server_that_went_away_is_unreachable(bare_env: WorkflowEnvironment) -> None:
+    client = bare_env.client
+    await bare_env.shutdown()
+    with pytest.raises(TemporalUnreachable, match="does not answer"):
         await temporal.provision(client)
