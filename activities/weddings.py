@@ -15,6 +15,7 @@ from wedsync.usecases.weddings.record import (
     Recorded,
     RecordWedding,
     SettleTransaction,
+    StepRow,
     TransactionNews,
     begin_transaction,
     record_wedding,
@@ -36,6 +37,7 @@ __all__ = [
     "RevisePlan",
     "RevisedPlan",
     "SettleTransaction",
+    "StepRow",
     "TransactionNews",
     "WeddingActivities",
 ]

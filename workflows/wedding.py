@@ -11,11 +11,11 @@ from temporalio.exceptions import ApplicationError
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.weddings import TransactionNews
     from wedsync.domain.routing.vendor import VendorEvent
     from wedsync.domain.weddings import agenda, requests
     from wedsync.domain.weddings.ledger import TransactionResult
     from wedsync.domain.weddings.messages import (
+        REPAIR_UPDATE,
         SUBMIT_UPDATE,
         VENDOR_EVENT_SIGNAL,
         WEDDING_WORKFLOW,
@@ -72,13 +72,10 @@ class Wedding:
         if error is not None:
             raise ApplicationError(error.detail, error.model_dump(), type=error.code, non_retryable=True)
 
-    @workflow.update(name="repair")
+    @workflow.update(name=REPAIR_UPDATE)
     async def repair(self) -> int:
         """Write everything that users list anew; returns the number of steps written."""
-        news = tuple(
-            TransactionNews(transaction_id=card.id, status=card.status) for card in self._desk.state.cards.values()
-        )
-        await self._desk.record(news, tuple(self._desk.state.states.values()))
+        await self._desk.rebuild()
         return len(self._desk.state.states)
 
     @workflow.signal(name=VENDOR_EVENT_SIGNAL)

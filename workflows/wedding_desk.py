@@ -11,7 +11,14 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAtt
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.weddings import LoadPlan, RecordWedding, ResolveAgenda, TransactionNews, WeddingActivities
+    from activities.weddings import (
+        LoadPlan,
+        RecordWedding,
+        ResolveAgenda,
+        StepRow,
+        TransactionNews,
+        WeddingActivities,
+    )
     from wedsync.domain.weddings import agenda, saga
     from wedsync.domain.weddings import search_attributes as names
     from wedsync.domain.weddings.ledger import Deed, StepState, TransactionInput, TransactionResult
@@ -171,6 +178,19 @@ class WeddingDesk:
         if moved:
             await self.record((), moved)
 
+    async def rebuild(self) -> None:
+        """Write everything that users list anew, rows that are gone too."""
+        state = self.state
+        news = tuple(
+            TransactionNews(transaction_id=card.id, kind=card.kind, status=card.status, gaps=card.gaps)
+            for card in state.cards.values()
+        )
+        planned = tuple(
+            StepRow(step_id=step.id, service=step.service, capability=step.capability, action=step.action)
+            for step in self.plan.steps
+        )
+        await self.record(news, tuple(state.states.values()), planned=planned)
+
     async def record(
         self, news: tuple[TransactionNews, ...] = (), steps: tuple[StepState, ...] = (), reminders: tuple[str, ...] = ()
     ) -> None:
@@ -192,6 +212,7 @@ class WeddingDesk:
                 transactions=news,
                 steps=steps,
                 reminders=reminders,
+                planned=planned,
                 version=state.writes + 1,
                 step_version=state.seq * VERSIONS_PER_TRANSACTION + WEDDING_VERSIONS_FROM + state.writes,
                 now=workflow.now(),

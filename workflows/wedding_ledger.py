@@ -34,7 +34,9 @@ def absorb(state: WeddingState, given: TransactionInput, result: TransactionResu
             entries[entry.step_id] = entry
     looked = {(r.entry.step_id, r.look) for r in given.rechecks}
     rechecks = (*(r for r in state.rechecks if (r.entry.step_id, r.look) not in looked), *result.rechecks)
-    card = TransactionCard(id=result.id, kind=result.kind, status=result.status, origin=given.origin_tx)
+    card = TransactionCard(
+        id=result.id, kind=result.kind, status=result.status, origin=given.origin_tx, gaps=result.gaps
+    )
     changed = state.model_copy(
         update={
             "states": states,
@@ -80,8 +82,9 @@ def _fold(state: WeddingState, result: TransactionResult) -> tuple[WeddingState,
     status = agenda.folded_status(steps)
     if status == origin.status:
         return state, ()
-    cards = {**state.cards, origin.id: origin.model_copy(update={"status": status})}
-    news = TransactionNews(transaction_id=origin.id, status=status, gaps=agenda.folded_gaps(steps))
+    gaps = agenda.folded_gaps(steps)
+    cards = {**state.cards, origin.id: origin.model_copy(update={"status": status, "gaps": gaps})}
+    news = TransactionNews(transaction_id=origin.id, status=status, gaps=gaps)
     return state.model_copy(update={"cards": cards}), (news,)
 
 

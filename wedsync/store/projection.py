@@ -349,3 +349,43 @@ async def write_audit(
     """Append what the system itself did to the audit log. At least once: a repeated activity writes it again."""
     values = {"organization_id": organization_id, "action": action, "subject": subject, "now": now}
     await conn.execute(_AUDIT, {**values, "detail": json.dumps(detail)})
+
+
+_RESTORE_STEPS = text("""
+INSERT INTO steps (organization_id, wedding_id, step_id, position, service, capability, action, status)
+SELECT :organization_id, :wedding_id, r.step_id, r.position, r.service, r.capability, r.action, 'pending'
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(step_id text, position int, service text, capability text,
+  action text)
+ON CONFLICT DO NOTHING
+""")
+_RESTORE_TRANSACTIONS = text("""
+INSERT INTO transactions (id, organization_id, wedding_id, kind, status, gaps, request, step_ids, requested_at,
+  handed_off_at)
+SELECT r.id, :organization_id, :wedding_id, r.kind, 'running', '[]', '{}',
+  (SELECT coalesce(jsonb_agg(s.step_id ORDER BY s.position), '[]') FROM steps s WHERE s.wedding_id = :wedding_id
+    AND (r.kind = 'orchestrate' OR s.transaction_id = r.id)), :now, :now
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, kind text)
+ON CONFLICT DO NOTHING
+""")
+_FORGET_VERSIONS = text("UPDATE steps SET version = 0 WHERE wedding_id = :wedding_id")
+_FORGET_TRANSACTION_VERSIONS = text(
+    "UPDATE transactions SET version = 0 WHERE wedding_id = :wedding_id AND version > 1"
+)
+
+
+async def restore_rows(
+    conn: AsyncConnection,
+    *,
+    organization_id: str,
+    wedding_id: str,
+    steps: Sequence[dict[str, str]],
+    transactions: Sequence[dict[str, str]],
+    now: datetime,
+) -> None:
+    """Make rows that are gone again, and let the coming writes of a repair win over whatever stands."""
+    placed = [{**row, "position": position} for position, row in enumerate(steps)]
+    ids = {"organization_id": organization_id, "wedding_id": wedding_id}
+    await conn.execute(_RESTORE_STEPS, {**ids, "rows": json.dumps(placed)})
+    await conn.execute(_RESTORE_TRANSACTIONS, {**ids, "rows": json.dumps(list(transactions)), "now": now})
+    await conn.execute(_FORGET_VERSIONS, {"wedding_id": wedding_id})
+    await conn.execute(_FORGET_TRANSACTION_VERSIONS, {"wedding_id": wedding_id})

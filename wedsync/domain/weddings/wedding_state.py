@@ -35,6 +35,7 @@ class TransactionCard(Message):
     status: TransactionStatus
     #: For a scheduled one the transaction that put its steps on the agenda.
     origin: str
+    gaps: tuple[str, ...] = ()
     #: The ceremony's wall time and zone before a timeline change.
     before_at: str = ""
     before_zone: str = ""

@@ -44,10 +44,21 @@ class SettleTransaction(Message):
     now: datetime
 
 
+class StepRow(Message):
+    """What a step's row holds from the start."""
+
+    step_id: str
+    service: str
+    capability: str
+    action: str
+
+
 class TransactionNews(Message):
     """A status that a transaction moved on to."""
 
     transaction_id: str
+    #: Given when the row may be gone and is to be made again.
+    kind: TransactionKind | None = None
     status: TransactionStatus
     gaps: tuple[str, ...] = ()
     error: StepError | None = None
@@ -69,6 +80,8 @@ class RecordWedding(Message):
     steps: tuple[StepState, ...] = ()
     #: Held steps whose people are reminded now.
     reminders: tuple[str, ...] = ()
+    #: For a repair: every step of the plan in order, so that rows that are gone are made again.
+    planned: tuple[StepRow, ...] = ()
     version: int
     step_version: int
     now: datetime
@@ -162,6 +175,8 @@ def _count(result: TransactionResult) -> None:
 async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
     """Write the wedding's state and what moved on with it."""
     async with db.tenant(wanted.organization_id) as conn:
+        if wanted.planned:
+            await _restore_rows(conn, wanted)
         await projection.write_steps(
             conn, wanted.wedding_id, [(state, wanted.step_version) for state in wanted.steps], wanted.now
         )
@@ -201,3 +216,16 @@ async def _remind(conn: AsyncConnection, wanted: RecordWedding, step_id: str) ->
     await projection.write_event(conn, wanted.wedding_id, "step", data, wanted.now)
     subject = f"step/{wanted.wedding_id}/{step_id}"
     await projection.write_audit(conn, wanted.organization_id, "step.reminded", subject, {}, wanted.now)
+
+
+async def _restore_rows(conn: AsyncConnection, wanted: RecordWedding) -> None:
+    await projection.restore_rows(
+        conn,
+        organization_id=wanted.organization_id,
+        wedding_id=wanted.wedding_id,
+        steps=[row.model_dump() for row in wanted.planned],
+        transactions=[{"id": n.transaction_id, "kind": n.kind} for n in wanted.transactions if n.kind is not None],
+        now=wanted.now,
+    )
+    subject = f"wedding/{wanted.wedding_id}"
+    await projection.write_audit(conn, wanted.organization_id, "wedding.repaired", subject, {}, wanted.now)
