@@ -1,0 +1,12 @@
+"""Version 1 of the REST API: every endpoint needs an API key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from api.deps import guarded
+from api.v1 import events, plans, transactions, weddings
+
+router = APIRouter(prefix="/api/v1")
+for module in (plans, weddings, transactions, events):
+    router.include_router(module.router, dependencies=guarded)

@@ -1,0 +1,84 @@
+"""The REST API's application: what it is made of, and its life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from temporalio.client import Client
+
+from api import operations, problems, v1, webhooks
+from api.middleware import BodyLimit, Guard, RequestIds
+from api.openapi import describe
+from api.v1.events import HEARTBEAT_SECONDS
+from wedsync.kit import telemetry, temporal
+from wedsync.kit.settings import Settings
+from wedsync.store.notices import Notices
+from wedsync.store.projection import EVENTS_CHANNEL
+from wedsync.store.session import Database
+from wedsync.usecases.access.authenticate import KeyCache
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.weddings.read_transaction import temporal_links
+from wedsync.usecases.weddings.tell import Teller
+
+ClientProvider = Callable[[], Awaitable[Client]]
+
+
+def lazy_client(settings: Settings) -> ClientProvider:
+    """Gives the process's one Temporal client, which connects at its first call and again when it must."""
+    lock = asyncio.Lock()
+    made: list[Client] = []
+
+    async def provide() -> Client:
+        async with lock:
+            if not made:
+                made.append(await temporal.connect(settings, lazy=True, plugins=telemetry.temporal_plugins()))
+        return made[0]
+
+    return provide
+
+
+def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:
+    """The application; it takes requests while Temporal is away, but not without its database."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = app.state
+        state.database = Database(settings.database_url, settings.database_pool_size)
+        state.temporal = client_provider or lazy_client(settings)
+        state.teller = Teller(state.database, state.temporal)
+        state.notices = Notices(state.database, EVENTS_CHANNEL)
+        state.notices.start()
+        try:
+            yield
+        finally:
+            await state.notices.close()
+            await state.teller.close()
+            await state.database.close()
+
+    app = FastAPI(
+        title="wedsync",
+        version="1",
+        summary="Runs the third-party side of weddings durably.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
+    )
+    state = app.state
+    state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()
+    state.temporal_url = temporal_links(settings.temporal_ui_url, temporal.address_and_namespace()[1])
+    state.heartbeat = HEARTBEAT_SECONDS
+    for router in (operations.router, webhooks.router, v1.router):
+        app.include_router(router)
+    problems.install(app)
+    describe(app)
+    # The last one added is the first to see a request.
+    app.add_middleware(BodyLimit, most_bytes=settings.request_max_bytes)
+    app.add_middleware(Guard)
+    app.add_middleware(RequestIds)
+    telemetry.instrument_app(app)
+    return app

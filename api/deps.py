@@ -1,0 +1,167 @@
+"""What endpoints ask for: who asks, the process's dependencies, the identity of a request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from opentelemetry import propagate
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.access.principal import Answer, Once, Principal, id_from_key, once
+from wedsync.domain.routing.vendor import Manifest
+from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
+from wedsync.store.session import Database
+from wedsync.usecases.access.answer_once import answer_once, finish
+from wedsync.usecases.weddings.follow_events import until_settled
+from wedsync.usecases.weddings.read_transaction import TransactionView
+from wedsync.usecases.weddings.request_transaction import Asking
+
+#: The longest `?wait=`.
+LONGEST_WAIT = timedelta(seconds=30)
+_WAIT = r"^([0-9]|[12][0-9]|30)s?$"
+#: A waiting request counts as in flight for so much longer, should its process die.
+_WAIT_GRACE = timedelta(seconds=5)
+
+Ask = Callable[[AsyncConnection, Asking], Awaitable[TransactionView]]
+
+# The guard has checked the key; this only tells readers of the OpenAPI file.
+_bearer = HTTPBearer(auto_error=False, description="An API key of the organization.")
+
+
+class Desk:
+    """A guarded request's way to everything it needs."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.state: Any = request.app.state
+        self.principal: Principal = request.state.principal
+        self.db: Database = self.state.database
+
+    @property
+    def organization_id(self) -> str:
+        """Whose data it is about."""
+        return self.principal.organization_id
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """The vendors at hand."""
+        found: dict[str, Manifest] = self.state.registry.manifests
+        return found
+
+    def new_id(self, said: Once | None) -> str:
+        """The id of what the request makes; its tail is the same whenever the same request comes."""
+        return id_from_key(self.organization_id, said.key, utc_now()) if said else new_id()
+
+    def asking(self, said: Once | None) -> Asking:
+        """The request as use cases take it."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        return Asking(
+            principal=self.principal,
+            transaction_id=self.new_id(said),
+            now=utc_now(),
+            manifests=self.manifests,
+            temporal_url=self.state.temporal_url,
+            traceparent=carrier.get("traceparent"),
+        )
+
+
+def get_desk(request: Request) -> Desk:
+    """The request's desk."""
+    return Desk(request)
+
+
+async def get_once(
+    request: Request,
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=255,
+            pattern=r"^[\x21-\x7e]+$",
+            description="Makes a repeated request the same request: its first answer is replayed.",
+            examples=["2f4c1c5e-orchestrate"],
+        ),
+    ],
+) -> Once:
+    """The identity of a request that must have one."""
+    return once(key, request.method, request.url.path, await request.body())
+
+
+async def get_once_or_none(
+    request: Request,
+    key: Annotated[
+        str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
+    ] = None,
+) -> Once | None:
+    """The identity of a request that may have one."""
+    return once(key, request.method, request.url.path, await request.body()) if key is not None else None
+
+
+def get_wait(
+    wait: Annotated[
+        str | None,
+        Query(
+            pattern=_WAIT, description="Answer once it has settled, or after so long, at most `30s`.", examples=["30s"]
+        ),
+    ] = None,
+) -> timedelta:
+    """How long the caller wants to wait for the outcome."""
+    return timedelta(seconds=int(re.sub("s$", "", wait))) if wait else timedelta()
+
+
+OnDesk = Annotated[Desk, Depends(get_desk)]
+MustBeOnce = Annotated[Once, Depends(get_once)]
+MayBeOnce = Annotated[Once | None, Depends(get_once_or_none)]
+Wait = Annotated[timedelta, Depends(get_wait)]
+guarded = [Depends(_bearer)]
+
+
+def respond(answer: Answer, *, is_replay: bool = False) -> JSONResponse:
+    """The response of an answer."""
+    headers = {**answer.headers, "Cache-Control": "no-store"}
+    if is_replay:
+        headers["Idempotency-Replayed"] = "true"
+    return JSONResponse(answer.body, answer.status, headers)
+
+
+def accepted(view: TransactionView) -> Answer:
+    """202 with the transaction as it stands."""
+    location = f"/api/v1/weddings/{view.wedding_id}/transactions/{view.id}"
+    return Answer(status=202, headers={"Location": location}, body=view.model_dump(mode="json"))
+
+
+async def accept(desk: Desk, said: Once | None, ask: Ask, wait: timedelta = timedelta()) -> JSONResponse:
+    """Record a change once, have the wedding told of it, and answer 202; with `wait` not before it has settled."""
+    asking, found = desk.asking(said), []
+
+    async def deed(conn: AsyncConnection) -> Answer:
+        found.append(await ask(conn, asking))
+        return accepted(found[-1])
+
+    if said is None:
+        async with desk.db.tenant(desk.organization_id) as conn:
+            answer, is_replay = await deed(conn), False
+    else:
+        held = wait + _WAIT_GRACE if wait else wait
+        answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed, wait=held)
+    if is_replay:
+        return respond(answer, is_replay=True)
+    (view,) = found
+    desk.state.teller.soon(desk.organization_id, view.wedding_id, view.id)
+    if wait:
+        seconds = wait.total_seconds()
+        url = asking.temporal_url
+        view = await until_settled(desk.db, desk.state.notices, desk.organization_id, view, url, seconds=seconds)
+        answer = accepted(view)
+        if said is not None:
+            await finish(desk.db, desk.organization_id, said.key, answer)
+    return respond(answer)

@@ -1,0 +1,36 @@
+"""The API as a program."""
+
+from __future__ import annotations
+
+import math
+import socket
+
+import uvicorn
+
+from api.app import create_app
+from wedsync.kit.settings import Settings
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams and the waiting requests first, so that the others can be finished."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app = self.config.loaded_app
+        while not hasattr(app, "state") and hasattr(app, "app"):
+            app = app.app
+        app.state.notices.release()
+        await super().shutdown(sockets)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve on `settings.api_host` and `settings.api_port` until SIGINT or SIGTERM; finish what was begun."""
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.graceful_shutdown_seconds),
+    )
+    await _Server(config).serve()

@@ -1,0 +1,141 @@
+"""Outside `/api/v1`: health, readiness, metrics, and the codec that Temporal's UI and CLI decode through."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from temporalio.service import RPCError
+
+from api.middleware import principal_of
+from api.problems import problem, request_id_of
+from wedsync.domain.errors import InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
+from wedsync.kit import telemetry
+from wedsync.kit.codec import decode_payloads_json
+from wedsync.kit.settings import Settings
+from wedsync.kit.temporal import payload_codec
+from wedsync.store import migrate
+from wedsync.store import weddings as store
+from wedsync.usecases.weddings.read_wedding import View
+
+router = APIRouter()
+_PROBE_SECONDS = 2.0
+
+
+class Health(View):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(View):
+    """Whether requests can be taken. They can while Temporal is away: it is told later."""
+
+    status: Literal["ready"] = "ready"
+    database: Literal["ok"] = "ok"
+    temporal: Literal["ok", "unreachable"]
+
+
+@router.get("/healthz", tags=["operations"], summary="Whether the process answers")
+async def healthz() -> Health:
+    """Always 200."""
+    return Health()
+
+
+@router.get("/readyz", tags=["operations"], response_model=Readiness, summary="Whether requests can be taken")
+async def readyz(request: Request) -> Response:
+    """200 when the database is there and migrated; tells of Temporal too."""
+    why, temporal = await asyncio.gather(_database_fault(request), _temporal_state(request))
+    if why is not None:
+        detail = f"database: {why}; temporal: {temporal}"
+        return problem("not_ready", detail, request_id=request_id_of(request))
+    return JSONResponse(Readiness(temporal=temporal).model_dump())
+
+
+async def _database_fault(request: Request) -> str | None:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS), request.app.state.database.system() as conn:
+            revision = await store.read_revision(conn)
+    except (StoreUnavailable, TimeoutError):
+        return "unreachable"
+    except Exception:  # noqa: BLE001 - a database that is not migrated has neither our roles nor our tables
+        return "not migrated"
+    newest = migrate.newest()
+    return None if revision == newest else f"at migration {revision}, not {newest}"
+
+
+async def _temporal_state(request: Request) -> Literal["ok", "unreachable"]:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            client = await request.app.state.temporal()
+            await client.service_client.check_health(timeout=timedelta(seconds=_PROBE_SECONDS))
+    except (RPCError, RuntimeError, TimeoutError, TemporalUnreachable):
+        return "unreachable"
+    return "ok"
+
+
+@router.get("/metrics", tags=["operations"], response_class=Response, summary="Metrics in Prometheus' text format")
+async def metrics() -> Response:
+    """This process's metrics."""
+    return Response(telemetry.metrics_text(), headers={"Content-Type": telemetry.METRICS_CONTENT_TYPE})
+
+
+def allowed_origins(settings: Settings) -> set[str]:
+    """The browser origins that may ask the codec."""
+    named = [*settings.codec_origins.split(","), settings.temporal_ui_url]
+    return {origin.strip().rstrip("/") for origin in named if origin.strip()}
+
+
+async def cors_headers(request: Request) -> dict[str, str]:
+    """What lets the Temporal UI, and no other page, read the answer."""
+    origin = request.headers.get("origin", "")
+    if origin not in allowed_origins(request.app.state.settings):
+        return {"Vary": "Origin"}
+    return {
+        "Vary": "Origin",
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Allow-Methods": "POST, OPTIONS",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Namespace",
+        "Access-Control-Max-Age": "600",
+    }
+
+
+Cors = Annotated[dict[str, str], Depends(cors_headers)]
+
+
+@router.options("/codec/decode", include_in_schema=False)
+async def preflight(cors: Cors) -> Response:
+    """Answer the browser's question beforehand."""
+    return Response(status_code=204, headers=cors)
+
+
+@router.post(
+    "/codec/decode",
+    tags=["operations"],
+    response_class=Response,
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "The payloads"}},
+    summary="Decode Temporal's payloads",
+)
+async def decode(request: Request, cors: Cors) -> Response:
+    """Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
+
+    Needs an API key; in the local environment the Temporal UI's own pages need none.
+    """
+    state = request.app.state
+    is_own_page = state.settings.is_local and "Access-Control-Allow-Origin" in cors
+    try:
+        if not is_own_page:
+            await principal_of(request)
+        body = await decode_payloads_json(payload_codec(state.settings), await request.body())
+    except WedsyncError as error:
+        from api.problems import of_error
+
+        said = InvalidInput("the payloads can't be decoded", field="payloads") if error.reason == "tampered" else error
+        refusal = of_error(said, request_id_of(request))
+        refusal.headers.update(cors)
+        return refusal
+    return Response(body, headers={**cors, "Content-Type": "application/json", "Cache-Control": "no-store"})

@@ -1,0 +1,39 @@
+"""`/api/v1/plans`: what is wrong with a plan."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+
+from api.deps import OnDesk
+from api.examples import PLAN_BODY
+from wedsync.domain.weddings.plan import PlanError
+from wedsync.usecases.weddings.read_wedding import View
+from wedsync.usecases.weddings.validate_plan import validate_plan
+
+router = APIRouter(prefix="/plans", tags=["plans"])
+_YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+
+
+class Verdict(View):
+    """Whether the plan can be run, and everything that speaks against it."""
+
+    valid: bool
+    errors: tuple[PlanError, ...]
+
+
+def is_yaml(request: Request) -> bool:
+    """Whether the body is YAML (else it is JSON); raises 415 for anything else."""
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type in _YAML:
+        return True
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return False
+    raise HTTPException(415)
+
+
+@router.post("/validate", response_model=Verdict, openapi_extra=PLAN_BODY, summary="Check a plan")
+async def validate(request: Request, desk: OnDesk) -> Verdict:
+    """Say everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
+    plan, errors = validate_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
+    return Verdict(valid=plan is not None, errors=tuple(errors))

@@ -1,0 +1,111 @@
+"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: what is asked of a wedding."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Body
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api.deps import MustBeOnce, OnDesk, Wait, accept
+from api.examples import ASKED, DECIDED
+from wedsync.domain.weddings.messages import Choice, Decision
+from wedsync.usecases.weddings import request_transaction
+from wedsync.usecases.weddings.read_transaction import TransactionView, read_transaction
+
+router = APIRouter(prefix="/weddings/{wedding}", tags=["transactions"])
+
+
+class Body_(BaseModel):
+    """Strict; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TransactionBody(Body_):
+    """`orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone."""
+
+    kind: Literal["orchestrate", "timeline"]
+    ceremony_at: Annotated[
+        str | None, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?$", max_length=19)
+    ] = None
+    zone: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_+/-]{1,64}$")] = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "timeline" and self.ceremony_at is None:
+            raise ValueError("a timeline change needs `ceremony_at`")
+        if self.kind == "orchestrate" and (self.ceremony_at is not None or self.zone is not None):
+            raise ValueError("`ceremony_at` and `zone` go with `timeline` only")
+        return self
+
+
+class DecisionBody(Body_):
+    """A person's word on a held step; `use` names a vendor."""
+
+    choice: Choice
+    vendor: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None
+
+
+@router.post("/transactions", status_code=202, response_model=TransactionView, summary="Ask for a transaction")
+async def ask(
+    wedding: str,
+    body: Annotated[TransactionBody, Body(openapi_examples=ASKED)],
+    desk: OnDesk,
+    said: MustBeOnce,
+    wait: Wait,
+) -> JSONResponse:
+    """Record what is asked for and answer at once; with `?wait=30s` when it has settled, or after that time."""
+    if body.kind == "orchestrate":
+        return await accept(desk, said, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait)
+    at, zone = body.ceremony_at or "", body.zone
+    return await accept(
+        desk, said, lambda conn, a: request_transaction.shift(conn, wedding, a, ceremony_at=at, zone=zone), wait
+    )
+
+
+@router.get("/transactions/{transaction}", summary="Show a transaction")
+async def show(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
+    """The transaction with the steps that it covers, as they stand now."""
+    async with desk.db.tenant(desk.organization_id) as conn:
+        return await read_transaction(conn, wedding, transaction, desk.state.temporal_url)
+
+
+@router.post(
+    "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
+)
+async def undo(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
+    """Undo what is still set by the transaction, which may be running; the answer is the undo's own transaction."""
+    return await accept(
+        desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
+    )
+
+
+@router.post(
+    "/transactions/{transaction}/cancel",
+    status_code=202,
+    response_model=TransactionView,
+    summary="Cancel a transaction",
+)
+async def cancel(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
+    """As undo, but the transaction ends as `cancelled`."""
+    return await accept(
+        desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"), wait
+    )
+
+
+@router.post(
+    "/steps/{step}/decision", status_code=202, response_model=TransactionView, summary="Decide about a held step"
+)
+async def decide(
+    wedding: str,
+    step: str,
+    body: Annotated[DecisionBody, Body(openapi_examples=DECIDED)],
+    desk: OnDesk,
+    said: MustBeOnce,
+    wait: Wait,
+) -> JSONResponse:
+    """Try the step again, skip it, use another vendor, or roll its transaction back."""
+    decision = Decision(step_id=step, choice=body.choice, vendor=body.vendor)
+    return await accept(desk, said, lambda conn, a: request_transaction.decide(conn, wedding, a, decision), wait)

@@ -1,0 +1,101 @@
+"""Who asks, and what a repeated request is. Values and pure rules."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from wedsync.domain.errors import InvalidInput, WedsyncError
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+#: Visible ASCII, as RFC 8941 strings hold without escapes, at most 255 characters.
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Unauthenticated(WedsyncError):
+    """No API key, or none that is known."""
+
+    code: ClassVar[str] = "unauthenticated"
+
+
+class Principal(BaseModel):
+    """The organization that a request acts for, and the key it came with."""
+
+    model_config = ConfigDict(frozen=True)
+    organization_id: str
+    key_id: str
+
+    @property
+    def actor(self) -> str:
+        """As the audit log names it."""
+        return f"key:{self.key_id}"
+
+
+class Once(BaseModel):
+    """A request that is carried out once: its `Idempotency-Key`, and a fingerprint of all it says."""
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    fingerprint: str
+
+
+class Answer(BaseModel):
+    """What is answered, and replayed for the same key."""
+
+    model_config = ConfigDict(frozen=True)
+    status: int
+    headers: dict[str, str] = {}
+    body: JsonValue = None
+
+
+def once(key: str, method: str, path: str, body: bytes) -> Once:
+    """The identity of a request; JSON bodies are equal when their values are. Raises InvalidInput for a bad key."""
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(
+            "an Idempotency-Key is 1 to 255 visible ASCII characters",
+            field="Idempotency-Key",
+            reason="idempotency_key_invalid",
+        )
+    try:
+        said = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        said = body
+    digest = hashlib.sha256(b"\0".join((method.encode(), path.encode(), said)))
+    return Once(key=key, fingerprint=digest.hexdigest())
+
+
+def id_tail(organization_id: str, key: str) -> str:
+    """The last 16 characters of the id that a request with this key makes: 80 bits, always the same."""
+    digest = hashlib.sha256(b"\0".join((b"wedsync-id-v1", organization_id.encode(), key.encode()))).digest()
+    number = int.from_bytes(digest[:10], "big")
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(75, -1, -5))
+
+
+def id_from_key(organization_id: str, key: str, now: datetime) -> str:
+    """A ULID: the time of `now`, then `id_tail`."""
+    milliseconds = int(now.timestamp() * 1000)
+    head = "".join(_CROCKFORD[(milliseconds >> shift) & 31] for shift in range(45, -1, -5))
+    return head + id_tail(organization_id, key)
+
+
+def encode_cursor(last_id: str) -> str:
+    """An opaque place in a list."""
+    return base64.urlsafe_b64encode(f"v1:{last_id}".encode()).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str) -> str:
+    """The id that `encode_cursor` was given; raises InvalidInput(reason="invalid_cursor")."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        version, _, last_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")
+    except ValueError:
+        version, last_id = "", ""
+    if version != "v1" or not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", last_id):
+        raise InvalidInput("the cursor is not one that a list gave", field="cursor", reason="invalid_cursor")
+    return last_id

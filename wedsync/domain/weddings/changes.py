@@ -1,0 +1,88 @@
+"""Whether a change of a wedding may be asked for now, by what is on record. Pure.
+
+The wedding's workflow judges again when the change's turn comes: it knows more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.weddings import references
+from wedsync.domain.weddings.messages import Decision, Message, StepStatus, TransactionKind, TransactionStatus
+from wedsync.domain.weddings.plan import PlannedStep
+
+#: A transaction with one of these may still change by itself, at once.
+RUNNING: tuple[TransactionStatus, ...] = ("running", "rolling_back")
+_OVER = ("rolled_back", "cancelled")
+_ENDED = ("cancelled", "ended")
+
+
+class Standing(Message):
+    """A transaction on record."""
+
+    id: str
+    kind: TransactionKind
+    status: TransactionStatus
+    step_ids: tuple[str, ...] = ()
+    #: The step that a decision is about.
+    decides: str | None = None
+
+
+def check_open(wedding_status: str) -> None:
+    """Raises Conflict when the wedding is over."""
+    if wedding_status in _ENDED:
+        raise Conflict(f"the wedding is {wedding_status}", reason="wedding_over")
+
+
+def check_orchestrate(standing: Iterable[Standing]) -> None:
+    """Raises Conflict while an orchestration stands."""
+    for other in standing:
+        if other.kind == "orchestrate" and other.status not in _OVER:
+            detail = f"transaction {other.id} orchestrates this wedding already; undo it first"
+            raise Conflict(detail, reason="already_orchestrated")
+
+
+def check_whole(standing: Iterable[Standing], *, target: str | None = None) -> None:
+    """Raises Conflict, naming it, while another transaction than `target` runs: the change touches every step."""
+    for other in standing:
+        if other.status in RUNNING and other.id != target:
+            raise Conflict(f"transaction {other.id} ({other.kind}) is {other.status}", reason="transaction_running")
+
+
+def check_undo(target: Standing, standing: Sequence[Standing]) -> None:
+    """Raises Conflict when `target` can't be undone, or not now."""
+    if target.status in _OVER:
+        raise Conflict(f"transaction {target.id} is {target.status}", reason="already_undone")
+    if target.kind == "undo":
+        raise Conflict(f"transaction {target.id} is itself an undo", reason="not_undoable")
+    check_whole(standing, target=target.id)
+
+
+def check_decision(
+    decision: Decision, status: StepStatus | None, standing: Iterable[Standing], steps: Sequence[PlannedStep]
+) -> None:
+    """Raises NotFound, InvalidInput, or Conflict when the step does not wait for this decision."""
+    step_id = decision.step_id
+    planned = next((step for step in steps if step.id == step_id), None)
+    if status is None or planned is None:
+        raise NotFound(f"the wedding has no step {step_id}")
+    if (decision.choice == "use") != (decision.vendor is not None):
+        detail = "`use` needs a vendor" if decision.choice == "use" else "a vendor goes with `use` only"
+        raise InvalidInput(detail, field="vendor", reason="vendor")
+    for other in standing:
+        if other.status in RUNNING and other.decides == step_id:
+            detail = f"transaction {other.id} carries out a decision on {step_id}"
+            raise Conflict(detail, reason="transaction_running")
+    if status != "held":
+        raise Conflict(f"step {step_id} is {status}: it waits for no decision", reason="step_not_held")
+    if decision.choice == "skip":
+        _check_skip(planned, steps)
+
+
+def _check_skip(skipped: PlannedStep, steps: Iterable[PlannedStep]) -> None:
+    for step in steps:
+        for source, result in sorted(references.names(step.inputs)):
+            if source == skipped.id and result not in skipped.default_results:
+                detail = f"step {step.id} needs the {result} of {skipped.id}, and the plan gives no default"
+                raise Conflict(detail, reason="result_needed")

@@ -1,0 +1,106 @@
+"""Organizations, API keys, the audit log and remembered answers, in Postgres."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.access.principal import Answer, Once, Principal
+from wedsync.store.tables.access import api_keys, audit_log, idempotency_keys, organizations
+
+_LOCK_KEY = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+
+
+async def find_key(conn: AsyncConnection, key_hmac: bytes) -> Principal | None:
+    """Whose key this is, unless it was revoked. Within `system()`."""
+    query = select(api_keys.c.organization_id, api_keys.c.id).where(
+        api_keys.c.key_hmac == key_hmac, api_keys.c.revoked_at.is_(None)
+    )
+    row = (await conn.execute(query)).first()
+    return None if row is None else Principal(organization_id=row.organization_id, key_id=row.id)
+
+
+async def add_organization(conn: AsyncConnection, organization_id: str, name: str, now: datetime) -> None:
+    """Create an organization; one that is there stays. Within `system()`."""
+    values = {"id": organization_id, "name": name, "created_at": now}
+    await conn.execute(upsert(organizations).values(values).on_conflict_do_nothing())
+
+
+async def add_key(
+    conn: AsyncConnection, organization_id: str, key_id: str, name: str, key_hmac: bytes, now: datetime
+) -> None:
+    """Store a key's HMAC; one that is there stays. Within `system()`."""
+    values = {
+        "id": key_id,
+        "organization_id": organization_id,
+        "name": name,
+        "key_hmac": key_hmac,
+        "created_at": now,
+    }
+    await conn.execute(upsert(api_keys).values(values).on_conflict_do_nothing())
+
+
+async def audit(
+    conn: AsyncConnection,
+    principal: Principal,
+    action: str,
+    subject: str,
+    detail: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Append to the audit log."""
+    await conn.execute(
+        insert(audit_log).values(
+            organization_id=principal.organization_id,
+            at=now,
+            actor=principal.actor,
+            action=action,
+            subject=subject,
+            detail=detail,
+        )
+    )
+
+
+async def lock_once(conn: AsyncConnection, organization_id: str, key: str) -> bool:
+    """Take the key for this transaction; False when another request holds it."""
+    name = f"idempotency {organization_id} {key}"
+    return bool((await conn.execute(_LOCK_KEY, {"name": name})).scalar_one())
+
+
+async def read_once(conn: AsyncConnection, organization_id: str, key: str) -> Any | None:
+    """The remembered request: `fingerprint`, `status` (None: still being waited for), `headers`, `body`."""
+    table = idempotency_keys.c
+    query = select(table.fingerprint, table.status, table.headers, table.body).where(
+        table.organization_id == organization_id, table.key == key
+    )
+    return (await conn.execute(query)).first()
+
+
+async def remember_once(
+    conn: AsyncConnection, organization_id: str, once: Once, answer: Answer, *, is_final: bool, now: datetime
+) -> bool:
+    """Remember the answer; False when the key was remembered meanwhile."""
+    values = {
+        "organization_id": organization_id,
+        "key": once.key,
+        "fingerprint": once.fingerprint,
+        "status": answer.status if is_final else None,
+        "headers": answer.headers,
+        "body": answer.body,
+        "created_at": now,
+    }
+    statement = upsert(idempotency_keys).values(values).on_conflict_do_nothing().returning(idempotency_keys.c.key)
+    return (await conn.execute(statement)).first() is not None
+
+
+async def finish_once(conn: AsyncConnection, organization_id: str, key: str, answer: Answer) -> None:
+    """Replace what was remembered while the caller waited by the answer it got."""
+    await conn.execute(
+        update(idempotency_keys)
+        .where(idempotency_keys.c.organization_id == organization_id, idempotency_keys.c.key == key)
+        .values(status=answer.status, headers=answer.headers, body=answer.body)
+    )

@@ -1,0 +1,134 @@
+"""Show a wedding: where it stands, its steps, its transactions."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.errors import NotFound
+from wedsync.domain.weddings.ledger import CompensationResult, StepError
+from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
+from wedsync.store import weddings as store
+
+_WEDDING = re.compile(r"[0-9A-Za-z-]{1,63}")
+
+
+class View(BaseModel):
+    """What is shown: frozen."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class StepView(View):
+    """One step as it stands."""
+
+    id: str
+    service: str
+    capability: str
+    action: str
+    status: StepStatus
+    vendor: str | None
+    fallback_used: bool
+    attempts: int
+    external_id: str | None
+    due_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: StepError | None
+    compensation: CompensationResult | None
+    #: The transaction that last worked on it.
+    transaction_id: str | None
+
+
+class CeremonyView(View):
+    """When: the clock on the venue's wall, its zone, and the instant last resolved from them."""
+
+    local: str
+    zone: str
+    instant: datetime
+
+
+class TransactionSummary(View):
+    """One transaction in a wedding's list."""
+
+    id: str
+    kind: TransactionKind
+    status: TransactionStatus
+    requested_at: datetime
+    ended_at: datetime | None
+
+
+class WeddingSummary(View):
+    """One wedding in the list."""
+
+    id: str
+    #: The plan's own id.
+    reference: str
+    #: planned, active, cancelled, ended
+    status: str
+    #: preparation, ceremony, reception, cleanup
+    phase: str
+    #: normal, wedding_day
+    mode: str
+    ceremony: CeremonyView
+    plan_version: int
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+
+
+class WeddingView(WeddingSummary):
+    """A wedding with its steps in plan order and its transactions, oldest first."""
+
+    steps: tuple[StepView, ...]
+    transactions: tuple[TransactionSummary, ...]
+
+
+def step_view(row: Any) -> StepView:
+    """A step's row as it is shown."""
+    values = {name: getattr(row, name) for name in StepView.model_fields if name != "id"}
+    return StepView(id=row.step_id, **values)
+
+
+def summary_values(row: Any) -> dict[str, Any]:
+    """A wedding's row by the names of WeddingSummary."""
+    names = [name for name in WeddingSummary.model_fields if name != "ceremony"]
+    ceremony = CeremonyView(local=row.ceremony_local, zone=row.zone, instant=row.ceremony_at)
+    return {"ceremony": ceremony, **{name: getattr(row, name) for name in names}}
+
+
+async def wedding_row(conn: AsyncConnection, wedding: str, *, lock: bool = False) -> Any:
+    """The row of a wedding named by its id or its plan's own id; raises NotFound."""
+    row = await store.find_wedding(conn, wedding, lock=lock) if _WEDDING.fullmatch(wedding) else None
+    if row is None:
+        raise NotFound("no such wedding")
+    return row
+
+
+async def read_wedding(conn: AsyncConnection, wedding: str) -> WeddingView:
+    """The wedding as it stands; raises NotFound."""
+    return await view_of(conn, await wedding_row(conn, wedding))
+
+
+async def view_of(conn: AsyncConnection, row: Any) -> WeddingView:
+    """The wedding of a row with its steps and transactions."""
+    steps = await store.read_steps(conn, row.id)
+    transactions = await store.read_transactions(conn, row.id)
+    shown = (
+        {name: getattr(transaction, name) for name in TransactionSummary.model_fields} for transaction in transactions
+    )
+    return WeddingView(
+        **summary_values(row),
+        steps=tuple(step_view(step) for step in steps),
+        transactions=tuple(TransactionSummary(**values) for values in shown),
+    )
+
+
+async def read_steps(conn: AsyncConnection, wedding: str) -> tuple[StepView, ...]:
+    """The wedding's steps in plan order; raises NotFound."""
+    row = await wedding_row(conn, wedding)
+    return tuple(step_view(step) for step in await store.read_steps(conn, row.id))
