@@ -16,6 +16,8 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.app import create_app, serve
 from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.vendors.paypal import webhook as paypal_webhook
+from wedsync.vendors.paypal.certificates import Certificates
 from wedsync.vendors.stripe import webhook
 
 Pay = Callable[..., Awaitable[str]]
@@ -176,6 +178,43 @@ async def test_webhooks_on_demand_may_be_many_late_or_badly_signed(
     assert body == bodies[0][2]
     assert not _is_authentic(sandbox, headers, body)
     assert receiver.taken.empty()
+
+
+async def _capture_order(sandbox: EmbeddedSandbox, token: str) -> str:
+    http = sandbox.http("paypal")
+    granted = await http.request(
+        "POST", "/v1/oauth2/token", form=[("grant_type", "client_credentials")], auth=("id", "secret")
+    )
+    headers = {"Authorization": f"Bearer {granted.json()['access_token']}"}
+    unit = {"amount": {"currency_code": "EUR", "value": "12.50"}, "custom_id": "w-1:deposit"}
+    order: Any = {"intent": "CAPTURE", "purchase_units": [unit]}
+    order_id = (await http.request("POST", "/v2/checkout/orders", json_body=order, headers=headers)).json()["id"]
+    source: Any = {"payment_source": {"paypal": {"vault_id": token}}}
+    await http.request("POST", f"/v2/checkout/orders/{order_id}/capture", json_body=source, headers=headers)
+    return str(order_id)
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [("8kk8451t", "payment.succeeded"), ("pending", "payment.succeeded"), ("pending-denied", "payment.failed")],
+)
+async def test_paypals_webhooks_can_be_checked_by_its_certificate(
+    sandbox: EmbeddedSandbox, receiver: Any, token: str, kind: str
+) -> None:
+    order_id = await _capture_order(sandbox, token)
+    path, headers, body = await receiver.next()
+    assert path == "/api/integrations/webhooks/paypal"
+    certificates = Certificates()
+    await paypal_webhook.prepare(headers, sandbox.http("paypal"), certificates)
+    secrets = sandbox.settings.vendor_webhook_secrets("paypal")
+    assert paypal_webhook.verify(body, headers, "", secrets, datetime.now(UTC), certificates)
+    (event,) = paypal_webhook.parse(body, headers)
+    assert (event.type, event.object_id) == (kind, order_id)
+    assert (event.wedding_id, event.step_id, event.facts["amount_minor"]) == ("w-1", "deposit", 1250)
+    await sandbox.webhook("paypal", event.vendor_type, order_id, bad_signature=True)
+    _, forged, again = await receiver.next()
+    assert again == body
+    assert not paypal_webhook.verify(again, forged, "", secrets, datetime.now(UTC), certificates)
 
 
 def test_the_sandbox_refuses_to_start_outside_the_local_environment() -> None:

@@ -65,8 +65,3 @@ class RequestLog:
     def all(self) -> list[Exchange]:
         """Oldest first."""
         return list(self._exchanges)
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._exchanges.clear()
-        self._answered.clear()
