@@ -128,8 +128,8 @@ class StubApi:
             "reference": reference,
             "status": "active",
             "phase": "preparation",
-            "ceremony_local": "2027-06-19T16:00",
-            "zone": "Europe/Rome",
+            "mode": "normal",
+            "ceremony": {"local": "2027-06-19T16:00", "zone": "Europe/Rome", "instant": "2027-06-19T14:00:00Z"},
             "steps": [],
             "transactions": [],
             **more,
@@ -148,6 +148,8 @@ class StubApi:
             "kind": kind,
             "status": left[0],
             "gaps": [],
+            "target": None,
+            "error": None,
             "started_at": NOW,
             "ended_at": None,
             "temporal_url": f"http://temporal.test/{transaction_id}",
@@ -242,10 +244,11 @@ class StubApi:
         created = self.add_wedding(wedding_id, reference)
         return 201, created, f"/api/v1/weddings/{wedding_id}"
 
-    def _wedding(self, wedding_id: str) -> tuple[int, Any, str]:
-        if wedding_id not in self.weddings:
-            return self._missing()
-        return 200, self.weddings[wedding_id], ""
+    def _wedding(self, wedding: str) -> tuple[int, Any, str]:
+        for found in self.weddings.values():
+            if wedding in (found["id"], found["reference"]):
+                return 200, found, ""
+        return self._missing()
 
     def _request_transaction(self, wedding_id: str) -> tuple[int, Any, str]:
         kind = self.requests[-1]["json"]["kind"]

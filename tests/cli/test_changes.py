@@ -109,7 +109,46 @@ def test_what_still_waits_when_the_time_is_up_counts_as_accepted(api, wedsync):
     assert ran.json["status"] == "waiting"
 
 
-def test_the_plan_s_own_id_names_the_wedding_on_any_page(api, wedsync):
+def with_error(api, code):
+    look = api.look
+    api.look = lambda name: look(name) | {"error": {"code": code, "detail": f"because {code}"}}
+
+
+@pytest.mark.parametrize("argv", [("undo", WEDDING, TX), ("shift", WEDDING, "--to", "2027-06-26T16:00")])
+def test_a_change_that_the_wedding_refuses_at_its_turn_is_a_conflict(api, wedsync, argv):
+    api.add_wedding()
+    api.story = ["running", "cancelled"]
+    with_error(api, "superseded")
+    ran = wedsync(*argv, "--json")
+    assert ran.code == 6
+    assert ran.json["error"] == {"code": "superseded", "detail": "because superseded", "errors": []}
+
+
+def test_an_undo_that_was_itself_put_back_did_not_undo(api, wedsync):
+    api.add_wedding()
+    api.story = ["running", "rolled_back"]
+    with_error(api, "vendor_rejected")
+    ran = wedsync("undo", WEDDING, TX)
+    assert ran.code == 3
+    assert "undo: rolled back: because vendor_rejected" in ran.out
+
+
+def test_an_undo_of_what_ran_says_so_and_exits_0(api, wedsync):
+    api.add_wedding()
+    api.story = ["running", "cancelled"]
+    with_error(api, "cancelled")
+    assert wedsync("cancel", WEDDING, TX).code == 0
+
+
+def test_words_that_would_leave_their_place_in_the_path_are_quoted(api, wedsync):
+    api.add_wedding()
+    ran = wedsync("undo", WEDDING, "../../x?y", "--no-wait")
+    assert ran.code == 6
+    (request,) = api.asked("POST", ".*")
+    assert request["query"] == {}
+
+
+def test_the_plan_s_own_id_names_the_wedding(api, wedsync):
     for number in range(5):
         api.add_wedding(f"01JABCDEFGHJKMNPQRSTVWXYZ{number}", f"plan-{number}")
     ran = wedsync("undo", "plan-4", TX, "--json")

@@ -28,7 +28,8 @@ def test_a_long_plan_fits_while_it_moves_and_is_whole_at_the_end(terminal, step)
     steps[50]["status"] = "running"
     due = step("balance", "payments.collect", "stripe", "scheduled", due_at="2027-06-12T14:00:00Z")
     snapshot = Snapshot(
-        {"reference": "big", "zone": "Asia/Tokyo", "steps": [*steps, due]}, {"kind": "orchestrate", "status": "running"}
+        {"reference": "big", "ceremony": {"zone": "Asia/Tokyo"}, "steps": [*steps, due]},
+        {"kind": "orchestrate", "status": "running"},
     )
     with Screen(output) as screen:
         screen.update(snapshot)

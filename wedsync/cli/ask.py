@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from wedsync.cli import output as out
-from wedsync.cli.client import ApiClient, Reply, locate
+from wedsync.cli.client import ApiClient, Reply, locate, segment
 from wedsync.cli.follow import SETTLED, Follower, Snapshot
+from wedsync.cli.output import CliError
 
 WAIT_SECONDS = 600.0
 _ULID = re.compile(r"^[0-9A-HJKMNP-TV-Z]{26}$")
@@ -31,12 +32,34 @@ DONE = frozenset({"completed"})
 Post = Callable[[ApiClient, str, str], Awaitable[Reply]]
 
 
-def exit_code(status: str, wanted: frozenset[str]) -> int:
-    """The exit code of a transaction's status, given which statuses were asked for."""
-    if status in wanted or status not in SETTLED:
+#: What an API's transaction says when it was stopped because somebody asked for it.
+_ON_REQUEST = frozenset({"cancelled", "undone"})
+
+
+def reason_of(transaction: dict[str, Any]) -> dict[str, Any] | None:
+    """Why a transaction did not go its way: `{code, detail}`; None when it did, or was stopped on request."""
+    error = transaction.get("error") or {}
+    return error if error and error.get("code") not in _ON_REQUEST else None
+
+
+def exit_code(transaction: dict[str, Any], wanted: frozenset[str]) -> int:
+    """The exit code of a transaction as it stands, given which statuses were asked for.
+
+    A change that the wedding refused when its turn came is `cancelled` with a reason; a move back that failed is
+    `rolled_back` with one: neither is what was asked for.
+    """
+    status = str(transaction.get("status", ""))
+    if status not in SETTLED:
+        return out.ACCEPTED
+    reason = reason_of(transaction)
+    if status == "cancelled" and reason is not None:
+        return out.CONFLICT
+    if status in wanted and reason is None:
         return out.ACCEPTED
     if status == "held":
         return out.HELD
+    if status == "completed":
+        return out.ACCEPTED
     return out.NEEDS_ATTENTION if status == "needs_attention" else out.ROLLED_BACK
 
 
@@ -46,19 +69,10 @@ def new_key(verb: str) -> str:
 
 
 async def resolve(client: ApiClient, wedding: str) -> str:
-    """The id of a wedding given by its id or by its plan's own id; an unknown word is returned as it is."""
+    """The id of a wedding given by its id or by its plan's own id; raises CliError (6) when there is none."""
     if _ULID.match(wedding):
         return wedding
-    cursor = ""
-    while True:
-        params = {"limit": "100"} | ({"cursor": cursor} if cursor else {})
-        page = await client.get("/weddings", **params)
-        for item in page["data"]:
-            if wedding in (item.get("reference"), item.get("plan_id"), item["id"]):
-                return str(item["id"])
-        cursor = str(page.get("next_cursor") or "")
-        if not cursor:
-            return wedding
+    return str((await client.get(f"/weddings/{segment(wedding)}"))["id"])
 
 
 def transaction_of(reply: Reply) -> str | None:
@@ -103,14 +117,20 @@ async def follow_shown(client: ApiClient, wedding_id: str, transaction_id: str, 
 
 
 def conclude(snapshot: Snapshot, transaction_id: str, wedding_id: str, verb: str, wanted: frozenset[str]) -> int:
-    """Say how it ended and return the exit code."""
-    found = accepted_json(wedding_id, transaction_id, snapshot.transaction)
+    """Say how it ended and return the exit code; raises CliError (6) when the wedding refused it at its turn."""
+    transaction = snapshot.transaction
+    code, reason = exit_code(transaction, wanted), reason_of(transaction)
+    if code == out.CONFLICT and reason is not None:
+        raise CliError(str(reason["code"]), str(reason["detail"]), code)
+    found = accepted_json(wedding_id, transaction_id, transaction)
     words = snapshot.status.replace("_", " ")
-    gaps = snapshot.transaction.get("gaps") or []
+    gaps = transaction.get("gaps") or []
     if gaps:
         words += f" with gaps: {', '.join(map(str, gaps))}"
+    if reason is not None:
+        words += f": {reason['detail']}"
     out.current().result(found, f"{verb}: {words}", *summary_lines(found))
-    return exit_code(snapshot.status, wanted)
+    return code
 
 
 def accepted_json(wedding_id: str, transaction_id: str | None, transaction: dict[str, Any]) -> dict[str, Any]:

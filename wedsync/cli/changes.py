@@ -22,7 +22,7 @@ from wedsync.cli.ask import (
     new_key,
     resolve,
 )
-from wedsync.cli.client import ApiClient, Reply, locate
+from wedsync.cli.client import ApiClient, Reply, locate, segment
 from wedsync.cli.output import BAD_INPUT, CliError, JsonFlag
 
 TransactionArgument = Annotated[str, typer.Argument(metavar="TX", help="The transaction's id.")]
@@ -57,7 +57,7 @@ def undo(
     """
 
     async def post(client: ApiClient, wedding_id: str, key: str) -> Reply:
-        path = f"/weddings/{wedding_id}/transactions/{transaction}/undo"
+        path = f"/weddings/{wedding_id}/transactions/{segment(transaction)}/undo"
         return await client.request("POST", path, idempotency_key=key)
 
     return change(wedding, post, verb="undo", wanted=UNDONE, wait=wait, timeout_seconds=timeout)
@@ -80,7 +80,7 @@ def cancel(
     async def post(client: ApiClient, wedding_id: str, key: str) -> Reply:
         if transaction is None:
             return await client.request("DELETE", f"/weddings/{wedding_id}", idempotency_key=key)
-        path = f"/weddings/{wedding_id}/transactions/{transaction}/cancel"
+        path = f"/weddings/{wedding_id}/transactions/{segment(transaction)}/cancel"
         return await client.request("POST", path, idempotency_key=key)
 
     return change(wedding, post, verb="cancel", wanted=UNDONE, wait=wait, timeout_seconds=timeout)
@@ -128,7 +128,7 @@ def decide(
     body = {"choice": choice.value} | ({"vendor": vendor} if vendor else {})
 
     async def post(client: ApiClient, wedding_id: str, key: str) -> Reply:
-        path = f"/weddings/{wedding_id}/steps/{step}/decision"
+        path = f"/weddings/{wedding_id}/steps/{segment(step)}/decision"
         return await client.request("POST", path, body=body, idempotency_key=key)
 
     wanted = UNDONE if choice is Choice.ROLLBACK else DONE

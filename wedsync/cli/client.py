@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from wedsync.cli.output import BAD_INPUT, CONFLICT, INTERNAL, UNREACHABLE, CliError
 
@@ -171,6 +172,11 @@ async def _parse_stream(lines: AsyncIterator[str]) -> AsyncIterator[StreamEvent]
         value = value.removeprefix(" ")
         if name:
             fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+def segment(text: str) -> str:
+    """`text` as one part of a path, whatever it holds."""
+    return quote(text, safe="")
 
 
 def _json_or_none(raw: bytes) -> Any:

@@ -53,7 +53,7 @@ class Snapshot:
     @property
     def zone(self) -> str:
         """The venue's IANA zone."""
-        return str(self.wedding.get("zone") or (self.wedding.get("ceremony") or {}).get("zone") or "UTC")
+        return str(self.wedding["ceremony"]["zone"])
 
 
 OnChange = Callable[[Snapshot], None]
@@ -148,7 +148,6 @@ class Follower:
 
 
 def newest_transaction_id(wedding: dict[str, Any]) -> str | None:
-    """The id of the wedding's newest transaction."""
-    known = wedding.get("transactions") or []
-    ids = [str(item["id"]) if isinstance(item, dict) else str(item) for item in known]
-    return max(ids, default=None)
+    """The id of the wedding's newest transaction; the API lists the oldest first, and ids have no order."""
+    known = wedding["transactions"]
+    return str(known[-1]["id"]) if known else None

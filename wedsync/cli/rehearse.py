@@ -109,7 +109,7 @@ def report(plan: Plan, due: dict[str, datetime], snapshot: Snapshot) -> int:
     else:
         output.show(_table(rows, zone))
         output.say(f"rehearsal: {snapshot.status.replace('_', ' ')}")
-    return exit_code(snapshot.status, DONE)
+    return exit_code(snapshot.transaction, DONE)
 
 
 def _table(rows: list[Json], zone: str) -> Any:

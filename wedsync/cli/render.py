@@ -174,7 +174,7 @@ def progress(steps: Sequence[Json]) -> RenderableType:
 def wedding_title(snapshot: Snapshot) -> str:
     """`villa-aurora 01J... : orchestrate completed`."""
     wedding = snapshot.wedding
-    name = str(wedding.get("reference") or wedding.get("plan_id") or wedding.get("id", ""))
+    name = str(wedding["reference"])
     kind = snapshot.transaction.get("kind", "")
     status = snapshot.status.replace("_", " ")
     return f"{name} · {kind} {status}".strip(" ·")
@@ -219,14 +219,12 @@ def weddings_table(weddings: Sequence[Json]) -> Table:
     for name in ("id", "plan", "status", "phase", "ceremony"):
         table.add_column(name, no_wrap=True)
     for wedding in weddings:
-        ceremony = wedding.get("ceremony") or {}
-        at = wedding.get("ceremony_local") or ceremony.get("at") or ""
-        zone = wedding.get("zone") or ceremony.get("zone") or ""
+        ceremony = wedding["ceremony"]
         table.add_row(
-            str(wedding.get("id", "")),
-            str(wedding.get("reference") or wedding.get("plan_id") or ""),
-            _styled(str(wedding.get("status", ""))),
-            str(wedding.get("phase") or ""),
-            f"{at} {zone}".strip(),
+            wedding["id"],
+            wedding["reference"],
+            _styled(wedding["status"]),
+            wedding["phase"],
+            f"{ceremony['local']} {ceremony['zone']}",
         )
     return table

@@ -38,7 +38,7 @@ class Screen:
                 self._live.vertical_overflow = "visible"
                 self._live.update(board(self._last), refresh=True)
             self._live.stop()
-        elif self._last is not None:
+        elif self._last is not None and not self._output.json_mode:
             for table in (
                 agenda_table(self._last.steps, self._last.zone),
                 compensation_table(self._last.steps),

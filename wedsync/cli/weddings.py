@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wedsync.cli import output as out
-from wedsync.cli.ask import DONE, WeddingArgument, exit_code, resolve
+from wedsync.cli.ask import DONE, UNDONE, WeddingArgument, exit_code, resolve
 from wedsync.cli.client import ApiClient, StreamEvent, locate
 from wedsync.cli.follow import OPEN, WEDDING_OVER, Follower, Snapshot
 from wedsync.cli.output import JsonFlag
@@ -61,12 +61,10 @@ async def _show(wedding: str) -> int:
     if output.json_mode:
         output.emit({**snapshot.wedding, "steps": snapshot.steps, "transaction": snapshot.transaction or None})
         return out.ACCEPTED
-    output.say(f"{snapshot.wedding.get('reference') or wedding_id}: {snapshot.wedding.get('status', '')}")
+    output.say(f"{snapshot.wedding['reference']} ({wedding_id}): {snapshot.wedding['status']}")
     output.show(board(snapshot))
-    for transaction in snapshot.wedding.get("transactions") or []:
-        if isinstance(transaction, dict):
-            words = (transaction.get("id"), transaction.get("kind"), transaction.get("status"))
-            output.say("  ".join(str(word) for word in words if word))
+    for transaction in snapshot.wedding["transactions"]:
+        output.say(f"{transaction['id']}  {transaction['kind']}  {transaction['status']}")
     if snapshot.transaction.get("temporal_url"):
         output.say(f"Temporal: {snapshot.transaction['temporal_url']}")
     return out.ACCEPTED
@@ -90,8 +88,7 @@ def watch(
 
 def at_rest(snapshot: Snapshot) -> bool:
     """Whether nothing of the wedding is under way."""
-    known = [item for item in snapshot.wedding.get("transactions") or [] if isinstance(item, dict)]
-    statuses = {str(item.get("status")) for item in known} | {snapshot.status}
+    statuses = {str(item["status"]) for item in snapshot.wedding["transactions"]} | {snapshot.status}
     return over(snapshot) or not statuses & OPEN
 
 
@@ -123,7 +120,7 @@ async def _watch(wedding: str, forever: bool, timeout_seconds: float | None) -> 
         output.emit({"id": None, "type": "end", "data": _end(snapshot)})
     else:
         output.say(f"{snapshot.transaction.get('kind', '')} {snapshot.status}".replace("_", " ").strip())
-    return exit_code(snapshot.status, DONE | _wanted(snapshot))
+    return exit_code(snapshot.transaction, _wanted(snapshot))
 
 
 def _end(snapshot: Snapshot) -> dict[str, Any]:
@@ -131,5 +128,4 @@ def _end(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _wanted(snapshot: Snapshot) -> frozenset[str]:
-    undone = snapshot.transaction.get("kind") == "undo"
-    return frozenset({"rolled_back", "cancelled"}) if undone else frozenset()
+    return UNDONE if snapshot.transaction.get("kind") == "undo" else DONE
