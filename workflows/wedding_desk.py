@@ -192,7 +192,12 @@ class WeddingDesk:
         await self.record(news, tuple(state.states.values()), planned=planned)
 
     async def record(
-        self, news: tuple[TransactionNews, ...] = (), steps: tuple[StepState, ...] = (), reminders: tuple[str, ...] = ()
+        self,
+        news: tuple[TransactionNews, ...] = (),
+        steps: tuple[StepState, ...] = (),
+        *,
+        reminders: tuple[str, ...] = (),
+        planned: tuple[StepRow, ...] = (),
     ) -> None:
         """Write the wedding's own state and what moved on with it."""
         state, plan, start = self.state, self.plan, self.state.start

@@ -13,7 +13,7 @@ from wedsync.domain.weddings import references, saga
 from wedsync.domain.weddings.ledger import Binding, StepState
 from wedsync.domain.weddings.materialize import materialize
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import Plan, PlannedStep
+from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.store import projection
 from wedsync.store.session import Database
 from wedsync.usecases.weddings.load_plan import PlanShelf
@@ -57,13 +57,6 @@ def hand_link(wanted: BindStep, links: Links) -> str:
     return links(payload, wanted.now + HAND_LINK_LIFE)
 
 
-def counter_text(step: PlannedStep, plan: Plan, results: dict[str, dict[str, JsonValue]]) -> str:
-    """What is said instead of a message that can't be unsent; empty where the plan gives no words for it."""
-    if not step.compensation.text:
-        return ""
-    return str(references.resolve({"text": step.compensation.text}, results, plan)["text"])
-
-
 async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindStep) -> Binding:
     """Bind the step to one account of the vendor and fill in its inputs; show it as running.
 
@@ -86,7 +79,7 @@ async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindSt
         endpoints=step.endpoints if is_own else {},
         transaction_id=wanted.transaction_id,
         hand_link=hand_link(wanted, links) if spec.by_hand or spec.undo_by_hand else "",
-        counter_text=counter_text(step, plan, wanted.results),
+        counter_text=references.resolve_text(step.compensation.text, plan) if step.compensation.text else "",
         timeout_seconds=shelf.manifests[wanted.vendor].timeout_seconds,
         bound_at=wanted.now,
     )
