@@ -11,29 +11,20 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
+from api.problems import problem, request_id_of
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
 from wedsync.kit.settings import Settings
-from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.receive import InboundMessage, Received, Reception, SignatureRefused, SourceThrottled
 from wedsync.usecases.webhooks.tell import InboxTeller
 
 PATH = "/api/integrations/webhooks/{source}"
-#: When a source may send again that met a database that was down.
-_STORE_RETRY_SECONDS = 5
-_STATUS: dict[type[WedsyncError], int] = {
-    SignatureRefused: 401,
-    NotFound: 404,
-    InvalidInput: 400,
-    SourceThrottled: 429,
-    StoreUnavailable: 503,
-}
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    404: "Not Found",
-    413: "Content Too Large",
-    429: "Too Many Requests",
-    503: "Service Unavailable",
+#: The codes of `api.problems.KINDS` by what went wrong.
+_CODES: dict[type[WedsyncError], str] = {
+    SignatureRefused: "webhook_signature",
+    NotFound: "not_found",
+    InvalidInput: "malformed_body",
+    SourceThrottled: "rate_limited",
+    StoreUnavailable: "store_unavailable",
 }
 
 
@@ -53,11 +44,11 @@ router = APIRouter(tags=["webhooks"], lifespan=_lifespan)
 
 
 def get_reception(request: Request) -> Reception:
-    """The application's desk for webhooks, made at first use from `app.state`: settings, database, temporal."""
+    """The application's desk for webhooks, made at first use of `app.state`'s parts."""
     state = request.app.state
     reception: Reception | None = getattr(state, "webhook_reception", None)
     if reception is None:
-        reception = Reception(state.settings, state.database, load_registry(), InboxTeller(state.temporal))
+        reception = Reception(state.settings, state.database, state.registry, InboxTeller(state.temporal))
         state.webhook_reception = reception
     return reception
 
@@ -89,11 +80,12 @@ async def receive_webhook(source: str, request: Request, desk: Desk) -> Response
             return _answer(*handshake)
         received = await desk.receive(message)
     except _TooLarge:
-        return _problem(413, "payload_too_large", f"the body is longer than {settings.request_max_bytes} bytes")
+        detail = f"a webhook's body is at most {settings.request_max_bytes} bytes"
+        return problem("content_too_large", detail, request_id=request_id_of(request))
     except ClientDisconnect:
-        return _problem(400, "invalid_input", "the body ended too early")
-    except tuple(_STATUS) as error:
-        return _refusal(error)
+        return problem("malformed_body", "the body ended too early", request_id=request_id_of(request))
+    except tuple(_CODES) as error:
+        return _refusal(request, error)
     return JSONResponse(received.model_dump())
 
 
@@ -105,9 +97,10 @@ async def answer_challenge(source: str, request: Request, desk: Desk) -> Respons
         message = _message(source, request, b"", settings)
         handshake = desk.handshake(message, dict(request.query_params))
     except NotFound as error:
-        return _refusal(error)
+        return _refusal(request, error)
     if handshake is None:
-        return Response(status_code=405, headers={"Allow": "POST"})
+        detail = "this source sends events by POST only"
+        return problem("method_not_allowed", detail, request_id=request_id_of(request), headers={"Allow": "POST"})
     return _answer(*handshake)
 
 
@@ -139,16 +132,9 @@ def _answer(status: int, content_type: str, body: bytes) -> Response:
     )
 
 
-def _refusal(error: WedsyncError) -> Response:
-    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+def _refusal(request: Request, error: WedsyncError) -> Response:
+    code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
     headers = {}
     if isinstance(error, SourceThrottled):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
-    elif isinstance(error, StoreUnavailable):
-        headers["Retry-After"] = str(_STORE_RETRY_SECONDS)
-    return _problem(status, error.code, error.detail, headers)
-
-
-def _problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    content = {"type": "about:blank", "title": _TITLES[status], "status": status, "code": code, "detail": detail}
-    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
+    return problem(code, error.detail, request_id=request_id_of(request), headers=headers)

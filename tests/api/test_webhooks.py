@@ -55,7 +55,8 @@ class Desk:
 def app_of(settings: Settings, db: Database, provider: Callable[[], Any]) -> FastAPI:
     app = FastAPI()
     app.include_router(router)
-    app.state.settings, app.state.database, app.state.temporal = settings, db, provider
+    app.state.settings, app.state.registry = settings, load_registry()
+    app.state.database, app.state.temporal = db, provider
     return app
 
 
@@ -191,7 +192,7 @@ async def test_an_unknown_source_and_one_that_sends_nothing_are_not_found(desk: 
 )
 async def test_a_signed_body_that_is_no_event_is_refused_cleanly_and_nothing_recorded(desk: Desk, body: bytes) -> None:
     response = await post(desk, body)
-    assert (response.status_code, response.json()["code"]) == (400, "invalid_input")
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
     assert await desk.rows() == []
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import structlog
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.client import Client
@@ -18,6 +17,7 @@ from wedsync.domain.webhooks import inbox as rules
 from wedsync.domain.webhooks.inbox import ClaimedRow, Match, Verdict
 from wedsync.domain.webhooks.messages import DrainedBatch, DrainTotals, Lane
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, wedding_workflow_id
+from wedsync.kit import logs
 from wedsync.store import inbox
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks import metrics
@@ -29,7 +29,7 @@ BUSY_WAIT = timedelta(seconds=5)
 #: Answers of Temporal that speak of the event itself; every other one speaks of Temporal.
 _EVENT_FAULTS = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION)
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 
 async def drain_batch(

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-import structlog
-
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
 from wedsync.domain.routing.vendor import Value, VendorEvent
 from wedsync.domain.webhooks.bucket import Bucket, Limit, take
 from wedsync.domain.webhooks.clean import clean_event
 from wedsync.domain.webhooks.inbox import NewRow, priority_of
 from wedsync.domain.webhooks.messages import Lane
+from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.settings import Settings
@@ -36,7 +35,7 @@ _MALFORMED = (InvalidInput, ValueError, LookupError, TypeError, AttributeError, 
 #: `(body, headers, query, secrets) -> (status, content type, body)`, or None when the message is no handshake.
 Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], tuple[int, str, bytes] | None]
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 
 class SignatureRefused(WedsyncError):

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import structlog
 from temporalio.client import Client
 from temporalio.common import Priority
 from temporalio.service import RPCError
@@ -15,6 +14,7 @@ from wedsync.domain.errors import WedsyncError
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.domain.webhooks.messages import DRAIN_SIGNAL, DrainStart, Lane, drain_workflow_id
 from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
+from wedsync.kit import logs
 from wedsync.usecases.webhooks import metrics
 
 ClientProvider = Callable[[], Awaitable[Client]]
@@ -22,11 +22,13 @@ ClientProvider = Callable[[], Awaitable[Client]]
 #: Tells of one lane are at least this far apart; those that come between become one.
 TELL_INTERVAL_SECONDS = 0.25
 _RPC_TIMEOUT = timedelta(seconds=5)
+#: Connecting included: a tell never holds the lane's place for longer.
+_TELL_TIMEOUT_SECONDS = 10.0
 _PRIORITY = {"critical": Priority(priority_key=1), "normal": Priority(priority_key=3)}
 #: What a tell that does not reach Temporal raises.
 _UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
 
-_log = structlog.get_logger(__name__)
+_log = logs.get(__name__)
 
 
 async def tell_drain(client: Client, lane: Lane, partition: int = 0) -> None:
@@ -76,7 +78,8 @@ class InboxTeller:
 
     async def _tell(self, lane: Lane) -> None:
         try:
-            await tell_drain(await self._client_provider(), lane, self._partition)
+            async with asyncio.timeout(_TELL_TIMEOUT_SECONDS):
+                await tell_drain(await self._client_provider(), lane, self._partition)
         except _UNREACHED as error:
             metrics.UNTOLD.add(1, {"lane": lane})
             _log.warning("inbox_untold", lane=lane, error=type(error).__name__)
