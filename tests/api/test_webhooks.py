@@ -327,3 +327,11 @@ async def test_resends_standard_webhooks_are_accepted_as_its_library_signs_them(
     svix = {name.replace("webhook", "svix"): value for name, value in headers.items()}
     response = await desk.http.post("/api/integrations/webhooks/resend", content=body, headers=svix)
     assert response.status_code == 200
+
+
+async def test_graph_is_shown_that_the_address_is_ours_as_plain_text_and_nothing_is_recorded(desk: Desk) -> None:
+    path = "/api/integrations/webhooks/microsoft_graph"
+    response = await desk.http.post(path, params={"validationToken": "a b<c"}, content=b"")
+    assert (response.status_code, response.text) == (200, "a b<c")
+    assert response.headers["content-type"].startswith("text/plain")
+    assert await desk.rows() == []
