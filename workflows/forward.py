@@ -18,12 +18,10 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import Binding, Deed, Field, LedgerEntry, StepError
     from wedsync.domain.weddings.messages import StepStatus
     from wedsync.domain.weddings.plan import PlannedStep
+    from wedsync.domain.weddings.requests import HAND_CONFIRMED, HAND_DECLINED
     from workflows.board import Board
     from workflows.calls import Attempt, Caller, Lost, Refused, Stopped
     from workflows.compensation import Rollback
-
-#: A step that has no API waits for these words of the vendor, given through its signed link.
-HAND_CONFIRMED, HAND_DECLINED = "hand.confirmed", "hand.declined"
 
 
 class Forward:

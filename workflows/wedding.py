@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, KEPT_IDS, Waiting, WeddingState
     from workflows.wedding_desk import WeddingDesk
+    from workflows.wedding_ledger import undone_by_hand
     from workflows.wedding_requests import Requests
 
 #: A run whose history has grown so long is continued as a new one at the next quiet moment.
@@ -84,10 +85,10 @@ class Wedding:
         key = f"{event.source}:{event.event_id}"
         if key in self._desk.state.known_events:
             return
-        self._desk.change(
-            known_events=(*self._desk.state.known_events, key)[-KEPT_IDS:],
-            events=(*self._desk.state.events, event)[-KEPT_EVENTS:],
-        )
+        self._desk.change(known_events=(*self._desk.state.known_events, key)[-KEPT_IDS:])
+        if requests.may_matter(self._desk.state, event):
+            self._desk.change(events=(*self._desk.state.events, event)[-KEPT_EVENTS:])
+            self._desk.heard += 1
 
     @workflow.signal(name="settled")
     def settled(self, result: TransactionResult) -> None:
@@ -161,6 +162,7 @@ class Wedding:
             return True
         now = workflow.now()
         await self._remind(now)
+        await self._take_hands_word()
         if await self._requests.decide_the_overdue(now):
             return True
         deeds = requests.scheduled_deeds(self._desk.state, now)
@@ -181,6 +183,13 @@ class Wedding:
         await self._desk.run_child(given)
         return True
 
+    async def _take_hands_word(self) -> None:
+        """People undid by hand what no API could."""
+        step_ids = requests.undone_by_hand(self._desk.state)
+        if step_ids:
+            self._desk.state, news = undone_by_hand(self._desk.state, step_ids)
+            await self._desk.record(news, tuple(self._desk.state.states[i] for i in step_ids))
+
     async def _remind(self, now: datetime) -> None:
         """Steps that wait for a decision say so once more."""
         due = {state.step_id: state for state in agenda.to_remind(self._desk.state.states.values(), now)}
@@ -196,11 +205,11 @@ class Wedding:
         wake = agenda.next_wake(
             self._desk.state.states.values(), self._desk.state.rechecks, points, now, options.LONGEST_TIMER
         )
-        events = len(self._desk.state.events)
+        heard = self._desk.heard
         self._desk.show()
         try:
             await workflow.wait_condition(
-                lambda: bool(self._desk.state.queue) or len(self._desk.state.events) != events,
+                lambda: bool(self._desk.state.queue) or self._desk.heard != heard,
                 timeout=wake - now,
                 timeout_summary=f"until {wake:%Y-%m-%d %H:%M} UTC",
             )

@@ -47,6 +47,8 @@ class WeddingDesk:
     def __init__(self, state: WeddingState) -> None:
         self.state = state
         self.settled: dict[str, TransactionResult] = {}
+        #: Counts the vendors' words that may matter.
+        self.heard = 0
         #: The id of the transaction that runs.
         self.running: str | None = None
         self.child: workflow.ChildWorkflowHandle[object, TransactionResult] | None = None

@@ -10,7 +10,14 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from activities.weddings import TransactionNews
     from wedsync.domain.weddings import agenda, requests, saga
-    from wedsync.domain.weddings.ledger import Recheck, StepError, StepState, TransactionInput, TransactionResult
+    from wedsync.domain.weddings.ledger import (
+        CompensationResult,
+        Recheck,
+        StepError,
+        StepState,
+        TransactionInput,
+        TransactionResult,
+    )
     from wedsync.domain.weddings.wedding_state import KEPT_CARDS, TransactionCard, WeddingState
 
 _TERMINAL = ("completed", "rolled_back", "cancelled", "needs_attention")
@@ -48,6 +55,9 @@ def absorb(state: WeddingState, given: TransactionInput, result: TransactionResu
     )
     if given.kind == "orchestrate" and result.status in ("rolled_back", "cancelled"):
         changed = _without_agenda(changed)
+    changed = changed.model_copy(
+        update={"events": tuple(event for event in changed.events if requests.may_matter(changed, event))}
+    )
     folded, news = _fold(changed, result)
     return Absorbed(_pruned(folded), news)
 
@@ -115,6 +125,26 @@ def skipped(state: WeddingState, step_id: str, tx: str, now: datetime) -> Weddin
     states = {**state.states, step_id: held.model_copy(update=change)}
     entries = {i: e for i, e in state.entries.items() if i != step_id}
     return state.model_copy(update={"states": states, "entries": entries, "rechecks": rechecks})
+
+
+def undone_by_hand(state: WeddingState, step_ids: tuple[str, ...]) -> Absorbed:
+    """A person did what no API could: the effects are gone, and what needed attention for them no longer does."""
+    done = CompensationResult(status="undone", detail="undone by hand")
+    undone = {i: state.states[i].model_copy(update={"compensation": done}) for i in step_ids}
+    states = {**state.states, **undone}
+    parked = any(s.compensation is not None and s.compensation.status == "needs_attention" for s in states.values())
+    cards, news = dict(state.cards), []
+    for card in state.cards.values():
+        if card.status == "needs_attention" and not parked:
+            cards[card.id] = card.model_copy(update={"status": "rolled_back"})
+            news.append(TransactionNews(transaction_id=card.id, status="rolled_back"))
+    changed = {
+        "states": states,
+        "entries": {i: entry for i, entry in state.entries.items() if i not in step_ids},
+        "cards": cards,
+        "events": tuple(event for event in state.events if event.step_id not in step_ids),
+    }
+    return Absorbed(state.model_copy(update=changed), tuple(news))
 
 
 def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionResult:

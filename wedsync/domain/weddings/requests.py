@@ -128,6 +128,14 @@ def answers(state: WeddingState) -> Iterable[tuple[str, VendorEvent]]:
     return found.items()
 
 
+def may_matter(state: WeddingState, event: VendorEvent) -> bool:
+    """Whether a step may still wait for the event, now or later: a receipt for what is over is not kept."""
+    step = state.states.get(event.step_id) if event.step_id else None
+    if step is None or step.status not in saga.FINAL:
+        return True
+    return step.compensation is not None and step.compensation.status == "needs_attention"
+
+
 def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -> bool:
     """Whether the event is the vendor's word on what the step did: on that very object, not on an earlier one."""
     if event.type != step.waits_for and event.type not in step.refused_by:
@@ -136,6 +144,20 @@ def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -
     if event.object_id is not None and entry is not None and entry.external_id:
         return event.object_id in {value for value in known if isinstance(value, str)}
     return event.step_id == step.step_id
+
+
+#: What a person says through a signed link, where a vendor has no API: done, not to be had, undone.
+HAND_CONFIRMED, HAND_DECLINED, HAND_UNDONE = "hand.confirmed", "hand.declined", "hand.undone"
+
+
+def undone_by_hand(state: WeddingState) -> tuple[str, ...]:
+    """The steps whose parked undo somebody says to have done."""
+    said = {event.step_id for event in state.events if event.type == HAND_UNDONE}
+    return tuple(
+        step_id
+        for step_id, step in state.states.items()
+        if step_id in said and step.compensation is not None and step.compensation.status == "needs_attention"
+    )
 
 
 def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tuple[Deed, ...]:

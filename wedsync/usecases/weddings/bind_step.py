@@ -68,6 +68,7 @@ async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindSt
         raise InvalidInput(f"{wanted.vendor} can't do {step.action}", reason="vendor_cannot")
     plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.plan_version)
     inputs = materialize(step, wanted.vendor, plan, wanted.results)
+    by_hand = spec.by_hand or spec.undo_by_hand or step.compensation.by == "hand"
     is_own = wanted.vendor == step.vendors[0]
     binding = Binding(
         vendor=wanted.vendor,
@@ -78,7 +79,7 @@ async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindSt
         spec=spec,
         endpoints=step.endpoints if is_own else {},
         transaction_id=wanted.transaction_id,
-        hand_link=hand_link(wanted, links) if spec.by_hand or spec.undo_by_hand else "",
+        hand_link=hand_link(wanted, links) if by_hand else "",
         counter_text=references.resolve_text(step.compensation.text, plan) if step.compensation.text else "",
         timeout_seconds=shelf.manifests[wanted.vendor].timeout_seconds,
         bound_at=wanted.now,

@@ -9,11 +9,10 @@ from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from wedsync.domain.errors import Conflict, TemporalUnreachable
-from wedsync.domain.weddings.messages import wedding_workflow_id
+from wedsync.domain.weddings.messages import REPAIR_UPDATE, wedding_workflow_id
 from wedsync.store.session import Database
 from wedsync.usecases.weddings.read_wedding import wedding_row
 
-REPAIR_UPDATE = "repair"
 _RPC_TIMEOUT = timedelta(seconds=10)
 
 
