@@ -21,7 +21,7 @@ from wedsync.local.ready import NotStarted
 from wedsync.local.state import RunInfo, StateDir
 from wedsync.local.supervisor import OnProgress, Supervisor, end_leftovers
 
-_DETACHED_SECONDS = 120.0
+_DETACHED_SECONDS = 180.0
 _DOWN_SECONDS = 60.0
 #: The command line's exit code for a conflict.
 _CONFLICT_EXIT = 6

@@ -37,7 +37,7 @@ from wedsync.local.state import LocalIdentity, RunInfo, StateDir, Supervision
 from wedsync.local.temporal_server import EmbeddedTemporal
 
 OnProgress = Callable[[str], None]
-_PROGRAM_SECONDS = 60.0
+_PROGRAM_SECONDS = 120.0
 _SERVER_GRACE_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
 #: A program that keeps dying is started again at once, then with growing pauses up to this.
