@@ -124,6 +124,15 @@ def test_anything_else_than_expected_exits_1_and_says_so(api, stage, wedsync, sp
     assert bad == [int(spoil[0])]
 
 
+def test_a_wrong_end_comes_with_its_reason(api, stage, wedsync):
+    stage.spoil = "1 status"
+    look = api.look
+    api.look = lambda name: look(name) | {"error": {"code": "refused", "detail": "catering: fully booked"}}
+    ran = wedsync("demo")
+    assert ran.code == 1
+    assert "seen: needs attention (catering: fully booked)" in ran.out
+
+
 def test_a_fault_is_taken_away_even_when_the_scene_breaks(api, stage, wedsync):
     api.refuse("GET", "/_sandbox/ledger/.*", 500, "broken")
     ran = wedsync("demo", "--json")

@@ -38,7 +38,7 @@ def test_one_wedding_is_shown_with_steps_agenda_and_compensations(api, wedsync, 
         step("venue", "booking.request", "generic", "waiting"),
         step("cake", "booking.request", "generic", "held"),
         step("balance", "payments.collect", "stripe", "scheduled", due_at="2027-06-12T14:00:00Z", started_at=None),
-        step("tell", "sms.send", "twilio", "pending", started_at=None),
+        step("thank", "sms.send", None, "scheduled", started_at=None),
     ]
     api.add_wedding(steps=steps)
     api.add_transaction(WEDDING, "orchestrate", ["needs_attention"])
@@ -50,13 +50,14 @@ def test_one_wedding_is_shown_with_steps_agenda_and_compensations(api, wedsync, 
         "waits for a decision",
         "Sat 2027-06-12 16:00 CEST",
         "when (Europe/Rome)",
-        "2/5",
+        "some time after another step",
+        "3/5",
         "orchestrate  needs_attention",
         "Temporal: http://temporal.test/",
     ):
         assert words in ran.out
     found = wedsync("status", WEDDING, "--json").json
-    assert [one["id"] for one in found["steps"]] == ["flowers", "venue", "cake", "balance", "tell"]
+    assert [one["id"] for one in found["steps"]] == ["flowers", "venue", "cake", "balance", "thank"]
     assert found["transaction"]["status"] == "needs_attention"
 
 

@@ -88,7 +88,10 @@ def ends_as(status: str) -> Callable[[Seen], Check]:
     """The transaction ends with `status`."""
 
     def check(seen: Seen) -> Check:
-        return Check(f"it ends {_words(status)}", _words(seen.snapshot.status), seen.snapshot.status == status)
+        ok = seen.snapshot.status == status
+        error = seen.snapshot.transaction.get("error")
+        why = f" ({error['detail']})" if error and not ok else ""
+        return Check(f"it ends {_words(status)}", _words(seen.snapshot.status) + why, ok)
 
     return check
 

@@ -110,9 +110,9 @@ def steps_table(steps: Sequence[Json], title: str = "", now: datetime | None = N
 
 
 def later(steps: Sequence[Json]) -> list[Json]:
-    """The agenda: the steps that have a time of their own and have not been started, the earliest first."""
-    due = [step for step in steps if step.get("status") == "scheduled" and step.get("due_at")]
-    return sorted(due, key=lambda step: str(step["due_at"]))
+    """The agenda: the steps that come later, the earliest first; those whose time hangs on another step, last."""
+    due = [step for step in steps if step["status"] == "scheduled"]
+    return sorted(due, key=lambda step: (step["due_at"] is None, str(step["due_at"])))
 
 
 def waited_for(steps: Sequence[Json]) -> list[Json]:
@@ -133,7 +133,7 @@ def agenda_table(steps: Sequence[Json], zone: str) -> Table | None:
         what = "a decision" if step["status"] == "held" else "the vendor's word"
         table.add_row(Text(f"waits for {what}", style="magenta"), step["id"], step.get("action", ""), vendor_of(step))
     for step in items:
-        when = venue_time(step["due_at"], zone)
+        when = venue_time(step["due_at"], zone) or "some time after another step"
         table.add_row(when, step["id"], step.get("action", ""), vendor_of(step))
     return table
 

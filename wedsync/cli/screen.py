@@ -60,7 +60,7 @@ class Screen:
     def _line(self, step: dict[str, Any]) -> None:
         state = state_of(step)
         mark = f"{state} {vendor_of(step)}"
-        if state == "pending" or self._seen.get(step["id"]) == mark:
+        if state in ("pending", "scheduled") or self._seen.get(step["id"]) == mark:
             return
         self._seen[step["id"]] = mark
         words = (
