@@ -13,7 +13,9 @@ from starlette.requests import ClientDisconnect
 
 from api.problems import problem, request_id_of
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
+from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
+from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.webhooks.receive import InboundMessage, Received, Reception, SignatureRefused, SourceThrottled
 from wedsync.usecases.webhooks.tell import InboxTeller
 
@@ -38,6 +40,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     reception: Reception | None = getattr(app.state, "webhook_reception", None)
     if reception is not None:
         await reception.close()
+    pool = getattr(app.state, "webhook_pool", None)
+    if pool is not None:
+        await pool.aclose()
 
 
 router = APIRouter(tags=["webhooks"], lifespan=_lifespan)
@@ -48,7 +53,10 @@ def get_reception(request: Request) -> Reception:
     state = request.app.state
     reception: Reception | None = getattr(state, "webhook_reception", None)
     if reception is None:
-        reception = Reception(state.settings, state.database, state.registry, InboxTeller(state.temporal))
+        state.webhook_pool = new_pool(max_connections=20)
+        gateway = VendorGateway(state.settings, state.registry, state.webhook_pool)
+        teller = InboxTeller(state.temporal)
+        reception = Reception(state.settings, state.database, state.registry, teller, gateway=gateway)
         state.webhook_reception = reception
     return reception
 

@@ -99,6 +99,8 @@ async def new_api(settings: Settings) -> AsyncIterator[NewApi]:
                     **changes,
                 }
             )
+            # Remembered from before the change.
+            changed.__dict__.pop("is_local", None)
             app = create_app(changed, provider)
             await stack.enter_async_context(app.router.lifespan_context(app))
             db: Database = app.state.database

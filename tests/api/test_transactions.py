@@ -227,9 +227,10 @@ async def test_a_waiting_request_is_answered_as_soon_as_it_has_settled(api: Any,
     wedding_id = (await api.wedding())["id"]
     path, key = f"/api/v1/weddings/{wedding_id}/transactions?wait=30s", api.key()
     begun = time.monotonic()
-    asked = asyncio.create_task(api.http.post(path, json={"kind": "orchestrate"}, headers=key))
-    while not (listed := (await api.get(f"/weddings/{wedding_id}")).json()["transactions"]):
-        await asyncio.sleep(0)
+    with api.app.state.notices.waiting(wedding_id) as waiter:
+        asked = asyncio.create_task(api.http.post(path, json={"kind": "orchestrate"}, headers=key))
+        while not (listed := (await api.get(f"/weddings/{wedding_id}")).json()["transactions"]):
+            await waiter.news(5)
     in_flight = await api.http.post(path, json={"kind": "orchestrate"}, headers=key)
     assert (in_flight.status_code, in_flight.json()["code"]) == (409, "idempotency_in_flight")
     await api.move(wedding_id, listed[0]["id"], status)
