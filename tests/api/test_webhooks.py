@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import insert, select
 from standardwebhooks import Webhook
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from twilio.request_validator import RequestValidator
 
 from api.webhooks import router
@@ -29,6 +29,7 @@ from wedsync.kit import temporal
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.settings import Settings, VendorSettings
+from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store.session import Database
 from wedsync.store.tables.access import organizations
 from wedsync.store.tables.webhooks import inbox
@@ -36,6 +37,7 @@ from wedsync.store.tables.weddings import weddings
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.receive import Reception
 from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.vendors.paypal.sandbox_signing import webhook_headers
 
 OLD_SECRET, NEW_SECRET = "whsec_old", "whsec_new"
 PATH = "/api/integrations/webhooks/stripe"
@@ -335,3 +337,23 @@ async def test_graph_is_shown_that_the_address_is_ours_as_plain_text_and_nothing
     assert (response.status_code, response.text) == (200, "a b<c")
     assert response.headers["content-type"].startswith("text/plain")
     assert await desk.rows() == []
+
+
+async def test_paypals_certificate_is_fetched_before_its_signature_is_judged(settings: Settings, desk: Desk) -> None:
+    async def provider() -> Client:
+        raise RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
+
+    body = json.dumps(
+        {"id": "WH-1", "event_type": "PAYMENT.CAPTURE.COMPLETED", "resource": {"id": "CAP-1", "custom_id": ""}}
+    ).encode()
+    with EmbeddedSandbox(Settings()) as sandbox:
+        account = VendorSettings(base_url=sandbox.vendor_url("paypal"), webhook_secret=SecretStr("WEBHOOK-ID"))
+        app = app_of(settings.model_copy(update={"vendors": {"paypal": account}}), desk.db, provider)
+        headers = webhook_headers(body, "WEBHOOK-ID", sandbox.vendor_url("paypal"))
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            path = "/api/integrations/webhooks/paypal"
+            taken = await http.post(path, content=body, headers=headers)
+            forged = await http.post(path, content=body + b" ", headers=headers)
+        await sandbox.close()
+    assert (taken.status_code, forged.status_code) == (200, 401)
+    assert taken.json()["event_id"] == "WH-1"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import shutil
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+
+from temporalio.client import Client
 
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings import search_attributes
@@ -141,12 +145,26 @@ class EmbeddedTemporal:
             time.sleep(0.05)
 
     def _serves(self) -> bool:
-        # The frontend listens only when the server is up; the UI comes last.
+        # The port listens before the frontend is healthy; the UI comes last.
         try:
             socket.create_connection((HOST, self.port), timeout=1).close()
         except OSError:
             return False
-        return self._headless or _answers_http(self.ui_port)
+        return _is_healthy(self.address) and (self._headless or _answers_http(self.ui_port))
+
+
+def _is_healthy(address: str) -> bool:
+    """Whether a client can connect. On a thread of its own, since the caller's may be running an event loop."""
+
+    async def connect() -> bool:
+        try:
+            await Client.connect(address)
+        except RuntimeError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(lambda: asyncio.run(connect())).result()
 
 
 def _answers_http(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -381,3 +382,12 @@ async def test_every_request_is_valid_by_the_contract(
         await client.find(call("request", inputs, **mine))
         await client.send(call("cancel", inputs, facts=held.facts, **mine))
     await check(sandbox, document)
+
+
+async def test_bookings_of_one_moment_have_ids_of_their_own(
+    sandbox: EmbeddedSandbox, call: Callable[..., Call]
+) -> None:
+    client = sandbox.client("generic")
+    calls = [call("request", reference=f"{number:032d}", idempotency_key=f"key-{number}") for number in range(40)]
+    effects = await asyncio.gather(*(client.send(one) for one in calls))
+    assert len({effect.external_id for effect in effects}) == 40

@@ -7,7 +7,7 @@ stands in history before (see `bind_step`).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -72,20 +72,23 @@ class VendorGateway:
         """The present state of what the step did."""
         return await self._observed("look", call, lambda client: client.look(call))
 
-    def _client(self, call: Call) -> VendorClient:
-        manifest = self.manifest(call.vendor)
-        account = self.account(call.vendor, call.account)
-        # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
-        told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
-        http = VendorHttp(
+    def http(self, vendor: str, account: str = "default", headers: Mapping[str, str] | None = None) -> VendorHttp:
+        """The transport to one account; raises InvalidInput for a vendor that is not installed."""
+        manifest = self.manifest(vendor)
+        return VendorHttp(
             self._pool,
-            vendor=call.vendor,
-            base_url=account.base_url,
+            vendor=vendor,
+            base_url=self.account(vendor, account).base_url,
             timeout_seconds=manifest.timeout_seconds,
-            headers=told,
+            headers=headers,
             unavailable_means_not_processed=manifest.unavailable_means_not_processed,
         )
-        return self._registry.client_class(call.vendor)(http, account)
+
+    def _client(self, call: Call) -> VendorClient:
+        # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
+        told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
+        http = self.http(call.vendor, call.account, told)
+        return self._registry.client_class(call.vendor)(http, self.account(call.vendor, call.account))
 
     async def _observed(self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]]) -> T:
         started = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar
 
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
@@ -16,9 +16,11 @@ from wedsync.domain.webhooks.messages import Lane
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
+from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
 from wedsync.store import inbox
 from wedsync.store.session import Database
+from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import Registry, WebhookModule
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.tell import InboxTeller
@@ -34,6 +36,9 @@ _MALFORMED = (InvalidInput, ValueError, LookupError, TypeError, AttributeError, 
 
 #: `(body, headers, query, secrets) -> (status, content type, body)`, or None when the message is no handshake.
 Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], tuple[int, str, bytes] | None]
+
+#: `(headers, http)`: has at hand what `verify` needs; never raises, `verify` then says no.
+Prepare = Callable[[Mapping[str, str], VendorHttp], Awaitable[None]]
 
 _log = logs.get(__name__)
 
@@ -86,6 +91,7 @@ class Reception:
         *,
         limit: Limit = DEFAULT_LIMIT,
         store_timeout_seconds: float = STORE_TIMEOUT_SECONDS,
+        gateway: VendorGateway | None = None,
     ) -> None:
         self._settings = settings
         self._db = db
@@ -95,6 +101,8 @@ class Reception:
         self._store_timeout_seconds = store_timeout_seconds
         self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
         self._buckets: dict[str, Bucket] = {}
+        #: Reaches vendors whose signatures are checked against something of theirs (PayPal's certificates).
+        self._gateway = gateway
 
     async def receive(self, message: InboundMessage) -> Received:
         """Take one message in; once this returns, its events are on disk.
@@ -103,6 +111,7 @@ class Reception:
         vendor documents), StoreUnavailable (nothing is recorded, send again).
         """
         try:
+            await self._prepare(message)
             events = self._read(message)
             lanes = await self._record(message, events)
         except WedsyncError as error:
@@ -130,6 +139,12 @@ class Reception:
     async def close(self) -> None:
         """Wait for the tells under way."""
         await self._teller.close()
+
+    async def _prepare(self, message: InboundMessage) -> None:
+        """Let the vendor's module fetch what its `verify` checks against, where it has a `prepare`."""
+        prepare: Prepare | None = getattr(self._module(message.source), "prepare", None)
+        if prepare is not None and self._gateway is not None:
+            await prepare(message.headers, self._gateway.http(message.source))
 
     def _module(self, source: str) -> WebhookModule:
         module = self._registry.webhook(source)

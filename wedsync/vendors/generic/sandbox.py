@@ -12,11 +12,11 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from ulid import ULID
 
 from wedsync.kit.standin import WEDDING_HEADER, Desk, StandIn
 
@@ -96,7 +96,7 @@ class _Businesses:
         }
         if refusal := self._unfit(account, new):
             return refusal
-        booking_id = f"bk_{ULID().hex[:24]}"
+        booking_id = f"bk_{uuid4().hex[:24]}"
         new["id"] = booking_id
         self.desk.objects[booking_id] = new
         amount_minor, currency = _minor(body.get("price"))
@@ -195,7 +195,7 @@ class _Businesses:
         if booking["wedding"]:
             data["wedding"] = booking["wedding"]
         body = json.dumps(
-            {"id": f"evt_{ULID().hex[:24]}", "type": event, "created_at": now.isoformat(), "data": data}
+            {"id": f"evt_{uuid4().hex[:24]}", "type": event, "created_at": now.isoformat(), "data": data}
         ).encode()
         stamp = int(now.timestamp())
         secret = "not the secret" if bad_signature else self.desk.webhook_secret
