@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 
+from tests.support.puppet import Puppet
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.messages import (
@@ -29,7 +30,7 @@ from wedsync.kit.plan_file import read_plan
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store.session import Database
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.registry import Registry, load_registry
 from wedsync.usecases.weddings.tell import tell
 from workers.main import make_worker, open_doors
 from workers.queues import plans
@@ -123,6 +124,40 @@ class Staged:
                     return row
                 await asyncio.sleep(0.02)
 
+    async def until_step(self, step_id: str, *statuses: str, seconds: float = 60) -> Any:
+        """Wait until the step's row has one of the statuses."""
+        async with asyncio.timeout(seconds):
+            while True:
+                row = (await self.steps())[step_id]
+                if row.status in statuses:
+                    return row
+                await asyncio.sleep(0.02)
+
+    async def until_said(self, puppet: Puppet, calls: int, seconds: float = 30) -> None:
+        """Wait until the puppet has heard so many calls for this wedding and the wedding is at rest."""
+        async with asyncio.timeout(seconds):
+            while len(puppet.said(self.id)) < calls or await self._is_busy():
+                await asyncio.sleep(0.02)
+
+    async def _is_busy(self) -> bool:
+        return any(row.status == "running" for row in await self.transactions())
+
+    async def transactions(self, kind: str | None = None) -> list[Any]:
+        """The transactions' rows, oldest first."""
+        async with self.stage.db.tenant(self.organization_id) as conn:
+            rows = await conn.execute(
+                text("SELECT * FROM transactions WHERE wedding_id = :id ORDER BY requested_at, id"), {"id": self.id}
+            )
+            return [row for row in rows if kind is None or row.kind == kind]
+
+    async def reminders(self) -> list[str]:
+        """The steps that watchers were reminded of, in order."""
+        async with self.stage.db.tenant(self.organization_id) as conn:
+            rows = await conn.execute(
+                text("SELECT data FROM wedding_events WHERE wedding_id = :id ORDER BY id"), {"id": self.id}
+            )
+            return [row.data["id"] for row in rows if row.data.get("reminder")]
+
     @property
     def handle(self) -> WorkflowHandle[Any, Any]:
         """The wedding's workflow."""
@@ -165,6 +200,7 @@ class Stage:
     db: Database
     sandbox: EmbeddedSandbox
     organization_id: str = field(default_factory=new_id)
+    registry: Registry = field(default_factory=load_registry)
 
     def vendors(self) -> list[str]:
         """All vendors with a stand-in."""
@@ -173,7 +209,7 @@ class Stage:
     async def wedding(self, plan: Plan) -> Staged:
         """Record a wedding as the API does; its plan id is made unique."""
         wedding_id = new_id()
-        steps = compile_plan(plan, load_registry().manifests)
+        steps = compile_plan(plan, self.registry.manifests)
         async with self.db.system() as conn:
             await conn.execute(
                 text(
