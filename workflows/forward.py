@@ -59,15 +59,14 @@ class Forward:
                 self._running[step.id] = asyncio.create_task(self._in_a_slot(self._deeds[step.id]))
 
     def _pending_statuses(self) -> dict[str, StepStatus]:
-        """Statuses in which a deed about a waiting, held or standing step counts as pending until it was begun."""
-        statuses = self._board.statuses()
-        for step_id, deed in self._deeds.items():
-            if deed.kind != "do" and step_id not in self._begun:
-                statuses[step_id] = "pending"
-        return statuses
+        """Statuses in which a deed counts as pending until it was begun, whatever its step did before."""
+        begun = self._begun
+        unbegun: dict[str, StepStatus] = {step_id: "pending" for step_id in self._deeds if step_id not in begun}
+        return {**self._board.statuses(), **unbegun}
 
     def _fail_the_doomed(self) -> None:
-        for step in saga.doomed(self._board.steps.values(), self._pending_statuses()):
+        satisfied = set(self._board.given.satisfied)
+        for step in saga.doomed(self._board.steps.values(), self._pending_statuses(), satisfied):
             if step.id in self._deeds and not self._board.stopping:
                 failure = Failure(code="needs_failed", detail="a step that this one needs failed")
                 self._begun.add(step.id)

@@ -94,11 +94,15 @@ def ready(
     ]
 
 
-def doomed(steps: Iterable[PlannedStep], status: Mapping[str, StepStatus]) -> list[PlannedStep]:
-    """The pending steps with a need that failed: they can't run."""
-    return [
-        step for step in steps if status[step.id] == "pending" and any(status.get(n) == "failed" for n in step.needs)
-    ]
+def doomed(
+    steps: Iterable[PlannedStep], status: Mapping[str, StepStatus], satisfied: Collection[str]
+) -> list[PlannedStep]:
+    """The pending steps with a need that failed, here or in an earlier transaction: they can't run."""
+
+    def is_lost(need: str) -> bool:
+        return status.get(need) == "failed" or (need not in status and need not in satisfied)
+
+    return [step for step in steps if status[step.id] == "pending" and any(is_lost(need) for need in step.needs)]
 
 
 def dependents(entries: Collection[str], needs: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:

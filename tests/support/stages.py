@@ -1,0 +1,144 @@
+"""Fixtures of the stage, one per test process: on a plain server and on one that skips time. For conftest files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+from temporalio.testing import WorkflowEnvironment
+
+from activities.handoffs import HandoffActivities
+from activities.vendors import VendorActivities
+from activities.webhooks import WebhookActivities
+from activities.weddings import WeddingActivities
+from tests.support.puppet import Puppet, PuppetRegistry
+from tests.support.stage import Stage, Staged, stage_settings
+from wedsync.domain.weddings.plan import Plan
+from wedsync.kit.http import new_pool
+from wedsync.kit.settings import Settings
+from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store.session import Database
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.weddings.links import link_maker
+from wedsync.usecases.weddings.load_plan import PlanShelf
+from workers.main import make_worker
+from workers.queues import Doors, plans
+
+#: Ends fast, keeps little.
+FAST: dict[str, Any] = {"graceful_shutdown_seconds": 1.0, "worker_cached_workflows": 500}
+
+
+@asynccontextmanager
+async def open_puppet_stage(
+    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet
+) -> AsyncIterator[Stage]:
+    """The stage, with the puppet's vendors beside the installed ones."""
+    registry = PuppetRegistry(puppet)
+    db, pool = Database(settings.database_url, 10), new_pool()
+
+    async def provide() -> Client:
+        return client
+
+    doors = Doors(
+        weddings=WeddingActivities(db, PlanShelf(db, registry.manifests), link_maker(settings)),
+        vendors=VendorActivities(VendorGateway(settings, registry, pool), db),
+        webhooks=WebhookActivities(db, provide),
+        handoffs=HandoffActivities(db, provide),
+    )
+    async with AsyncExitStack() as stack:
+        for plan in plans(doors, settings):
+            await stack.enter_async_context(make_worker(client, plan, settings))
+        yield Stage(settings, client, db, sandbox, registry=registry)
+    await pool.aclose()
+    await db.close()
+
+
+@pytest.fixture(scope="session")
+def puppet() -> Puppet:
+    """What the puppet's vendors will answer."""
+    return Puppet()
+
+
+@pytest.fixture(scope="session")
+async def stage_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedSandbox]:
+    """Every vendor's stand-in; none of them sends webhooks by itself."""
+    with EmbeddedSandbox(Settings(state_dir=tmp_path_factory.mktemp("sandbox"))) as sandbox:
+        for vendor in sandbox.registry.manifests:
+            await sandbox.webhook_policy(vendor, muted=True)
+        yield sandbox
+        await sandbox.close()
+
+
+@pytest.fixture(scope="session")
+async def stage(
+    database_url: str,
+    temporal_client: Client,
+    stage_sandbox: EmbeddedSandbox,
+    puppet: Puppet,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Stage]:
+    """The stage on a plain Temporal server."""
+    settings = stage_settings(database_url, stage_sandbox, tmp_path_factory.mktemp("stage"), **FAST)
+    async with open_puppet_stage(settings, temporal_client, stage_sandbox, puppet) as opened:
+        yield opened
+
+
+@dataclass
+class SkippingStage:
+    """The stage on a server that skips time: weddings on it can be moved forward."""
+
+    stage: Stage
+    env: WorkflowEnvironment
+
+    async def wedding(self, plan: Plan) -> Staged:
+        """A wedding as on the plain stage."""
+        return await self.stage.wedding(plan)
+
+    async def forward(self, wedding: Staged, duration: timedelta) -> None:
+        """Let so much time go by for the wedding."""
+        await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.handle.id), duration)
+
+    async def until(
+        self, wedding: Staged, tx: str, *statuses: str, step: timedelta = timedelta(minutes=1), most: int = 60
+    ) -> Any:
+        """Let time go by for a transaction in steps until its row has one of the statuses."""
+        for _ in range(most):
+            row = await wedding.transaction(tx)
+            if row.status in statuses:
+                return row
+            with suppress(RPCError):
+                await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.tx_handle(tx).id), step)
+        raise AssertionError(f"{tx} is {row.status}, not {statuses}")
+
+    async def now(self, handle: WorkflowHandle[Any, Any]) -> datetime:
+        """A workflow's own time."""
+        return await self.env.get_current_time(handle)
+
+
+@pytest.fixture(scope="session")
+async def _skipping_stage(
+    new_database: Callable[[], Any],
+    temporal_env: WorkflowEnvironment,
+    stage_sandbox: EmbeddedSandbox,
+    puppet: Puppet,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[SkippingStage]:
+    settings = stage_settings(new_database().app, stage_sandbox, tmp_path_factory.mktemp("skipping"), **FAST)
+    async with open_puppet_stage(settings, temporal_env.client, stage_sandbox, puppet) as opened:
+        yield SkippingStage(opened, temporal_env)
+
+
+@pytest.fixture
+def skipping(_skipping_stage: SkippingStage) -> Iterator[SkippingStage]:
+    """The stage on a server that skips time."""
+    with _skipping_stage.env.with_time_skipping_disabled():
+        yield _skipping_stage
+
+
+__all__ = ["SkippingStage", "_skipping_stage", "puppet", "skipping", "stage", "stage_sandbox"]

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+
+from tests.support.plans import CEREMONY, booking, email, event, payment, plan
+from tests.support.puppet import Puppet
+from tests.support.stage import Staged
+from tests.support.stages import SkippingStage
+
+ROME = ZoneInfo("Europe/Rome")
+CEREMONY_AT = datetime.fromisoformat(CEREMONY).replace(tzinfo=ROME).astimezone(UTC)
+
+
+def before_ceremony(at: datetime | None = None) -> timedelta:
+    return CEREMONY_AT - (at or datetime.now(UTC))
+
+
+async def ends(wedding: Staged) -> dict[str, datetime | None]:
+    return {step_id: row.ended_at for step_id, row in (await wedding.steps()).items()}
+
+
+async def test_a_step_runs_when_it_is_due_and_not_before(skipping: SkippingStage) -> None:
+    wedding = await skipping.wedding(plan(booking("venue"), event(at="ceremony - 30d"), email(at="event + 2d")))
+    await wedding.until(await wedding.ask(), "completed")
+    due = CEREMONY_AT - timedelta(days=30)
+    assert await wedding.handle.query("agenda") == [
+        {"step_id": "event", "status": "scheduled", "due_at": due.isoformat().replace("+00:00", "Z")},
+        {"step_id": "email", "status": "scheduled", "due_at": None},
+    ]
+    await skipping.forward(wedding, before_ceremony() - timedelta(days=30, hours=1))
+    assert (await wedding.steps())["event"].status == "scheduled"
+    await skipping.forward(wedding, timedelta(hours=2))
+    await wedding.until_step("event", "succeeded")
+    done = (await ends(wedding))["event"]
+    assert done is not None
+    assert timedelta(0) <= done - due < timedelta(minutes=10)
+    assert (await wedding.steps())["email"].due_at == done + timedelta(days=2)
+    await skipping.forward(wedding, timedelta(days=3))
+    await wedding.until_step("email", "succeeded")
+
+
+async def test_no_timer_is_longer_than_thirty_days(skipping: SkippingStage) -> None:
+    wedding = await skipping.wedding(plan(booking("venue"), event(at="ceremony - 1d")))
+    await wedding.until(await wedding.ask(), "completed")
+    await skipping.forward(wedding, timedelta(days=100))
+    history = await wedding.handle.fetch_history()
+    timers = [
+        e.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        for e in history.events
+        if e.event_type == EventType.EVENT_TYPE_TIMER_STARTED
+    ]
+    assert len(timers) >= 4
+    assert max(timers) == timedelta(days=30)
+    resolved = [e for e in history.events if e.event_type == EventType.EVENT_TYPE_MARKER_RECORDED]
+    assert len(resolved) > len(timers)
+
+
+async def test_a_step_keeps_its_hour_on_the_wall_across_daylight_saving(skipping: SkippingStage) -> None:
+    year = datetime.now(UTC).year + 1
+    wedding = await skipping.wedding(
+        plan(booking("venue"), event(at="ceremony - 7d"), ceremony=f"{year}-10-31T16:00", zone="Europe/Rome")
+    )
+    await wedding.until(await wedding.ask(), "completed")
+    due = (await wedding.steps())["event"].due_at
+    assert due.astimezone(ROME).strftime("%m-%dT%H:%M") == "10-24T16:00"
+    offsets = {due.astimezone(ROME).utcoffset(), datetime(year, 10, 31, 16, tzinfo=ROME).utcoffset()}
+    assert len(offsets) == 2
+
+
+async def test_a_scheduled_step_whose_need_failed_long_ago_fails_once(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await skipping.wedding(plan(booking("hall", "replayer"), event(at="ceremony - 30d", needs=["hall"])))
+    puppet.will(wedding.id, "reserve", "reject")
+    row = await wedding.until(await wedding.ask(), "completed")
+    assert row.gaps == ["hall"]
+    await skipping.forward(wedding, before_ceremony() - timedelta(days=29))
+    await wedding.until_step("event", "failed")
+    step = (await wedding.steps())["event"]
+    assert step.error["code"] == "needs_failed"
+    assert len(await wedding.transactions("scheduled")) == 1
+
+
+async def test_a_scheduled_step_that_fails_asks_a_person_and_rolls_nothing_back(
+    skipping: SkippingStage, puppet: Puppet
+) -> None:
+    wedding = await skipping.wedding(
+        plan(booking("venue"), booking("hall", "replayer", at="ceremony - 30d", on_failure="rollback"))
+    )
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await skipping.forward(wedding, before_ceremony() - timedelta(days=30) + timedelta(hours=1))
+    await wedding.until_step("hall", "held")
+    assert (await wedding.steps())["venue"].compensation is None
+    assert [e["state"] for e in await wedding.ledger()] == ["active"]
+
+
+@pytest.mark.parametrize(("otherwise", "becomes"), [("retry", "succeeded"), ("skip", "skipped"), (None, "held")])
+async def test_a_hold_reminds_at_half_time_and_takes_its_default_at_the_deadline(
+    skipping: SkippingStage, puppet: Puppet, otherwise: str | None, becomes: str
+) -> None:
+    more: dict[str, Any] = {"otherwise": otherwise} if otherwise else {}
+    wedding = await skipping.wedding(
+        plan(booking("hall", "replayer", on_failure="hold", decide_within="2d", **more), booking("venue"))
+    )
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "held")
+    await skipping.forward(wedding, timedelta(hours=23))
+    assert await wedding.reminders() == []
+    await skipping.forward(wedding, timedelta(hours=2))
+    assert await wedding.reminders() == ["hall"]
+    assert (await wedding.steps())["hall"].status == "held"
+    await skipping.forward(wedding, timedelta(hours=24))
+    await wedding.until_step("hall", becomes)
+    await wedding.until(tx, "held" if becomes == "held" else "completed")
+    assert await wedding.reminders() == ["hall"]
+
+
+async def test_a_hold_whose_default_is_rollback_is_undone_at_the_deadline(
+    skipping: SkippingStage, puppet: Puppet
+) -> None:
+    wedding = await skipping.wedding(
+        plan(booking("venue"), booking("hall", "replayer", on_failure="hold", decide_within="2d", otherwise="rollback"))
+    )
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "held")
+    await skipping.forward(wedding, timedelta(days=2, hours=1))
+    await wedding.until(tx, "rolled_back")
+    assert [e["state"] for e in await wedding.ledger()] == ["undone"]
+
+
+async def test_a_late_answer_is_asked_for_and_completes_the_step(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d"), payment(timeout="30d")))
+    puppet.will(wedding.id, "reserve", "waiting")
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.forward(wedding, timedelta(days=1))
+    assert (await wedding.steps())["hall"].status == "waiting"
+    await skipping.forward(wedding, timedelta(days=2))
+    await wedding.until_step("hall", "succeeded")
+    assert puppet.said(wedding.id) == ["send reserve", "look reserve", "send finish"]
+
+
+async def test_an_answer_that_never_comes_lets_go_of_the_vendor_and_holds(
+    skipping: SkippingStage, puppet: Puppet
+) -> None:
+    wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d", on_failure="hold")))
+    puppet.will(wedding.id, "reserve", "waiting")
+    puppet.will(wedding.id, "look", "waiting")
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.forward(wedding, timedelta(days=3))
+    await wedding.until_step("hall", "held")
+    step = (await wedding.steps())["hall"]
+    assert (step.error["code"], puppet.said(wedding.id)) == (
+        "no_answer",
+        ["send reserve", "look reserve", "send release"],
+    )
+    waiting = await wedding.handle.query("waiting")
+    assert [(w["step_id"], w["what"]) for w in waiting] == [("hall", "decision")]
+
+
+async def test_a_vendor_that_cannot_be_asked_at_the_deadline_makes_a_hold(
+    skipping: SkippingStage, puppet: Puppet
+) -> None:
+    wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d")))
+    puppet.will(wedding.id, "reserve", "waiting")
+    puppet.will(wedding.id, "look", *["down"] * 4)
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.forward(wedding, timedelta(days=3))
+    await wedding.until_step("hall", "held")
+    assert puppet.said(wedding.id) == ["send reserve", *["look reserve"] * 4]
+
+
+async def test_an_effect_that_surfaces_after_it_was_found_absent_is_undone(
+    skipping: SkippingStage, puppet: Puppet
+) -> None:
+    wedding = await skipping.wedding(
+        plan(booking("hall", "finder", timeout="1h"), booking("room", "replayer", on_failure="rollback"))
+    )
+    puppet.will(wedding.id, "reserve", "unknown", "reject")
+    puppet.will(wedding.id, "find", *["absent"] * 40)
+    tx = await wedding.ask()
+    await skipping.until(wedding, tx, "rolled_back", "held", "needs_attention")
+    row = await wedding.until(tx)
+    assert (row.status, (await wedding.steps())["hall"].compensation["status"]) == ("rolled_back", "nothing_to_undo")
+    looks = len(puppet.said(wedding.id))
+    waiting = await wedding.handle.query("waiting")
+    assert [w["what"] for w in waiting] == ["recheck"]
+    await skipping.forward(wedding, timedelta(minutes=90))
+    await wedding.until_said(puppet, looks + 1)
+    puppet.answers[(wedding.id, "find")].clear()
+    puppet.effects.add(puppet.calls(wedding.id, "reserve")[0].idempotency_key)
+    await skipping.forward(wedding, timedelta(hours=25))
+    await wedding.until_said(puppet, looks + 3)
+    assert puppet.said(wedding.id)[-2:] == ["find reserve", "send release"]
+    assert (await wedding.steps())["hall"].compensation["status"] == "undone"
+    assert await wedding.handle.query("waiting") == []
