@@ -24,6 +24,10 @@ with workflow.unsafe.imports_passed_through():
     from workflows.compensation import Rollback
 
 
+#: Stands for the operation of an action that has no API.
+BY_HAND = "by_hand"
+
+
 class Forward:
     """Runs a transaction's deeds."""
 
@@ -166,7 +170,7 @@ class Forward:
     async def _operations(self, step: PlannedStep, give_up_at: datetime, fallback_ready: bool) -> None:
         """Carry out what is left of the step's operations at the vendor it is bound to."""
         entry = self._board.entries[step.id]
-        if entry.binding.spec.by_hand:
+        if entry.binding.spec.by_hand and BY_HAND not in entry.done:
             self._wait_for_a_hand(step, entry)
             return
         operations = entry.binding.spec.operations
@@ -199,7 +203,8 @@ class Forward:
         )
 
     def _wait_for_a_hand(self, step: PlannedStep, entry: LedgerEntry) -> None:
-        self._board.put(entry.model_copy(update={"state": "waiting"}))
+        # Once a person was asked, something may stand at the vendor: an undo asks a person again.
+        self._board.put(entry.model_copy(update={"state": "waiting", "done": (BY_HAND,)}))
         self._board.update(
             step.id,
             status="waiting",
@@ -238,6 +243,8 @@ class Forward:
             board.put(entry.model_copy(update={"facts": {**entry.facts, **deed.event_facts}}))
             await self._go_on(deed)
             return
+        if entry.binding.spec.by_hand:
+            board.put(entry.model_copy(update={"done": ()}))
         await self._look_again(deed, refused=True)
 
     async def _late(self, deed: Deed) -> None:

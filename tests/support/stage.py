@@ -136,7 +136,9 @@ class Staged:
     async def until_said(self, puppet: Puppet, calls: int, seconds: float = 30) -> None:
         """Wait until the puppet has heard so many calls for this wedding and the wedding is at rest."""
         async with asyncio.timeout(seconds):
-            while len(puppet.said(self.id)) < calls or await self._is_busy():
+            while True:
+                if len(puppet.said(self.id)) >= calls and not await self._is_busy():
+                    return
                 await asyncio.sleep(0.02)
 
     async def _is_busy(self) -> bool:
@@ -204,7 +206,7 @@ class Stage:
 
     def vendors(self) -> list[str]:
         """All vendors with a stand-in."""
-        return sorted(load_registry().manifests)
+        return sorted(name for name, manifest in load_registry().manifests.items() if manifest.has_api)
 
     async def wedding(self, plan: Plan) -> Staged:
         """Record a wedding as the API does; its plan id is made unique."""

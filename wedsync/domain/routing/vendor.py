@@ -93,6 +93,11 @@ class Manifest(Value):
     endpoints: dict[str, str] = {}
     actions: tuple[ActionSpec, ...] = ()
 
+    @property
+    def has_api(self) -> bool:
+        """Whether anything of it is called: a vendor whose every action is done by hand has no client."""
+        return any(action.operations for action in self.actions)
+
     def action(self, name: str) -> ActionSpec | None:
         """The spec of action `name`, or None when this vendor cannot do it."""
         return next((action for action in self.actions if action.name == name), None)
