@@ -93,6 +93,47 @@ def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> d
             "body": b"",
             "received_at": NOW,
         },
+        "webhook_sources": {
+            "id": f"whs-{organization_id}",
+            "organization_id": organization_id,
+            "name": "weather",
+            "path": f"weather-{organization_id}",
+            "state": "active",
+            "config": {},
+            "created_at": NOW,
+            "updated_at": NOW,
+        },
+        "webhook_secrets": {
+            "id": f"s-{organization_id}",
+            "organization_id": organization_id,
+            "source_id": f"whs-{organization_id}",
+            "sealed": b"",
+            "created_at": NOW,
+        },
+        "webhook_counts": {
+            "organization_id": organization_id,
+            "source": f"whs-{organization_id}",
+            "reason": "duplicate",
+            "hour": NOW,
+            "count": 1,
+        },
+        "webhook_checks": {
+            "organization_id": organization_id,
+            "source": f"whs-{organization_id}",
+            "checked_until": NOW,
+            "checked_at": NOW,
+            "looked_at": 1,
+            "gaps": 0,
+        },
+        "contact_refs": {**of_wedding, "digest": b"d", "contact_id": "c", "created_at": NOW},
+        "webhook_objects": {
+            "organization_id": organization_id,
+            "source": f"whs-{organization_id}",
+            "object_id": "o",
+            "topic": "payment",
+            "occurred_at": NOW,
+            "event_id": "e",
+        },
     }
     return rows[table]
 
