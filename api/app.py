@@ -20,6 +20,7 @@ from wedsync.store.projection import EVENTS_CHANNEL
 from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.webhooks.tell import InboxTeller
 from wedsync.usecases.weddings.read_transaction import temporal_links
 from wedsync.usecases.weddings.tell import Teller
 
@@ -49,6 +50,7 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         state.database = Database(settings.database_url, settings.database_pool_size)
         state.temporal = client_provider or lazy_client(settings)
         state.teller = Teller(state.database, state.temporal)
+        state.inbox_teller = InboxTeller(state.temporal)
         state.notices = Notices(state.database, EVENTS_CHANNEL)
         state.notices.start()
         try:
@@ -56,6 +58,7 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         finally:
             await state.notices.close()
             await state.teller.close()
+            await state.inbox_teller.close()
             await state.database.close()
 
     app = FastAPI(

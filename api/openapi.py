@@ -53,7 +53,11 @@ def _name(operation: dict[str, Any], path: str, method: str) -> None:
 def _add_refusals(operation: dict[str, Any], path: str, method: str) -> None:
     responses = operation["responses"]
     statuses = {int(status) for status in responses if status.isdecimal() and int(status) >= 400}
-    if path.startswith("/api/v1/"):
+    if path.startswith("/api/v1/vendor-links/"):
+        statuses.update((404, 410, 503))
+        if method == "post":
+            statuses.update((400, 409, 413, 422))
+    elif path.startswith("/api/v1/"):
         statuses.update(_GUARDED)
         if "{" in path:
             statuses.add(404)

@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "not_ready": Kind(503, "The service is not ready"),
     "not_started": Kind(409, "Nothing was asked of the wedding yet"),
     "not_undoable": Kind(409, "The transaction can't be undone"),
+    "nothing_asked": Kind(409, "This is not asked, or not any more"),
     "rate_limited": Kind(429, "Too many requests"),
     "reference_taken": Kind(409, "A wedding with this plan's id stands already"),
     "result_needed": Kind(409, "A later step needs this step's result"),

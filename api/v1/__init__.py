@@ -1,12 +1,14 @@
-"""Version 1 of the REST API: every endpoint needs an API key."""
+"""Version 1 of the REST API: every endpoint needs an API key, but for those of signed links."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
 from api.deps import guarded
-from api.v1 import events, plans, transactions, weddings
+from api.v1 import events, plans, transactions, vendor_links, weddings
 
 router = APIRouter(prefix="/api/v1")
 for module in (plans, weddings, transactions, events):
     router.include_router(module.router, dependencies=guarded)
+# A signed link is its own key.
+router.include_router(vendor_links.router)

@@ -17,13 +17,13 @@ from wedsync.usecases.weddings.read_transaction import TransactionView, read_tra
 router = APIRouter(prefix="/weddings/{wedding}", tags=["transactions"])
 
 
-class Body_(BaseModel):
+class Strict(BaseModel):
     """Strict; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class TransactionBody(Body_):
+class TransactionBody(Strict):
     """`orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone."""
 
     kind: Literal["orchestrate", "timeline"]
@@ -41,7 +41,7 @@ class TransactionBody(Body_):
         return self
 
 
-class DecisionBody(Body_):
+class DecisionBody(Strict):
     """A person's word on a held step; `use` names a vendor."""
 
     choice: Choice

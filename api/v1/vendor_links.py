@@ -1,0 +1,33 @@
+"""`/api/v1/vendor-links/{token}`: a person says what became of a step that its vendor has no API for.
+
+The link is signed and expires; whoever holds it may answer, and it shows nothing about guests.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from api.v1.transactions import Strict
+from wedsync.usecases.weddings.answer_link import Question, SaidByHand, Taken, answer_link, read_question
+
+router = APIRouter(prefix="/vendor-links", tags=["vendor links"])
+
+
+class LinkAnswer(Strict):
+    """`confirmed`: it is done. `declined`: it can't be had. `undone`: it was taken back."""
+
+    answer: SaidByHand
+
+
+@router.get("/{token}", summary="See what is asked")
+async def ask(token: str, request: Request) -> Question:
+    """What the link is about, and what may be answered now."""
+    state = request.app.state
+    return await read_question(state.database, state.settings, token)
+
+
+@router.post("/{token}", summary="Answer")
+async def answer(token: str, body: LinkAnswer, request: Request) -> Taken:
+    """Record the answer; the wedding is told of it. The same answer again changes nothing."""
+    state = request.app.state
+    return await answer_link(state.database, state.settings, state.inbox_teller, token, body.answer)

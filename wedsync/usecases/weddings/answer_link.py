@@ -1,0 +1,129 @@
+"""Take in what a person says, through a signed link, about a step that a vendor has no API for."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.routing.vendor import Value, VendorEvent
+from wedsync.domain.webhooks.inbox import NewRow, priority_of
+from wedsync.domain.weddings.requests import HAND_CONFIRMED, HAND_DECLINED, HAND_UNDONE
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring, open_link
+from wedsync.kit.settings import Settings
+from wedsync.store import inbox
+from wedsync.store import weddings as store
+from wedsync.store.session import Database
+from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.usecases.weddings.read_wedding import View
+
+#: The inbox's source of these events.
+SOURCE = "link"
+SaidByHand = Literal["confirmed", "declined", "undone"]
+_EVENTS: dict[SaidByHand, str] = {"confirmed": HAND_CONFIRMED, "declined": HAND_DECLINED, "undone": HAND_UNDONE}
+
+
+class Link(Value):
+    """What a link is about: the payload that was signed."""
+
+    organization_id: str
+    wedding_id: str
+    step_id: str
+    transaction_id: str
+    action: str
+    vendor: str
+
+
+class Question(View):
+    """What the holder of a link is asked; no guest is named."""
+
+    step_id: str
+    action: str
+    vendor: str
+    #: The ceremony's wall time at the venue, and its IANA zone.
+    ceremony_local: str
+    zone: str
+    #: What may be answered now; empty: nothing is asked any more.
+    answers: tuple[SaidByHand, ...]
+
+
+class Taken(View):
+    """The receipt of an answer."""
+
+    received: bool = True
+    #: It was said before through this link.
+    duplicate: bool
+
+
+def read_link(token: str, settings: Settings, now: datetime) -> Link:
+    """What the link is about; raises InvalidInput with reason `link_invalid` or `link_expired`."""
+    try:
+        return Link.model_validate(open_link(token, settings.link_secret.get_secret_value(), now))
+    except ValidationError:
+        raise InvalidInput("the link is not valid", reason="link_invalid") from None
+
+
+async def read_question(db: Database, settings: Settings, token: str) -> Question:
+    """What is asked; raises InvalidInput, NotFound, StoreUnavailable."""
+    return await _question(db, read_link(token, settings, utc_now()))
+
+
+async def _question(db: Database, link: Link) -> Question:
+    async with db.tenant(link.organization_id) as conn:
+        wedding = await store.find_wedding(conn, link.wedding_id)
+        steps = await store.read_steps(conn, link.wedding_id, [link.step_id])
+    if wedding is None or not steps:
+        raise NotFound("what the link is about is not there any more")
+    return Question(
+        step_id=link.step_id,
+        action=link.action,
+        vendor=link.vendor,
+        ceremony_local=wedding.ceremony_local,
+        zone=wedding.zone,
+        answers=() if wedding.status in ("cancelled", "ended") else _answers(steps[0]),
+    )
+
+
+def _answers(step: Any) -> tuple[SaidByHand, ...]:
+    if (step.compensation or {}).get("status") == "needs_attention":
+        return ("undone",)
+    return ("confirmed", "declined") if step.status == "waiting" else ()
+
+
+async def answer_link(db: Database, settings: Settings, teller: InboxTeller, token: str, answer: SaidByHand) -> Taken:
+    """Record the answer as an inbound event, which is told to the wedding as a vendor's word is.
+
+    Raises InvalidInput, NotFound, Conflict(reason="nothing_asked"), StoreUnavailable.
+    """
+    now = utc_now()
+    link = read_link(token, settings, now)
+    row = _event_row(link, token, answer, settings)
+    is_asked = answer in (await _question(db, link)).answers
+    async with db.system() as conn:
+        lanes = await inbox.record(conn, SOURCE, [row], now)
+        if lanes and not is_asked:
+            # Raised within the transaction, so that nothing is recorded; what was said before stays said.
+            raise Conflict("this is not asked, or not any more", reason="nothing_asked")
+    for lane in lanes.values():
+        teller.tell(lane)
+    return Taken(duplicate=not lanes)
+
+
+def _event_row(link: Link, token: str, answer: SaidByHand, settings: Settings) -> NewRow:
+    event_id = f"{hashlib.sha256(token.encode()).hexdigest()[:32]}-{answer}"
+    event = VendorEvent(
+        source=SOURCE,
+        event_id=event_id,
+        type=_EVENTS[answer],
+        vendor_type=answer,
+        wedding_id=link.wedding_id,
+        step_id=link.step_id,
+    )
+    keyring = Keyring.parse(settings.codec_keys.get_secret_value())
+    sealed = keyring.seal(answer.encode(), tenant=SOURCE, row=event_id)
+    # As urgent as a business's own answer.
+    return NewRow(event=event, priority=priority_of("booking.confirmed"), sealed_body=sealed)
