@@ -109,7 +109,10 @@ async def ensure_schedules(client: Client) -> None:
     """The sweep of hand-offs, each minute, never two at once."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
-            SWEEP_HANDOFFS_WORKFLOW, id=SWEEP_SCHEDULE, task_queue=queues.WORKFLOWS_BULK
+            SWEEP_HANDOFFS_WORKFLOW,
+            id=SWEEP_SCHEDULE,
+            task_queue=queues.WORKFLOWS_BULK,
+            static_summary="tell again what was recorded and not handed over",
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),

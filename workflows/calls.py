@@ -77,9 +77,12 @@ class Caller:
         board, operation = self._board, attempt.operation
         lost = board.entries[step_id].unknown_operation == operation.name and not attempt.is_undo
         sent_at = board.entries[step_id].last_sent_at or workflow.now()
+        first_at = workflow.now() if attempt.purpose else board.entries[step_id].binding.bound_at
         tries = 0
         while True:
             tries += 1
+            if lost:
+                self._refuse_stale_replay(step_id, operation, first_at)
             ask = self._ask(board.entries[step_id], attempt, sent_at) if lost else "send"
             sent_at = sent_at if ask == "find" else workflow.now()
             if not attempt.is_undo and ask != "find":
@@ -97,6 +100,14 @@ class Caller:
                 self._took_effect(step_id, attempt, done.effect)
                 return done.effect
             await self._until_absence_counts(step_id, attempt, sent_at)
+
+    def _refuse_stale_replay(self, step_id: str, operation: OperationSpec, first_at: datetime) -> None:
+        """A key that the vendor has forgotten repeats nothing: it would do the deed a second time."""
+        hours = self._board.entries[step_id].binding.idempotency_hours
+        if saga.may_replay(operation, now=workflow.now(), first_sent_at=first_at, idempotency_hours=hours):
+            return
+        detail = f"{operation.name} got no answer, and the vendor keeps idempotency keys for {hours:g} h only"
+        raise Lost(Failure(code="outcome_unknown", reason="idempotency_expired", detail=detail))
 
     def _ask(self, entry: LedgerEntry, attempt: Attempt, sent_at: datetime) -> Ask:
         """How a call whose outcome got lost is asked again."""

@@ -48,6 +48,8 @@ class Binding(Message):
     spec: ActionSpec
     endpoints: dict[str, JsonValue] = {}
     timeout_seconds: float = 8.0
+    #: How long the vendor honours an idempotency key; 0: it has none.
+    idempotency_hours: float = 0
     #: The transaction that bound it: part of its idempotency keys for ever.
     transaction_id: str
     #: Where the vendor, or a person, says that what has no API is done. Signed; empty where an API does it.
@@ -174,6 +176,8 @@ class TransactionInput(Message):
     undo_states: tuple[StepState, ...] = ()
     #: Effects of the target that a later transaction has set anew: not touched, named in the result.
     superseded: tuple[str, ...] = ()
+    #: It undoes and does nothing else, though there may be no effect to undo.
+    rolls_back: bool = False
     #: An undo that was asked for as `cancel`.
     cancel: bool = False
     #: Looks again at effects that were found absent after an unknown outcome.

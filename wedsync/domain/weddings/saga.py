@@ -68,13 +68,25 @@ def may_resend(
     return operation.on_unknown == "find" and now >= settled_absent_at(last_sent_at, start_to_close_seconds)
 
 
+def may_replay(operation: OperationSpec, *, now: datetime, first_sent_at: datetime, idempotency_hours: float) -> bool:
+    """Whether the same call under the same key still can't double the effect: within the vendor's stated life of keys.
+
+    An operation at a vendor without keys that is declared `replay` is idempotent by itself, for ever.
+    """
+    if operation.on_unknown != "replay" or idempotency_hours <= 0 or operation.harmless or operation.read:
+        return True
+    return now < first_sent_at + timedelta(hours=idempotency_hours)
+
+
 FailureDecision = Literal["rollback", "hold", "continue"]
 
 
 def on_step_failure(on_failure: OnFailure, kind: TransactionKind, *, unknown: bool) -> FailureDecision:
-    """What a step's failure does to its transaction: an unknown outcome always asks a person; only the first
-    orchestration and a timeline change roll back, for a scheduled step `rollback` means `hold`.
+    """What a step's failure does to its transaction: an unknown outcome always asks a person; for a scheduled step
+    `rollback` means `hold`. A change is never given up by half: whatever fails of it puts all back.
     """
+    if kind in ("timeline", "detail"):
+        return "rollback"
     if unknown:
         return "hold"
     if on_failure == "rollback" and kind == "scheduled":

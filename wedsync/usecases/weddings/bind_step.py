@@ -82,6 +82,7 @@ async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindSt
         hand_link=hand_link(wanted, links) if by_hand else "",
         counter_text=references.resolve_text(step.compensation.text, plan) if step.compensation.text else "",
         timeout_seconds=shelf.manifests[wanted.vendor].timeout_seconds,
+        idempotency_hours=shelf.manifests[wanted.vendor].idempotency_hours,
         bound_at=wanted.now,
     )
     await show_step(db, wanted.organization_id, wanted.wedding_id, wanted.state, wanted.version, wanted.now)
