@@ -125,4 +125,5 @@ class Client:
             return await self._http.request(method, path, json_body=body, params=params, headers=headers)
         except VendorRejected as error:
             wait = classify.retry_after_seconds(self._http.last_headers, utc_now())
-            raise mapping.reread(error, wait) from error
+            meant = mapping.reread(error, wait)
+            raise meant from (error if meant is not error else None)

@@ -28,7 +28,8 @@ class Client:
         try:
             response = await self._http.request("POST", "/emails", json_body=body, headers=headers)
         except VendorError as error:
-            raise mapping.reread(error) from error
+            meant = mapping.reread(error)
+            raise meant from (error if meant is not error else None)
         email_id = mapping.email_id_in(response.json())
         return Effect(
             state="done",
@@ -50,7 +51,8 @@ class Client:
         except VendorRejected as error:
             if error.status == 404:
                 return Effect(state="absent", external_id=email_id, detail="no such email")
-            raise mapping.reread(error) from error
+            meant = mapping.reread(error)
+            raise meant from (error if meant is not error else None)
         return mapping.looked_at(response.json(), email_id)
 
     def _authorization(self) -> dict[str, str]:
