@@ -107,7 +107,7 @@ async def _live(chaos: ChaosStage, number: int, forward: Point, undo: Point | No
         verdict.unexplained += _forward_faults(story)
         if chaos.sandbox.disarm(story.id):
             verdict.unexplained.append(f"{number}: never came to {forward}")
-        verdict.add(audit(story, chaos.sandbox.ledgers()[story.id], (), manifests))
+        verdict.add(audit(story, chaos.held(story), (), manifests))
         if undo is not None and not (undo.step_id in UNSAFE and story.steps[undo.step_id].status == "held"):
             chaos.sandbox.arm(story.id, undo)
         await chaos.undo(story)
@@ -115,7 +115,7 @@ async def _live(chaos: ChaosStage, number: int, forward: Point, undo: Point | No
         if chaos.sandbox.disarm(story.id):
             verdict.unexplained.append(f"{number}: never came to {undo}")
         verdict.unexplained += _undo_faults(story, chaos.sandbox.committed())
-        verdict.add(audit(story, chaos.sandbox.ledgers()[story.id], (), manifests))
+        verdict.add(audit(story, chaos.held(story), (), manifests))
     return verdict
 
 

@@ -25,6 +25,7 @@ from wedsync.domain.errors import WedsyncError
 from wedsync.domain.weddings.plan import Plan
 from wedsync.kit import temporal
 from wedsync.kit.settings import Settings
+from wedsync.kit.standin import LedgerEntry
 from wedsync.sandbox.app import listen
 from wedsync.store.session import Database
 from wedsync.usecases.weddings.tell import tell
@@ -144,6 +145,10 @@ class ChaosStage:
             stories[row.wedding_id].steps[row.step_id] = row
         for story in stories.values():
             story.status = story.transactions.get(story.undo_tx or story.tx, "")
+
+    def held(self, story: Story) -> list[tuple[str, LedgerEntry]]:
+        """Every effect that a vendor holds or held for the wedding, with the vendor's name."""
+        return self.sandbox.ledgers().get(story.id, [])
 
     async def rechecks(self, story: Story) -> set[str]:
         """The steps that the wedding will look at again by itself."""

@@ -1,0 +1,24 @@
+"""The same seed gives the same story."""
+
+from __future__ import annotations
+
+from tests.support.chaos_faults import ambiguity
+from tests.support.chaos_run import impatient_plan_of, run_seeds, tale
+from tests.support.chaos_stage import ChaosStage
+
+
+def _undoes(seed: int) -> bool:
+    return seed % 2 == 0
+
+
+async def test_the_same_faults_give_the_same_statuses_and_effects(
+    chaos: ChaosStage, full: bool, report: list[dict[str, object]]
+) -> None:
+    seeds = range(501, 551 if full else 506)
+    tales = []
+    for offset in (0, 1000):
+        outcome = await run_seeds(chaos, seeds, ambiguity, impatient_plan_of, at_once=25, undoes=_undoes, offset=offset)
+        assert outcome.verdict.all == []
+        tales.append({story.number: tale(chaos, story) for story in outcome.stories})
+    report.append(outcome.row("same seed, twice", chaos.worker.kills))
+    assert tales[0] == tales[1]
