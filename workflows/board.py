@@ -143,6 +143,6 @@ class Board:
         return sorted({entry.binding.vendor for entry in self.entries.values()})
 
     def ordered_states(self) -> tuple[StepState, ...]:
-        """All states, in the order of the steps."""
-        order: Iterable[str] = self.steps or self.states
+        """All states, in the order of the steps; an undo also speaks of steps that have no effect to undo."""
+        order: Iterable[str] = dict.fromkeys((*self.steps, *self.states))
         return tuple(self.states[step_id] for step_id in order if step_id in self.states)

@@ -32,7 +32,7 @@ class Puppet:
     effects: set[str] = field(default_factory=set)
 
     def will(self, wedding_id: str, operation: str, *answers: Answer) -> None:
-        """The next calls of `operation` (or `find`, `look`) get these answers; then all is well."""
+        """The next calls of `operation`, `find`, `look` or `step.operation` get these answers, then all is well."""
         self.answers[(wedding_id, operation)].extend(answers)
 
     def said(self, wedding_id: str) -> list[str]:
@@ -47,8 +47,11 @@ class Puppet:
 
     def answer(self, ask: str, call: Call) -> Answer:
         self.asked.append((ask, call.vendor, call))
-        waiting = self.answers[(call.wedding_id, call.operation if ask == "send" else ask)]
-        return waiting.pop(0) if waiting else "ok"
+        name = call.operation if ask == "send" else ask
+        for key in (f"{call.step_id}.{name}", name):
+            if waiting := self.answers[(call.wedding_id, key)]:
+                return waiting.pop(0)
+        return "ok"
 
 
 def client_class(puppet: Puppet) -> type[VendorClient]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -143,6 +143,15 @@ class Staged:
 
     async def _is_busy(self) -> bool:
         return any(row.status == "running" for row in await self.transactions())
+
+    async def when(self, query: str, check: Callable[[Any], bool], seconds: float = 30) -> Any:
+        """The answer to a query of the wedding, as soon as it passes the check."""
+        async with asyncio.timeout(seconds):
+            while True:
+                answer = await self.handle.query(query)
+                if check(answer):
+                    return answer
+                await asyncio.sleep(0.02)
 
     async def transactions(self, kind: str | None = None) -> list[Any]:
         """The transactions' rows, oldest first."""
