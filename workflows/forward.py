@@ -323,22 +323,26 @@ class Forward:
         """Move what stands to what the plan says now."""
         board, step = self._board, deed.step
         before = _given(deed.entry)
-        board.entries[step.id] = before
         vendor = before.binding.vendor
         try:
             wanted = await self._bind(step, vendor, before.binding.round, 0)
         except Refused as refused:
-            self._give_up(step, refused.failure, unknown=False)
+            self._refuse_change(step, refused.failure)
             return
         if wanted.inputs == before.binding.inputs:
-            board.update(step.id, status="succeeded")
             return
         if not before.binding.spec.change_operations:
             detail = f"{vendor} can't change what it holds for this step"
-            self._give_up(step, Failure(code="cannot_change", detail=detail), unknown=False)
+            self._refuse_change(step, Failure(code="cannot_change", detail=detail))
             return
         board.before_change[step.id] = before
         await self._call_change(step, before, wanted)
+
+    def _refuse_change(self, step: PlannedStep, failure: Failure) -> None:
+        """What stands goes on standing as it was; all that was changed is put back."""
+        error = StepError(code=failure.reason or failure.code, detail=failure.detail)
+        self._board.update(step.id, error=error)
+        self._board.stop(StepError(code=error.code, detail=f"{step.id}: {error.detail}"))
 
     async def _call_change(self, step: PlannedStep, before: LedgerEntry, wanted: Binding) -> None:
         board, tx = self._board, self._board.given.transaction_id
@@ -356,7 +360,7 @@ class Forward:
                 )
                 await self._caller.perform(step.id, attempt)
         except (Refused, Lost) as error:
-            self._give_up(step, error.failure, unknown=False)
+            self._refuse_change(step, error.failure)
             return
         except Stopped:
             return

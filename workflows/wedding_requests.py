@@ -72,6 +72,7 @@ class Requests:
         entries = requests.to_undo(self._desk.state, target)
         given = self._desk.input(request.id, kind).model_copy(
             update={
+                "rolls_back": True,
                 "undo": entries,
                 "undo_needs": {step.id: step.needs for step in self._desk.plan.steps},
                 "undo_steps": tuple(requests.planned_step(self._desk.state, entry.step_id) for entry in entries),
@@ -149,7 +150,7 @@ class Requests:
                 cards[undoes] = cards[undoes].model_copy(update={"status": "rolled_back"})
             self._desk.change(ceremony_set_by="" if undoes else tx, cards=cards)
         else:
-            self._desk.change(plan=before.model_copy(update={"version": self._desk.plan.version}))
+            self._desk.change(plan=before)
         await self._desk.resolve_agenda()
         news = (TransactionNews(transaction_id=undoes, status="rolled_back"),) if undoes else ()
         await self._desk.record(news if result.status == "completed" else ())

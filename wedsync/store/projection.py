@@ -110,6 +110,9 @@ RETURNING id
 """)
 
 
+_ACTIVE = text("UPDATE weddings SET status = 'active' WHERE id = :wedding_id AND status = 'planned'")
+
+
 async def begin_transaction(
     conn: AsyncConnection,
     *,
@@ -295,9 +298,16 @@ async def write_references(
 _PLAN = text("SELECT body FROM plans WHERE wedding_id = :wedding_id AND version = :version")
 _RESULT = text("SELECT result FROM transactions WHERE wedding_id = :wedding_id AND id = :transaction_id")
 _NEW_PLAN = text("""
-INSERT INTO plans (organization_id, wedding_id, version, body, created_at, transaction_id)
-VALUES (:organization_id, :wedding_id, :version, CAST(:body AS jsonb), :now, :transaction_id)
-ON CONFLICT DO NOTHING
+WITH known AS (
+  SELECT version FROM plans WHERE wedding_id = :wedding_id AND transaction_id = :transaction_id
+), added AS (
+  INSERT INTO plans (organization_id, wedding_id, version, body, created_at, transaction_id)
+  SELECT :organization_id, :wedding_id, max(version) + 1, CAST(:body AS jsonb), :now, :transaction_id
+  FROM plans WHERE wedding_id = :wedding_id AND NOT EXISTS (SELECT 1 FROM known)
+  HAVING count(*) > 0
+  RETURNING version
+)
+SELECT version FROM known UNION ALL SELECT version FROM added
 """)
 
 
@@ -308,27 +318,20 @@ async def read_plan(conn: AsyncConnection, wedding_id: str, version: int) -> dic
 
 
 async def write_plan(
-    conn: AsyncConnection,
-    *,
-    organization_id: str,
-    wedding_id: str,
-    version: int,
-    body: str,
-    transaction_id: str,
-    now: datetime,
-) -> None:
-    """Add a version of the plan; one that is there stays."""
-    await conn.execute(
-        _NEW_PLAN,
-        {
-            "organization_id": organization_id,
-            "wedding_id": wedding_id,
-            "version": version,
-            "body": body,
-            "transaction_id": transaction_id,
-            "now": now,
-        },
-    )
+    conn: AsyncConnection, *, organization_id: str, wedding_id: str, body: str, transaction_id: str, now: datetime
+) -> int:
+    """Add the transaction's version of the plan, one above the newest; once, whatever became of that one.
+
+    Returns its number.
+    """
+    values = {
+        "organization_id": organization_id,
+        "wedding_id": wedding_id,
+        "body": body,
+        "transaction_id": transaction_id,
+        "now": now,
+    }
+    return int((await conn.execute(_NEW_PLAN, values)).scalar_one())
 
 
 async def read_result(conn: AsyncConnection, wedding_id: str, transaction_id: str) -> dict[str, Any] | None:

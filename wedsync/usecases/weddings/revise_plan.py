@@ -15,7 +15,7 @@ from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf,
 
 
 class RevisePlan(Message):
-    """What changes against `from_version`; the new version is one higher."""
+    """What changes against `from_version`. The new version is one above the newest: a refused one keeps its number."""
 
     organization_id: str
     wedding_id: str
@@ -57,13 +57,11 @@ async def revise_plan(db: Database, shelf: PlanShelf, wanted: RevisePlan) -> Rev
     if errors:
         first = errors[0]
         raise InvalidInput(f"{first.field}: {first.detail}", field=first.field, reason=first.code)
-    version = wanted.from_version + 1
     async with db.tenant(wanted.organization_id) as conn:
-        await projection.write_plan(
+        version = await projection.write_plan(
             conn,
             organization_id=wanted.organization_id,
             wedding_id=wanted.wedding_id,
-            version=version,
             body=changed.model_dump_json(),
             transaction_id=wanted.transaction_id,
             now=wanted.now,
