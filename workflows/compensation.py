@@ -133,6 +133,11 @@ class Rollback:
             return await self._caller.perform(step_id, attempt)
         except ActivityError as error:
             raise Lost(read_failure(error)) from error
+        except Refused as refused:
+            # Only the vendor's own no is an answer: one that is down, or wants another key, has said nothing.
+            if refused.failure.code == "vendor_rejected":
+                raise
+            raise Lost(refused.failure) from refused
 
     async def _absence_counts(self, step_id: str) -> bool:
         """True when "not found" is final by now; else waits until it can be."""

@@ -44,7 +44,7 @@ class RunTransaction:
         self._caller = Caller(self._board)
         self._rollback = Rollback(self._board, self._caller)
         self._forward = Forward(self._board, self._caller, self._rollback)
-        self._rolling_back = bool(given.undo) or given.kind == "undo"
+        self._rolling_back = given.rolls_back
         self._cancel = given.cancel
 
     @workflow.run
@@ -121,14 +121,17 @@ class RunTransaction:
 
     async def _look_again(self) -> None:
         """Effects that were found absent, or that a vendor would not let go of: once more."""
+        board = self._board
         for recheck in self._given.rechecks:
-            self._board.entries[recheck.entry.step_id] = recheck.entry
-            before, parked = len(self._board.rechecks), self._board.parked
-            deadline = workflow.now() + timedelta(minutes=2)
-            result = await self._rollback.undo(recheck.entry.step_id, deadline)
-            del self._board.rechecks[before:]
-            del self._board.entries[recheck.entry.step_id]
-            self._board.parked = parked
+            step_id = recheck.entry.step_id
+            kept, rechecks, parked = board.entries.pop(step_id, None), len(board.rechecks), board.parked
+            board.entries[step_id] = recheck.entry
+            result = await self._rollback.undo(step_id, workflow.now() + timedelta(minutes=2))
+            del board.rechecks[rechecks:]
+            del board.entries[step_id]
+            if kept is not None:
+                board.entries[step_id] = kept
+            board.parked = parked
             self._after_look(recheck, result)
 
     def _after_look(self, recheck: Recheck, result: CompensationResult) -> None:

@@ -61,7 +61,7 @@ class Wedding:
                 seen=(*self._desk.state.seen, request.id)[-KEPT_IDS:], queue=(*self._desk.state.queue, request)
             )
             if request.kind == "undo" and self._desk.child is not None and self._desk.touches_running(request):
-                await self._desk.child.signal("stop", request.cancel)
+                await self._desk.stop_child(cancel=request.cancel)
         return request.id
 
     @submit.validator

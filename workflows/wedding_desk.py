@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
+from temporalio.exceptions import ApplicationError
 
 from workflows import options
 
@@ -131,7 +133,7 @@ class WeddingDesk:
         )
         self.child = handle
         if self._undo_asked(given.transaction_id):
-            await handle.signal("stop", any(r.cancel for r in self.state.queue if self.touches_running(r)))
+            await self.stop_child(cancel=any(r.cancel for r in self.state.queue if self.touches_running(r)))
         await workflow.wait_condition(lambda: given.transaction_id in self.settled or handle.done())
         result = self.settled.pop(given.transaction_id, None) or await _result_of(handle, given)
         self.running, self.child = None, None
@@ -145,6 +147,12 @@ class WeddingDesk:
         if folded.news:
             await self.record(folded.news)
         return result
+
+    async def stop_child(self, *, cancel: bool) -> None:
+        """Ask the running transaction to start nothing new and to undo; one that has just ended needs no asking."""
+        if self.child is not None:
+            with contextlib.suppress(ApplicationError):
+                await self.child.signal("stop", cancel)
 
     def touches_running(self, request: TransactionRequest) -> bool:
         """Whether an undo is about the transaction that runs."""
