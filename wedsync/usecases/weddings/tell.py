@@ -16,8 +16,8 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError
 
 from wedsync.domain.errors import StoreUnavailable, WedsyncError
 from wedsync.domain.routing.queues import WORKFLOWS
@@ -74,9 +74,7 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
     except WorkflowUpdateFailedError as error:
         await _refused(db, row.wedding_id, transaction_id, error)
         return True
-    except RPCError as error:
-        if error.status != RPCStatusCode.ALREADY_EXISTS:
-            raise
+    except WorkflowAlreadyStartedError:
         over = StepError(code="wedding_over", detail="the wedding's own workflow has ended")
         await _write_refusal(db, row.wedding_id, transaction_id, over)
         return True
