@@ -7,7 +7,6 @@ Names follow `WEDSYNC_<NAME>`; nested groups are joined by `__` (`WEDSYNC_VENDOR
 from __future__ import annotations
 
 import base64
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -99,7 +98,7 @@ class Settings(BaseSettings):
             raise ValueError(f"set {', '.join(weak)}: the default is only for WEDSYNC_ENVIRONMENT=local")
         return self
 
-    @cached_property
+    @property
     def is_local(self) -> bool:
         """Whether this is a laptop's or a test's environment."""
         return self.environment == "local"

@@ -138,6 +138,7 @@ async def begin_transaction(
         },
     )
     if took.first() is not None:
+        await conn.execute(_ACTIVE, {"wedding_id": wedding_id})
         await write_event(
             conn, wedding_id, "transaction", {"id": transaction_id, "kind": kind, "status": "running"}, now
         )
