@@ -15,6 +15,8 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from wedsync.kit.signatures.read import unbase64
+
 #: Older or newer than this (seconds, inclusive) is a replay or a wrong clock.
 TOLERANCE_SECONDS = 300
 SECRET_PREFIX = "whsec_"  # noqa: S105
@@ -88,7 +90,7 @@ def _asymmetric(signed: bytes, signatures: Sequence[str], public_key: str) -> bo
         return False
     for signature in signatures:
         try:
-            key.verify(_decoded(signature), signed)
+            key.verify(unbase64(signature), signed)
         except InvalidSignature:
             continue
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,36 +10,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
-
-#: Older or newer than this (seconds, inclusive) is a replay or a wrong clock.
-TOLERANCE_SECONDS = 300
+from wedsync.kit.signatures import read, stripe
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
     """True when `X-Signature: t=<unix>,v1=<hex>` is the HMAC-SHA256 of `{t}.{body}` by one of the secrets, in time."""
-    header = next((value for name, value in headers.items() if name.lower() == "x-signature"), "")
-    times: list[str] = []
-    signatures: list[str] = []
-    for part in header.split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "t":
-            times.append(value)
-        elif name == "v1":
-            signatures.append(value)
-    if len(times) != 1 or not signatures:
-        return False
-    (stamp,) = times
-    if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):
-        return False
-    if abs(now.timestamp() - int(stamp)) > TOLERANCE_SECONDS:
-        return False
-    signed = stamp.encode() + b"." + body
-    valid = False
-    for secret in secrets:
-        expected = hmac.digest(secret.encode(), signed, "sha256").hex().encode()
-        for signature in signatures:
-            valid |= hmac.compare_digest(expected, signature.encode("utf-8", "replace")) and bool(secret)
-    return valid
+    return stripe.verify_list(body, read.header(headers, "x-signature"), secrets, now)
 
 
 class _Data(BaseModel):

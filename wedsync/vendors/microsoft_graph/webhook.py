@@ -5,53 +5,15 @@ Source: https://learn.microsoft.com/en-us/graph/change-notifications-delivery-we
 
 from __future__ import annotations
 
-import hmac
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.kit.signatures import handshakes, tokens
 
-#: Longer tokens are not Graph's.
-MAX_TOKEN_CHARACTERS = 4096
-
-
-def handshake(
-    body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]
-) -> tuple[int, str, bytes] | None:
-    """The answer to a subscription's validation: its `validationToken` as plain text; None: it is a notification."""
-    token = query.get("validationToken")
-    if token is None or len(token) > MAX_TOKEN_CHARACTERS or body.strip():
-        return None
-    return 200, "text/plain", token.encode("utf-8", "replace")
-
-
-def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when every notification in the batch carries one of the secrets as `clientState`."""
-    items = _items(body)
-    return bool(items) and all(_known(item.get("clientState"), secrets) for item in items)
-
-
-def _known(state: Any, secrets: Sequence[str]) -> bool:
-    if not isinstance(state, str):
-        return False
-    valid = False
-    for secret in secrets:
-        valid |= hmac.compare_digest(secret.encode(), state.encode("utf-8", "replace")) and bool(secret)
-    return valid
-
-
-def _items(body: bytes) -> list[dict[str, Any]]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return []
-    items = document.get("value") if isinstance(document, dict) else None
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        return []
-    return items
+verify = tokens.graph_client_state
+handshake = handshakes.graph
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
@@ -59,7 +21,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
 
     Raises InvalidInput when the body is no batch of notifications.
     """
-    items = _items(body)
+    items = tokens.graph_items(body)
     if not items:
         raise InvalidInput("not a batch of change notifications", field="body")
     return [_event(item) for item in items]

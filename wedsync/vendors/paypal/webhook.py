@@ -6,30 +6,20 @@ https://developer.paypal.com/api/rest/webhooks/event-names/#payments
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import zlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.weddings.money import to_minor
 from wedsync.kit.http import VendorHttp
+from wedsync.kit.signatures import paypal
 from wedsync.vendors.paypal.certificates import Certificates
 from wedsync.vendors.paypal.mapping import read_mark
-
-#: PayPal sends up to 25 times over 3 days, and documents no window: older ones are refused, and what remains is held
-#: off by the inbox, which takes an event's id once.
-MAX_AGE = timedelta(days=3, hours=1)
-MAX_AHEAD = timedelta(minutes=5)
 
 _TYPES = {
     "PAYMENT.CAPTURE.COMPLETED": "payment.succeeded",
@@ -46,7 +36,7 @@ async def prepare(headers: Mapping[str, str], http: VendorHttp, certificates: Ce
 
     `http` is the transport to the PayPal account; a certificate that cannot be had makes `verify` say no.
     """
-    await certificates.fetch(_header(headers, "cert-url"), http)
+    await certificates.fetch(paypal.certificate_url(headers), http)
 
 
 def verify(
@@ -61,45 +51,7 @@ def verify(
 
     Never raises. False as well when the certificate is not at hand: see `prepare`.
     """
-    if _header(headers, "auth-algo") != "SHA256withRSA" or not _is_fresh(_header(headers, "transmission-time"), now):
-        return False
-    try:
-        signature = base64.b64decode(_header(headers, "transmission-sig"), validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    key = certificates.key(_header(headers, "cert-url"), now)
-    if key is None:
-        return False
-    start = f"{_header(headers, 'transmission-id')}|{_header(headers, 'transmission-time')}"
-    for webhook_id in secrets:
-        message = f"{start}|{webhook_id}|{zlib.crc32(body)}".encode("utf-8", "replace")
-        try:
-            key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
-        except InvalidSignature:
-            continue
-        return bool(webhook_id)
-    return False
-
-
-def _header(headers: Mapping[str, str], name: str) -> str:
-    wanted = f"paypal-{name}"
-    return next((value for key, value in headers.items() if key.lower() == wanted), "")
-
-
-def _is_fresh(stamp: str, now: datetime) -> bool:
-    sent = _moment(stamp)
-    return sent is not None and -MAX_AHEAD <= now - sent <= MAX_AGE
-
-
-def _moment(text: Any) -> datetime | None:
-    """An RFC 3339 instant in UTC; None for anything else."""
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
+    return paypal.verify(body, headers, secrets, now, lambda address: certificates.key(address, now))
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
@@ -123,7 +75,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             object_id=_order_id(about) or _text(about.get("id")),
             wedding_id=wedding_id,
             step_id=step_id,
-            occurred_at=_moment(event.get("create_time")),
+            occurred_at=paypal.moment(event.get("create_time")),
             facts=_facts(about) if vendor_type in _TYPES else {},
         )
     ]

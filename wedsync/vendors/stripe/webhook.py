@@ -1,14 +1,9 @@
-"""Stripe's webhooks: the `v1` signature scheme and the events in our words.
-
-https://docs.stripe.com/webhooks#verify-manually, https://docs.stripe.com/api/events/object
-"""
+"""Stripe's webhooks: the events in our words. https://docs.stripe.com/api/events/object"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +11,8 @@ from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.kit.signatures import stripe
 from wedsync.vendors.stripe.mapping import from_stripe_amount
-
-SIGNATURE_HEADER = "stripe-signature"
-#: How old, or how far ahead, a signature may be; inclusive.
-TOLERANCE_SECONDS = 300
 
 _TYPES = {
     "payment_intent.succeeded": "payment.succeeded",
@@ -28,36 +20,7 @@ _TYPES = {
 }
 
 
-def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """Whether one of `secrets` signed exactly these bytes within 300 s of `now`. Never raises."""
-    header = next((value for name, value in headers.items() if name.lower() == SIGNATURE_HEADER), "")
-    stamp, signatures = _read_header(header)
-    if stamp is None or not signatures or abs(now.timestamp() - stamp) > TOLERANCE_SECONDS:
-        return False
-    signed = f"{stamp}.".encode() + body
-    # Every pair is compared, so that the time taken tells nothing of which matched.
-    matches = [
-        hmac.compare_digest(hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest().encode(), signature)
-        for secret in secrets
-        if secret
-        for signature in signatures
-    ]
-    return any(matches)
-
-
-def _read_header(header: str) -> tuple[int | None, list[bytes]]:
-    """The time and the `v1` signatures of `t=...,v1=...`; the time is None when there is no good one."""
-    stamp: int | None = None
-    signatures: list[bytes] = []
-    for item in header.split(","):
-        name, _, value = item.strip().partition("=")
-        if name == "t" and stamp is None:
-            if not (value.isascii() and value.isdigit() and len(value) <= 12):
-                return None, []
-            stamp = int(value)
-        elif name == "v1":
-            signatures.append(value.encode("utf-8", "replace"))
-    return stamp, signatures
+verify = stripe.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:

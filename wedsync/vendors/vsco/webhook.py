@@ -7,30 +7,16 @@ fields. An order that was booked confirms its job.
 
 from __future__ import annotations
 
-import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.kit.signatures import tokens
 
-
-def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when the URL's `token` is one of the secrets; there is no signature and no time to check."""
-    try:
-        tokens = parse_qs(urlsplit(url).query).get("token", [])
-    except ValueError:
-        return False
-    if len(tokens) != 1:
-        return False
-    given = tokens[0].encode("utf-8", "replace")
-    valid = False
-    for secret in secrets:
-        valid |= hmac.compare_digest(secret.encode(), given) and bool(secret)
-    return valid
+verify = tokens.in_url
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:

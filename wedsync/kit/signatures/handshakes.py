@@ -1,0 +1,77 @@
+"""The answers to sources that prove an address before they post to it: `(status, content type, body)`, or None.
+
+None means that the message is no handshake. Slack's and Zoom's are signed like every message of theirs, and are
+answered only then: Zoom's answer is itself an HMAC by the secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wedsync.kit.signatures.read import any_equal, text_bytes
+
+Answer = tuple[int, str, bytes]
+Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], Answer | None]
+
+#: Longer tokens are nobody's.
+MAX_TOKEN_CHARACTERS = 4096
+
+
+def graph(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
+    """Microsoft Graph: the subscription's `validationToken` as plain text.
+
+    https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks#notificationurl-validation
+    """
+    token = query.get("validationToken")
+    if token is None or len(token) > MAX_TOKEN_CHARACTERS or body.strip():
+        return None
+    return 200, "text/plain", text_bytes(token)
+
+
+def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
+    """Meta: `hub.challenge`, when `hub.verify_token` is one of the secrets; else 403.
+
+    https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
+    """
+    if query.get("hub.mode") != "subscribe" or body.strip():
+        return None
+    token, challenge = query.get("hub.verify_token", ""), query.get("hub.challenge", "")
+    known = any_equal((text_bytes(secret) for secret in secrets if secret), [text_bytes(token)])
+    if not known or len(challenge) > MAX_TOKEN_CHARACTERS:
+        return 403, "text/plain", b"the verify token is not ours"
+    return 200, "text/plain", text_bytes(challenge)
+
+
+def slack(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
+    """Slack: the `challenge` of a `url_verification`. https://api.slack.com/events/url_verification"""
+    said = _document(body)
+    challenge = said.get("challenge")
+    if said.get("type") != "url_verification" or not isinstance(challenge, str):
+        return None
+    return 200, "text/plain", text_bytes(challenge[:MAX_TOKEN_CHARACTERS])
+
+
+def zoom(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
+    """Zoom: the `plainToken` and its HMAC by the newest secret.
+
+    https://developers.zoom.us/docs/api/webhooks/#validate-your-webhook-endpoint
+    """
+    said = _document(body)
+    payload = said.get("payload")
+    token = payload.get("plainToken") if isinstance(payload, dict) else None
+    if said.get("event") != "endpoint.url_validation" or not isinstance(token, str) or not secrets:
+        return None
+    mac = hmac.digest(text_bytes(secrets[0]), text_bytes(token), "sha256").hex()
+    answer = json.dumps({"plainToken": token, "encryptedToken": mac}, separators=(",", ":"))
+    return 200, "application/json", answer.encode()
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
