@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.routing.vendor import Effect, OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, Recheck
+    from wedsync.domain.weddings.messages import CompensationStatus
     from workflows.board import Board
     from workflows.calls import Attempt, Caller, Lost, Refused
 
@@ -74,7 +75,18 @@ class Rollback:
             found = await self._resolve(step_id, plan, deadline)
             if found is not None:
                 return found
-        return await self._call_undo(step_id, deadline, counter=plan == "counter")
+        return await self._undone(step_id, deadline, counter=plan == "counter")
+
+    async def _undone(self, step_id: str, deadline: datetime, *, counter: bool) -> CompensationResult:
+        """Undo until that is final: what got lost may take effect after an undo that found nothing."""
+        entry = self._board.entries[step_id]
+        while True:
+            result = await self._call_undo(step_id, deadline, counter=counter)
+            if counter or saga.undo_is_final(entry, result.status):
+                return result
+            if await self._absence_counts(step_id):
+                self._look_later(entry)
+                return result
 
     async def _call_undo(self, step_id: str, deadline: datetime, *, counter: bool) -> CompensationResult:
         """Run the undo's operations until the deadline."""
@@ -83,7 +95,7 @@ class Rollback:
         entry = board.entries[step_id]
         operations = entry.binding.spec.undo_operations
         details: list[str] = []
-        effect = Effect(state="absent")
+        is_undone = False
         for operation in operations:
             attempt = Attempt(
                 operation=operation,
@@ -96,10 +108,11 @@ class Rollback:
                 effect = await self._caller.perform(step_id, attempt)
             except (Refused, Lost) as error:
                 return self._park(step_id, error.failure.detail, len(operations))
+            is_undone = is_undone or effect.state != "absent"
             if effect.detail:
                 details.append(effect.detail)
         self._set(step_id, "undone")
-        status = "nothing_to_undo" if effect.state == "absent" else "undone"
+        status: CompensationStatus = "undone" if is_undone else "nothing_to_undo"
         return CompensationResult(status=status, attempts=1, detail="; ".join(details))
 
     async def _resolve(self, step_id: str, plan: str, deadline: datetime) -> CompensationResult | None:
@@ -110,6 +123,8 @@ class Rollback:
             try:
                 effect = await self._ask_about(step_id, operation, plan)
             except Refused as refused:
+                if self._go_on_without(step_id):
+                    return None
                 self._set(step_id, "undone")
                 return CompensationResult(status="nothing_to_undo", attempts=1, detail=refused.failure.detail)
             except Lost as lost:
@@ -122,7 +137,20 @@ class Rollback:
                 return None
             if not await self._absence_counts(step_id):
                 continue
-            return self._absent(step_id)
+            self._look_later(self._board.entries[step_id])
+            if self._go_on_without(step_id):
+                return None
+            self._set(step_id, "undone")
+            return CompensationResult(
+                status="nothing_to_undo", attempts=1, detail="not found at the vendor; looked at again in 1 h and 24 h"
+            )
+
+    def _go_on_without(self, step_id: str) -> bool:
+        """What got lost did not happen; True when earlier operations did, and are to be undone."""
+        entry = self._board.entries[step_id]
+        if entry.done:
+            self._board.put(entry.model_copy(update={"unknown_operation": None}))
+        return bool(entry.done)
 
     async def _ask_about(self, step_id: str, operation: OperationSpec, plan: str) -> Effect | None:
         """One look (or one replay, which a vendor's idempotency key makes a look). Raises Refused, Lost."""
@@ -150,14 +178,10 @@ class Rollback:
         await workflow.sleep(left, summary=f"{step_id}: until its absence counts")
         return False
 
-    def _absent(self, step_id: str) -> CompensationResult:
+    def _look_later(self, entry: LedgerEntry) -> None:
         """Nothing is there; look again after an hour and a day all the same."""
         due = workflow.now() + saga.RECHECK_AFTER[0]
-        self._board.rechecks.append(Recheck(entry=self._board.entries[step_id], due_at=due, look=1))
-        self._set(step_id, "undone")
-        return CompensationResult(
-            status="nothing_to_undo", attempts=1, detail="not found at the vendor; looked at again in 1 h and 24 h"
-        )
+        self._board.rechecks.append(Recheck(entry=entry, due_at=due, look=1))
 
     def _lost_operation(self, step_id: str) -> OperationSpec:
         entry = self._board.entries[step_id]

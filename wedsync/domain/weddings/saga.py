@@ -9,7 +9,7 @@ from typing import Literal
 
 from wedsync.domain.routing.vendor import OperationSpec
 from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, StepState
-from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
+from wedsync.domain.weddings.messages import CompensationStatus, StepStatus, TransactionKind, TransactionStatus
 from wedsync.domain.weddings.plan import OnFailure, PlannedStep
 
 #: Statuses that let a dependent step run.
@@ -173,6 +173,15 @@ def may_have_happened(entry: LedgerEntry) -> bool:
 UndoPlan = Literal["call", "find_first", "replay_first", "counter", "leave", "hand", "ask", "nothing"]
 
 
+def undo_is_final(entry: LedgerEntry, found: CompensationStatus) -> bool:
+    """Whether an undo that ended so may be believed at once.
+
+    "Nothing to undo" is not, while a write of the step whose outcome got lost can still take effect.
+    """
+    lost = next((o for o in entry.binding.spec.operations if o.name == entry.unknown_operation), None)
+    return found != "nothing_to_undo" or lost is None or lost.harmless
+
+
 def undo_plan(entry: LedgerEntry, step: PlannedStep) -> tuple[UndoPlan, str]:
     """How an effect is undone, and a word on why."""
     spec = entry.binding.spec
@@ -191,8 +200,11 @@ def undo_plan(entry: LedgerEntry, step: PlannedStep) -> tuple[UndoPlan, str]:
         return "leave", "a sent message can't be unsent"
     if spec.undo == "counter":
         return "counter", "a counter-message is sent"
-    if lost is not None and not entry.external_id:
-        if lost.harmless:
-            return "nothing", "only a call without effect was lost"
-        return ("find_first" if lost.on_unknown == "find" else "replay_first"), "the outcome is looked up first"
-    return "call", ""
+    if lost is None:
+        return "call", ""
+    if lost.harmless:
+        return ("call", "") if entry.external_id else ("nothing", "only a call without effect was lost")
+    if lost.on_unknown == "find":
+        # Also where earlier operations left an object: what the lost one made has an id of its own.
+        return "find_first", "the outcome is looked up first"
+    return ("call" if entry.external_id else "replay_first"), "the outcome is looked up first"
