@@ -21,7 +21,7 @@ from temporalio.client import (
 )
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.handoffs import HandoffActivities
@@ -47,7 +47,10 @@ SWEEP_SCHEDULE = "sweep-handoffs"
 
 #: Modules that workflows may share with the process: values and doors, loaded once, never run in the workflow.
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
-RUNNER = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
+#: For tests and development: refuses what is not deterministic, and builds each workflow's modules anew.
+GUARDED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
+#: For the program: the same workflows without the guard, which would cost it half of its time (docs/benchmarks.md).
+UNGUARDED = UnsandboxedWorkflowRunner()
 
 
 @contextlib.asynccontextmanager
@@ -73,14 +76,14 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
         await db.close()
 
 
-def make_worker(client: Client, plan: QueuePlan, settings: Settings) -> Worker:
+def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = GUARDED) -> Worker:
     """One queue's worker."""
     return Worker(
         client,
         task_queue=plan.queue,
         workflows=plan.workflows,
         activities=plan.activities,
-        workflow_runner=RUNNER,
+        workflow_runner=runner,
         max_cached_workflows=settings.worker_cached_workflows if plan.workflows else 0,
         max_concurrent_workflow_tasks=settings.worker_workflow_slots if plan.workflows else None,
         max_concurrent_activities=plan.activity_slots,
@@ -137,7 +140,7 @@ async def run(settings: Settings) -> None:
         chosen = plans(doors, settings)
         async with contextlib.AsyncExitStack() as stack:
             for plan in chosen:
-                await stack.enter_async_context(make_worker(client, plan, settings))
+                await stack.enter_async_context(make_worker(client, plan, settings, UNGUARDED))
             try:
                 await ensure_schedules(client)
             except RPCError as error:
