@@ -84,18 +84,27 @@ def _without_agenda(state: WeddingState) -> WeddingState:
 
 
 def _fold(state: WeddingState, result: TransactionResult) -> tuple[WeddingState, tuple[TransactionNews, ...]]:
-    """The origin's status, now that a scheduled transaction answered some of what it waited for."""
-    origin = state.cards.get(state.origin)
-    if origin is None or result.kind != "scheduled" or origin.status not in ("waiting", "held"):
+    """The status of those before, now that a scheduled transaction answered some of what they waited for."""
+    if result.kind != "scheduled":
         return state, ()
-    steps = [s for s in state.states.values() if s.status not in agenda.UNBEGUN]
-    status = agenda.folded_status(steps)
-    if status == origin.status:
-        return state, ()
-    gaps = agenda.folded_gaps(steps)
-    cards = {**state.cards, origin.id: origin.model_copy(update={"status": status, "gaps": gaps})}
-    news = TransactionNews(transaction_id=origin.id, status=status, gaps=gaps)
-    return state.model_copy(update={"cards": cards}), (news,)
+    cards, news = dict(state.cards), []
+    for card in state.cards.values():
+        if card.id == result.id or card.status not in ("waiting", "held"):
+            continue
+        if card.id != state.origin and card.kind != "scheduled":
+            continue
+        steps = [s for s in state.states.values() if s.status not in agenda.UNBEGUN and _is_of(s, card, state.origin)]
+        status = agenda.folded_status(steps)
+        if status != card.status:
+            gaps = agenda.folded_gaps(steps)
+            cards[card.id] = card.model_copy(update={"status": status, "gaps": gaps})
+            news.append(TransactionNews(transaction_id=card.id, status=status, gaps=gaps))
+    return state.model_copy(update={"cards": cards}), tuple(news)
+
+
+def _is_of(step: StepState, card: TransactionCard, origin: str) -> bool:
+    """The origin answers for every step, a scheduled transaction for those that nobody has worked on since."""
+    return card.id == origin or step.transaction_id == card.id
 
 
 def _pruned(state: WeddingState) -> WeddingState:
