@@ -80,6 +80,8 @@ class Caller:
         first_at = workflow.now() if attempt.purpose else board.entries[step_id].binding.bound_at
         tries = 0
         while True:
+            if board.stopping and not attempt.is_undo:
+                raise Stopped
             tries += 1
             if lost:
                 self._refuse_stale_replay(step_id, operation, first_at)

@@ -75,7 +75,7 @@ class Staged:
     plan: Plan
     _seq: int = 0
 
-    async def ask(self, kind: str = "orchestrate", **request: Any) -> str:
+    async def ask(self, kind: str = "orchestrate", untold: bool = False, **request: Any) -> str:
         """Record a transaction and hand it over, as the API does; returns its id."""
         self._seq += 1
         tx = request.pop("id", None) or new_id()
@@ -95,7 +95,8 @@ class Staged:
                     "request": asked.model_dump_json(),
                 },
             )
-        await tell(self.stage.db, self.stage.client, tx)
+        if not untold:
+            await tell(self.stage.db, self.stage.client, tx)
         return tx
 
     async def decide(self, step_id: str, choice: str, vendor: str | None = None) -> str:
@@ -144,6 +145,15 @@ class Staged:
     async def _is_busy(self) -> bool:
         return any(row.status == "running" for row in await self.transactions())
 
+    async def at_rest(self, seconds: float = 30) -> None:
+        """Wait until the wedding's workflow has nothing more to do by itself now."""
+        async with asyncio.timeout(seconds):
+            while True:
+                found = (await self.handle.describe()).raw_description
+                if not found.pending_children and not found.HasField("pending_workflow_task"):
+                    return
+                await asyncio.sleep(0.02)
+
     async def when(self, query: str, check: Callable[[Any], bool], seconds: float = 30) -> Any:
         """The answer to a query of the wedding, as soon as it passes the check."""
         async with asyncio.timeout(seconds):
@@ -160,6 +170,14 @@ class Staged:
                 text("SELECT * FROM transactions WHERE wedding_id = :id ORDER BY requested_at, id"), {"id": self.id}
             )
             return [row for row in rows if kind is None or row.kind == kind]
+
+    async def plan_versions(self) -> list[dict[str, Any]]:
+        """The stored versions of the plan, oldest first."""
+        async with self.stage.db.tenant(self.organization_id) as conn:
+            rows = await conn.scalars(
+                text("SELECT body FROM plans WHERE wedding_id = :id ORDER BY version"), {"id": self.id}
+            )
+            return list(rows)
 
     async def reminders(self) -> list[str]:
         """The steps that watchers were reminded of, in order."""
