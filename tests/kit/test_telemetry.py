@@ -5,59 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.support.collector import Collector, collector
 from wedsync.kit import telemetry
 from wedsync.local.temporal_server import EmbeddedTemporal
 
+__all__ = ["collector"]
 PROGRAM = Path(__file__).with_name("traced_program.py")
-
-
-class Collector(ThreadingHTTPServer):
-    """Takes OTLP on /v1/..., plays the vendor elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.posts: list[tuple[str, dict[str, str], bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def bodies(self, path: str) -> list[bytes]:
-        return [body for posted, _, body in self.posts if posted == path]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.posts.append((self.path, headers, body))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Quiet."""
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def _run(collector: Collector, temporal_server: EmbeddedTemporal, **more: str) -> str:
@@ -76,13 +33,7 @@ def _run(collector: Collector, temporal_server: EmbeddedTemporal, **more: str) -
 
 def test_one_trace_runs_from_the_request_to_the_vendor(collector: Collector, temporal_server: EmbeddedTemporal) -> None:
     metrics = _run(collector, temporal_server, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-    spans = [
-        span
-        for body in collector.bodies("/v1/traces")
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
+    spans = collector.spans()
     (root,) = [span for span in spans if span.name == "request"]
     ours = {span.span_id: span for span in spans if span.trace_id == root.trace_id}
     names = {span.name for span in ours.values()}
