@@ -1,0 +1,67 @@
+"""`python -m bench`: run everything and print it. `BENCH_QUICK=1`: a small run that shows that it works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import time
+
+from bench import load, measures, report
+from bench.measures import FULL, QUICK, Results, Size
+from bench.names import PEER_QUEUE
+from bench.stage import commit, open_stage
+
+
+async def run(size: Size) -> Results:
+    """All five measures on one stage."""
+    started, load_before = time.monotonic(), os.getloadavg()[0]
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - started:4.0f} s  {what}", file=sys.stderr, flush=True)
+
+    say("starting the stage")
+    async with open_stage() as stage:
+        await load.mute_webhooks(stage)
+        await stage.start_worker()
+        bare = stage.spawn("bare", [sys.executable, "-m", "bench.bare_saga"])
+        await stage.until_polled(bare, stage.bare_client, PEER_QUEUE)
+        dbos = load.DbosProgram(stage)
+        await dbos.ready()
+        weddings = load.Weddings(stage)
+        try:
+            say("sagas per second")
+            rates = await measures.rates(stage, weddings, dbos, size)
+            say("histories and starts")
+            histories = await measures.histories(stage, weddings)
+            starts = await measures.starts(stage, size.starts)
+            say("sleeping weddings")
+            memory = await measures.memory(stage, weddings, size)
+            say("pipeline")
+            pipeline = await measures.pipeline(stage, size.calls)
+        finally:
+            await dbos.stop()
+    about = {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load average before": f"{load_before:.1f}",
+        "seconds": round(time.monotonic() - started),
+    }
+    return Results(size, rates, starts, histories, memory, pipeline, about)
+
+
+def main() -> None:
+    """Run and print."""
+    quick = os.environ.get("BENCH_QUICK", "") not in ("", "0")
+    results = asyncio.run(run(QUICK if quick else FULL))
+    for line in report.lines(results):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
+    # Temporal's native threads sometimes crash the interpreter while it shuts down; everything is printed by now.
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,53 @@
+"""Reading the processes' clocks and sizes, and percentiles."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import psutil
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and its descendants (Postgres serves each connection by one)."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU used so far by each named process with its living descendants."""
+    found = {}
+    for name, pid in pids.items():
+        total = 0.0
+        for process in family(pid):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        found[name] = total
+    return found
+
+
+def used(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """CPU seconds between two readings."""
+    return {name: after[name] - before[name] for name in after if name in before}
+
+
+def rss_bytes(pid: int) -> int:
+    """The resident memory of a process with its descendants."""
+    return sum(process.memory_info().rss for process in family(pid))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the values lie, by nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered)) - 1))]
+
+
+def spread(values: Sequence[float]) -> float:
+    """How far apart the values lie: (largest - smallest) / median."""
+    return (max(values) - min(values)) / statistics.median(values)
