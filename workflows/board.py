@@ -10,6 +10,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.errors import Failure
+    from wedsync.domain.errors import OutcomeUnknown
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import (
         CompensationResult,
@@ -90,10 +91,11 @@ class Board:
     def held(self, step_id: str, failure: Failure, now: datetime, *, unknown: bool) -> None:
         """The step waits for a person, who is reminded when half of the time is gone."""
         patience = timedelta(seconds=self.steps[step_id].decide_within_seconds)
+        code = OutcomeUnknown.code if unknown else failure.reason or failure.code
         self.update(
             step_id,
             status="held",
-            error=StepError(code=failure.reason or failure.code, detail=failure.detail),
+            error=StepError(code=code, detail=failure.detail),
             deadline_at=now + patience,
             remind_at=now + patience / 2,
             unknown=unknown,

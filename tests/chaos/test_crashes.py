@@ -74,7 +74,7 @@ def _forward_faults(story: Story) -> list[str]:
     for step_id, step in story.steps.items():
         if step.status == "succeeded":
             continue
-        is_reported = step_id in UNSAFE and step.status == "held" and (step.error or {}).get("code")
+        is_reported = step_id in UNSAFE and step.status == "held" and step.error["code"] == "outcome_unknown"
         if not is_reported:
             found.append(f"{story.number} {step_id} is {step.status}: {step.error}")
     return found
@@ -103,7 +103,8 @@ async def _live(chaos: ChaosStage, number: int, forward: Point, undo: Point | No
         story = await chaos.story(number, chaos_plan(number, ALL_IN_A_ROW))
         chaos.sandbox.arm(story.id, forward)
         await chaos.orchestrate(story)
-        await chaos.settled(story, _PATIENCE_SECONDS)
+        if verdict.stuck(await chaos.settled(story, _PATIENCE_SECONDS)):
+            return verdict
         verdict.unexplained += _forward_faults(story)
         if chaos.sandbox.disarm(story.id):
             verdict.unexplained.append(f"{number}: never came to {forward}")
@@ -111,7 +112,8 @@ async def _live(chaos: ChaosStage, number: int, forward: Point, undo: Point | No
         if undo is not None and not (undo.step_id in UNSAFE and story.steps[undo.step_id].status == "held"):
             chaos.sandbox.arm(story.id, undo)
         await chaos.undo(story)
-        await chaos.settled(story, _PATIENCE_SECONDS)
+        if verdict.stuck(await chaos.settled(story, _PATIENCE_SECONDS)):
+            return verdict
         if chaos.sandbox.disarm(story.id):
             verdict.unexplained.append(f"{number}: never came to {undo}")
         verdict.unexplained += _undo_faults(story, chaos.sandbox.committed())
@@ -125,9 +127,12 @@ async def test_a_killed_worker_loses_nothing_and_does_nothing_twice(
     started = time.monotonic()
     gate, total = asyncio.Semaphore(_AT_ONCE), Verdict()
     pairs = _pairs(full)
-    lives = (_live(chaos, 1000 + i, forward, undo, gate) for i, (forward, undo) in enumerate(pairs))
-    for verdict in await asyncio.gather(*lives):
-        total.add(verdict)
+    async with asyncio.TaskGroup() as group:
+        lives = [
+            group.create_task(_live(chaos, 1000 + i, forward, undo, gate)) for i, (forward, undo) in enumerate(pairs)
+        ]
+    for life in lives:
+        total.add(life.result())
     points = len(chaos.sandbox.struck)
     report.append(
         {

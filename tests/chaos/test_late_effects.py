@@ -40,8 +40,8 @@ async def _live(
     await chaos.sandbox.faults("google_calendar", wedding_id=story.id, mode="slow", delay_ms=2500)
     await chaos.sandbox.faults("google_calendar", wedding_id=story.id, mode="refuse", operation="insert_event")
     await chaos.orchestrate(story)
-    await chaos.settled(story, 90)
     verdict = Verdict()
+    verdict.stuck(await chaos.settled(story, 90))
     if story.status != "rolled_back":
         verdict.unexplained.append(f"{operation}: {story.status}: {story.steps[step_id].compensation}")
     verdict.add(audit(story, chaos.held(story), (), load_registry().manifests))

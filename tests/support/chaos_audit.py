@@ -32,6 +32,11 @@ class Verdict:
         self.unaccounted += other.unaccounted
         self.unexplained += other.unexplained
 
+    def stuck(self, what: str) -> bool:
+        """Note that a wedding did not settle, if so."""
+        self.unexplained += [what] if what else []
+        return bool(what)
+
     @property
     def all(self) -> list[str]:
         """Every violation."""

@@ -99,16 +99,20 @@ async def run_seeds(
             story = await chaos.story(seed, plan_of(seed + offset))
             await faults_of(seed).put(chaos.sandbox, story.id)
             await chaos.orchestrate(story)
-            await chaos.settled(story, _PATIENCE_SECONDS)
             verdict = Verdict()
+            if verdict.stuck(await chaos.settled(story, _PATIENCE_SECONDS)):
+                return story, verdict
             if undoes(seed) and story.status in ("completed", "held"):
                 verdict.add(audit(story, chaos.held(story), await chaos.rechecks(story), manifests))
                 await chaos.undo(story)
-                await chaos.settled(story, _PATIENCE_SECONDS)
+                verdict.stuck(await chaos.settled(story, _PATIENCE_SECONDS))
             verdict.add(audit(story, chaos.held(story), await chaos.rechecks(story), manifests))
             return story, verdict
 
-    for story, verdict in await asyncio.gather(*(live(seed) for seed in seeds)):
+    async with asyncio.TaskGroup() as group:
+        lives = [group.create_task(live(seed)) for seed in seeds]
+    for life in lives:
+        story, verdict = life.result()
         outcome.stories.append(story)
         outcome.verdict.add(verdict)
     outcome.seconds = time.monotonic() - started

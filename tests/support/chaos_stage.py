@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 from sqlalchemy import text
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 
 from api.app import create_app
@@ -34,6 +34,8 @@ FINAL = frozenset({"completed", "rolled_back", "held", "needs_attention", "cance
 _MOVING_STEPS = frozenset({"running", "waiting"})
 _MOVING_TRANSACTIONS = frozenset({"running", "rolling_back"})
 _LOOK_SECONDS = 0.3
+#: What a tell raises while no worker answers.
+_UNTOLD = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
 _START_SECONDS = 30.0
 
 
@@ -96,10 +98,10 @@ class ChaosStage:
         """Ask until the wedding has it: while a worker is being replaced the first tell may fail."""
         try:
             return await story.staged.ask(kind, **request)
-        except (RPCError, TimeoutError, RuntimeError, WedsyncError):
+        except _UNTOLD:
             tx = await self._newest(story)
         while True:
-            with contextlib.suppress(RPCError, TimeoutError, RuntimeError, WedsyncError):
+            with contextlib.suppress_UNTOLD:
                 await tell(self.stage.db, self.stage.client, tx)
                 return tx
 
@@ -108,13 +110,17 @@ class ChaosStage:
             sql = "SELECT id FROM transactions WHERE wedding_id = :id ORDER BY requested_at DESC LIMIT 1"
             return str((await conn.execute(text(sql), {"id": story.id})).scalar_one())
 
-    async def settled(self, story: Story, seconds: float) -> None:
-        """Wait until nothing moves in the wedding; raises TimeoutError."""
+    async def settled(self, story: Story, seconds: float) -> str:
+        """Wait until nothing moves in the wedding; what still moves when the time is up, empty when nothing does."""
         event = asyncio.Event()
         self._watched[story.id] = (story, event)
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
+            return ""
+        except TimeoutError:
+            moving = {name: step.status for name, step in story.steps.items() if step.status in _MOVING_STEPS}
+            return f"{story.number} ({story.id}) did not settle: {story.transactions}, {moving}"
         finally:
             self._watched.pop(story.id, None)
 
