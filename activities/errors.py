@@ -12,7 +12,6 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     ApplicationErrorCategory,
-    FailureError,
     TimeoutError,
 )
 
@@ -91,7 +90,11 @@ def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
 
 
 def read_failure(error: ActivityError) -> Failure:
-    """What a failed activity says: `timeout` when the worker was lost or too slow, else our own code."""
+    """What a failed activity says: `timeout` when the worker was lost or too slow, else our own code.
+
+    An error that is none of ours is a `bug`: nobody knows how far the call came. Its text may hold anything, so it
+    stays in the history.
+    """
     cause = error.cause
     if isinstance(cause, TimeoutError):
         return Failure(code="timeout", detail="the call gave no sign in time", reason="timeout")
@@ -99,6 +102,5 @@ def read_failure(error: ActivityError) -> Failure:
         for detail in cause.details:
             if isinstance(detail, dict) and "code" in detail:
                 return Failure.model_validate(detail)
-        return Failure(code=cause.type or BUG, detail=cause.message)
-    text = cause.message if isinstance(cause, FailureError) else str(error)
-    return Failure(code=BUG, detail=text)
+        return Failure(code=BUG, detail=f"an unexpected {cause.type or 'error'} in our own code")
+    return Failure(code=BUG, detail=f"an unexpected {type(cause).__name__}")
