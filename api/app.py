@@ -16,10 +16,12 @@ from api.v1.events import HEARTBEAT_SECONDS
 from wedsync.kit import telemetry, temporal
 from wedsync.kit.settings import Settings
 from wedsync.store.notices import Notices
+from wedsync.store.outbox import NEWS
 from wedsync.store.projection import EVENTS_CHANNEL
 from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.tell import InboxTeller
 from wedsync.usecases.weddings.read_transaction import temporal_links
 from wedsync.usecases.weddings.tell import Teller
@@ -51,6 +53,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         state.temporal = client_provider or lazy_client(settings)
         state.teller = Teller(state.database, state.temporal)
         state.inbox_teller = InboxTeller(state.temporal)
+        state.outbox_teller = OutboxTeller(state.temporal)
+        state.database.when_committed(NEWS, state.outbox_teller.tell)
         state.notices = Notices(state.database, EVENTS_CHANNEL)
         state.notices.start()
         try:
@@ -59,6 +63,7 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
             await state.notices.close()
             await state.teller.close()
             await state.inbox_teller.close()
+            await state.outbox_teller.close()
             await state.database.close()
 
     app = FastAPI(

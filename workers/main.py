@@ -24,6 +24,7 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
 from activities.vendors import VendorActivities
 from activities.webhooks import WebhookActivities
@@ -31,12 +32,18 @@ from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
 from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
 from wedsync.kit import telemetry
+from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import new_pool
+from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
+from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.webhooks.outgoing.pump import Pump
+from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
+from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from workers.queues import Doors, QueuePlan, plans
@@ -64,14 +71,22 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
         return client
 
     shelf = PlanShelf(db, registry.manifests)
+    teller = OutboxTeller(provide)
+    db.when_committed(NEWS, teller.tell)
+    sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
+    pump = Pump(db, sender, teller)
     try:
         yield Doors(
             weddings=WeddingActivities(db, shelf, link_maker(settings)),
             vendors=VendorActivities(VendorGateway(settings, registry, pool), db),
             webhooks=WebhookActivities(db, provide),
             handoffs=HandoffActivities(db, provide),
+            deliveries=DeliveryActivities(db, provide, sender, pump),
         )
     finally:
+        await pump.close()
+        await teller.close()
+        await sender.close()
         await pool.aclose()
         await db.close()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
 from activities.vendors import VendorActivities
 from activities.webhooks import WebhookActivities
@@ -13,11 +14,20 @@ from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
 from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
+from workflows.drain_outbox import DrainOutbox
+from workflows.retry_endpoint import RetryEndpoint
 from workflows.run_transaction import RunTransaction
 from workflows.sweep_handoffs import SweepHandoffs
 from workflows.wedding import Wedding
 
-WORKFLOWS: tuple[type, ...] = (Wedding, RunTransaction, DrainInbox, SweepHandoffs)
+WORKFLOWS: tuple[type, ...] = (
+    Wedding,
+    RunTransaction,
+    DrainInbox,
+    SweepHandoffs,
+    DrainOutbox,
+    RetryEndpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,15 @@ class Doors:
     vendors: VendorActivities
     webhooks: WebhookActivities
     handoffs: HandoffActivities
+    #: None: this process sends nothing to others.
+    deliveries: DeliveryActivities | None = None
 
     def records(self) -> list[Callable[..., Any]]:
         """Our own reads and writes: on `records`, and local to the workflows."""
-        w = self.weddings
+        w, d = self.weddings, self.deliveries
+        outgoing: list[Callable[..., Any]] = [d.pump, d.retry_endpoint, d.sweep] if d is not None else []
         return [
+            *outgoing,
             w.load_plan,
             w.resolve_agenda,
             w.bind_step,

@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
+    from activities.deliveries import DeliveryActivities
     from activities.handoffs import HandoffActivities
     from activities.webhooks import WebhookActivities
     from wedsync.domain.routing.queues import RECORDS
@@ -22,7 +23,7 @@ class SweepHandoffs:
 
     @workflow.run
     async def run(self) -> None:
-        """Sweep both kinds of hand-off."""
+        """Sweep each kind of hand-off."""
         await workflow.execute_activity_method(
             HandoffActivities.sweep_transactions,
             task_queue=RECORDS,
@@ -37,3 +38,11 @@ class SweepHandoffs:
             retry_policy=_FEW,
             summary="events not drained",
         )
+        if workflow.patched("outbox"):
+            await workflow.execute_activity_method(
+                DeliveryActivities.sweep,
+                task_queue=RECORDS,
+                start_to_close_timeout=timedelta(seconds=50),
+                retry_policy=_FEW,
+                summary="deliveries not sent",
+            )

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     codec_origins: str = ""
     temporal_ui_url: str = ""
     request_max_bytes: int = 1_048_576
+    #: Subscriptions may name http URLs on this machine; with WEDSYNC_ENVIRONMENT=local only.
+    webhooks_to_loopback: bool = True
     log_level: str = "INFO"
     log_format: Literal["json", "console"] = "json"
     #: Where the worker serves its Prometheus metrics; 0: nowhere.

@@ -14,12 +14,14 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
 from wedsync.domain.weddings.ledger import StepState, TransactionResult
+from wedsync.store import outbox
 
 #: The NOTIFY channel that watchers listen on; its payload is the wedding's id.
 EVENTS_CHANNEL = "wedding_events"
 
-_STEPS = text("""
+_STEPS = text(f"""
 WITH given AS (
   SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
     step_id text, transaction_id text, status text, vendor text, fallback_used boolean, attempts int,
@@ -55,16 +57,18 @@ WITH given AS (
   FROM changed c, numbered n
   RETURNING id
 )
-SELECT count(*), pg_notify(:channel, :wedding_id) FROM told HAVING count(*) > 0
-""")
+SELECT min(id) AS first, {outbox.IS_WANTED} AS is_wanted, pg_notify(:channel, :wedding_id)
+FROM told HAVING count(*) > 0
+""")  # noqa: S608 - a text of our own
 
-_EVENT = text("""
+_EVENT = text(f"""
 WITH numbered AS (
   UPDATE weddings SET event_seq = event_seq + 1 WHERE id = :wedding_id RETURNING organization_id, event_seq
 )
 INSERT INTO wedding_events (organization_id, wedding_id, id, type, data, created_at)
 SELECT organization_id, :wedding_id, event_seq, :type, CAST(:data AS jsonb), :now FROM numbered
-""")
+RETURNING id, {outbox.IS_WANTED} AS is_wanted
+""")  # noqa: S608 - a text of our own
 
 _NOTIFY = text("SELECT pg_notify(:channel, :wedding_id)")
 
@@ -88,13 +92,30 @@ async def write_steps(
     if not states:
         return
     rows = json.dumps([_step_row(state, version) for state, version in states])
-    await conn.execute(_STEPS, {"rows": rows, "wedding_id": wedding_id, "now": now, "channel": EVENTS_CHANNEL})
+    values = {"rows": rows, "wedding_id": wedding_id, "now": now, "channel": EVENTS_CHANNEL}
+    written = (await conn.execute(_STEPS, values)).first()
+    if written is not None and written.is_wanted:
+        await outbox.publish(conn, wedding_id, written.first, now)
 
 
-async def write_event(conn: AsyncConnection, wedding_id: str, kind: str, data: dict[str, Any], now: datetime) -> None:
-    """Append one event (`step`, `transaction` or `wedding`) for watchers and notify them on commit."""
-    await conn.execute(_EVENT, {"wedding_id": wedding_id, "type": kind, "data": json.dumps(data), "now": now})
+async def write_event(
+    conn: AsyncConnection,
+    wedding_id: str,
+    kind: str,
+    data: dict[str, Any],
+    now: datetime,
+    *,
+    moved_from: CeremonyTime | None = None,
+) -> None:
+    """Append one event (`step`, `transaction` or `wedding`), notify watchers on commit, tell others who asked for it.
+
+    `moved_from`: when the ceremony was before this change moved it.
+    """
+    values = {"wedding_id": wedding_id, "type": kind, "data": json.dumps(data), "now": now}
+    written = (await conn.execute(_EVENT, values)).first()
     await conn.execute(_NOTIFY, {"channel": EVENTS_CHANNEL, "wedding_id": wedding_id})
+    if written is not None and written.is_wanted:
+        await outbox.publish(conn, wedding_id, written.id, now, previous_ceremony=moved_from)
 
 
 _BEGIN = text("""
@@ -223,11 +244,12 @@ async def write_transaction_status(
 
 
 _WEDDING = text("""
-UPDATE weddings SET status = :status, phase = :phase, mode = :mode, plan_version = :plan_version,
+WITH before AS (SELECT ceremony_local, zone, ceremony_at FROM weddings WHERE id = :wedding_id)
+UPDATE weddings w SET status = :status, phase = :phase, mode = :mode, plan_version = :plan_version,
   ceremony_local = :ceremony_local, zone = :zone, ceremony_at = :ceremony_at, updated_at = :now,
   ended_at = CASE WHEN :over THEN coalesce(ended_at, :now) END, version = :version
-WHERE id = :wedding_id AND version < :version
-RETURNING id
+FROM before b WHERE w.id = :wedding_id AND w.version < :version
+RETURNING b.ceremony_local AS local, b.zone AS zone, b.ceremony_at AS instant
 """)
 
 
@@ -259,10 +281,12 @@ async def write_wedding(
         "now": now,
         "over": status in ("cancelled", "ended"),
     }
-    took = await conn.execute(_WEDDING, values)
-    if took.first() is not None:
+    before = (await conn.execute(_WEDDING, values)).first()
+    if before is not None:
         shown = {"id": wedding_id, "status": status, "phase": phase, "mode": mode, "plan_version": plan_version}
-        await write_event(conn, wedding_id, "wedding", shown, now)
+        is_moved = (before.local, before.zone) != (ceremony_local, zone)
+        moved_from = CeremonyTime.model_validate(before._mapping) if is_moved else None
+        await write_event(conn, wedding_id, "wedding", shown, now, moved_from=moved_from)
 
 
 _REFERENCES = text("""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -30,6 +30,8 @@ _ORGANIZATION_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 #: SQLSTATE classes and codes that mean "the server is not there for us": 08 connection, 53 resources, 57P shutdown.
 _GONE_STATES = ("08", "53", "57P")
 _CONNECT_TIMEOUT_SECONDS = 5
+#: Where a connection keeps what its transaction has news of.
+_NEWS = "wedsync.news"
 _LONGEST_RECONNECT_SECONDS = 5.0
 
 
@@ -68,6 +70,11 @@ def _take_app_role(dbapi_connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def told(connection: AsyncConnection, subject: str) -> None:
+    """Say within a transaction that it has news of `subject`, for those who wait by `Database.when_committed`."""
+    connection.info.setdefault(_NEWS, set()).add(subject)
+
+
 class Database:
     """The process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
 
@@ -83,6 +90,11 @@ class Database:
             connect_args={"connect_timeout": _CONNECT_TIMEOUT_SECONDS},
         )
         event.listen(self._engine.sync_engine, "connect", _take_app_role)
+        self._heralds: dict[str, Callable[[], None]] = {}
+
+    def when_committed(self, subject: str, herald: Callable[[], None]) -> None:
+        """Have `herald` called after each commit of this process that has news of `subject`; it must not raise."""
+        self._heralds[subject] = herald
 
     @contextlib.asynccontextmanager
     async def tenant(self, organization_id: str) -> AsyncGenerator[AsyncConnection]:
@@ -106,12 +118,17 @@ class Database:
     async def _transaction(self, begin: str) -> AsyncGenerator[AsyncConnection]:
         with _translated():
             connection = await self._begun(begin)
+            news: set[str] = set()
             try:
+                connection.info.pop(_NEWS, None)
                 yield connection
+                news = connection.info.pop(_NEWS, news)
                 await connection.commit()
             finally:
                 # Rolls back what is open; shielded, so that a cancelled caller never leaks a connection.
                 await asyncio.shield(connection.close())
+        for subject in news & self._heralds.keys():
+            self._heralds[subject]()
 
     async def _begun(self, begin: str) -> AsyncConnection:
         """A connection in a transaction; a pooled one that died meanwhile is replaced once."""

@@ -1,0 +1,39 @@
+"""Doors to the outbox. In and out values stand in `wedsync.domain.webhooks.outgoing.messages`."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from wedsync.domain.webhooks.outgoing.messages import EndpointLook, LookAt, PumpAnswer, SweptOutbox
+from wedsync.kit.clock import utc_now
+from wedsync.store.session import Database
+from wedsync.usecases.webhooks.outgoing.pump import Pump
+from wedsync.usecases.webhooks.outgoing.retry_endpoint import look_at_endpoint
+from wedsync.usecases.webhooks.outgoing.send import Sender
+from wedsync.usecases.webhooks.outgoing.sweep import sweep_outbox
+from wedsync.usecases.webhooks.outgoing.tell import ClientProvider
+
+
+class DeliveryActivities:
+    """What the pump and the endpoints' workflows do outside. Runs on the queue `records`."""
+
+    def __init__(self, db: Database, client_provider: ClientProvider, sender: Sender, pump: Pump) -> None:
+        self._db = db
+        self._client_provider = client_provider
+        self._sender = sender
+        self._pump = pump
+
+    @activity.defn(name="deliveries.pump")
+    async def pump(self) -> PumpAnswer:
+        """Send first attempts until none is due, or for some seconds."""
+        return await self._pump.run()
+
+    @activity.defn(name="deliveries.retry_endpoint")
+    async def retry_endpoint(self, wanted: LookAt) -> EndpointLook:
+        """Do what is due for one endpoint at the workflow's time."""
+        return await look_at_endpoint(self._db, self._sender, wanted.endpoint_id, wanted.now)
+
+    @activity.defn(name="deliveries.sweep")
+    async def sweep(self) -> SweptOutbox:
+        """Tell the pump and the endpoints' workflows again of what was missed."""
+        return await sweep_outbox(self._db, self._client_provider, utc_now())

@@ -1,0 +1,160 @@
+"""A post office: an organization with weddings and subscriptions, and what sends its events."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from temporalio.client import Client
+
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.errors import TemporalUnreachable
+from wedsync.domain.webhooks.outgoing.happenings import Happening
+from wedsync.domain.webhooks.outgoing.messages import EndpointLook
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.ids import new_id
+from wedsync.kit.settings import LOCAL_CODEC_KEY
+from wedsync.kit.ssrf import GuardPolicy
+from wedsync.store import outbox
+from wedsync.store.session import Database
+from wedsync.store.tables.access import organizations
+from wedsync.store.tables.outgoing import deliveries, delivery_attempts, outgoing_events, webhook_subscriptions
+from wedsync.store.tables.weddings import weddings
+from wedsync.usecases.webhooks.outgoing import subscribe
+from wedsync.usecases.webhooks.outgoing.pump import Pump, PumpLimits
+from wedsync.usecases.webhooks.outgoing.retry_endpoint import look_at_endpoint
+from wedsync.usecases.webhooks.outgoing.send import Sender
+from wedsync.usecases.webhooks.outgoing.subscribe import Wanted
+from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.webhooks.outgoing.views import SubscriptionWithSecret
+
+CEREMONY = datetime(2031, 6, 19, 14, tzinfo=UTC)
+KEYRING = Keyring.parse(LOCAL_CODEC_KEY)
+
+
+async def no_temporal() -> Client:
+    raise TemporalUnreachable("no Temporal here")
+
+
+@dataclass
+class PostOffice:
+    """One organization's outbox and its way out."""
+
+    db: Database
+    sender: Sender
+    pump: Pump
+    teller: OutboxTeller
+    organization_id: str
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def principal(self) -> Principal:
+        return Principal(organization_id=self.organization_id, key_id="k")
+
+    async def subscribe(self, url: str, *event_types: str, **changes: Any) -> str:
+        wanted = Wanted.model_validate({"url": url, "event_types": event_types or ("*",), **changes})
+        made: SubscriptionWithSecret
+        async with self.db.tenant(self.organization_id) as conn:
+            made = await subscribe.create(
+                conn, self.principal, wanted, KEYRING, subscription_id=new_id(), now=utc_now()
+            )
+        self.secrets[made.id] = made.secret or ""
+        return made.id
+
+    async def wedding(self, ceremony_at: datetime = CEREMONY) -> str:
+        wedding_id = new_id()
+        row = {
+            "id": wedding_id,
+            "organization_id": self.organization_id,
+            "reference": wedding_id,
+            "status": "active",
+            "phase": "preparation",
+            "mode": "normal",
+            "ceremony_local": "2031-06-19T16:00",
+            "zone": "Europe/Rome",
+            "ceremony_at": ceremony_at,
+            "plan_version": 1,
+            "created_at": utc_now(),
+            "updated_at": utc_now(),
+        }
+        async with self.db.system() as conn:
+            await conn.execute(insert(weddings).values(row))
+        return wedding_id
+
+    async def tell(self, count: int = 1, event_type: str = "payment.captured", **facts: Any) -> None:
+        """Record so many events, as a change would."""
+        news = [
+            Happening.model_validate({"type": event_type, "data": {"id": f"thing-{number}"}, **facts})
+            for number in range(1, count + 1)
+        ]
+        async with self.db.tenant(self.organization_id) as conn:
+            await outbox.announce(conn, self.organization_id, news, utc_now())
+
+    async def look(self, subscription_id: str, now: datetime) -> EndpointLook:
+        """What the endpoint's workflow has done at `now`."""
+        return await look_at_endpoint(self.db, self.sender, subscription_id, now)
+
+    async def until_settled(self, subscription_id: str, now: datetime, most: int = 60) -> tuple[Any, datetime]:
+        """Live through the endpoint's timers until nothing is due; its row, and when that was."""
+        for _ in range(most):
+            look = await self.look(subscription_id, now)
+            if look.wait_seconds is None:
+                break
+            now += timedelta(seconds=max(look.wait_seconds, 0.001))
+        return await self.row(subscription_id), now
+
+    async def row(self, subscription_id: str) -> Any:
+        table = webhook_subscriptions
+        async with self.db.system() as conn:
+            return (await conn.execute(select(table).where(table.c.id == subscription_id))).one()
+
+    async def deliveries(self, subscription_id: str | None = None) -> list[Any]:
+        query = select(deliveries).order_by(deliveries.c.number)
+        if subscription_id:
+            query = query.where(deliveries.c.subscription_id == subscription_id)
+        async with self.db.system() as conn:
+            return list((await conn.execute(query)).all())
+
+    async def statuses(self, subscription_id: str | None = None) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for row in await self.deliveries(subscription_id):
+            found[row.status] = found.get(row.status, 0) + 1
+        return found
+
+    async def attempts(self) -> list[Any]:
+        async with self.db.system() as conn:
+            return list((await conn.execute(select(delivery_attempts).order_by(delivery_attempts.c.at))).all())
+
+    async def events(self) -> list[Any]:
+        async with self.db.system() as conn:
+            return list((await conn.execute(select(outgoing_events).order_by(outgoing_events.c.id))).all())
+
+    async def count(self, table: Any) -> int:
+        async with self.db.system() as conn:
+            return int((await conn.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+@contextlib.asynccontextmanager
+async def open_post_office(
+    database_url: str, *, timeout_seconds: float = 0.6, limits: PumpLimits | None = None, provider: Any = no_temporal
+) -> AsyncIterator[PostOffice]:
+    """A post office on an empty database; requests time out soon."""
+    db = Database(database_url, 5)
+    teller = OutboxTeller(provider, interval_seconds=0.01)
+    sender = Sender(GuardedHttp(GuardPolicy(allow_loopback=True)), KEYRING, timeout_seconds=timeout_seconds)
+    pump = Pump(db, sender, teller, limits or PumpLimits(slow_after_seconds=0.2))
+    async with db.system() as conn:
+        await conn.execute(insert(organizations).values(id="o1", name="Studio", created_at=utc_now()))
+    try:
+        yield PostOffice(db, sender, pump, teller, "o1")
+    finally:
+        await pump.close()
+        await teller.close()
+        await sender.close()
+        await db.close()

@@ -1,0 +1,81 @@
+"""When a delivery is tried again. Pure.
+
+`exponential` (the default, 8 attempts): at once, then after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h: 27 h 35 min
+in all. More attempts repeat the last wait. `fixed`: every 15 minutes. Each wait is shortened by up to a tenth at
+random, so that endpoints don't wake together.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wedsync.domain.routing.vendor import Value
+
+Backoff = Literal["exponential", "fixed"]
+
+_EXPONENTIAL = tuple(
+    timedelta(seconds=seconds) for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
+)
+_FIXED = timedelta(minutes=15)
+#: However soon an event ends to be useful.
+_SHORTEST = timedelta(seconds=5)
+JITTER = 0.1
+#: A longer `Retry-After` is not obeyed.
+RETRY_AFTER_CAP = timedelta(hours=1)
+#: The wait after a 429 that names none.
+THROTTLED_WAIT = timedelta(seconds=30)
+
+
+class RetryPolicy(Value):
+    """How often a delivery is tried, and how far apart."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 8
+    backoff: Backoff = "exponential"
+
+
+def waits(policy: RetryPolicy) -> tuple[timedelta, ...]:
+    """The waits between the attempts: one fewer than there are attempts."""
+    count = policy.max_attempts - 1
+    if policy.backoff == "fixed":
+        return (_FIXED,) * count
+    return tuple(_EXPONENTIAL[min(index, len(_EXPONENTIAL) - 1)] for index in range(count))
+
+
+def total(policy: RetryPolicy) -> timedelta:
+    """From the first attempt to the last."""
+    return sum(waits(policy), timedelta())
+
+
+def wait_after(
+    policy: RetryPolicy,
+    attempt: int,
+    *,
+    jitter: float,
+    now: datetime,
+    useful_until: datetime | None = None,
+    retry_after: timedelta | None = None,
+) -> timedelta | None:
+    """How long to wait after failed attempt number `attempt` (1, 2, ...); None: that was the last.
+
+    `jitter` is in [0, 1). Where the event is useful until less than the rest of the schedule from now, the rest is
+    compressed into that time. `retry_after` lengthens the wait, up to `RETRY_AFTER_CAP`.
+    """
+    left = waits(policy)[attempt - 1 :]
+    if not left:
+        return None
+    wait = left[0] * (1 - JITTER * jitter)
+    if useful_until is not None and now < useful_until:
+        share = (useful_until - now) / sum(left, timedelta())
+        wait = max(_SHORTEST, wait * min(1.0, share))
+    if retry_after is not None:
+        wait = max(wait, min(retry_after, RETRY_AFTER_CAP))
+    return wait
+
+
+def warning_times(policy: RetryPolicy, failing_since: datetime) -> dict[int, datetime]:
+    """When so many percent of the way to disabling have gone by."""
+    whole = total(policy)
+    return {percent: failing_since + whole * percent / 100 for percent in (50, 70, 90)}

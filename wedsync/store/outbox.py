@@ -1,0 +1,136 @@
+"""The outbox: events for others, written in the transaction of the change that they tell, and their deliveries.
+
+`publish` and `announce` run inside the writer's session; the rest inside `system()`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
+from wedsync.domain.webhooks.outgoing.happenings import Change, Happening, WeddingFacts, happenings
+from wedsync.domain.webhooks.outgoing.matching import passes, wants
+from wedsync.kit.ids import new_id
+from wedsync.store.session import told
+
+#: What a committed transaction with new deliveries is known by: `Database.when_committed`.
+NEWS = "outbox"
+
+#: Evaluated within other statements: does anybody listen in the organization of `:wedding_id`?
+IS_WANTED = """EXISTS (SELECT FROM webhook_subscriptions s JOIN weddings w ON w.organization_id = s.organization_id
+  WHERE w.id = :wedding_id AND s.status <> 'deleted')"""
+
+_CHANGES = text("""
+SELECT e.id, e.type, e.data, p.data AS previous
+FROM wedding_events e LEFT JOIN LATERAL (
+  SELECT b.data FROM wedding_events b
+  WHERE b.wedding_id = e.wedding_id AND b.id < e.id AND b.type = e.type AND b.data ->> 'id' = e.data ->> 'id'
+  ORDER BY b.id DESC LIMIT 1) p ON true
+WHERE e.wedding_id = :wedding_id AND e.id >= :since ORDER BY e.id
+""")
+_WEDDING = text(
+    "SELECT organization_id, reference, ceremony_local, zone, ceremony_at FROM weddings WHERE id = :wedding_id"
+)
+_PAID = text("""
+SELECT transaction_id, jsonb_build_object('id', step_id, 'service', service, 'capability', capability, 'action', action,
+  'status', status, 'vendor', vendor, 'fallback_used', fallback_used, 'attempts', attempts, 'external_id', external_id,
+  'due_at', due_at, 'started_at', started_at, 'ended_at', ended_at, 'error', error, 'compensation', compensation,
+  'transaction_id', transaction_id) AS data
+FROM steps WHERE wedding_id = :wedding_id AND transaction_id = ANY (:transactions) AND capability = 'payments'
+  AND status = 'succeeded' ORDER BY position
+""")
+_SUBSCRIBERS = text("""
+SELECT id, event_types, filters FROM webhook_subscriptions
+WHERE organization_id = :organization_id AND status <> 'deleted' ORDER BY id
+""")
+_ADD_EVENTS = text("""
+INSERT INTO outgoing_events (id, organization_id, wedding_id, sequence, type, data, occurred_at, useful_until)
+SELECT r.id, :organization_id, r.wedding_id, r.sequence, r.type, r.data, :now, r.useful_until
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, wedding_id text, sequence bigint, type text, data jsonb,
+  useful_until timestamptz)
+""")
+_ADD_DELIVERIES = text("""
+INSERT INTO deliveries (id, organization_id, subscription_id, event_id, wedding_id, due_at, created_at)
+SELECT r.id, :organization_id, r.subscription_id, r.event_id, r.wedding_id, :now, :now
+FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS (id text, subscription_id text, event_id text,
+  wedding_id text)) WITH ORDINALITY AS r(id, subscription_id, event_id, wedding_id, place) ORDER BY r.place
+""")
+
+
+async def publish(
+    conn: AsyncConnection,
+    wedding_id: str,
+    since: int,
+    now: datetime,
+    *,
+    previous_ceremony: CeremonyTime | None = None,
+) -> None:
+    """Tell others what the changes numbered `since` and above mean, within the transaction that wrote them."""
+    found = await conn.execute(_CHANGES, {"wedding_id": wedding_id, "since": since})
+    changes = [Change(id=row.id, kind=row.type, data=row.data, previous=row.previous) for row in found]
+    row = (await conn.execute(_WEDDING, {"wedding_id": wedding_id})).one()
+    wedding = WeddingFacts(
+        id=wedding_id,
+        organization_id=row.organization_id,
+        reference=row.reference,
+        ceremony=CeremonyTime(local=row.ceremony_local, zone=row.zone, instant=row.ceremony_at),
+        previous_ceremony=previous_ceremony,
+    )
+    paid = await _paid(conn, wedding_id, changes)
+    await announce(conn, wedding.organization_id, happenings(changes, wedding, paid), now)
+
+
+async def _paid(conn: AsyncConnection, wedding_id: str, changes: Sequence[Change]) -> dict[str, list[dict[str, Any]]]:
+    ended = [
+        change.data["id"] for change in changes if change.kind == "transaction" and change.data["status"] == "completed"
+    ]
+    found: dict[str, list[dict[str, Any]]] = {}
+    if ended:
+        for row in await conn.execute(_PAID, {"wedding_id": wedding_id, "transactions": ended}):
+            found.setdefault(row.transaction_id, []).append(row.data)
+    return found
+
+
+async def announce(
+    conn: AsyncConnection,
+    organization_id: str,
+    news: Sequence[Happening],
+    now: datetime,
+    *,
+    only: str | None = None,
+    but: str | None = None,
+) -> list[str]:
+    """Record events with a delivery for each subscription that wants them; those that nobody wants leave no trace.
+
+    `only` gives them to one subscription whatever it wants, `but` to none but the others. Returns the deliveries' ids.
+    """
+    if not news:
+        return []
+    rows = [row for row in await conn.execute(_SUBSCRIBERS, {"organization_id": organization_id}) if row.id != but]
+    events: list[dict[str, Any]] = []
+    deliveries: list[dict[str, Any]] = []
+    for item in news:
+        event = {"id": f"evt_{new_id()}", **item.model_dump(mode="json")}
+        wanted = [only] if only else [row.id for row in rows if _wants(row, event)]
+        if wanted:
+            events.append(event)
+            deliveries += [
+                {"id": new_id(), "subscription_id": name, "event_id": event["id"], "wedding_id": item.wedding_id}
+                for name in wanted
+            ]
+    if events:
+        await conn.execute(_ADD_EVENTS, {"rows": json.dumps(events), "organization_id": organization_id, "now": now})
+        given = {"rows": json.dumps(deliveries), "organization_id": organization_id, "now": now}
+        await conn.execute(_ADD_DELIVERIES, given)
+        told(conn, NEWS)
+    return [row["id"] for row in deliveries]
+
+
+def _wants(row: Any, event: dict[str, Any]) -> bool:
+    return wants(row.event_types, event["type"]) and passes(row.filters, event)

@@ -1,0 +1,16 @@
+"""What deliveries count. Attributes hold statuses: never an id, never a URL."""
+
+from __future__ import annotations
+
+from wedsync.kit import telemetry
+
+_meter = telemetry.meter()
+
+#: Attempts by the `status` that the delivery got by it.
+ATTEMPTS = _meter.create_counter("delivery_attempts", description="attempts at outgoing deliveries")
+#: How long attempts took, in seconds, by the same `status`.
+DURATION = _meter.create_histogram("delivery_duration", unit="s", description="time an attempt took")
+#: Endpoints that took another `status`.
+ENDPOINTS = _meter.create_counter("delivery_endpoints", description="changes of endpoints' health")
+#: Tells that did not reach Temporal; the sweep tells again.
+UNTOLD = _meter.create_counter("outbox_untold", description="tells that failed")

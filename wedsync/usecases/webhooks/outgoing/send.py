@@ -1,0 +1,91 @@
+"""Makes one attempt at a delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from wedsync.domain.errors import WedsyncError
+from wedsync.domain.webhooks.clean import clean_text
+from wedsync.domain.webhooks.outgoing.endpoint import Attempt
+from wedsync.domain.webhooks.outgoing.signing import body_of, headers_of
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.http_guard import GuardedHttp, Reply
+from wedsync.kit.settings import Settings
+from wedsync.kit.ssrf import GuardPolicy
+from wedsync.store.deliveries import Claimed
+from wedsync.usecases.webhooks.outgoing.secrets import active, unseal
+
+#: Connecting, sending and the answer, all together.
+TIMEOUT_SECONDS = 15.0
+#: So much of an answer is kept.
+KEEP_BYTES = 2048
+
+
+class Sender:
+    """The process's way to others' endpoints."""
+
+    def __init__(self, http: GuardedHttp, keyring: Keyring, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._http = http
+        self._keyring = keyring
+        self._timeout_seconds = timeout_seconds
+
+    async def send(self, claimed: Claimed, at: datetime) -> Attempt:
+        """Sign and post a delivery once; `at` is when, by the clock of whoever decides about it. Never raises."""
+        event = claimed.event
+        try:
+            held = unseal(self._keyring, event.organization_id, claimed.subscription_id, claimed.sealed_secrets)
+        except WedsyncError as error:
+            reply = Reply(status=None, duration_ms=0, error=f"the signing secret can't be read ({error.reason})")
+        else:
+            # The signature's time is the receiver's matter: the wall clock's, whatever `at` says.
+            now = utc_now()
+            body = body_of(event, claimed.payload, claimed.api_version)
+            signing = [item.secret for item in active(held, now)]
+            reply = await self._http.post(
+                claimed.url,
+                headers=headers_of(event.id, claimed.id, body, signing, now),
+                body=body,
+                timeout_seconds=self._timeout_seconds,
+                keep_bytes=KEEP_BYTES,
+            )
+        return _attempt(claimed, reply, at)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+
+
+def guard_policy(settings: Settings) -> GuardPolicy:
+    """What URLs are let through: this machine's own only on a laptop, and only while the setting says so."""
+    return GuardPolicy(allow_loopback=settings.is_local and settings.webhooks_to_loopback)
+
+
+def _attempt(claimed: Claimed, reply: Reply, at: datetime) -> Attempt:
+    error = reply.error
+    if error is None and not (reply.status is not None and 200 <= reply.status < 300):
+        error = f"answered {reply.status}"
+    return Attempt(
+        delivery_id=claimed.id,
+        subscription_id=claimed.subscription_id,
+        at=at,
+        duration_ms=reply.duration_ms,
+        status=reply.status,
+        response=clean_text(reply.body.decode("utf-8", "replace")),
+        error=error,
+        retry_after=_retry_after(reply.headers, at),
+    )
+
+
+def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """`Retry-After` (RFC 9110, section 10.2.3): seconds or a date; None when there is none that can be read."""
+    said = headers.get("retry-after", "").strip()
+    if said.isascii() and said.isdigit():
+        return timedelta(seconds=min(int(said[:10]), 10**6))
+    try:
+        until = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return max(timedelta(), (until if until.tzinfo else until.replace(tzinfo=UTC)) - now)

@@ -1,0 +1,97 @@
+"""Writes attempts down: the deliveries, their endpoints' health, and what others must know of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.webhooks.outgoing.catalogue import EndpointData
+from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, after_attempts, judge
+from wedsync.domain.webhooks.outgoing.happenings import Happening
+from wedsync.kit import logs
+from wedsync.store import deliveries as store
+from wedsync.store import outbox
+from wedsync.store.deliveries import Claimed, Settled
+from wedsync.store.session import Database
+from wedsync.usecases.webhooks.outgoing import metrics
+
+_log = logs.get(__name__)
+
+
+class Outcome(NamedTuple):
+    """What was written."""
+
+    states: dict[str, EndpointState]
+    #: Endpoints with something to be done about later.
+    to_retry: tuple[str, ...]
+
+
+async def settle(db: Database, made: Sequence[tuple[Claimed, Attempt]], now: datetime) -> Outcome:
+    """Record attempts in one transaction. Raises StoreUnavailable: they will then be made again, with the same ids."""
+    async with db.system() as conn:
+        before = await store.endpoints(conn, {attempt.subscription_id for _, attempt in made}, lock=True)
+        settled, states = await _judge(conn, made, before, now)
+        await store.settle(conn, settled, now)
+        await store.write_endpoints(conn, list(states.values()), settled)
+        for state in states.values():
+            if state.status == "disabled" != before[state.id].status:
+                await announce(conn, "endpoint.disabled", state, now)
+            if state.status == "recovering" != before[state.id].status:
+                await store.hurry(conn, state.id, now)
+    to_retry = {item.attempt.subscription_id for item in settled if item.verdict.status == "retrying"}
+    to_retry |= {state.id for state in states.values() if state.status in ("failing", "recovering")}
+    _count(settled, before, states)
+    return Outcome(states, tuple(sorted(to_retry)))
+
+
+async def _judge(
+    conn: AsyncConnection,
+    made: Sequence[tuple[Claimed, Attempt]],
+    before: dict[str, EndpointState],
+    now: datetime,
+) -> tuple[list[Settled], dict[str, EndpointState]]:
+    settled: list[Settled] = []
+    states: dict[str, EndpointState] = {}
+    for endpoint_id, state in before.items():
+        own = sorted((pair for pair in made if pair[1].subscription_id == endpoint_id), key=lambda pair: pair[1].at)
+        jitter = random.random()  # noqa: S311 - spreads load, protects nothing
+        settled += [
+            Settled(attempt, judge(claimed.open, attempt, state.policy, jitter=jitter, now=now))
+            for claimed, attempt in own
+        ]
+        attempts = [attempt for _, attempt in own]
+        urgent = None
+        if any(attempt.error for attempt in attempts):
+            urgent = (await store.backlog(conn, endpoint_id, now)).useful_until
+        states[endpoint_id] = after_attempts(state, attempts, jitter=jitter, now=now, useful_until=urgent)
+    return settled, states
+
+
+async def announce(conn: AsyncConnection, event_type: str, state: EndpointState, now: datetime, **facts: Any) -> None:
+    """Tell the organization's other subscriptions of this one's state."""
+    parked = (await store.backlog(conn, state.id, now)).waiting
+    data = EndpointData(
+        id=state.id,
+        url=state.url,
+        status=state.status,
+        reason=state.reason,
+        failing_since=state.failing_since,
+        parked=parked,
+        **facts,
+    )
+    happening = Happening(type=event_type, data=data.model_dump(mode="json"))
+    await outbox.announce(conn, state.organization_id, [happening], now, but=state.id)
+
+
+def _count(settled: Sequence[Settled], before: dict[str, EndpointState], after: dict[str, EndpointState]) -> None:
+    for item in settled:
+        metrics.ATTEMPTS.add(1, {"status": item.verdict.status})
+        metrics.DURATION.record(item.attempt.duration_ms / 1000, {"status": item.verdict.status})
+    for state in after.values():
+        if state.status != before[state.id].status:
+            metrics.ENDPOINTS.add(1, {"status": state.status})
+            _log.warning("webhook_endpoint", endpoint_id=state.id, status=state.status, reason=state.reason)

@@ -1,0 +1,135 @@
+"""Subscriptions and deliveries as they are shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from wedsync.domain.webhooks.outgoing.catalogue import ApiVersion
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryStatus
+from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.signing import Payload
+
+
+class View(BaseModel):
+    """What is shown: frozen."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SubscriptionView(View):
+    """A subscription to our events."""
+
+    id: str
+    url: str
+    description: str
+    #: Patterns: `*`, `payment.*`, `payment.captured`.
+    event_types: tuple[str, ...]
+    #: Allowed values by dotted path: `wedding_id`, `data.capability`.
+    filters: dict[str, tuple[str | int | bool | None, ...]]
+    api_version: ApiVersion
+    payload: Payload
+    #: One wedding's events are sent one after another.
+    ordered: bool
+    #: Deliveries a second; null: no limit.
+    rate_per_second: float | None
+    retry_policy: RetryPolicy
+    #: failing: not answering, tried again with growing waits. recovering: it answers, what was parked is sent.
+    status: Literal["active", "failing", "recovering", "paused", "disabled"]
+    #: Why it is not active: `gone`, `exhausted`, `throttled`, or what its last answer was.
+    reason: str | None
+    #: Deliveries that were accepted, and attempts that were not.
+    success_count: int
+    failure_count: int
+    last_delivery_at: datetime | None
+    failing_since: datetime | None
+    #: When a failing one is tried next.
+    next_probe_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class SubscriptionWithSecret(SubscriptionView):
+    """As it is shown once, to whoever made it or its newest secret."""
+
+    #: The newest signing secret; null when this answer is repeated: it is shown once only.
+    secret: str | None
+
+
+class DeliveryView(View):
+    """One event on its way to one subscription."""
+
+    id: str
+    subscription_id: str
+    event_id: str
+    event_type: str
+    wedding_id: str | None
+    sequence: int | None
+    status: DeliveryStatus
+    attempts: int
+    #: When it is tried next, if its endpoint is well by then; null once it is settled.
+    next_attempt_at: datetime | None
+    #: The last answer's HTTP status; null when there was none.
+    last_status: int | None
+    last_error: str | None
+    created_at: datetime
+    delivered_at: datetime | None
+
+
+class AttemptView(View):
+    """One attempt at a delivery."""
+
+    number: int
+    at: datetime
+    duration_ms: int
+    status: int | None
+    #: The answer's beginning.
+    response: str
+    error: str | None
+
+
+class DeliveryPage(View):
+    """Newest first; `next_cursor` asks for what follows, null: there is no more."""
+
+    data: tuple[DeliveryView, ...]
+    next_cursor: str | None
+
+
+class SubscriptionPage(View):
+    """Newest first; `next_cursor` asks for what follows, null: there is no more."""
+
+    data: tuple[SubscriptionView, ...]
+    next_cursor: str | None
+
+
+class DeliveryDetail(DeliveryView):
+    """A delivery with the body that is sent, each attempt, and what stands in its way."""
+
+    url: str
+    body: dict[str, JsonValue]
+    attempts_made: tuple[AttemptView, ...]
+    #: Why it is not delivered, in words; empty when it is.
+    why: str
+
+
+class Replayed(View):
+    """How many deliveries were made due again."""
+
+    count: int
+
+
+def subscription_view(row: Any) -> SubscriptionView:
+    """A subscription's row as it is shown."""
+    names = SubscriptionView.model_fields.keys() - {"retry_policy"}
+    policy = RetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
+    return SubscriptionView.model_validate({"retry_policy": policy, **{name: getattr(row, name) for name in names}})
+
+
+def delivery_values(row: Any) -> dict[str, Any]:
+    """A delivery's row by the names of DeliveryView."""
+    renamed = {"event_type", "next_attempt_at"}
+    values = {name: getattr(row, name) for name in DeliveryView.model_fields.keys() - renamed}
+    is_open = row.status in ("pending", "retrying")
+    return {**values, "event_type": row.type, "next_attempt_at": row.due_at if is_open else None}
