@@ -203,8 +203,6 @@ async def open_chaos(
         ) as sandbox,
     ):
         settings = stage_settings(database_url, sandbox, folder, api_url=api_url)
-        # SendGrid takes mail only from a verified sender.
-        settings.vendors["sendgrid"].account_id = "Villa Aurora <weddings@villa.example>"
         environment = worker_environment(settings, temporal_address)
         if timeout_seconds:
             environment["CHAOS_TIMEOUT_SECONDS"] = str(timeout_seconds)

@@ -46,7 +46,8 @@ def stage_settings(database_url: str, sandbox: EmbeddedSandbox, state_dir: Path,
             {
                 "base_url": sandbox.vendor_url(name),
                 "api_key": "local-api-key",
-                "account_id": "local-account",
+                # SendGrid's account is the sender of its mail.
+                "account_id": "weddings@villa.example" if name == "sendgrid" else "local-account",
                 "client_id": "local-client",
                 "client_secret": "local-client-secret",
             }
