@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health, wedding_impact, worst
+from wedsync.domain.routing.services import HealthCheck
+
+NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+POLICY = HealthPolicy()
+
+
+def follow(looks: str, health: Health | None = None) -> list[str]:
+    """Statuses after each look: `+` good, `-` bad."""
+    now, found = health or Health(since=NOW), []
+    for number, look in enumerate(looks):
+        now = next_health(now, Look(ok=look == "+", response_ms=10), NOW + timedelta(seconds=number), POLICY)
+        found.append(now.status)
+    return found
+
+
+def test_it_falls_at_once_and_three_failures_in_a_row_are_down() -> None:
+    assert follow("+-") == ["healthy", "degraded"]
+    assert follow("---") == ["degraded", "unhealthy", "down"]
+
+
+def test_one_success_is_not_up_again() -> None:
+    assert follow("---+-++")[3:] == ["down", "down", "down", "unhealthy"]
+
+
+def test_it_recovers_through_the_stricter_thresholds() -> None:
+    found = follow("---" + "+" * 30)
+    assert found[3:5] == ["down", "unhealthy"]
+    order = [status for index, status in enumerate(found) if index == 0 or found[index - 1] != status]
+    assert order == ["degraded", "unhealthy", "down", "unhealthy", "degraded", "healthy"]
+
+
+def test_errors_are_counted_until_it_is_healthy() -> None:
+    health = Health(since=NOW)
+    for look in "--+-":
+        health = next_health(health, Look(ok=look == "+"), NOW, POLICY)
+    assert health.error_count == 3
+    for _ in range(40):
+        health = next_health(health, Look(ok=True), NOW, POLICY)
+    assert (health.status, health.error_count) == ("healthy", 0)
+
+
+@given(st.text("+-", max_size=80))
+def test_three_bad_looks_are_always_down_and_a_long_good_run_always_healthy(looks: str) -> None:
+    assert follow(looks + "---")[-1] == "down"
+    assert follow(looks + "+" * 40)[-1] == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("status", "dependency", "weddings", "days", "backup", "impact"),
+    [
+        ("healthy", "critical", 9, 0.5, False, "none"),
+        ("down", "critical", 0, None, False, "none"),
+        ("down", "critical", 1, 0.5, False, "critical"),
+        ("down", "critical", 1, 0.5, True, "major"),
+        ("down", "critical", 1, 30, True, "minor"),
+        ("down", "critical", 1, 30, False, "major"),
+        ("unhealthy", "important", 1, 0.5, False, "major"),
+        ("degraded", "critical", 1, 0.5, False, "minor"),
+        ("down", "optional", 1, 0.5, False, "minor"),
+    ],
+)
+def test_impact_on_weddings(
+    status: str, dependency: str, weddings: int, days: float | None, backup: bool, impact: str
+) -> None:
+    assert wedding_impact(status, dependency, weddings, days, backup) == impact  # type: ignore[arg-type]
+
+
+def test_the_worst_of_several() -> None:
+    assert worst(["healthy", "down", "degraded"]) == "down"
+    assert worst([]) == "healthy"
+
+
+def test_a_refusal_is_an_answer_unless_statuses_are_named() -> None:
+    assert HealthCheck().accepts(401)
+    assert not HealthCheck().accepts(503)
+    assert not HealthCheck(expected_statuses=(200,)).accepts(401)

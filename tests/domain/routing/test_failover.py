@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wedsync.domain.routing import circuit as c
+from wedsync.domain.routing import failover as f
+from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
+from wedsync.domain.routing.failover import FailoverPolicy
+from wedsync.domain.routing.services import ServiceConfig, default_config, is_last
+from wedsync.domain.routing.strategy import Endpoint
+from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Manifest, OperationSpec
+
+NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+POLICY = CircuitPolicy(open_seconds=10, ramp_step_seconds=15)
+OPEN = c.opened(Circuit(service="stripe"), NOW, POLICY, "failure_rate")
+RAMPING = OPEN.model_copy(update={"state": "ramping", "stage_since": NOW})
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def step(circuit: Circuit, seconds: float, epoch: int = 1, quiet: float | None = None, **failover: Any) -> f.GuardStep:
+    quiet_at = None if quiet is None else at(quiet)
+    return f.next_step(circuit, epoch, at(seconds), POLICY, FailoverPolicy(**failover), quiet_at)
+
+
+@pytest.mark.parametrize(
+    ("circuit", "seconds", "options", "kind", "until"),
+    [
+        (OPEN, 0, {}, "wait", 10),
+        (OPEN, 10, {}, "probe", None),
+        (OPEN, 10, {"epoch": 2}, "done", None),
+        (OPEN, 10, {"quiet": 3600}, "postpone", 3600),
+        (OPEN, 10, {"quiet": 3600, "waits_for_quiet": False}, "probe", None),
+        (OPEN, 10, {"quiet": 5}, "probe", None),
+        (c.postponed(OPEN, at(3600)), 10, {"quiet": 3600}, "wait", 3600),
+        (OPEN, 10, {"restores_by_itself": False}, "wait", 3610),
+        (OPEN.model_copy(update={"held": True}), 10, {}, "wait", 3610),
+        (OPEN.model_copy(update={"forced": "open"}), 10, {}, "wait", 3610),
+        (RAMPING, 5, {}, "wait", 15),
+        (RAMPING, 15, {}, "advance", None),
+        (RAMPING, 15, {"quiet": 3600}, "wait", 3600),
+        (RAMPING.model_copy(update={"state": "draining"}), 15, {"quiet": 3600}, "advance", None),
+        (c.closed(OPEN, NOW), 0, {}, "done", None),
+    ],
+)
+def test_what_a_guard_does_next(
+    circuit: Circuit, seconds: float, options: dict[str, Any], kind: str, until: float | None
+) -> None:
+    found = step(circuit, seconds, **options)
+    assert (found.kind, found.until) == (kind, None if until is None else at(until))
+
+
+def test_the_whole_way_back_takes_the_cool_down_and_the_ramp() -> None:
+    circuit, seconds, story = OPEN, 0.0, []
+    while (todo := step(circuit, seconds)).kind != "done":
+        story.append((todo.kind, seconds))
+        if todo.until is not None:
+            seconds = (todo.until - NOW).total_seconds()
+        elif todo.kind == "probe":
+            circuit = c.probed(circuit, "ok", circuit.round, at(seconds), POLICY)
+        else:
+            circuit = c.advanced(circuit, at(seconds), POLICY)
+    assert story == [
+        ("wait", 0), ("probe", 10), ("probe", 10), ("probe", 10),
+        ("wait", 10), ("advance", 25), ("wait", 25), ("advance", 40),
+    ]  # fmt: skip
+    assert circuit.state == "closed"
+
+
+def test_overlapping_ceremonies_are_one_noisy_time() -> None:
+    now = NOW
+    assert f.quiet_moment([], now) is None
+    assert f.quiet_moment([now + timedelta(hours=3)], now) is None
+    assert f.quiet_moment([now], now) == now + f.CEREMONY_AFTER
+    chain = [now, now + timedelta(minutes=50), now + timedelta(minutes=120)]
+    assert f.quiet_moment(reversed(chain), now) == chain[2] + f.CEREMONY_AFTER
+    assert f.quiet_moment([now + timedelta(minutes=10)], now) == now + timedelta(minutes=70)
+
+
+@given(st.lists(st.integers(-300, 300), max_size=12))
+def test_at_the_quiet_moment_it_is_quiet(minutes: list[int]) -> None:
+    ceremonies = [NOW + timedelta(minutes=m) for m in minutes]
+    quiet = f.quiet_moment(ceremonies, NOW) or NOW
+    assert all(not (one - f.CEREMONY_BEFORE <= quiet < one + f.CEREMONY_AFTER) for one in ceremonies)
+
+
+def test_the_first_standing_backup_takes_over() -> None:
+    assert f.choose_backup(("paypal", "adyen"), ["paypal"]) == "adyen"
+    assert f.choose_backup(("paypal",), ["paypal"]) is None
+    assert f.choose_backup((), []) is None
+
+
+def test_the_downtime_is_at_least_cool_down_and_ramp() -> None:
+    assert f.estimated_downtime_ms(OPEN, NOW, POLICY) == 40_000
+    assert f.estimated_downtime_ms(OPEN, NOW, POLICY, [50_000, 90_000, 10_000_000]) == 90_000
+    assert f.estimated_downtime_ms(OPEN, NOW, POLICY, [5]) == 40_000
+    assert "paypal" in " ".join(f.rollback_plan("stripe", "paypal", POLICY))
+
+
+def vendor(name: str, *capabilities: str) -> Manifest:
+    action = ActionSpec(name="payments.collect", operations=(OperationSpec(name="take"),), undo="exact")
+    return Manifest(
+        name=name,
+        title=name,
+        capabilities=capabilities,
+        documentation_url="https://x",
+        base_url="https://x",
+        auth=AuthSpec(kind="none"),
+        actions=(action,),
+    )
+
+
+def test_backups_are_vendors_that_stand_in_and_a_business_has_none() -> None:
+    manifests = {
+        name: vendor(name, *capabilities)
+        for name, capabilities in {
+            "stripe": ("payments",), "paypal": ("payments",), "villa": ("booking",), "hall": ("booking",),
+        }.items()
+    }  # fmt: skip
+    assert default_config(manifests["stripe"], manifests).backups == ("paypal",)
+    assert default_config(manifests["villa"], manifests).backups == ()
+    assert default_config(manifests["stripe"], manifests).dependency == "critical"
+    assert default_config(manifests["stripe"], manifests).health.interval_seconds == 10
+    assert default_config(vendor("sky", "weather"), manifests).dependency == "optional"
+    assert default_config(vendor("mail", "email", "payments"), manifests).dependency == "critical"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"backups": ("stripe",)},
+        {"backups": ("paypal", "paypal")},
+        {"endpoints": (Endpoint(), Endpoint())},
+        {"endpoints": ()},
+    ],
+)
+def test_a_configuration_that_contradicts_itself_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"endpoint|backups"):
+        ServiceConfig(service="stripe", **bad)
+
+
+def test_the_last_provider_has_neither_endpoint_nor_backup_left() -> None:
+    two = ServiceConfig(service="stripe", backups=("paypal",), endpoints=(Endpoint(), Endpoint(name="eu")))
+    one = ServiceConfig(service="paypal", backups=("stripe",))
+    known = {"stripe": two, "paypal": one}
+    assert not is_last(two, "default", set(), known)
+    assert not is_last(two, "default", {("paypal", "default")}, known)
+    assert not is_last(two, "default", {("stripe", "eu")}, known)
+    assert is_last(two, "default", {("stripe", "eu"), ("paypal", "default")}, known)
+    assert not is_last(one, "default", {("stripe", "eu")}, known)
+    assert is_last(one, "default", {("stripe", "eu"), ("stripe", "default")}, known)
+    assert is_last(ServiceConfig(service="villa"), "default", set(), known)
+    assert is_last(ServiceConfig(service="villa", backups=("nobody",)), "default", set(), known)

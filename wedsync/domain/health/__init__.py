@@ -1,0 +1,1 @@
+"""Rules of health: how services stand, and what that means to weddings."""

@@ -1,0 +1,112 @@
+"""How a service stands: healthy, degraded, unhealthy, down. Pure; time is an argument.
+
+It falls quickly and recovers slowly: thresholds to recover are stricter than those to fall, so that a service on the
+edge does not flutter.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wedsync.domain.routing.services import Dependency
+from wedsync.domain.routing.vendor import Value
+
+Status = Literal["healthy", "degraded", "unhealthy", "down"]
+Impact = Literal["none", "minor", "major", "critical"]
+ORDER: tuple[Status, ...] = ("healthy", "degraded", "unhealthy", "down")
+
+
+class HealthPolicy(Value):
+    """When a service falls and when it recovers."""
+
+    #: Error rates (0 to 1) from which it is at least degraded, unhealthy.
+    degraded_at: Annotated[float, Field(gt=0, le=1)] = 0.05
+    unhealthy_at: Annotated[float, Field(gt=0, le=1)] = 0.25
+    #: And below which it is no longer.
+    degraded_until: Annotated[float, Field(ge=0, le=1)] = 0.02
+    unhealthy_until: Annotated[float, Field(ge=0, le=1)] = 0.10
+    #: Failures in a row that mean down, and successes in a row that mean up again.
+    down_after: Annotated[int, Field(ge=1)] = 3
+    up_after: Annotated[int, Field(ge=1)] = 2
+    #: The weight of the newest look in the smoothed error rate and response time.
+    smoothing: Annotated[float, Field(gt=0, le=1)] = 0.2
+
+
+class Health(Value):
+    """A service's health as it is carried from look to look."""
+
+    status: Status = "healthy"
+    since: datetime
+    checked_at: datetime | None = None
+    error_rate: float = 0.0
+    response_ms: float = 0.0
+    failures_in_row: int = 0
+    successes_in_row: int = 0
+    #: Since the status last became healthy.
+    error_count: int = 0
+    detail: str = ""
+
+
+class Look(Value):
+    """One look at a service: a probe, or some real calls taken together."""
+
+    ok: bool
+    response_ms: float = 0.0
+    detail: str = ""
+
+
+def next_health(health: Health, look: Look, now: datetime, policy: HealthPolicy) -> Health:
+    """The health after one more look."""
+    part = policy.smoothing
+    rate = (1 - part) * health.error_rate + part * (0.0 if look.ok else 1.0)
+    response = look.response_ms if not health.response_ms else (1 - part) * health.response_ms + part * look.response_ms
+    failures = 0 if look.ok else health.failures_in_row + 1
+    successes = health.successes_in_row + 1 if look.ok else 0
+    status = _next_status(health.status, rate, failures, successes, policy)
+    changed = status != health.status
+    errors = 0 if changed and status == "healthy" else health.error_count + (not look.ok)
+    return Health(
+        status=status,
+        since=now if changed else health.since,
+        checked_at=now,
+        # Once it is up after being down, what went before says nothing about now.
+        error_rate=min(rate, policy.unhealthy_at) if health.status == "down" and status != "down" else rate,
+        response_ms=response,
+        failures_in_row=failures,
+        successes_in_row=successes,
+        error_count=errors,
+        detail=look.detail,
+    )
+
+
+def _next_status(was: Status, rate: float, failures: int, successes: int, policy: HealthPolicy) -> Status:
+    if failures >= policy.down_after:
+        return "down"
+    if was == "down" and successes < policy.up_after:
+        return "down"
+    if rate >= policy.unhealthy_at or (was in ("unhealthy", "down") and rate >= policy.unhealthy_until):
+        return "unhealthy"
+    if rate >= policy.degraded_at or (was != "healthy" and rate >= policy.degraded_until):
+        return "degraded"
+    return "healthy"
+
+
+def wedding_impact(
+    status: Status, dependency: Dependency, weddings: int, days_to_next: float | None, has_backup: bool
+) -> Impact:
+    """What the service's state means to the `weddings` that depend on it, the next of them so many days away."""
+    if status == "healthy" or not weddings or dependency == "optional":
+        return "none" if status == "healthy" or not weddings else "minor"
+    is_bad = status in ("unhealthy", "down")
+    is_near = days_to_next is not None and days_to_next <= 2
+    if not is_bad or has_backup:
+        return "major" if is_bad and is_near and dependency == "critical" else "minor"
+    return "critical" if is_near and dependency == "critical" else "major"
+
+
+def worst(statuses: list[Status]) -> Status:
+    """The worst of them; healthy when there is none."""
+    return max(statuses, key=ORDER.index, default="healthy")

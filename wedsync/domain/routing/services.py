@@ -1,0 +1,109 @@
+"""A service as its operator configures it, and the defaults that its vendor's manifest gives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.failover import FailoverPolicy
+from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.domain.routing.vendor import Manifest, Value
+
+Dependency = Literal["critical", "important", "optional"]
+
+#: Capabilities whose vendors stand in for one another. A booking is a matter of that very business.
+INTERCHANGEABLE = frozenset({"payments", "sms", "email", "calendar", "storage", "video", "weather", "chat"})
+_DEPENDENCY: dict[str, Dependency] = {"payments": "critical", "booking": "critical", "weather": "optional"}
+_ORDER: tuple[Dependency, ...] = ("critical", "important", "optional")
+#: How often a service is probed that no wedding needs now, and one that matters.
+INTERVAL_SECONDS = 60.0
+CRITICAL_INTERVAL_SECONDS = 10.0
+
+
+class HealthCheck(Value):
+    """How a service is probed."""
+
+    #: Path at the endpoint, or a full URL.
+    url: Annotated[str, Field(max_length=500, pattern=r"^(/|https?://)\S*$")] = "/"
+    #: Answers that mean healthy; empty: anything but a 5xx, since a refusal is an answer too.
+    expected_statuses: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
+    interval_seconds: Annotated[float, Field(ge=1, le=3600)] = INTERVAL_SECONDS
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+    def accepts(self, status: int) -> bool:
+        """Whether this answer means healthy."""
+        return status in self.expected_statuses if self.expected_statuses else status < 500
+
+
+class ServiceConfig(Value):
+    """One service: a vendor as it is routed to."""
+
+    service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    #: What it can stand in for.
+    capabilities: tuple[str, ...] = ()
+    strategy: Strategy = "failover"
+    #: What its outage means to weddings.
+    dependency: Dependency = "important"
+    #: Services that can take over, in order; empty: it is never cut off.
+    backups: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1, max_length=20)] = (Endpoint(),)
+    health: HealthCheck = HealthCheck()
+    circuit: CircuitPolicy = CircuitPolicy()
+    failover: FailoverPolicy = FailoverPolicy()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ServiceConfig:
+        names = [endpoint.name for endpoint in self.endpoints]
+        if len(set(names)) != len(names):
+            raise ValueError("two endpoints have one name")
+        if self.service in self.backups or len(set(self.backups)) != len(self.backups):
+            raise ValueError("backups are other services, each once")
+        return self
+
+
+def is_last(
+    config: ServiceConfig, endpoint: str, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
+) -> bool:
+    """Whether nobody else could do the endpoint's work: no other endpoint of its service, no backup.
+
+    `cut_off` holds (service, endpoint) pairs; `others` the configurations of the backups that are known.
+    """
+    if any(
+        e.name != endpoint and not e.dedicated and (config.service, e.name) not in cut_off for e in config.endpoints
+    ):
+        return False
+    return all(
+        all((backup, e.name) in cut_off for e in others[backup].endpoints)
+        for backup in config.backups
+        if backup in others
+    )
+
+
+def default_config(manifest: Manifest, manifests: Mapping[str, Manifest]) -> ServiceConfig:
+    """What holds for a vendor until an operator says otherwise."""
+    shared = INTERCHANGEABLE.intersection(manifest.capabilities)
+    backups = tuple(
+        name
+        for name, other in sorted(manifests.items())
+        if name != manifest.name and other.has_api and shared.intersection(other.capabilities)
+    )
+    found = [_DEPENDENCY.get(capability, "important") for capability in manifest.capabilities]
+    dependency: Dependency = min(found, key=_ORDER.index, default="optional")
+    interval = CRITICAL_INTERVAL_SECONDS if dependency == "critical" else INTERVAL_SECONDS
+    slow = max(manifest.timeout_seconds * 0.75, 0.1)
+    return ServiceConfig(
+        service=manifest.name,
+        capabilities=manifest.capabilities,
+        dependency=dependency,
+        backups=backups,
+        endpoints=(Endpoint(version=manifest.api_version),),
+        health=HealthCheck(
+            url=manifest.health_path,
+            interval_seconds=interval,
+            timeout_seconds=min(manifest.timeout_seconds, 5.0),
+        ),
+        circuit=CircuitPolicy(slow_seconds=slow),
+    )

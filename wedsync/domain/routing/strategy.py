@@ -1,0 +1,131 @@
+"""Which endpoint of a service takes a call. Pure: counters and measurements are arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wedsync.domain.routing.vendor import Value
+
+Strategy = Literal["round_robin", "weighted", "least_loaded", "geographic", "failover"]
+
+#: Where regions lie, (latitude, longitude), by the names that clouds have in common.
+REGIONS: dict[str, tuple[float, float]] = {
+    "us-east": (38.9, -77.4),
+    "us-central": (41.3, -95.9),
+    "us-west": (45.6, -121.2),
+    "ca-central": (45.5, -73.6),
+    "sa-east": (-23.5, -46.6),
+    "eu-west": (53.3, -6.3),
+    "eu-central": (50.1, 8.7),
+    "eu-south": (45.5, 9.2),
+    "eu-north": (59.3, 18.1),
+    "me-central": (25.3, 55.3),
+    "af-south": (-33.9, 18.4),
+    "ap-south": (19.1, 72.9),
+    "ap-southeast": (1.4, 103.8),
+    "ap-northeast": (35.7, 139.7),
+    "au-east": (-33.9, 151.2),
+}
+_EARTH_KILOMETERS = 6371.0
+
+
+class Endpoint(Value):
+    """One way to a service: a base URL in a region, at a version."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+    #: Empty: the address of the account that is bound.
+    base_url: Annotated[str, Field(max_length=500, pattern=r"^(https?://[^\s?#]+)?$")] = ""
+    #: Of the vendor's API, as the vendor writes it.
+    version: Annotated[str, Field(max_length=64)] = ""
+    #: One of REGIONS, or empty.
+    region: Annotated[str, Field(max_length=64)] = ""
+    weight: Annotated[int, Field(ge=0, le=10_000)] = 100
+    #: Calls in flight that it takes; 0: no limit.
+    capacity: Annotated[int, Field(ge=0, le=100_000)] = 0
+    #: Kept for weddings in wedding-day mode.
+    dedicated: bool = False
+
+
+class Load(Value):
+    """What is known of an endpoint at this moment."""
+
+    in_flight: int = 0
+    #: Smoothed; 0: not measured yet.
+    latency_ms: float = 0.0
+    is_cut_off: bool = False
+
+
+def choose(
+    strategy: Strategy,
+    endpoints: Sequence[Endpoint],
+    loads: Sequence[Load],
+    *,
+    turn: int = 0,
+    key: str = "",
+    venue: tuple[float, float] | None = None,
+    is_wedding_day: bool = False,
+    sticky: str | None = None,
+) -> Endpoint:
+    """The endpoint for one call; `endpoints` is not empty and `loads` stands beside it, in failover order.
+
+    `turn` counts calls (round robin); `key` makes a weighted draw that repeats; `sticky` names the endpoint where the
+    object lives: it is kept whatever its state. Dedicated endpoints are for wedding-day calls, which take no other
+    while one of theirs is usable. Where nothing is usable the first is taken, so that the circuit can say no.
+    """
+    pairs = list(zip(endpoints, loads, strict=True))
+    if sticky is not None:
+        for endpoint, _ in pairs:
+            if endpoint.name == sticky:
+                return endpoint
+    fit = _fitting(pairs, is_wedding_day)
+    match strategy:
+        case "round_robin":
+            return fit[turn % len(fit)][0]
+        case "weighted":
+            return _weighted([endpoint for endpoint, _ in fit], f"{key}:{turn}")
+        case "least_loaded":
+            return min(fit, key=lambda pair: (1 + pair[1].in_flight) * max(pair[1].latency_ms, 1.0))[0]
+        case "geographic":
+            return min(fit, key=lambda pair: _kilometers(pair[0].region, venue))[0]
+        case "failover":
+            return fit[0][0]
+
+
+def _fitting(pairs: list[tuple[Endpoint, Load]], is_wedding_day: bool) -> list[tuple[Endpoint, Load]]:
+    def usable(pair: tuple[Endpoint, Load]) -> bool:
+        endpoint, load = pair
+        return not load.is_cut_off and (not endpoint.capacity or load.in_flight < endpoint.capacity)
+
+    ordinary = [pair for pair in pairs if not pair[0].dedicated]
+    own = [pair for pair in pairs if pair[0].dedicated] if is_wedding_day else []
+    for group in (own, ordinary):
+        if fit := [pair for pair in group if usable(pair)]:
+            return fit
+    return (own or ordinary or pairs)[:1]
+
+
+def _weighted(endpoints: Sequence[Endpoint], seed: str) -> Endpoint:
+    whole = sum(endpoint.weight for endpoint in endpoints)
+    if not whole:
+        return endpoints[0]
+    draw = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") % whole
+    for endpoint in endpoints:
+        draw -= endpoint.weight
+        if draw < 0:
+            return endpoint
+    raise AssertionError("unreachable")
+
+
+def _kilometers(region: str, venue: tuple[float, float] | None) -> float:
+    """Great-circle distance; an unknown place is farther than any."""
+    if venue is None or region not in REGIONS:
+        return math.inf
+    (lat1, lon1), (lat2, lon2) = REGIONS[region], venue
+    a, b = math.radians(lat1), math.radians(lat2)
+    half = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(math.radians(lon2 - lon1) / 2) ** 2
+    return 2 * _EARTH_KILOMETERS * math.asin(math.sqrt(min(half, 1.0)))
