@@ -64,3 +64,11 @@ def isolate(table: str, column: str = "organization_id") -> None:
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY own_rows ON {table} TO {APP} USING ({own}) WITH CHECK ({own})")
     op.execute(f"CREATE POLICY all_rows ON {table} TO {SYSTEM} USING (true) WITH CHECK (true)")
+
+
+def publish(table: str) -> None:
+    """For what belongs to the platform: `wedsync_app` reads all, `wedsync_system` does all, the owner sees none."""
+    op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    op.execute(f"CREATE POLICY readable ON {table} FOR SELECT TO {APP} USING (true)")
+    op.execute(f"CREATE POLICY all_rows ON {table} TO {SYSTEM} USING (true) WITH CHECK (true)")

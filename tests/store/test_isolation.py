@@ -15,7 +15,11 @@ from wedsync.store.tables import metadata
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 OURS, THEIRS = "ours", "theirs"
 TABLES = [table.name for table in metadata.sorted_tables]
-TENANT_TABLES = [name for name in TABLES if name not in ("organizations", "api_keys")]
+#: Belong to the platform: no organization, readable by all, written by programs only.
+PLATFORM_TABLES = [
+    name for name in TABLES if name != "organizations" and "organization_id" not in metadata.tables[name].c
+]
+TENANT_TABLES = [name for name in TABLES if name not in ("organizations", "api_keys", *PLATFORM_TABLES)]
 
 _WEDDING: dict[str, Any] = {
     "reference": "w",
@@ -30,6 +34,57 @@ _WEDDING: dict[str, Any] = {
     "updated_at": NOW,
 }
 
+_SERVICE: dict[str, Any] = {"service": "stripe", "endpoint": "default"}
+_CALL: dict[str, Any] = {
+    **_SERVICE,
+    "transaction_id": "t",
+    "step_id": "s",
+    "version": "1",
+    "operation": "take",
+    "ask": "send",
+    "outcome": "ok",
+    "duration_ms": 1.0,
+    "at": NOW,
+}
+#: A row of each of the platform's tables.
+_ROUTING: dict[str, dict[str, Any]] = {
+    "services": {"service": "stripe", "config": {}, "version": 1, "updated_at": NOW, "updated_by": "key:1"},
+    "service_endpoints": {
+        "service": "stripe",
+        "name": "default",
+        "position": 0,
+        "base_url": "",
+        "version": "",
+        "region": "",
+        "weight": 1,
+        "capacity": 0,
+    },
+    "circuits": {**_SERVICE, "state": "closed", "window": []},
+    "probe_permits": {**_SERVICE, "round": 1, "slot": 0},
+    "failovers": {
+        "id": "f-ours",
+        "from_service": "stripe",
+        "endpoint": "default",
+        "epoch": 1,
+        "reason": "failure_rate",
+        "strategy": "immediate",
+        "status": "active",
+        "actor": "breaker",
+        "estimated_downtime_ms": 1,
+        "rollback_plan": [],
+        "started_at": NOW,
+    },
+    "service_health": {
+        "service": "stripe",
+        "status": "healthy",
+        "since": NOW,
+        "error_rate": 0,
+        "response_ms": 0,
+        "due_at": NOW,
+    },
+    "health_changes": {"service": "stripe", "status": "healthy", "at": NOW, "error_rate": 0, "response_ms": 0},
+}
+
 
 def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> dict[str, Any]:
     """A row of `organization_id`; every id in it says whose it is."""
@@ -37,6 +92,9 @@ def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> d
     of_wedding = {"organization_id": organization_id, "wedding_id": wedding}
     event = {"source": "stripe", "event_id": "e", "type": "other", "vendor_type": "x"}
     rows: dict[str, dict[str, Any]] = {
+        **_ROUTING,
+        "failover_weddings": {**of_wedding, "failover_id": "f-ours", "ceremony_at": NOW},
+        "vendor_calls": {**_CALL, **of_wedding},
         "organizations": {"id": organization_id, "name": "Studio", "created_at": NOW},
         "api_keys": {
             "id": f"k-{organization_id}",
@@ -185,6 +243,8 @@ async def db(new_database: Any) -> AsyncIterator[Database]:
     async with database.system() as connection:
         for organization_id in (OURS, THEIRS):
             for name in TABLES:
+                if name in PLATFORM_TABLES and organization_id == THEIRS:
+                    continue
                 await connection.execute(insert(table_of(name)).values(row_of(name, organization_id)))
         unmatched = {**row_of("inbox", OURS), "organization_id": None, "event_id": "unmatched"}
         await connection.execute(insert(table_of("inbox")).values(unmatched))
@@ -219,7 +279,24 @@ async def test_an_unmatched_event_is_seen_by_programs_only(db: Database) -> None
     assert None in await owners_seen(db, "inbox", None)
 
 
-@pytest.mark.parametrize("name", TABLES)
+def test_only_these_tables_belong_to_the_platform() -> None:
+    assert set(PLATFORM_TABLES) == set(_ROUTING)
+
+
+@pytest.mark.parametrize("name", PLATFORM_TABLES)
+async def test_the_platforms_rows_are_read_by_all_and_written_by_programs_only(db: Database, name: str) -> None:
+    table = table_of(name)
+    some = next(iter(row_of(name, OURS)))
+    async with db.tenant(OURS) as connection:
+        assert len((await connection.execute(select(table))).all()) >= 1
+    values = {some: row_of(name, OURS)[some]}
+    for statement in (insert(table).values(row_of(name, OURS)), update(table).values(values), delete(table)):
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            async with db.tenant(OURS) as connection:
+                await connection.execute(statement)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name not in PLATFORM_TABLES])
 async def test_a_row_for_another_organization_is_refused(db: Database, name: str) -> None:
     row = {**row_of(name, "strangers", wedding_id="w-theirs"), "organization_id": THEIRS}
     if name == "organizations":

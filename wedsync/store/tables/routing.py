@@ -1,0 +1,200 @@
+"""Services and their endpoints, circuits with probe permits, failovers, health, and a record of every vendor call.
+
+All but `vendor_calls` and `failover_weddings` belong to the platform: everybody reads them, programs write them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy import text as sql
+
+from wedsync.store.tables.base import document, instant, metadata, text
+
+
+def _number(name: str, kind: type[Integer] = Integer) -> Column[int]:
+    return Column(name, kind, nullable=False, server_default=sql("0"))
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=sql("false"))
+
+
+services = Table(
+    "services",
+    metadata,
+    text("service", primary_key=True),
+    # `wedsync.domain.routing.services.ServiceConfig` without its endpoints.
+    document("config"),
+    # Counts changes.
+    Column("version", BigInteger, nullable=False),
+    instant("updated_at"),
+    text("updated_by"),
+)
+
+service_endpoints = Table(
+    "service_endpoints",
+    metadata,
+    text("service", ForeignKey("services.service", ondelete="CASCADE")),
+    text("name"),
+    # The order of failover.
+    Column("position", Integer, nullable=False),
+    # Empty: the bound account's own.
+    text("base_url"),
+    text("version"),
+    text("region"),
+    Column("weight", Integer, nullable=False),
+    # Calls in flight; 0: no limit.
+    Column("capacity", Integer, nullable=False),
+    _flag("dedicated"),
+    PrimaryKeyConstraint("service", "name"),
+)
+
+circuits = Table(
+    "circuits",
+    metadata,
+    text("service"),
+    text("endpoint"),
+    # closed | draining | open | ramping; half-open is open past `open_until`.
+    text("state"),
+    _number("epoch", BigInteger),
+    _number("round", BigInteger),
+    _number("trips"),
+    instant("open_until", nullable=True),
+    _number("stage"),
+    instant("stage_since", nullable=True),
+    _number("probes_ok"),
+    # open | closed | NULL
+    text("forced", nullable=True),
+    _flag("held"),
+    text("reason", server_default=sql("''")),
+    # Counters by slice of the window.
+    document("window"),
+    instant("changed_at", nullable=True),
+    # Of transitions, not of counters: what a compare-and-set compares.
+    _number("version", BigInteger),
+    PrimaryKeyConstraint("service", "endpoint"),
+)
+
+probe_permits = Table(
+    "probe_permits",
+    metadata,
+    text("service"),
+    text("endpoint"),
+    # A permit of an earlier round is void.
+    Column("round", BigInteger, nullable=False),
+    Column("slot", Integer, nullable=False),
+    text("holder", nullable=True),
+    instant("leased_until", nullable=True),
+    # ok | slow | failed; NULL: not known yet
+    text("outcome", nullable=True),
+    PrimaryKeyConstraint("service", "endpoint", "round", "slot"),
+    ForeignKeyConstraint(["service", "endpoint"], ["circuits.service", "circuits.endpoint"], ondelete="CASCADE"),
+)
+
+failovers = Table(
+    "failovers",
+    metadata,
+    text("id", primary_key=True),
+    text("from_service"),
+    text("endpoint"),
+    Column("epoch", BigInteger, nullable=False),
+    text("to_service", nullable=True),
+    text("reason"),
+    # immediate | gradual | manual
+    text("strategy"),
+    # proposed | active | held | restoring | restored | superseded
+    text("status"),
+    # `breaker`, `health` or who asked.
+    text("actor"),
+    # NULL: not counted yet.
+    Column("affected_weddings", Integer, nullable=True),
+    instant("next_moment_at", nullable=True),
+    Column("estimated_downtime_ms", BigInteger, nullable=False),
+    document("rollback_plan"),
+    instant("started_at"),
+    # When its guard was started; NULL: not yet.
+    instant("guarded_at", nullable=True),
+    instant("restored_at", nullable=True),
+    _number("fell_back"),
+    UniqueConstraint("from_service", "endpoint", "epoch"),
+    Index("ix_failovers_started_at", "started_at"),
+)
+
+failover_weddings = Table(
+    "failover_weddings",
+    metadata,
+    text("failover_id", ForeignKey("failovers.id", ondelete="CASCADE")),
+    text("organization_id", ForeignKey("organizations.id")),
+    text("wedding_id"),
+    instant("ceremony_at"),
+    PrimaryKeyConstraint("failover_id", "wedding_id"),
+)
+
+vendor_calls = Table(
+    "vendor_calls",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    # No foreign keys: a batch of records is never lost for one of them.
+    text("organization_id"),
+    text("wedding_id"),
+    text("transaction_id"),
+    text("step_id"),
+    text("service"),
+    text("endpoint"),
+    text("version"),
+    text("operation"),
+    # send | find | look
+    text("ask"),
+    # `ok` or the error's code.
+    text("outcome"),
+    text("reason", nullable=True),
+    Column("duration_ms", Float, nullable=False),
+    instant("at"),
+    Index("ix_vendor_calls_service", "service", "at"),
+    Index("ix_vendor_calls_wedding", "organization_id", "wedding_id", "id"),
+)
+
+service_health = Table(
+    "service_health",
+    metadata,
+    text("service", primary_key=True),
+    # healthy | degraded | unhealthy | down
+    text("status"),
+    instant("since"),
+    instant("checked_at", nullable=True),
+    Column("error_rate", Float, nullable=False),
+    Column("response_ms", Float, nullable=False),
+    _number("failures_in_row"),
+    _number("successes_in_row"),
+    _number("error_count", BigInteger),
+    text("detail", server_default=sql("''")),
+    # When the next probe is due; moved on by who takes it.
+    instant("due_at"),
+)
+
+health_changes = Table(
+    "health_changes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    text("service"),
+    text("from_status", nullable=True),
+    text("status"),
+    instant("at"),
+    Column("error_rate", Float, nullable=False),
+    Column("response_ms", Float, nullable=False),
+    text("detail", server_default=sql("''")),
+    Index("ix_health_changes_service", "service", "at"),
+)
