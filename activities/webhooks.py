@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from wedsync.domain.webhooks.messages import DrainBatch, DrainedBatch, SweptInbox
+from wedsync.domain.webhooks.messages import DrainBatch, DrainedBatch, RetriedEvent, RetryEvent, SweptInbox
 from wedsync.kit.clock import utc_now
 from wedsync.store.session import Database
-from wedsync.usecases.webhooks.drain import drain_batch
+from wedsync.usecases.webhooks.drain import drain_batch, retry_event
 from wedsync.usecases.webhooks.sweep import sweep_inbox
 from wedsync.usecases.webhooks.tell import ClientProvider
 
@@ -23,6 +23,11 @@ class WebhookActivities:
     async def drain_batch(self, batch: DrainBatch) -> DrainedBatch:
         """Claim due rows, tell their weddings, settle them; an infrastructure failure fails the whole batch."""
         return await drain_batch(self._db, self._client_provider, batch.lane, batch.limit, utc_now())
+
+    @activity.defn(name="webhooks.retry_event")
+    async def retry_event(self, event: RetryEvent) -> RetriedEvent:
+        """Try one event again whose own processing failed; an infrastructure failure counts as no try."""
+        return await retry_event(self._db, self._client_provider, event.row_id, utc_now())
 
     @activity.defn(name="webhooks.sweep_inbox")
     async def sweep_inbox(self) -> SweptInbox:

@@ -16,6 +16,7 @@ from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
 from workflows.retry_endpoint import RetryEndpoint
+from workflows.retry_webhook import RetryWebhook
 from workflows.run_transaction import RunTransaction
 from workflows.sweep_handoffs import SweepHandoffs
 from workflows.wedding import Wedding
@@ -25,6 +26,7 @@ WORKFLOWS: tuple[type, ...] = (
     RunTransaction,
     DrainInbox,
     SweepHandoffs,
+    RetryWebhook,
     DrainOutbox,
     RetryEndpoint,
 )
@@ -56,6 +58,7 @@ class Doors:
             w.read_result,
             w.revise_plan,
             self.webhooks.drain_batch,
+            self.webhooks.retry_event,
             self.webhooks.sweep_inbox,
             self.handoffs.sweep_transactions,
         ]

@@ -8,30 +8,49 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, select, tuple_, update
 from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.webhooks.inbox import CRITICAL, ClaimedRow, NewRow, Reference, Verdict, WeddingRow, lane_of
-from wedsync.domain.webhooks.messages import LANES, Lane
-from wedsync.store.tables.webhooks import inbox
+from wedsync.domain.webhooks.inbox import (
+    CRITICAL,
+    ClaimedRow,
+    ContactReference,
+    NewRow,
+    Reference,
+    Verdict,
+    WeddingRow,
+    lane_of,
+)
+from wedsync.domain.webhooks.messages import LANES, Lane, RetryStart
+from wedsync.domain.webhooks.source import SourceConfig
+from wedsync.store.tables.webhooks import contact_refs, inbox, webhook_objects, webhook_sources
 from wedsync.store.tables.weddings import external_refs, weddings
 
 # Events of weddings in wedding-day mode become critical here, so that they go ahead from their first moment.
 _RECORD = sql("""
-INSERT INTO inbox (source, event_id, priority, event, body, received_at, due_at)
-SELECT :source, new.event_id,
-       CASE WHEN EXISTS (SELECT FROM weddings w WHERE w.id = new.wedding_id AND w.mode = 'wedding_day')
+INSERT INTO inbox (source, organization_id, event_id, priority, event, body, contacts, received_at, due_at)
+SELECT new.source, new.organization_id, new.event_id,
+       CASE WHEN EXISTS (SELECT FROM weddings w WHERE w.id = new.wedding_id AND w.mode = 'wedding_day'
+                         AND (new.organization_id IS NULL OR new.organization_id = w.organization_id))
               OR EXISTS (SELECT FROM external_refs r JOIN weddings w ON w.id = r.wedding_id
-                         WHERE r.vendor = :source AND r.object_id = new.object_id AND w.mode = 'wedding_day')
+                         WHERE r.vendor = new.vendor AND r.object_id = new.object_id AND w.mode = 'wedding_day'
+                         AND (new.organization_id IS NULL OR new.organization_id = w.organization_id))
             THEN 1 ELSE new.priority END,
-       CAST(new.event AS jsonb), new.body, :now, :now
-FROM unnest(CAST(:event_ids AS text[]), CAST(:wedding_ids AS text[]), CAST(:object_ids AS text[]),
-            CAST(:priorities AS integer[]), CAST(:events AS text[]), CAST(:bodies AS bytea[]))
-     AS new(event_id, wedding_id, object_id, priority, event, body)
+       CAST(new.event AS jsonb), new.body,
+       -- One row's digests come as one text, since an array of arrays must be rectangular.
+       (SELECT array_agg(decode(digest, 'hex')) FROM unnest(string_to_array(nullif(new.contacts, ''), ',')) digest),
+       :now, :now
+FROM unnest(CAST(:sources AS text[]), CAST(:organization_ids AS text[]), CAST(:vendors AS text[]),
+            CAST(:event_ids AS text[]), CAST(:wedding_ids AS text[]), CAST(:object_ids AS text[]),
+            CAST(:priorities AS integer[]), CAST(:events AS text[]), CAST(:bodies AS bytea[]),
+            CAST(:contacts AS text[]))
+     AS new(source, organization_id, vendor, event_id, wedding_id, object_id, priority, event, body, contacts)
 ON CONFLICT (source, event_id) DO NOTHING
-RETURNING event_id, priority
+RETURNING source, event_id, priority
 """)
 
 _SETTLE = (
@@ -41,30 +60,57 @@ _SETTLE = (
         {
             name: bindparam(f"new_{name}")
             for name in (
-                "state", "attempts", "error", "organization_id", "wedding_id", "step_id", "due_at", "processed_at",
+                "state", "attempts", "error", "wedding_id", "step_id", "due_at", "processed_at",
             )
         }
+        # Whose a registered source's event is stands from the first.
+        | {"organization_id": func.coalesce(bindparam("new_organization_id"), inbox.c.organization_id)}
     )
 )  # fmt: skip
 
 
+_CLAIMED = (
+    inbox.c.id,
+    inbox.c.source,
+    inbox.c.event_id,
+    inbox.c.event,
+    inbox.c.attempts,
+    inbox.c.received_at,
+    inbox.c.organization_id,
+    inbox.c.contacts,
+)
+
+
 async def record(connection: AsyncConnection, source: str, rows: Sequence[NewRow], now: datetime) -> dict[str, Lane]:
     """Record events of one source, each only once for ever: the lane of each new one by its event id."""
-    events = [row.event for row in rows]
+    lanes = await record_all(connection, [(source, row) for row in rows], now)
+    return {event_id: lane for (_, event_id), lane in lanes.items()}
+
+
+async def record_all(
+    connection: AsyncConnection, rows: Sequence[tuple[str, NewRow]], now: datetime
+) -> dict[tuple[str, str], Lane]:
+    """Record events of several sources: the lane of each new one by source and event id."""
+    # In one order everywhere, so that two writers of the same events never wait for each other in a circle.
+    ordered = sorted(rows, key=lambda pair: (pair[0], pair[1].event.event_id))
+    events = [row.event for _, row in ordered]
     result = await connection.execute(
         _RECORD,
         {
-            "source": source,
             "now": now,
+            "sources": [source for source, _ in ordered],
+            "organization_ids": [row.organization_id for _, row in ordered],
+            "vendors": [event.source for event in events],
             "event_ids": [event.event_id for event in events],
             "wedding_ids": [event.wedding_id for event in events],
             "object_ids": [event.object_id for event in events],
-            "priorities": [row.priority for row in rows],
+            "priorities": [row.priority for _, row in ordered],
             "events": [event.model_dump_json() for event in events],
-            "bodies": [row.sealed_body for row in rows],
+            "bodies": [row.sealed_body for _, row in ordered],
+            "contacts": [",".join(digest.hex() for digest in row.contacts) for _, row in ordered],
         },
     )
-    return {event_id: lane_of(priority) for event_id, priority in result}
+    return {(source, event_id): lane_of(priority) for source, event_id, priority in result}
 
 
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:
@@ -72,18 +118,49 @@ async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: dateti
 
     Rows that another drain has in hand are left out.
     """
-    columns = (inbox.c.id, inbox.c.source, inbox.c.event_id, inbox.c.event, inbox.c.attempts, inbox.c.received_at)
     result = await connection.execute(
-        select(*columns)
-        .where(inbox.c.due_at <= now, _in_lane(lane))
+        select(*_CLAIMED)
+        .where(inbox.c.due_at <= now, inbox.c.state != "retrying", _in_lane(lane))
         .order_by(inbox.c.priority, inbox.c.received_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    return [_claimed(row) for row in result]
+
+
+async def claim_retrying(connection: AsyncConnection, row_id: int) -> ClaimedRow | None:
+    """The row, locked, when it is to be tried again on its own."""
+    result = await connection.execute(
+        select(*_CLAIMED).where(inbox.c.id == row_id, inbox.c.state == "retrying").with_for_update()
+    )
+    row = result.first()
+    return None if row is None else _claimed(row)
+
+
+async def overdue_retries(connection: AsyncConnection, before: datetime, limit: int = 500) -> list[RetryStart]:
+    """The rows whose own retry was due before that moment: nobody retries them."""
+    result = await connection.execute(
+        select(inbox.c.id, inbox.c.source, inbox.c.event["type"].astext, inbox.c.attempts, inbox.c.error)
+        .where(inbox.c.state == "retrying", inbox.c.due_at < before)
+        .order_by(inbox.c.priority, inbox.c.id)
+        .limit(limit)
+    )
     return [
-        ClaimedRow(id=id_, source=source, event_id=event_id, event=event, attempts=attempts, received_at=received_at)
-        for id_, source, event_id, event, attempts, received_at in result
+        RetryStart(
+            row_id=id_, source=source, event_type=kind or "", attempts=attempts, error=error or "", wait_seconds=0
+        )
+        for id_, source, kind, attempts, error in result
     ]
+
+
+async def state_of(connection: AsyncConnection, row_id: int) -> tuple[str, int]:
+    """The row's state and attempts; `gone` when there is no such row."""
+    row = (await connection.execute(select(inbox.c.state, inbox.c.attempts).where(inbox.c.id == row_id))).first()
+    return ("gone", 0) if row is None else (row.state, row.attempts)
+
+
+def _claimed(row: Any) -> ClaimedRow:
+    return ClaimedRow(**{**row._mapping, "contacts": tuple(row.contacts or ())})
 
 
 async def settle(connection: AsyncConnection, verdicts: Mapping[int, Verdict], now: datetime) -> None:
@@ -150,10 +227,65 @@ async def wedding_rows(connection: AsyncConnection, wedding_ids: Collection[str]
     }
 
 
+async def contact_references(connection: AsyncConnection, digests: Collection[bytes]) -> list[ContactReference]:
+    """The weddings that know these phones and addresses."""
+    if not digests:
+        return []
+    table = contact_refs.c
+    result = await connection.execute(
+        select(table.digest, table.organization_id, table.wedding_id).where(table.digest.in_(sorted(digests)))
+    )
+    return [ContactReference(digest=row.digest, organization_id=row[1], wedding_id=row[2]) for row in result]
+
+
+async def newest(
+    connection: AsyncConnection, objects: Collection[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], datetime]:
+    """When the newest processed event of these (source, object id, topic) occurred."""
+    if not objects:
+        return {}
+    table = webhook_objects.c
+    result = await connection.execute(
+        select(table.source, table.object_id, table.topic, table.occurred_at).where(
+            tuple_(table.source, table.object_id, table.topic).in_(sorted(objects))
+        )
+    )
+    return {(source, object_id, topic): occurred_at for source, object_id, topic, occurred_at in result}
+
+
+async def note_newest(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep when the objects' newest processed events occurred; an older one never overwrites a newer one.
+
+    `rows` hold each object once: {organization_id, source, object_id, topic, occurred_at, event_id}.
+    """
+    if not rows:
+        return
+    key = ("source", "object_id", "topic")
+    ordered = sorted((dict(row) for row in rows), key=lambda row: [row[name] for name in key])
+    statement = upsert(webhook_objects).values(ordered)
+    changed = {name: statement.excluded[name] for name in ("organization_id", "occurred_at", "event_id")}
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=key,
+            set_=changed,
+            where=webhook_objects.c.occurred_at < statement.excluded.occurred_at,
+        )
+    )
+
+
+async def source_configs(connection: AsyncConnection, source_ids: Collection[str]) -> dict[str, SourceConfig]:
+    """How the registered sources among these are set up, by id."""
+    if not source_ids:
+        return {}
+    table = webhook_sources.c
+    result = await connection.execute(select(table.id, table.config).where(table.id.in_(sorted(source_ids))))
+    return {id_: SourceConfig.model_validate(config) for id_, config in result}
+
+
 async def next_due_at(connection: AsyncConnection, lane: Lane) -> datetime | None:
     """When the lane's next row is due; None: no row waits."""
     due_at: datetime | None = await connection.scalar(
-        select(func.min(inbox.c.due_at)).where(inbox.c.due_at.is_not(None), _in_lane(lane))
+        select(func.min(inbox.c.due_at)).where(inbox.c.due_at.is_not(None), inbox.c.state != "retrying", _in_lane(lane))
     )
     return due_at
 
@@ -163,7 +295,10 @@ async def overdue_lanes(connection: AsyncConnection, before: datetime) -> tuple[
     overdue = [
         lane
         for lane in LANES
-        if await connection.scalar(select(1).where(inbox.c.due_at < before, _in_lane(lane)).limit(1)) is not None
+        if await connection.scalar(
+            select(1).where(inbox.c.due_at < before, inbox.c.state != "retrying", _in_lane(lane)).limit(1)
+        )
+        is not None
     ]
     return tuple(overdue)
 

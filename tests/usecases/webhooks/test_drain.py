@@ -4,17 +4,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from temporalio.client import Client
+from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.webhooks.messages import DrainTotals
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.webhooks.inbox import NewRow
+from wedsync.domain.webhooks.messages import DrainTotals, retry_workflow_id
+from wedsync.store import inbox
 from wedsync.store.session import Database
+from wedsync.store.tables.webhooks import contact_refs
 from wedsync.store.tables.webhooks import inbox as inbox_table
-from wedsync.usecases.webhooks.drain import drain_batch
+from wedsync.usecases.webhooks.drain import drain_batch, retry_event
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+VENDOR_KEY = SearchAttributeKey.for_keyword_list("Vendor")
 
 
 async def drain(house: Any, now: datetime = NOW) -> Any:
@@ -84,7 +90,7 @@ async def test_an_event_that_nobody_claims_rests_after_ten_minutes_and_stays_vis
     [
         ("ended", "processed", "the wedding has ended"),
         ("cancelled", "processed", "the wedding has ended"),
-        ("active", "received", "the wedding's workflow does not run"),
+        ("active", "retrying", "the wedding's workflow does not run"),
     ],
 )
 async def test_an_event_of_a_silent_wedding_is_settled_only_if_the_wedding_has_ended(
@@ -106,15 +112,70 @@ async def test_one_bad_event_does_not_hold_up_the_others_and_dies_with_its_reaso
         await connection.execute(broken)
     assert (await drain(house)).totals == DrainTotals(processed=1, put_off=1)
     assert [event.event_id for event in await house.told(wedding)] == ["good"]
-    now = NOW
-    for _ in range(4):
-        now += timedelta(hours=1)
-        last = await drain(house, now)
-    assert last.totals == DrainTotals(dead=1)
     row = (await house.rows())["bad"]
-    assert (row.state, row.attempts, row.due_at) == ("dead", 5, None)
+    assert (row.state, row.attempts, row.due_at) == ("retrying", 1, NOW + timedelta(seconds=10))
+    # Its own workflow tries it again; the drain leaves it alone.
+    assert (await drain(house, NOW + timedelta(days=1))).claimed == 0
+    handle = house.client.get_workflow_handle(retry_workflow_id(row.id))
+    described = await handle.describe()
+    assert (described.workflow_type, described.typed_search_attributes[VENDOR_KEY]) == ("RetryWebhook", ["stripe"])
+    await handle.terminate()
+    retried = [await retry_event(house.db, house.provider, row.id, NOW) for _ in range(8)]
+    assert [one.wait_seconds for one in retried] == [30, 90, 270, 810, 2430, 3600, 3600, None]
+    assert (retried[-1].state, retried[-1].attempts) == ("dead", 9)
+    # A dead one is not tried again.
+    assert (await retry_event(house.db, house.provider, row.id, NOW)).wait_seconds is None
+    row = (await house.rows())["bad"]
+    assert (row.state, row.attempts, row.due_at) == ("dead", 9, None)
     assert row.error.startswith("the stored event does not fit: ")
     assert "Anna" not in row.error
+
+
+async def test_an_older_event_never_follows_a_newer_one_of_the_same_object(house: Any) -> None:
+    wedding = await house.add_wedding()
+    at = NOW - timedelta(minutes=5)
+    same = {"wedding_id": wedding, "object_id": "pi_1"}
+    await house.record("newer", occurred_at=at, **same)
+    await drain(house)
+    await house.record("older", occurred_at=at - timedelta(seconds=1), type="payment.failed", **same)
+    await house.record("equal", occurred_at=at, **same)
+    await house.record("timeless", **same)
+    await house.record("other topic", occurred_at=at - timedelta(days=1), type="booking.confirmed", **same)
+    await drain(house)
+    told = [event.event_id for event in await house.told(wedding)]
+    assert sorted(told) == ["equal", "newer", "other topic", "timeless"]
+    row = (await house.rows())["older"]
+    assert (row.state, row.error) == ("processed", "a newer event of the same object was processed before")
+
+
+async def test_events_of_one_object_in_one_batch_are_told_in_the_order_they_occurred(house: Any) -> None:
+    wedding = await house.add_wedding()
+    order = [3, 1, 4, 0, 2]
+    for number in order:
+        moment = NOW - timedelta(minutes=10) + timedelta(seconds=number)
+        await house.record(f"evt_{number}", wedding_id=wedding, object_id="pi_1", occurred_at=moment)
+    assert (await drain(house)).totals == DrainTotals(processed=5)
+    assert [event.event_id for event in await house.told(wedding)] == [f"evt_{number}" for number in range(5)]
+
+
+async def test_an_event_is_matched_by_the_phone_it_names(house: Any) -> None:
+    wedding, other = await house.add_wedding(), await house.add_wedding()
+    async with house.db.system() as connection:
+        for known, digest in ((wedding, b"one"), (other, b"two")):
+            values = {
+                "organization_id": "o1",
+                "digest": digest,
+                "wedding_id": known,
+                "contact_id": "a",
+                "created_at": NOW,
+            }
+            await connection.execute(insert(contact_refs).values(values))
+        told = VendorEvent(source="twilio", event_id="SM1", type="message.delivered", vendor_type="x")
+        rows = [("twilio", NewRow(event=told, priority=3, sealed_body=b"", contacts=(b"two", b"unknown")))]
+        await inbox.record_all(connection, rows, NOW)
+    assert (await drain(house)).totals == DrainTotals(processed=1)
+    assert [event.event_id for event in await house.told(other)] == ["SM1"]
+    assert await house.told(wedding) == []
 
 
 @pytest.mark.parametrize("fault", ["no server", "no namespace"])

@@ -164,3 +164,5 @@ class VendorEvent(Value):
     step_id: str | None = None
     occurred_at: datetime | None = None
     facts: dict[str, JsonValue] = {}
+    #: Phones and addresses that the message names; only their digests are ever kept.
+    contacts: tuple[str, ...] = Field(default=(), repr=False, exclude=True)

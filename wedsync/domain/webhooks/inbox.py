@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -10,15 +11,12 @@ from pydantic import JsonValue
 
 from wedsync.domain.routing.vendor import Value, VendorEvent
 from wedsync.domain.webhooks.messages import Lane
+from wedsync.domain.webhooks.source import RetryPolicy
 
-State = Literal["received", "processed", "unmatched", "dead"]
+State = Literal["received", "retrying", "processed", "unmatched", "dead"]
 
 CRITICAL, HIGH, NORMAL, LOW = 1, 2, 3, 4
 
-#: After this many faults of its own an event is dead: kept with its reason, tried no more by itself.
-MAX_ATTEMPTS = 5
-#: The wait after the first, second, ... fault.
-BACKOFF = (timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30))
 #: How long an event that nobody claims is looked at again: its reference is written only after the vendor's answer,
 #: and the event may overtake that answer.
 UNMATCHED_PATIENCE = timedelta(minutes=10)
@@ -37,6 +35,10 @@ class NewRow(Value):
     priority: int
     #: The exact bytes received, encrypted.
     sealed_body: bytes
+    #: Of a registered source: whose it is, whoever it matches.
+    organization_id: str | None = None
+    #: Digests of the phones and addresses that it names.
+    contacts: tuple[bytes, ...] = ()
 
 
 class ClaimedRow(Value):
@@ -49,6 +51,9 @@ class ClaimedRow(Value):
     event: dict[str, JsonValue]
     attempts: int
     received_at: datetime
+    #: Of a registered source; None: it may be anybody's.
+    organization_id: str | None = None
+    contacts: tuple[bytes, ...] = ()
 
 
 class Reference(Value):
@@ -68,6 +73,14 @@ class WeddingRow(Value):
     organization_id: str
     #: Cancelled or over: its workflow may be gone.
     ended: bool
+
+
+class ContactReference(Value):
+    """A wedding that knows a phone or an address."""
+
+    digest: bytes
+    organization_id: str
+    wedding_id: str
 
 
 class Match(Value):
@@ -106,24 +119,38 @@ def lane_of(priority: int) -> Lane:
     return "critical" if priority <= CRITICAL else "normal"
 
 
+def object_keys(event: VendorEvent) -> tuple[tuple[str, str], ...]:
+    """The (vendor, object id) pairs that the event is about: its object, its calendar channel or subscription."""
+    told = (event.object_id, event.facts.get("channel_id"), event.facts.get("subscription_id"))
+    return tuple((event.source, found) for found in told if isinstance(found, str) and found)
+
+
 def find_match(
-    source: str,
     event: VendorEvent,
     weddings: Mapping[str, WeddingRow],
     references: Mapping[tuple[str, str], Sequence[Reference]],
+    *,
+    organization_id: str | None = None,
+    contacts: Iterable[ContactReference] = (),
 ) -> Match | None:
-    """Whose event it is: by the wedding it names, else by the object it is about; None: nobody's, or several weddings'.
+    """Whose event it is: by the wedding it names, else by the object it is about, else by the contact it names.
 
-    `references` are keyed by (vendor, object id). A wedding that we don't have is not believed.
+    None: nobody's, or several weddings'. `references` are keyed by (vendor, object id). A wedding that we don't have,
+    or, with `organization_id`, that is another organization's, is not believed.
     """
-    held = references.get((source, event.object_id), ()) if event.object_id else ()
-    named = weddings.get(event.wedding_id) if event.wedding_id else None
+
+    def known(wedding_id: str | None) -> WeddingRow | None:
+        found = weddings.get(wedding_id) if wedding_id else None
+        return found if found is not None and organization_id in (None, found.organization_id) else None
+
+    held = next((found for key in object_keys(event) if (found := references.get(key))), ())
+    named = known(event.wedding_id)
     if named is None:
-        if len({ref.wedding_id for ref in held}) != 1:
-            return None
-        named = weddings.get(held[0].wedding_id)
-        if named is None:
-            return None
+        owners = {ref.wedding_id for ref in held if known(ref.wedding_id)}
+        owners = owners or _living(contacts, known)
+        named = known(owners.pop()) if len(owners) == 1 else None
+    if named is None:
+        return None
     steps = {ref.step_id for ref in held if ref.wedding_id == named.id}
     by_object = next(iter(steps)) if len(steps) == 1 else None
     is_told_by_event = event.wedding_id == named.id and event.step_id is not None
@@ -133,6 +160,26 @@ def find_match(
         step_id=event.step_id if is_told_by_event else by_object,
         ended=named.ended,
     )
+
+
+def _living(contacts: Iterable[ContactReference], known: Callable[[str], WeddingRow | None]) -> set[str]:
+    """The weddings under way that know all of the contacts' digests that anybody knows: a guest may be at several."""
+    by_digest: dict[bytes, set[str]] = defaultdict(set)
+    for contact in contacts:
+        wedding = known(contact.wedding_id)
+        if wedding is not None and not wedding.ended:
+            by_digest[contact.digest].add(wedding.id)
+    return set.intersection(*by_digest.values()) if by_digest else set()
+
+
+def topic_of(event_type: str) -> str:
+    """What of an object an event is about: `payment`, `booking`, `message`, `calendar`."""
+    return event_type.partition(".")[0]
+
+
+def is_overtaken(event: VendorEvent, newest: datetime | None) -> bool:
+    """Whether a newer event of the same object was processed; equal times leave it open, and the event is told."""
+    return event.occurred_at is not None and newest is not None and event.occurred_at < newest
 
 
 def processed(row: ClaimedRow, match: Match | None = None, note: str | None = None) -> Verdict:
@@ -152,21 +199,23 @@ def unclaimed(row: ClaimedRow, now: datetime) -> Verdict:
     )
 
 
-def after_fault(row: ClaimedRow, reason: str, now: datetime, match: Match | None = None) -> Verdict:
-    """A fault of the event itself: put off by `BACKOFF`, dead at the `MAX_ATTEMPTS`th."""
+def after_fault(
+    row: ClaimedRow, reason: str, now: datetime, match: Match | None = None, policy: RetryPolicy | None = None
+) -> Verdict:
+    """A fault of the event itself: tried again on its own by the source's policy, and dead when that is used up."""
     attempts = row.attempts + 1
-    is_dead = attempts >= MAX_ATTEMPTS
+    wait = (policy or RetryPolicy()).wait(attempts)
     return Verdict(
-        state="dead" if is_dead else "received",
+        state="dead" if wait is None else "retrying",
         attempts=attempts,
         error=reason[:MAX_ERROR_LENGTH],
         match=match,
-        due_at=None if is_dead else now + BACKOFF[attempts - 1],
+        due_at=None if wait is None else now + wait,
     )
 
 
-def after_silence(row: ClaimedRow, match: Match, now: datetime) -> Verdict:
+def after_silence(row: ClaimedRow, match: Match, now: datetime, policy: RetryPolicy | None = None) -> Verdict:
     """The wedding's workflow does not run: nobody needs the event, unless the wedding should still live."""
     if match.ended:
         return processed(row, match, "the wedding has ended")
-    return after_fault(row, "the wedding's workflow does not run", now, match)
+    return after_fault(row, "the wedding's workflow does not run", now, match, policy)

@@ -11,6 +11,10 @@ LANES: tuple[Lane, ...] = ("critical", "normal")
 
 #: Signal of `DrainInbox`, without arguments: rows were recorded since you last looked.
 DRAIN_SIGNAL = "drain"
+#: The workflow `RetryWebhook` (`webhook-in:{row}`, queue `workflows`): one event whose own processing failed.
+RETRY_WEBHOOK_WORKFLOW = "RetryWebhook"
+#: Signal of `RetryWebhook`, without arguments: try now.
+RETRY_NOW_SIGNAL = "retry_now"
 #: Rows claimed by one activity.
 BATCH_SIZE = 50
 
@@ -72,8 +76,47 @@ class SweptInbox(Message):
 
     #: Lanes whose drains were told again.
     told: tuple[Lane, ...] = ()
+    #: Events whose own retrying was started again.
+    retried: int = 0
+
+
+class RetryStart(Message):
+    """The input of `RetryWebhook`."""
+
+    row_id: int
+    #: A vendor's name or a registered source's id.
+    source: str
+    event_type: str
+    #: Faults so far.
+    attempts: int
+    #: Why the last one failed.
+    error: str = ""
+    #: Until the first try of this workflow.
+    wait_seconds: float
+
+
+class RetryEvent(Message):
+    """The input of `webhooks.retry_event`."""
+
+    row_id: int
+
+
+class RetriedEvent(Message):
+    """The answer of `webhooks.retry_event`, and of `RetryWebhook`."""
+
+    #: As in the inbox.
+    state: str
+    attempts: int
+    error: str = ""
+    #: Until the next try; None: there is none.
+    wait_seconds: float | None = None
 
 
 def drain_workflow_id(lane: Lane, partition: int = 0) -> str:
     """`inbox:{lane}:{partition}`."""
     return f"inbox:{lane}:{partition}"
+
+
+def retry_workflow_id(row_id: int) -> str:
+    """`webhook-in:{row}`."""
+    return f"webhook-in:{row_id}"

@@ -6,28 +6,9 @@ import base64
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from wedsync.kit.signatures.read import TOLERANCE_SECONDS, any_equal, header, is_fresh, text_bytes, unix_seconds
-
-
-class HmacOptions(BaseModel):
-    """How a source writes its HMAC-SHA256."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    #: Where the signature stands; several of them, by commas, are each tried.
-    header: str = Field(default="x-signature", pattern=r"^[A-Za-z0-9-]{1,64}$")
-    encoding: Literal["hex", "base64"] = "hex"
-    #: What stands before the signature: `sha256=`.
-    prefix: str = Field(default="", max_length=32)
-    #: Where the unix time stands that is signed too; empty: the source signs none.
-    timestamp_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,64}$")
-    #: What is signed before the body when there is a time: `{timestamp}.` or `v0:{timestamp}:`.
-    signed_prefix: str = Field(default="{timestamp}.", max_length=64)
-    tolerance_seconds: int = Field(default=TOLERANCE_SECONDS, ge=1, le=86_400)
-
+from wedsync.domain.webhooks.source import HmacOptions
+from wedsync.kit.signatures.read import any_equal, header, is_fresh, text_bytes, unix_seconds
 
 #: https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
 GITHUB = HmacOptions(header="x-hub-signature-256", prefix="sha256=")

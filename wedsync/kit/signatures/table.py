@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
+from wedsync.domain.webhooks.source import HmacOptions
 from wedsync.kit import standard_webhooks
 from wedsync.kit.signatures import handshakes, hmac_sha256, sendgrid, stripe, tokens, twilio, vonage
 from wedsync.kit.signatures.handshakes import Handshake
-from wedsync.kit.signatures.hmac_sha256 import GITHUB, META, SLACK, ZOOM, HmacOptions
-
-SchemeName = Literal[
-    "stripe", "paypal", "twilio", "sendgrid", "resend", "standard_webhooks", "svix", "slack", "zoom", "github", "meta",
-    "vonage", "google_calendar", "microsoft_graph", "vsco", "zapier", "hmac_sha256",
-]  # fmt: skip
-SCHEME_NAMES: tuple[str, ...] = get_args(SchemeName)
+from wedsync.kit.signatures.hmac_sha256 import GITHUB, META, SLACK, ZOOM
 
 Verify = Callable[[bytes, Mapping[str, str], str, Sequence[str], datetime], bool]
 

@@ -1,4 +1,4 @@
-"""Finds recorded events that nobody was told of."""
+"""Finds recorded events that nobody was told of, and those whose retrying nobody has in hand."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from datetime import datetime, timedelta
 from wedsync.domain.webhooks.messages import SweptInbox
 from wedsync.store import inbox
 from wedsync.store.session import Database
+from wedsync.usecases.webhooks.retry import start_retry
 from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
 
 #: A row that has been due for so long was missed by the tells, or put off until now.
 GRACE = timedelta(seconds=10)
+#: A retry that has been due for so long is nobody's: its workflow was never started, or is gone.
+RETRY_GRACE = timedelta(minutes=2)
 
 
 async def sweep_inbox(db: Database, client_provider: ClientProvider, now: datetime) -> SweptInbox:
@@ -20,8 +23,11 @@ async def sweep_inbox(db: Database, client_provider: ClientProvider, now: dateti
     """
     async with db.system() as connection:
         lanes = await inbox.overdue_lanes(connection, now - GRACE)
-    if lanes:
+        retries = await inbox.overdue_retries(connection, now - RETRY_GRACE)
+    if lanes or retries:
         client = await client_provider()
         for lane in lanes:
             await tell_drain(client, lane)
-    return SweptInbox(told=lanes)
+        for retry in retries:
+            await start_retry(client, retry)
+    return SweptInbox(told=lanes, retried=len(retries))

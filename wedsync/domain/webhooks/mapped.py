@@ -1,0 +1,129 @@
+"""Reads the messages of sources that are no vendors of ours, by where their parts stand. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.webhooks.source import KNOWN_TYPES, PayloadPaths, SourceConfig
+
+_MAX_FIELDS = 1000
+#: A unix time beyond this is in milliseconds (the year 5138 in seconds).
+_MILLISECONDS_FROM = 100_000_000_000
+
+#: Where the parts stand by scheme, as the sources document it.
+PATHS: dict[str, PayloadPaths] = {
+    "standard_webhooks": PayloadPaths(id="header:webhook-id|header:svix-id", object="data.id"),
+    "svix": PayloadPaths(id="header:svix-id|header:webhook-id", object="data.id"),
+    "slack": PayloadPaths(
+        id="event_id|trigger_id", type="event.type|type|command", object="event.channel", occurred_at="event_time"
+    ),
+    "zoom": PayloadPaths(id="", type="event", object="payload.object.id", occurred_at="event_ts"),
+    "github": PayloadPaths(
+        id="header:X-GitHub-Delivery", type="header:X-GitHub-Event", object="repository.full_name", occurred_at=""
+    ),
+    "meta": PayloadPaths(
+        id="",
+        type="entry.0.changes.0.value.statuses.0.status|entry.0.changes.0.field|object",
+        object="entry.0.changes.0.value.statuses.0.id|entry.0.changes.0.value.messages.0.id|entry.0.id",
+        occurred_at="entry.0.changes.0.value.statuses.0.timestamp|entry.0.time",
+        phone="entry.0.changes.0.value.statuses.0.recipient_id|entry.0.changes.0.value.messages.0.from",
+    ),
+    "zapier": PayloadPaths(type="type|event", email="email", phone="phone"),
+}
+#: What a source's words mean without being told.
+_TYPES: dict[str, dict[str, str]] = {
+    "meta": {"delivered": "message.delivered", "read": "message.delivered", "failed": "message.failed"},
+}
+
+
+def paths_of(config: SourceConfig) -> PayloadPaths:
+    """Where the parts of the source's messages stand."""
+    return config.paths or PATHS.get(config.scheme) or PayloadPaths()
+
+
+def parse_mapped(config: SourceConfig, body: bytes, headers: Mapping[str, str]) -> VendorEvent:
+    """The one event in `body`, JSON or a form; raises InvalidInput, ValueError or RecursionError for anything else."""
+    document = _document(body, headers)
+    paths = paths_of(config)
+
+    def part(path: str) -> Any:
+        return _part(document, headers, path)
+
+    vendor_type = _text(part(paths.type)) or "unknown"
+    return VendorEvent(
+        source=config.vendor or config.scheme,
+        event_id=_text(part(paths.id)) or f"sha256:{hashlib.sha256(body).hexdigest()}",
+        type=our_word(config, vendor_type),
+        vendor_type=vendor_type[:200],
+        object_id=_text(part(paths.object)),
+        wedding_id=_text(part(paths.wedding)),
+        step_id=_text(part(paths.step)),
+        occurred_at=moment(part(paths.occurred_at)),
+        contacts=tuple(filter(None, (_text(part(paths.phone)), _text(part(paths.email))))),
+    )
+
+
+def our_word(config: SourceConfig, vendor_type: str) -> str:
+    """Our word for a source's word: as configured, as the scheme documents, or the same; else `other`."""
+    told = config.type_map.get(vendor_type) or _TYPES.get(config.scheme, {}).get(vendor_type)
+    return told or (vendor_type if vendor_type in KNOWN_TYPES else "other")
+
+
+def moment(value: Any) -> datetime | None:
+    """An instant in UTC from unix seconds, milliseconds or ISO 8601 with an offset; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:18])
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value / 1000 if value >= _MILLISECONDS_FROM else value, UTC)
+        found = datetime.fromisoformat(value)
+        return found.astimezone(UTC) if found.tzinfo is not None else None
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def _document(body: bytes, headers: Mapping[str, str]) -> Any:
+    content_type = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+        fields = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
+        return json.loads(fields["payload"]) if set(fields) == {"payload"} else fields
+    document = json.loads(body)
+    if not isinstance(document, dict):
+        raise InvalidInput("the body is no JSON object", field="body")
+    return document
+
+
+def _part(document: Any, headers: Mapping[str, str], paths: str) -> Any:
+    for path in filter(None, paths.split("|")):
+        if path.startswith("header:"):
+            wanted = path.removeprefix("header:").lower()
+            found: Any = next((value for name, value in headers.items() if name.lower() == wanted), None)
+        else:
+            found = _walk(document, path)
+        if found not in (None, ""):
+            return found
+    return None
+
+
+def _walk(document: Any, path: str) -> Any:
+    for name in path.split("."):
+        if isinstance(document, dict):
+            document = document.get(name)
+        elif isinstance(document, list) and name.isdigit() and int(name) < len(document):
+            document = document[int(name)]
+        else:
+            return None
+    return document
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return str(value) or None

@@ -1,0 +1,194 @@
+"""What becomes of claimed events: whose each is, whether a newer one was processed, what their weddings answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.webhooks import inbox as rules
+from wedsync.domain.webhooks.inbox import ClaimedRow, Match, Verdict
+from wedsync.domain.webhooks.source import RetryPolicy, SourceConfig
+from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, wedding_workflow_id
+from wedsync.store import inbox
+from wedsync.usecases.webhooks.tell import ClientProvider
+
+_RPC_TIMEOUT = timedelta(seconds=5)
+#: How long a row waits whose wedding could not be told while others could; it counts as no fault.
+BUSY_WAIT = timedelta(seconds=5)
+#: Answers of Temporal that speak of the event itself; every other one speaks of Temporal.
+_EVENT_FAULTS = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION)
+_OVERTAKEN = "a newer event of the same object was processed before"
+
+
+@dataclass(frozen=True)
+class _Told:
+    """One event on its way to its wedding."""
+
+    row: ClaimedRow
+    event: VendorEvent
+    match: Match
+    policy: RetryPolicy | None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What of which object it is about; one of its own when it names no object or no time."""
+        if self.event.object_id is None or self.event.occurred_at is None:
+            return (self.row.source, "", str(self.row.id))
+        return (self.row.source, self.event.object_id, rules.topic_of(self.event.type))
+
+
+async def decide(
+    connection: AsyncConnection, client_provider: ClientProvider, rows: Sequence[ClaimedRow], now: datetime
+) -> dict[int, Verdict]:
+    """The verdict on each row, by its id; weddings are told on the way.
+
+    Raises RPCError when no wedding could be told at all, and what the client provider raises.
+    """
+    verdicts: dict[int, Verdict] = {}
+    events: list[tuple[ClaimedRow, VendorEvent]] = []
+    configs = await inbox.source_configs(connection, {row.source for row in rows if row.organization_id})
+    for row in rows:
+        try:
+            events.append((row, VendorEvent.model_validate(row.event)))
+        except ValidationError as error:
+            verdicts[row.id] = rules.after_fault(row, _misfit(error), now, policy=_policy(row, configs))
+    matches = await _matches(connection, events, configs)
+    to_tell: list[_Told] = []
+    for row, event in events:
+        match = matches.get(row.id)
+        config = configs.get(row.source)
+        if event.type == rules.OTHER or (config is not None and not config.wedding_correlation):
+            verdicts[row.id] = rules.processed(row, match)
+        elif match is None:
+            verdicts[row.id] = rules.unclaimed(row, now)
+        else:
+            to_tell.append(_Told(row, event, match, _policy(row, configs)))
+    if to_tell:
+        verdicts |= await _tell_newer(connection, client_provider, to_tell, now)
+    return verdicts
+
+
+def _policy(row: ClaimedRow, configs: Mapping[str, SourceConfig]) -> RetryPolicy | None:
+    config = configs.get(row.source)
+    return None if config is None else config.retry_policy
+
+
+async def _matches(
+    connection: AsyncConnection,
+    events: Sequence[tuple[ClaimedRow, VendorEvent]],
+    configs: Mapping[str, SourceConfig],
+) -> dict[int, Match]:
+    asked = [pair for pair in events if pair[0].source not in configs or configs[pair[0].source].wedding_correlation]
+    references = await inbox.references(connection, {key for _, event in asked for key in rules.object_keys(event)})
+    contacts = await inbox.contact_references(connection, {digest for row, _ in asked for digest in row.contacts})
+    wedding_ids = {event.wedding_id for _, event in asked if event.wedding_id}
+    wedding_ids |= {ref.wedding_id for held in references.values() for ref in held}
+    wedding_ids |= {ref.wedding_id for ref in contacts}
+    weddings = await inbox.wedding_rows(connection, wedding_ids)
+    found = {
+        row.id: rules.find_match(
+            event,
+            weddings,
+            references,
+            organization_id=row.organization_id,
+            contacts=[ref for ref in contacts if ref.digest in row.contacts],
+        )
+        for row, event in asked
+    }
+    return {row_id: match for row_id, match in found.items() if match is not None}
+
+
+async def _tell_newer(
+    connection: AsyncConnection, client_provider: ClientProvider, to_tell: Sequence[_Told], now: datetime
+) -> dict[int, Verdict]:
+    """Tell what no newer event of the same object has overtaken; the older of one batch are told first."""
+    known = await inbox.newest(connection, {told.key for told in to_tell if told.key[1]})
+    verdicts: dict[int, Verdict] = {}
+    lines: dict[tuple[str, str, str], list[_Told]] = defaultdict(list)
+    for told in to_tell:
+        if rules.is_overtaken(told.event, known.get(told.key)):
+            verdicts[told.row.id] = rules.processed(told.row, told.match, _OVERTAKEN)
+        else:
+            lines[told.key].append(told)
+    if lines:
+        verdicts |= await _tell_all(await client_provider(), list(lines.values()), now)
+    await inbox.note_newest(connection, _newest_of(lines, verdicts))
+    return verdicts
+
+
+def _newest_of(
+    lines: Mapping[tuple[str, str, str], Sequence[_Told]], verdicts: Mapping[int, Verdict]
+) -> list[dict[str, Any]]:
+    noted = []
+    for (source, object_id, topic), line in lines.items():
+        done = [told for told in line if object_id and verdicts[told.row.id].state == "processed"]
+        if done:
+            newest = max(done, key=lambda told: told.event.occurred_at or told.row.received_at)
+            noted.append(
+                {
+                    "organization_id": newest.match.organization_id,
+                    "source": source,
+                    "object_id": object_id,
+                    "topic": topic,
+                    "occurred_at": newest.event.occurred_at,
+                    "event_id": newest.event.event_id,
+                }
+            )
+    return noted
+
+
+async def _tell_all(client: Client, lines: Sequence[Sequence[_Told]], now: datetime) -> dict[int, Verdict]:
+    answered = await asyncio.gather(*(_tell_line(client, line, now) for line in lines))
+    answers = [pair for line in answered for pair in line]
+    verdicts = {told.row.id: answer for told, answer in answers if isinstance(answer, Verdict)}
+    failed = [answer for _, answer in answers if isinstance(answer, RPCError)]
+    if failed and not verdicts:
+        raise failed[0]
+    for told, answer in answers:
+        if isinstance(answer, RPCError):
+            verdicts[told.row.id] = Verdict(
+                state="received",
+                attempts=told.row.attempts,
+                error=f"the wedding could not be told ({answer.status.name})",
+                match=told.match,
+                due_at=now + BUSY_WAIT,
+            )
+    return verdicts
+
+
+async def _tell_line(client: Client, line: Sequence[_Told], now: datetime) -> list[tuple[_Told, Verdict | RPCError]]:
+    """Tell the events of one object in the order in which they occurred."""
+    ordered = sorted(line, key=lambda told: (told.event.occurred_at or told.row.received_at, told.row.id))
+    return [(told, await _tell(client, told, now)) for told in ordered]
+
+
+async def _tell(client: Client, told: _Told, now: datetime) -> Verdict | RPCError:
+    """Signal the wedding; the RPCError when it is Temporal that fails."""
+    row, match = told.row, told.match
+    said = told.event.model_copy(update={"wedding_id": match.wedding_id, "step_id": match.step_id})
+    handle = client.get_workflow_handle(wedding_workflow_id(match.wedding_id))
+    try:
+        await handle.signal(VENDOR_EVENT_SIGNAL, said, rpc_timeout=_RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
+            return rules.after_silence(row, match, now, told.policy)
+        if error.status in _EVENT_FAULTS:
+            return rules.after_fault(row, f"Temporal refused the event: {error.status.name}", now, match, told.policy)
+        return error
+    return rules.processed(row, match)
+
+
+def _misfit(error: ValidationError) -> str:
+    # Where and what kind, without the values: they may be a guest's.
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"the stored event does not fit: {'.'.join(str(part) for part in first['loc'])}: {first['type']}"
