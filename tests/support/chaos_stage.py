@@ -101,7 +101,7 @@ class ChaosStage:
         except _UNTOLD:
             tx = await self._newest(story)
         while True:
-            with contextlib.suppress_UNTOLD:
+            with contextlib.suppress(*_UNTOLD):
                 await tell(self.stage.db, self.stage.client, tx)
                 return tx
 
