@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Tests: two processes, a seeded sample of the long runs.
 PYTEST_WORKERS ?= 2
 
-.PHONY: help demo up down test check fix bench chaos migrate openapi clean
+.PHONY: help demo up down test check fix bench chaos histories migrate openapi clean
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,14 +49,19 @@ fix: $(UV) ## Format and apply safe lint fixes
 chaos: $(UV) ## The long runs: every crash point, every seed (CHAOS_ARGS="-k crashes" for one of them)
 	WEDSYNC_CHAOS=full $(RUN) pytest tests/chaos -q --timeout 3600 -p no:cacheprovider -p no:schemathesis $(CHAOS_ARGS)
 
+histories: $(UV) ## Record anew the histories that the replay test replays
+	rm -f tests/histories/*.json
+	$(RUN) pytest tests/histories/record.py -q
+
 bench: $(UV) ## Benchmarks, side by side with their peers
 	$(RUN) --group bench python -m bench
 
 migrate: $(UV) ## Bring the configured database and Temporal namespace up to date
 	$(RUN) wedsync migrate
 
-openapi: $(UV) ## Generate api/openapi.json
+openapi: $(UV) ## Generate api/openapi.json and docs/events
 	$(RUN) python -m api.openapi
+	$(RUN) python -m api.event_schemas
 
 clean: ## Remove what is generated, but no data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov dist .coverage .coverage.*

@@ -1,4 +1,7 @@
-"""Fixtures of the stage, one per test process: on a plain server and on one that skips time. For conftest files."""
+"""Fixtures of the stage, on a plain server and on one that skips time; for conftest files.
+
+One stage per test file: a process may have only one worker on each queue of a server.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ async def stage_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
         await sandbox.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def stage(
     database_url: str,
     temporal_client: Client,
@@ -121,7 +124,7 @@ class SkippingStage:
         return await self.env.get_current_time(handle)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def _skipping_stage(
     new_database: Callable[[], Any],
     temporal_env: WorkflowEnvironment,

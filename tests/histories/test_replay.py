@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from temporalio import workflow
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
+from temporalio.workflow import NondeterminismError
+
+from wedsync.domain.weddings.ledger import TransactionInput, TransactionResult
+from wedsync.domain.weddings.messages import TRANSACTION_WORKFLOW
+from wedsync.kit.settings import Settings
+from wedsync.kit.temporal import data_converter
+from workers.main import GUARDED
+from workflows.run_transaction import RunTransaction
+from workflows.wedding import Wedding
+
+FOLDER = Path(__file__).parent
+RECORDED = sorted(FOLDER.glob("*.json"))
+
+
+def history(file: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json(f"recorded-{file.stem}", file.read_text(encoding="utf-8"))
+
+
+def replayer(*workflows: type, runner: WorkflowRunner = GUARDED) -> Replayer:
+    return Replayer(workflows=list(workflows), workflow_runner=runner, data_converter=data_converter(Settings()))
+
+
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
+async def test_a_recorded_history_replays(file: Path) -> None:
+    result = await replayer(Wedding, RunTransaction).replay_workflow(history(file))
+    assert result.replay_failure is None
+
+
+def test_every_kind_of_story_is_recorded() -> None:
+    stories = {file.stem.partition("-")[0] for file in RECORDED}
+    assert stories >= {"typical", "fallback", "rollback", "hold", "timeline"}
+
+
+@workflow.defn(name=TRANSACTION_WORKFLOW)
+class Changed(RunTransaction):
+    """A transaction that first waits a second: a change that old histories don't know."""
+
+    @workflow.init
+    def __init__(self, given: TransactionInput) -> None:
+        super().__init__(given)
+
+    @workflow.run
+    async def run(self, given: TransactionInput) -> TransactionResult:
+        await workflow.sleep(timedelta(seconds=1))
+        return await super().run(given)
+
+
+async def test_the_replay_catches_a_workflow_that_does_something_else() -> None:
+    changed = replayer(Changed, runner=UnsandboxedWorkflowRunner())
+    with pytest.raises(NondeterminismError):
+        await changed.replay_workflow(history(FOLDER / "rollback-tx1.json"))

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import text
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType, ResetReapplyType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client
+
+from tests.support.plans import booking, email, event, payment, plan
+from tests.support.puppet import Puppet
+from tests.support.stage import Stage, Staged, read_example
+from tests.support.stages import SkippingStage
+from wedsync.domain.weddings.messages import TransactionRequest
+from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
+from wedsync.usecases.weddings.tell import sweep_transactions
+from workflows import wedding as wedding_module
+
+SOON = (datetime.now(ZoneInfo("Europe/Rome")) + timedelta(days=3)).strftime("%Y-%m-%dT%H:00")
+
+
+async def wedding_row(wedding: Staged) -> tuple[str, str, str]:
+    async with wedding.stage.db.tenant(wedding.organization_id) as conn:
+        row = (await conn.execute(text("SELECT * FROM weddings WHERE id = :id"), {"id": wedding.id})).one()
+    return (row.status, row.phase, row.mode)
+
+
+async def until_row(wedding: Staged, *expected: str, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            if await wedding_row(wedding) == expected:
+                return
+            await asyncio.sleep(0.02)
+
+
+# -- phases, mode, end
+
+
+async def test_a_wedding_turns_from_phase_to_phase_and_ends(skipping: SkippingStage) -> None:
+    wedding = await skipping.wedding(
+        plan(booking("venue"), email("thanks", at="ceremony + 1d"), ceremony=SOON, ends_after="2d")
+    )
+    await wedding.until(await wedding.ask(), "completed")
+    await until_row(wedding, "active", "preparation", "normal")
+    ceremony_at = datetime.fromisoformat(SOON).replace(tzinfo=ZoneInfo("Europe/Rome")).astimezone(UTC)
+    away = ceremony_at - await skipping.now(wedding.handle)
+    await skipping.forward(wedding, away - timedelta(hours=23))
+    await until_row(wedding, "active", "preparation", "wedding_day")
+    await skipping.forward(wedding, timedelta(hours=23, minutes=10))
+    await until_row(wedding, "active", "ceremony", "wedding_day")
+    await skipping.forward(wedding, timedelta(hours=2))
+    await until_row(wedding, "active", "reception", "wedding_day")
+    await skipping.forward(wedding, timedelta(hours=12))
+    await until_row(wedding, "active", "cleanup", "normal")
+    await skipping.forward(wedding, timedelta(hours=20))
+    await wedding.until_step("thanks", "succeeded")
+    await skipping.forward(wedding, timedelta(days=2))
+    await until_row(wedding, "ended", "cleanup", "normal")
+    assert await wedding.handle.result() == "ended"
+
+
+async def test_wedding_day_calls_have_a_queue_and_a_priority_of_their_own(
+    skipping: SkippingStage,
+) -> None:
+    wedding = await skipping.wedding(
+        plan(booking("venue"), booking("food", "caterer", at="ceremony - 6h"), ceremony=SOON)
+    )
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await skipping.forward(wedding, timedelta(days=3))
+    await wedding.until_step("food", "succeeded")
+    (later,) = await wedding.transactions("scheduled")
+
+    async def calls(transaction_id: str) -> set[tuple[str, int]]:
+        history = await wedding.tx_handle(transaction_id).fetch_history()
+        found = [
+            e.activity_task_scheduled_event_attributes
+            for e in history.events
+            if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+        ]
+        assert {a.priority.fairness_key for a in found} == {wedding.organization_id}
+        return {(a.task_queue.name, a.priority.priority_key) for a in found if a.activity_type.name == "vendor.call"}
+
+    assert await calls(tx) == {("vendor", 3)}
+    assert await calls(later.id) == {("vendor-critical", 1)}
+
+
+# -- continue as new
+
+
+async def test_a_long_wedding_goes_on_in_a_new_run_with_all_it_knew(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    await wedding.say("deposit", "payment.refunded", event_id="evt_seen")
+    run_id = (await wedding.handle.describe()).run_id
+    for number in range(700):
+        await wedding.say(
+            "deposit", "message.delivered", event_id=f"evt_{number}", source="resend", object_id=f"m{number}"
+        )
+    await wedding.at_rest()
+    before = await wedding.handle.query("ledger")
+    await wedding.until(await wedding.ask("timeline", ceremony_at=SOON), "cancelled")
+    await wedding.at_rest()
+    assert await wedding.handle.query("ledger") == before
+    known = TransactionRequest(id=tx, kind="orchestrate", seq=1)
+    assert await wedding.handle.execute_update("submit", known, id=new_id(), result_type=str) == tx
+    await wedding.say("deposit", "payment.succeeded")
+    await wedding.until(tx, "completed")
+    assert run_id
+
+
+async def test_a_typical_wedding_carries_little(stage: Stage) -> None:
+    """The state after 500 changes; each a wish for a new time, which is the largest thing that can be asked for."""
+    wedding = await stage.wedding(plan(booking("venue"), event()))
+    await wedding.until(await wedding.ask(), "completed")
+    await wedding.at_rest()
+    assert await carried_bytes(stage, wedding) < 20_000
+
+
+async def carried_bytes(stage: Stage, wedding: Staged) -> int:
+    history = await wedding.handle.fetch_history()
+    first = history.events[0].workflow_execution_started_event_attributes
+    return sum(len(payload.data) for payload in first.input.payloads)
+
+
+# -- what is lost and found
+
+
+async def test_a_transaction_settles_although_its_wedding_was_terminated(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
+    await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=600, wedding_id=wedding.id)
+    tx = await wedding.ask()
+    await wedding.until_step("food", "running")
+    await wedding.handle.terminate("gone")
+    await wedding.until(tx, "completed")
+    assert {row.status for row in (await wedding.steps()).values()} == {"succeeded"}
+    result = await wedding.tx_handle(tx).result()
+    assert result["status"] == "completed"
+
+
+async def test_a_transaction_that_was_terminated_leaves_its_steps_to_a_person(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
+    await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=600, wedding_id=wedding.id)
+    tx = await wedding.ask()
+    await wedding.until_step("food", "running")
+    await wedding.tx_handle(tx).terminate("gone")
+    waiting = await wedding.when("waiting", bool)
+    assert {(w["step_id"], w["what"]) for w in waiting} == {("venue", "decision"), ("food", "decision")}
+
+
+async def test_a_wedding_that_was_reset_takes_in_what_its_transaction_came_to(
+    stage: Stage, temporal_client: Client
+) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    await wedding.at_rest()
+    history = await wedding.handle.fetch_history()
+    started = next(e.event_id for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+    await temporal_client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=temporal_client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=wedding.handle.id),
+            reason="an operator's",
+            workflow_task_finish_event_id=started,
+            reset_reapply_type=ResetReapplyType.RESET_REAPPLY_TYPE_ALL_ELIGIBLE,
+            request_id=new_id(),
+        )
+    )
+    assert len(await wedding.when("ledger", lambda ledger: len(ledger) == 2)) == 2
+    await wedding.say("deposit", "payment.succeeded")
+    await wedding.until(tx, "completed")
+    assert sorted(e["state"] for e in await wedding.ledger() if e["vendor"] == "generic") == ["active"]
+
+
+async def test_repair_rewrites_a_projection_that_was_damaged(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), booking("hall", "replayer"), event(needs=["venue"])))
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await wedding.at_rest()
+    before = {i: (r.status, r.vendor, r.external_id, r.ended_at) for i, r in (await wedding.steps()).items()}
+    async with stage.db.tenant(wedding.organization_id) as conn:
+        for damage in (
+            "UPDATE steps SET status = 'pending', vendor = NULL, external_id = NULL, ended_at = NULL "
+            "WHERE wedding_id = :id AND step_id = 'venue'",
+            "UPDATE transactions SET status = 'running', gaps = '[]' WHERE wedding_id = :id",
+            "UPDATE weddings SET status = 'planned' WHERE id = :id",
+        ):
+            await conn.execute(text(damage), {"id": wedding.id})
+    assert await wedding.handle.execute_update("repair", result_type=int) == 3
+    assert {i: (r.status, r.vendor, r.external_id, r.ended_at) for i, r in (await wedding.steps()).items()} == before
+    row = await wedding.transaction(tx)
+    assert (row.status, row.gaps) == ("completed", ["hall"])
+    assert (await wedding_row(wedding))[0] == "active"
+
+
+async def test_an_ended_wedding_stops_no_sweep(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(booking("venue")))
+    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.ask("undo", everything=True, cancel=True), "rolled_back")
+    await wedding.handle.result()
+    late = await wedding.ask(untold=True)
+    other = await stage.wedding(plan(booking("venue")))
+    waiting = await other.ask(untold=True)
+    assert await sweep_transactions(stage.db, stage.client, utc_now() + timedelta(minutes=1)) == (2, 0)
+    assert (await wedding.transaction(late)).error["code"] == "wedding_over"
+    await other.until(waiting, "completed")
+
+
+# -- what an operator sees
+
+
+async def test_a_wedding_and_its_transaction_are_found_by_search_attributes(
+    stage: Stage, temporal_client: Client
+) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"]), ceremony=SOON))
+    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.at_rest()
+    wanted = (
+        f"WeddingId = '{wedding.id}' AND OrganizationId = '{wedding.organization_id}' AND WeddingDate = '{SOON[:10]}' "
+        "AND WeddingPhase = 'preparation' AND TransactionStatus = 'waiting' AND Vendor = 'stripe'"
+    )
+    async with asyncio.timeout(20):
+        while True:
+            found = {w.workflow_type async for w in temporal_client.list_workflows(wanted)}
+            if len(found) == 2:
+                break
+            await asyncio.sleep(0.1)
+    assert found == {"Wedding", "RunTransaction"}
+
+
+async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_else(
+    stage: Stage, temporal_client: Client
+) -> None:
+    wedding = await stage.wedding(plan(booking("venue")))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    history = await wedding.tx_handle(tx).fetch_history()
+    sealed = [
+        e.user_metadata.summary for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    ]
+    assert all(b"venue" not in payload.data for payload in sealed)
+    codec = temporal_client.data_converter.payload_codec
+    assert codec is not None
+    plain = [payload.data.decode() for payload in await codec.decode(sealed)]
+    assert plain == ['"venue: request at generic"', '"venue: confirm at generic"', '"settle as completed"']
+    description = await wedding.tx_handle(tx).describe()
+    assert await description.static_summary() == f"orchestrate of {wedding.id}"
+    metadata = await wedding.handle.query("__temporal_workflow_metadata")
+    assert "| venue | succeeded | generic |" in metadata.current_details
+
+
+async def test_the_text_of_a_failure_is_not_plain_in_history(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer")))
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    history = await wedding.tx_handle(tx).fetch_history()
+    failures = [e for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED]
+    assert len(failures) == 1
+    raw = failures[0].SerializeToString()
+    assert b"replayer said no" not in raw
+    assert failures[0].activity_task_failed_event_attributes.failure.message == "Encoded failure"
+
+
+async def test_the_queries_tell_what_stands_what_is_due_and_what_is_waited_for(stage: Stage) -> None:
+    wedding = await stage.wedding(
+        plan(booking("venue"), payment(needs=["venue"]), event(at="ceremony - 1d"), ceremony=SOON)
+    )
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    await wedding.at_rest()
+    shown = await wedding.handle.query("plan")
+    assert {step: s["status"] for step, s in shown.items()} == {
+        "venue": "succeeded",
+        "deposit": "waiting",
+        "event": "scheduled",
+    }
+    ledger = await wedding.handle.query("ledger")
+    assert (ledger["venue"]["vendor"], ledger["venue"]["account"], ledger["venue"]["state"]) == (
+        "generic",
+        "villa",
+        "standing",
+    )
+    assert ledger["venue"]["fields"]["effect"]["set_by_tx"] == tx
+    assert [entry["step_id"] for entry in await wedding.handle.query("agenda")] == ["event"]
+    assert [(w["step_id"], w["what"]) for w in await wedding.handle.query("waiting")] == [
+        ("deposit", "payment.succeeded")
+    ]
+    assert await wedding.tx_handle(tx).query("plan") == {"venue": "succeeded", "deposit": "waiting"}
+
+
+async def test_the_examples_run_to_their_end(stage: Stage) -> None:
+    wedding = await stage.wedding(read_example("elopement.yaml"))
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    await wedding.say("deposit", "payment.succeeded")
+    await wedding.until(tx, "completed")
+    assert wedding_module.LONG_HISTORY_EVENTS >= 1000
