@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from tests.support.outgoing import PostOffice
+from tests.support.receivers import Receiver
+from wedsync.domain.webhooks.outgoing import schedule
+from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.kit.clock import utc_now
+from wedsync.usecases.webhooks.outgoing import replay, subscribe
+from wedsync.usecases.webhooks.outgoing.sweep import GRACE, sweep_outbox
+
+
+async def failing(office: PostOffice, receiver: Receiver, count: int = 3, **changes: object) -> str:
+    """A subscription whose endpoint answers 500, with parked events."""
+    receiver.answer = lambda request: (500, {}) if request.path == "/hook" else (200, {})
+    subscription = await office.subscribe(receiver.url(), "payment.*", **changes)
+    await office.tell(count)
+    await office.pump.run()
+    return subscription
+
+
+async def test_an_endpoint_that_fails_gets_one_probe_at_a_time_until_it_is_exhausted(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    watcher = await office.subscribe(receiver.url("/watch"), "endpoint.*")
+    subscription = await failing(office, receiver)
+    began = utc_now()
+    assert (await office.row(subscription)).status == "failing"
+    first_attempts = len(receiver.requests)
+    row, ended = await office.until_settled(subscription, began)
+    assert (row.status, row.reason) == ("disabled", "exhausted")
+    whole = schedule.total(RetryPolicy())
+    assert 0.89 * whole < ended - began <= whole + timedelta(minutes=1)
+    # One probe a round, of whichever delivery was tried least.
+    assert len(receiver.requests) - first_attempts == 7
+    assert await office.statuses(subscription) == {"retrying": 3}
+    told = [event for event in await office.events() if event.type.startswith("endpoint.")]
+    assert [event.type for event in told] == ["endpoint.warning"] * 3 + ["endpoint.disabled"]
+    assert [event.data["percent"] for event in told] == [50, 70, 90, None]
+    assert [event.data["parked"] for event in told] == [3] * 4
+    assert [row.event_id for row in await office.deliveries(watcher)] == [event.id for event in told]
+
+
+async def test_what_a_disabled_endpoint_missed_is_kept_and_sent_in_order_after_it_is_resumed(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    subscription = await failing(office, receiver, retry_policy={"max_attempts": 2, "backoff": "fixed"})
+    await office.until_settled(subscription, utc_now())
+    await office.tell(2, event_type="payment.refunded")
+    receiver.answer = lambda request: (200, {})
+    receiver.requests.clear()
+    async with office.db.tenant("o1") as conn:
+        await subscribe.resume(conn, office.principal, subscription, utc_now())
+    row, _ = await office.until_settled(subscription, utc_now() + timedelta(seconds=1))
+    assert row.status == "active"
+    statuses = await office.statuses(subscription)
+    async with office.db.tenant("o1") as conn:
+        again = replay.ReplayWanted(since=utc_now() - timedelta(hours=1))
+        count = (await replay.replay_many(conn, office.principal, subscription, again, utc_now())).count
+    assert count == statuses.get("failed", 0)
+    await office.pump.run()
+    assert await office.statuses(subscription) == {"delivered": 5}
+    numbers = [row.number for row in await office.deliveries(subscription)]
+    assert numbers == sorted(numbers)
+
+
+async def test_an_answered_probe_lets_everything_parked_follow_in_order(office: PostOffice, receiver: Receiver) -> None:
+    subscription = await failing(office, receiver, 5, ordered=True)
+    await office.tell(20)
+    await office.pump.run()
+    assert (await office.row(subscription)).status == "failing"
+    receiver.requests.clear()
+    receiver.answer = lambda request: (200, {})
+    row, ended = await office.until_settled(subscription, utc_now())
+    assert row.status == "active"
+    assert ended - utc_now() < timedelta(seconds=10)
+    assert await office.statuses(subscription) == {"delivered": 25}
+    assert len(receiver.requests) == 25
+
+
+async def test_an_event_that_alone_is_refused_does_not_stop_its_endpoint(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    subscription = await office.subscribe(receiver.url(), retry_policy={"max_attempts": 3})
+    receiver.answer = lambda request: (422, {}) if request.event["data"]["id"] == "thing-2" else (200, {})
+    await office.tell(4)
+    await office.pump.run()
+    assert (await office.row(subscription)).status == "active"
+    assert await office.statuses() == {"delivered": 3, "retrying": 1}
+    row, ended = await office.until_settled(subscription, utc_now())
+    assert row.status == "active"
+    assert await office.statuses() == {"delivered": 3, "failed": 1}
+    assert ended - utc_now() > timedelta(minutes=4)
+
+
+async def test_410_disables_at_once(office: PostOffice, receiver: Receiver) -> None:
+    subscription = await office.subscribe(receiver.url())
+    receiver.answer = lambda request: (410, {})
+    await office.tell(1)
+    await office.pump.run()
+    row = await office.row(subscription)
+    assert (row.status, row.reason) == ("disabled", "gone")
+    await office.tell(1)
+    await office.pump.run()
+    assert len(receiver.requests) == 1
+
+
+async def test_429_waits_as_told_and_then_goes_slowly(office: PostOffice, receiver: Receiver) -> None:
+    subscription = await office.subscribe(receiver.url())
+    receiver.answer = lambda request: (429, {"Retry-After": "120"})
+    await office.tell(12)
+    await office.pump.run()
+    row = await office.row(subscription)
+    assert (row.status, row.reason) == ("failing", "throttled")
+    now = utc_now()
+    look = await office.look(subscription, now)
+    assert look.wait_seconds is not None
+    assert 110 < look.wait_seconds <= 121
+    receiver.answer = lambda request: (200, {})
+    before = len(receiver.requests)
+    now += timedelta(seconds=121)
+    assert (await office.look(subscription, now)).sent == 1
+    assert (await office.row(subscription)).pace_per_second < 8
+    second = await office.look(subscription, now)
+    assert second.sent < 8
+    assert second.wait_seconds
+    row, _ = await office.until_settled(subscription, now)
+    assert (row.status, row.pace_per_second) == ("active", None)
+    assert await office.statuses() == {"delivered": 12}
+    assert len(receiver.requests) == before + 12
+
+
+async def test_an_absurd_retry_after_is_capped(office: PostOffice, receiver: Receiver) -> None:
+    subscription = await office.subscribe(receiver.url())
+    receiver.answer = lambda request: (503, {"Retry-After": "999999999999"})
+    await office.tell(3)
+    await office.pump.run()
+    look = await office.look(subscription, utc_now())
+    assert look.wait_seconds is not None
+    assert 3500 < look.wait_seconds <= 3600
+
+
+async def test_events_that_end_with_the_day_are_tried_faster_as_it_comes_near(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    subscription = await office.subscribe(receiver.url())
+    receiver.answer = lambda request: (500, {})
+    soon = utc_now() + timedelta(hours=2)
+    wedding = await office.wedding(soon)
+    await office.tell(1, "timeline.changed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
+    await office.pump.run()
+    now, attempts = utc_now(), 0
+    while now < soon:
+        look = await office.look(subscription, now)
+        attempts += look.sent
+        if look.wait_seconds is None:
+            break
+        now += timedelta(seconds=look.wait_seconds)
+    assert attempts >= 6
+
+
+async def test_the_sweep_finds_endpoints_and_deliveries_that_were_missed(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    asked: list[str] = []
+
+    class Client:
+        async def start_workflow(self, name: str, *args: object, id: str, **options: object) -> None:
+            asked.append(id)
+
+    async def provider() -> Client:
+        return Client()
+
+    now = utc_now()
+    assert (await sweep_outbox(office.db, provider, now + GRACE)).pump is False  # type: ignore[arg-type]
+    subscription = await failing(office, receiver)
+    await office.subscribe(receiver.url("/other"), "wedding.*")
+    await office.tell(1, "wedding.updated")
+    swept = await sweep_outbox(office.db, provider, utc_now() + timedelta(minutes=2))  # type: ignore[arg-type]
+    assert (swept.pump, swept.endpoints) == (True, 1)
+    assert asked == ["outbox:0", f"endpoint:{subscription}"]
+
+
+async def test_a_stopped_endpoint_is_left_alone(office: PostOffice, receiver: Receiver) -> None:
+    subscription = await failing(office, receiver)
+    async with office.db.tenant("o1") as conn:
+        await subscribe.pause(conn, office.principal, subscription, utc_now())
+    look = await office.look(subscription, datetime(2040, 1, 1, tzinfo=UTC))
+    assert (look.status, look.sent, look.wait_seconds) == ("paused", 0, None)
+    assert (await office.look("nobody", utc_now())).status == "deleted"
