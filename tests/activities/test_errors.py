@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ApplicationErrorCategory,
+    CancelledError,
+    RetryState,
+    TimeoutError,
+    TimeoutType,
+)
+
+from activities.errors import Failure, read_failure, to_application_error, translated
+from wedsync.domain import errors
+
+UNTIL = datetime(2027, 6, 1, tzinfo=UTC)
+TABLE: list[tuple[errors.WedsyncError, str, bool, bool, bool]] = [
+    # error, code, worth another try of the activity, may have happened, may work later
+    (errors.VendorUnavailable("x", vendor="v"), "vendor_unavailable", True, False, True),
+    (errors.VendorThrottled("x", vendor="v", retry_after_seconds=2.5), "vendor_throttled", True, False, True),
+    (errors.ThrottledUntil("x", vendor="v", until=UNTIL), "throttled_until", True, False, True),
+    (errors.OutcomeUnknown("x", vendor="v"), "outcome_unknown", False, True, False),
+    (errors.VendorRejected("x", vendor="v", reason="card_declined"), "vendor_rejected", False, False, False),
+    (errors.NotAuthorized("x", vendor="v"), "not_authorized", False, False, False),
+    (errors.InvalidInput("x", field="inputs"), "invalid_input", False, False, False),
+    (errors.NotFound("x"), "not_found", False, False, False),
+    (errors.Conflict("x"), "conflict", False, False, False),
+    (errors.StoreUnavailable("x"), "store_unavailable", True, False, False),
+]
+
+
+def failed(cause: BaseException | None) -> ActivityError:
+    error = ActivityError(
+        "Activity task failed",
+        scheduled_event_id=1,
+        started_event_id=2,
+        identity="",
+        activity_type="vendor.call",
+        activity_id="1",
+        retry_state=RetryState.MAXIMUM_ATTEMPTS_REACHED,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def as_read_from_history(error: ApplicationError) -> ApplicationError:
+    details: list[Any] = [d.model_dump(mode="json") if isinstance(d, Failure) else d for d in error.details]
+    return ApplicationError(error.message, *details, type=error.type, non_retryable=error.non_retryable)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retryable", "unknown", "passing"), TABLE, ids=lambda v: getattr(v, "code", "")
+)
+def test_our_errors_come_back_as_they_went(
+    error: errors.WedsyncError, code: str, retryable: bool, unknown: bool, passing: bool
+) -> None:
+    sent = to_application_error(error)
+    assert (sent.type, sent.non_retryable, sent.category) == (code, not retryable, ApplicationErrorCategory.BENIGN)
+    read = read_failure(failed(as_read_from_history(sent)))
+    assert (read.code, read.detail, read.reason, read.unknown, read.passing) == (
+        code,
+        "x",
+        error.reason,
+        unknown,
+        passing,
+    )
+    assert read.vendor == getattr(error, "vendor", "")
+
+
+def test_a_vendors_wish_to_wait_is_kept() -> None:
+    sent = to_application_error(errors.VendorThrottled("x", retry_after_seconds=2.5))
+    assert sent.next_retry_delay == timedelta(seconds=2.5)
+    assert read_failure(failed(as_read_from_history(sent))).retry_after_seconds == 2.5
+
+
+def test_a_call_that_gave_no_sign_may_have_happened() -> None:
+    late = TimeoutError("late", type=TimeoutType.START_TO_CLOSE, last_heartbeat_details=[])
+    assert read_failure(failed(late)).unknown
+
+
+@pytest.mark.parametrize(
+    "cause", [ApplicationError("secret text", type="KeyError"), CancelledError("secret text"), None]
+)
+def test_what_is_none_of_ours_is_a_bug_and_its_text_stays_where_it_is(cause: BaseException | None) -> None:
+    read = read_failure(failed(cause))
+    assert read.code == "bug"
+    assert "secret" not in read.detail
+
+
+async def test_an_activity_raises_our_errors_as_temporals_and_others_as_they_are() -> None:
+    @translated
+    async def door(error: Exception | None) -> str:
+        if error is not None:
+            raise error
+        return "fine"
+
+    assert await door(None) == "fine"
+    with pytest.raises(ApplicationError) as raised:
+        await door(errors.VendorRejected("no", vendor="v"))
+    assert raised.value.type == "vendor_rejected"
+    with pytest.raises(KeyError):
+        await door(KeyError("x"))

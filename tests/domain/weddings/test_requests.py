@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
+from wedsync.domain.weddings import requests
+from wedsync.domain.weddings.ledger import Binding, CompensationResult, Field, LedgerEntry, StepState
+from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
+from wedsync.domain.weddings.plan import Compensation, PlannedStep
+from wedsync.domain.weddings.wedding_state import PlanFacts, TransactionCard, WeddingState
+
+NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+
+
+def step(step_id: str, *needs: str, **more: Any) -> PlannedStep:
+    values: dict[str, Any] = {
+        "id": step_id, "action": "booking.request", "service": "villa", "capability": "booking",
+        "vendors": ("generic",), "account": "villa", "critical": False, "inputs": {}, "needs": needs,
+        "window": "preparation", "at": None, "fold": None, "timeout_seconds": 60, "on_failure": "continue",
+        "compensation": Compensation(), "compensation_deadline_seconds": 60, "early": False, "delivery": "hold",
+        "decide_within_seconds": 60, "otherwise": None, "default_results": {}, "endpoints": {},
+        "real_time_updates": False,
+    }  # fmt: skip
+    return PlannedStep(**{**values, **more})
+
+
+def state(step_id: str, status: Any = "pending", **more: Any) -> StepState:
+    return StepState(step_id=step_id, status=status, **more)
+
+
+def entry(step_id: str, tx: str = "t1", origin: str = "t1", **more: Any) -> LedgerEntry:
+    spec = ActionSpec(name="booking.request", undo="exact", operations=(OperationSpec(name="do"),))
+    binding = Binding(
+        vendor="generic", account="villa", inputs={}, round=1, reference="r", spec=spec, transaction_id=tx, bound_at=NOW
+    )
+    values: dict[str, Any] = {"step_id": step_id, "binding": binding, "state": "standing", "done": ("do",)}
+    fields = {"effect": Field(value=None, set_by_tx=tx)}
+    return LedgerEntry(**{**values, "fields": fields, "origin_tx": origin, **more})
+
+
+def wedding(*steps: PlannedStep, states: dict[str, StepState] | None = None, **more: Any) -> WeddingState:
+    facts = PlanFacts(
+        version=1,
+        locale="en",
+        zone="Europe/Rome",
+        ceremony_local="2027-06-19T16:00",
+        ceremony_at=NOW + timedelta(days=18),
+        ends_at=NOW + timedelta(days=20),
+        tzdata_version="x",
+        parallelism=2,
+        steps=steps,
+    )
+    start = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1)
+    every = {s.id: state(s.id) for s in steps} | (states or {})
+    return WeddingState(start=start, status=more.pop("status", "active"), plan=facts, states=every, **more)
+
+
+def event(type_: str = "payment.succeeded", **more: Any) -> VendorEvent:
+    return VendorEvent(**{"source": "stripe", "event_id": "e1", "type": type_, "vendor_type": type_, **more})
+
+
+def ask(kind: Any = "orchestrate", **more: Any) -> TransactionRequest:
+    return TransactionRequest(id="r", kind=kind, seq=1, **more)
+
+
+def decision(step_id: str, choice: Any, vendor: str | None = None) -> TransactionRequest:
+    return ask("scheduled", decision=Decision(step_id=step_id, choice=choice, vendor=vendor))
+
+
+HELD = {"a": state("a", "held", vendor="generic")}
+UNKNOWN = {"a": state("a", "held", vendor="generic", unknown=True)}
+LATER = step("b", "a", inputs={"notes": "${a.reference}"})
+DONE_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="rolled_back", origin="t1")}
+
+
+@pytest.mark.parametrize(
+    ("held", "request_", "code"),
+    [
+        (wedding(step("a")), ask(), None),
+        (wedding(step("a"), origin="t1"), ask(), "already_orchestrated"),
+        (wedding(step("a"), status="ended"), ask(), "wedding_over"),
+        (wedding(step("a"), status="cancelled"), ask("undo", target="t1"), "wedding_over"),
+        (wedding(step("a"), cards=DONE_CARD), ask("undo", target="t1"), "already_undone"),
+        (wedding(step("a")), ask("undo", target="t9"), None),
+        (wedding(step("a"), states=HELD), ask("timeline"), "steps_open"),
+        (wedding(step("a"), states={"a": state("a", "waiting")}), ask("timeline"), "steps_open"),
+        (wedding(step("a")), ask("timeline"), None),
+        (wedding(step("a")), decision("a", "retry"), "not_held"),
+        (wedding(step("a")), decision("zz", "retry"), "not_held"),
+        (wedding(step("a"), states=HELD), decision("a", "retry"), None),
+        (wedding(step("a"), states=HELD), decision("a", "use"), "vendor_missing"),
+        (wedding(step("a"), states=UNKNOWN), decision("a", "use", "vsco"), "outcome_unknown"),
+        (wedding(step("a"), states=HELD), decision("a", "use", "vsco"), None),
+        (wedding(step("a"), LATER, states=HELD), decision("a", "skip"), "result_needed"),
+        (wedding(step("a", default_results={"reference": "x"}), LATER, states=HELD), decision("a", "skip"), None),
+        (wedding(step("a"), step("b", "a"), states=HELD), decision("a", "skip"), None),
+    ],
+)
+def test_what_is_refused_and_why(held: WeddingState, request_: TransactionRequest, code: str | None) -> None:
+    error = requests.refusal(held, request_)
+    assert (error.code if error else None) == code
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "fits"),
+    [
+        (event(object_id="pi_1"), entry("a", external_id="pi_1"), True),
+        (event(object_id="ch_1"), entry("a", external_id="pi_1", facts={"charge": "ch_1"}), True),
+        (event(object_id="pi_2", step_id="a"), entry("a", external_id="pi_1"), False),
+        (event(step_id="a"), entry("a", external_id="pi_1"), True),
+        (event(step_id="b"), entry("a", external_id="pi_1"), False),
+        (event(object_id="pi_9", step_id="a"), None, True),
+        (event("payment.failed", object_id="pi_1"), entry("a", external_id="pi_1"), True),
+        (event("calendar.changed", object_id="pi_1"), entry("a", external_id="pi_1"), False),
+    ],
+)
+def test_an_event_fits_the_very_object_that_waits(given: VendorEvent, kept: LedgerEntry | None, fits: bool) -> None:
+    waiting = state("a", "waiting", waits_for="payment.succeeded", refused_by=("payment.failed",))
+    assert requests.event_fits(given, waiting, kept) is fits
+
+
+def test_a_yes_counts_more_than_a_no_that_came_before() -> None:
+    waiting = state("a", "waiting", waits_for="payment.succeeded", refused_by=("payment.failed",))
+    no, yes = event("payment.failed", event_id="e1", step_id="a"), event(event_id="e2", step_id="a")
+    held = wedding(step("a"), states={"a": waiting}, entries={"a": entry("a")}, events=(no, yes))
+    assert dict(requests.answers(held)) == {"a": yes}
+    assert dict(requests.answers(held.model_copy(update={"events": (yes, no)}))) == {"a": yes}
+
+
+@pytest.mark.parametrize(
+    ("status", "compensation", "matters"),
+    [("waiting", None, True), ("pending", None, True), ("succeeded", None, False), ("failed", "needs_attention", True)],
+)
+def test_only_events_that_may_matter_are_kept(status: Any, compensation: Any, matters: bool) -> None:
+    undo = CompensationResult(status=compensation) if compensation else None
+    held = wedding(step("a"), states={"a": state("a", status, compensation=undo)})
+    assert requests.may_matter(held, event(step_id="a")) is matters
+    assert requests.may_matter(held, event())
+
+
+def test_a_hand_undoes_only_what_waits_for_a_hand() -> None:
+    parked = state("a", "failed", compensation=CompensationResult(status="needs_attention"))
+    said = tuple(event("hand.undone", event_id=f"e-{i}", step_id=i) for i in "ab")
+    held = wedding(step("a"), step("b"), states={"a": parked, "b": state("b", "succeeded")}, events=said)
+    assert requests.undone_by_hand(held) == ("a",)
+
+
+def test_the_agenda_brings_answers_late_ones_and_what_is_due_with_them() -> None:
+    states = {
+        "a": state("a", "waiting", waits_for="payment.succeeded", deadline_at=NOW),
+        "b": state("b", "waiting", waits_for="x", deadline_at=NOW - timedelta(hours=1)),
+        "d": state("d", "scheduled", due_at=NOW + timedelta(hours=1)),
+    }
+    steps = (step("a"), step("b"), step("c", "a", "b"), step("d", at="x"))
+    held = wedding(*steps, states=states, entries={"a": entry("a")}, events=(event(step_id="a"),), origin="t1")
+    deeds = requests.scheduled_deeds(held, NOW)
+    assert [(deed.step.id, deed.kind) for deed in deeds] == [("a", "answer"), ("b", "late"), ("c", "do")]
+    without = requests.scheduled_deeds(held.model_copy(update={"origin": ""}), NOW)
+    assert [deed.step.id for deed in without] == ["a", "b"]
+
+
+def test_a_retry_raises_the_round_only_after_a_known_non_effect() -> None:
+    known = wedding(step("a"), states={"a": state("a", "held", round=2)})
+    (deed,) = requests.decision_deeds(known, Decision(step_id="a", choice="retry"), NOW)
+    assert (deed.round, deed.entry) == (3, None)
+    lost = wedding(step("a"), states={"a": state("a", "held", round=2, unknown=True)}, entries={"a": entry("a")})
+    (deed,) = requests.decision_deeds(lost, Decision(step_id="a", choice="retry"), NOW)
+    assert (deed.round, deed.vendors, deed.entry) == (2, ("generic",), entry("a"))
+
+
+def test_another_vendor_is_used_with_what_becomes_due() -> None:
+    held = wedding(step("a"), step("b", "a"), states=HELD, origin="t1")
+    deeds = requests.decision_deeds(held, Decision(step_id="a", choice="use", vendor="vsco"), NOW)
+    assert [(deed.step.id, deed.vendors) for deed in deeds] == [("a", ("vsco",)), ("b", ())]
+
+
+def test_a_change_moves_what_stands_and_holds_a_time() -> None:
+    steps = (step("a"), step("pay", capability="payments"), step("c"), step("d"))
+    states = {i: state(i, "succeeded") for i in ("a", "pay", "c")} | {"d": state("d", "failed")}
+    entries = {"a": entry("a"), "pay": entry("pay"), "c": entry("c", state="begun"), "d": entry("d")}
+    held = wedding(*steps, states=states, entries=entries)
+    assert [deed.step.id for deed in requests.change_deeds(held)] == ["a"]
+
+
+def test_an_undo_touches_what_its_target_set_or_planned() -> None:
+    entries = {
+        "a": entry("a", "t1"),
+        "b": entry("b", "t2", "t1"),
+        "c": entry("c", "t3", "t3"),
+        "d": entry("d", "t1", state="undone"),
+        "e": entry("e", "t1", done=()),
+    }
+    steps = tuple(step(i) for i in "abcdef")
+    states = {i: state(i, "succeeded") for i in "abcde"}
+    held = wedding(*steps, states=states, entries=entries, origin="t1")
+
+    def undone(target: str | None) -> list[str]:
+        return [e.step_id for e in requests.to_undo(held, target)]
+
+    assert (undone("t1"), undone("t2"), undone(None)) == (["a", "b"], ["b"], ["a", "b", "c"])
+    spoken = requests.undo_states(held, "t1", requests.to_undo(held, "t1"))
+    assert [s.step_id for s in spoken] == ["a", "b", "f"]
+    assert [s.step_id for s in requests.undo_states(held, "t2", requests.to_undo(held, "t2"))] == ["b"]
+
+
+def test_the_first_deeds_are_what_is_due_now() -> None:
+    held = wedding(step("a"), step("b", "a"), step("c", at="x"))
+    assert [(deed.step.id, deed.round) for deed in requests.first_deeds(held, NOW)] == [("a", 1), ("b", 1)]
+
+
+def test_five_hundred_changes_leave_a_wedding_small_enough_to_carry() -> None:
+    steps = tuple(step(f"step-number-{n}", inputs={"title": "x" * 100}) for n in range(60))
+    entries = {s.id: entry(s.id, external_id="x" * 30, facts={"booking_id": "y" * 30}) for s in steps}
+    cards = {
+        f"tx{n}": TransactionCard(id=f"tx{n:026}", kind="timeline", status="completed", origin="t1") for n in range(51)
+    }
+    held = wedding(
+        *steps,
+        entries=entries,
+        cards=cards,
+        seen=tuple(f"{n:026}" for n in range(500)),
+        known_events=tuple(f"stripe:evt_{n:024}" for n in range(1000)),
+    )
+    assert len(held.model_dump_json()) < 256 * 1024
