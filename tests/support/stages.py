@@ -15,6 +15,7 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import WorkflowRunner
 
 from activities.handoffs import HandoffActivities
 from activities.vendors import VendorActivities
@@ -30,7 +31,7 @@ from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
-from workers.main import make_worker
+from workers.main import GUARDED, make_worker
 from workers.queues import Doors, plans
 
 #: Ends fast, keeps little.
@@ -39,7 +40,7 @@ FAST: dict[str, Any] = {"graceful_shutdown_seconds": 1.0, "worker_cached_workflo
 
 @asynccontextmanager
 async def open_puppet_stage(
-    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet
+    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet, runner: WorkflowRunner = GUARDED
 ) -> AsyncIterator[Stage]:
     """The stage, with the puppet's vendors beside the installed ones."""
     registry = PuppetRegistry(puppet)
@@ -56,7 +57,7 @@ async def open_puppet_stage(
     )
     async with AsyncExitStack() as stack:
         for plan in plans(doors, settings):
-            await stack.enter_async_context(make_worker(client, plan, settings))
+            await stack.enter_async_context(make_worker(client, plan, settings, runner))
         yield Stage(settings, client, db, sandbox, registry=registry)
     await pool.aclose()
     await db.close()
@@ -106,6 +107,10 @@ class SkippingStage:
     async def forward(self, wedding: Staged, duration: timedelta) -> None:
         """Let so much time go by for the wedding."""
         await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.handle.id), duration)
+
+    async def end(self, wedding: Staged) -> None:
+        """Let time go by until the wedding's workflow ends."""
+        await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.handle.id))
 
     async def until(
         self, wedding: Staged, tx: str, *statuses: str, step: timedelta = timedelta(minutes=1), most: int = 60

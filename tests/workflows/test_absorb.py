@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.support.plans import booking, event, plan
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.weddings.compile import compile_plan
+from wedsync.domain.weddings.ledger import (
+    Binding,
+    CompensationResult,
+    Deed,
+    LedgerEntry,
+    Recheck,
+    StepState,
+    TransactionInput,
+    TransactionResult,
+)
+from wedsync.domain.weddings.messages import WeddingStart
+from wedsync.domain.weddings.wedding_state import KEPT_CARDS, PlanFacts, TransactionCard, WeddingState
+from wedsync.usecases.routing.registry import load_registry
+from workflows import wedding_ledger
+
+NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+MANIFESTS = load_registry().manifests
+STEPS = compile_plan(plan(booking("venue"), event(at="ceremony - 3d")), MANIFESTS)
+
+
+def entry(step_id: str = "venue", **more: Any) -> LedgerEntry:
+    spec = MANIFESTS["generic"].action("booking.request")
+    assert spec is not None
+    binding = Binding(
+        vendor="generic", account="v", inputs={}, round=1, reference="r", spec=spec, transaction_id="t1", bound_at=NOW
+    )
+    return LedgerEntry(**{"step_id": step_id, "binding": binding, "state": "standing", "done": ("request",), **more})
+
+
+def wedding(**more: Any) -> WeddingState:
+    facts = PlanFacts(
+        version=1, locale="en", zone="Europe/Rome", ceremony_local="2027-06-19T16:00", ceremony_at=NOW, ends_at=NOW,
+        tzdata_version="x", parallelism=2, steps=STEPS,
+    )  # fmt: skip
+    states = {s.id: StepState(step_id=s.id, status="scheduled" if s.at else "pending") for s in STEPS}
+    start = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1)
+    return WeddingState(**{"start": start, "status": "active", "plan": facts, "states": states, **more})
+
+
+def given(kind: Any = "orchestrate", tx: str = "t1", **more: Any) -> TransactionInput:
+    values = {"organization_id": "o", "wedding_id": "w", "reference": "r", "wedding_date": "2027-06-19"}
+    values |= {"phase": "preparation", "plan_version": 1, "transaction_id": tx, "seq": 1, "kind": kind}
+    return TransactionInput(**{**values, "origin_tx": "t1", "parallelism": 2, **more})
+
+
+def result(status: Any = "completed", tx: str = "t1", kind: Any = "orchestrate", **more: Any) -> TransactionResult:
+    return TransactionResult(id=tx, seq=1, kind=kind, status=status, started_at=NOW, ended_at=NOW, **more)
+
+
+def test_what_stands_is_kept_and_what_is_undone_is_forgotten() -> None:
+    done = StepState(step_id="venue", status="succeeded")
+    taken = wedding_ledger.absorb(wedding(), given(), result(steps=(done,), entries=(entry(),))).state
+    assert (list(taken.entries), taken.states["venue"].status) == (["venue"], "succeeded")
+    for gone in (entry(state="undone"), entry(done=(), state="begun")):
+        after = wedding_ledger.absorb(taken, given("undo", "t2"), result("rolled_back", "t2", "undo", entries=(gone,)))
+        assert after.state.entries == {}
+
+
+def test_an_orchestration_that_was_undone_leaves_nothing_due() -> None:
+    before = wedding(origin="t1")
+    after = wedding_ledger.absorb(before, given(), result("rolled_back")).state
+    assert (after.origin, {s.status for s in after.states.values()}) == ("", {"skipped"})
+
+
+def test_looks_that_were_made_are_off_the_agenda_and_new_ones_on_it() -> None:
+    first = Recheck(entry=entry(), due_at=NOW, look=1)
+    second = first.model_copy(update={"look": 2, "due_at": NOW + timedelta(days=1)})
+    after = wedding_ledger.absorb(
+        wedding(rechecks=(first,)),
+        given("scheduled", "t2", rechecks=(first,)),
+        result("completed", "t2", "scheduled", rechecks=(second,)),
+    ).state
+    assert after.rechecks == (second,)
+
+
+def test_an_answer_folds_into_the_transaction_that_waited() -> None:
+    card = TransactionCard(id="t1", kind="orchestrate", status="waiting", origin="t1")
+    word = VendorEvent(source="s", event_id="e", type="booking.confirmed", vendor_type="x", step_id="venue")
+    waiting = StepState(step_id="venue", status="waiting", waits_for="booking.confirmed")
+    before = wedding(origin="t1", cards={"t1": card}, events=(word,))
+    before = before.model_copy(update={"states": {**before.states, "venue": waiting}, "entries": {"venue": entry()}})
+    deed = Deed(kind="answer", step=STEPS[0], entry=entry(), state=waiting)
+    done = waiting.model_copy(update={"status": "succeeded"})
+    after = wedding_ledger.absorb(
+        before, given("scheduled", "t2", deeds=(deed,)), result("completed", "t2", "scheduled", steps=(done,))
+    )
+    assert [(n.transaction_id, n.status) for n in after.news] == [("t1", "completed")]
+    assert (after.state.cards["t1"].status, after.state.events) == ("completed", ())
+
+
+def test_only_the_newest_ended_transactions_are_remembered() -> None:
+    cards = {
+        f"x{n:03}": TransactionCard(id=f"x{n:03}", kind="timeline", status="completed", origin="t1") for n in range(80)
+    }
+    cards |= {"open": TransactionCard(id="open", kind="scheduled", status="held", origin="t1")}
+    after = wedding_ledger.absorb(wedding(cards=cards, origin="t1"), given(), result()).state
+    assert {"open", "t1", "x079"} <= set(after.cards)
+    assert len(after.cards) <= KEPT_CARDS + 2
+    assert "x000" not in after.cards
+
+
+@pytest.mark.parametrize("state", ["standing", "begun"])
+def test_what_a_skipped_step_may_hold_is_looked_for_later(state: Any) -> None:
+    held = StepState(step_id="venue", status="held", unknown=True)
+    before = wedding()
+    before = before.model_copy(
+        update={"states": {**before.states, "venue": held}, "entries": {"venue": entry(state=state)}}
+    )
+    after = wedding_ledger.skipped(before, "venue", "t2", NOW)
+    assert (after.states["venue"].status, after.entries) == ("skipped", {})
+    assert [(r.look, r.due_at) for r in after.rechecks] == [(1, NOW + timedelta(hours=1))]
+
+
+def test_a_transaction_that_was_lost_leaves_its_steps_to_a_person() -> None:
+    deeds = (Deed(kind="do", step=STEPS[0]), Deed(kind="late", step=STEPS[1], entry=entry("event")))
+    lost = wedding_ledger.lost_child(given(deeds=deeds), "TerminatedError", NOW)
+    assert (lost.status, [s.status for s in lost.steps], len(lost.entries)) == ("needs_attention", ["held"] * 2, 1)
+    assert all(s.unknown for s in lost.steps)
+
+
+def test_a_hands_word_settles_what_needed_attention() -> None:
+    parked = StepState(step_id="venue", status="failed", compensation=CompensationResult(status="needs_attention"))
+    card = TransactionCard(id="t1", kind="orchestrate", status="needs_attention", origin="t1")
+    before = wedding(cards={"t1": card})
+    before = before.model_copy(
+        update={"states": {**before.states, "venue": parked}, "entries": {"venue": entry(state="parked")}}
+    )
+    after = wedding_ledger.undone_by_hand(before, ("venue",))
+    assert (after.state.entries, after.state.cards["t1"].status) == ({}, "rolled_back")
+    assert [n.status for n in after.news] == ["rolled_back"]
