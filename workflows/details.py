@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
 
 with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import StepState
@@ -33,3 +35,11 @@ def transaction_details(status: str, states: Iterable[StepState]) -> str:
 def wedding_details(headline: str, states: Iterable[StepState]) -> str:
     """A wedding's state and all its steps."""
     return f"{headline}\n\n{steps_table(states)}"
+
+
+def upsert_changed(updates: Iterable[SearchAttributeUpdate[Any]]) -> None:
+    """Upsert the search attributes that differ: each upsert is an event and a write of the visibility store."""
+    known = workflow.info().typed_search_attributes
+    changed = [update for update in updates if (known.get(update.key) or None) != (update.value or None)]
+    if changed:
+        workflow.upsert_search_attributes(changed)

@@ -25,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.board import Board
     from workflows.calls import Caller
     from workflows.compensation import Rollback
-    from workflows.details import transaction_details
+    from workflows.details import transaction_details, upsert_changed
     from workflows.forward import Forward
 
 _SETTLED_ROW_VERSION = 2
@@ -198,5 +198,5 @@ class RunTransaction:
 
     def _show(self, status: TransactionStatus) -> None:
         """For the operator: search attributes and the current details in the Temporal UI."""
-        workflow.upsert_search_attributes([_STATUS.value_set(status), _VENDOR.value_set(self._board.vendors())])
+        upsert_changed([_STATUS.value_set(status), _VENDOR.value_set(self._board.vendors())])
         workflow.set_current_details(transaction_details(status, self._board.ordered_states()))

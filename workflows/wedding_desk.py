@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from wedsync.domain.weddings.wedding_state import PlanFacts, WeddingState
     from workflows.board import VERSIONS_PER_TRANSACTION, WEDDING_VERSIONS_FROM
-    from workflows.details import wedding_details
+    from workflows.details import upsert_changed, wedding_details
     from workflows.wedding_ledger import absorb, lost_child
 
 _PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
@@ -65,8 +65,8 @@ class WeddingDesk:
 
     async def open(self) -> None:
         """Read the plan, once in the wedding's life."""
-        self.show()
         if self.state.plan is not None:
+            self.show()
             return
         start = self.state.start
         loaded = await workflow.execute_local_activity_method(
@@ -78,7 +78,6 @@ class WeddingDesk:
         states = {step.id: unbegun(step.id, step.at) for step in facts.steps}
         self.change(plan=facts, states=states, status="active")
         await self.resolve_agenda()
-        self.show()
 
     @property
     def plan(self) -> PlanFacts:
@@ -261,7 +260,7 @@ class WeddingDesk:
         newest = max(state.cards.values(), key=lambda card: card.id, default=None)
         if self.running or newest:
             updates.append(_STATUS.value_set("running" if self.running else newest.status if newest else ""))
-        workflow.upsert_search_attributes(updates)
+        upsert_changed(updates)
         running = f", transaction {self.running} runs" if self.running else ""
         headline = f"**{state.status}**, {state.phase}, mode {state.mode}{running}"
         workflow.set_current_details(wedding_details(headline, state.states.values()))

@@ -15,12 +15,20 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from wedsync.domain.errors import StoreUnavailable, WedsyncError
 from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.weddings import search_attributes as names
 from wedsync.domain.weddings.ledger import StepError
 from wedsync.domain.weddings.messages import (
     SUBMIT_UPDATE,
@@ -38,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 ClientProvider = Callable[[], Awaitable[Client]]
 
+_ORGANIZATION = SearchAttributeKey.for_keyword(names.ORGANIZATION_ID)
+_WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
 _RPC_TIMEOUT = timedelta(seconds=8)
 #: A wedding's refusal is written with this version: after the request, before any write of the wedding.
 _REFUSAL_VERSION = 1
@@ -94,6 +104,12 @@ async def _submit(client: Client, start: WeddingStart, request: TransactionReque
         id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
         priority=Priority(priority_key=3, fairness_key=start.organization_id[:64]),
         static_summary=f"wedding {start.wedding_id}",
+        search_attributes=TypedSearchAttributes(
+            [
+                SearchAttributePair(_ORGANIZATION, start.organization_id),
+                SearchAttributePair(_WEDDING, start.wedding_id),
+            ]
+        ),
     )
     async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
         await client.execute_update_with_start_workflow(
