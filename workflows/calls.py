@@ -15,6 +15,7 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.errors import BUG, Failure, read_failure
     from activities.vendors import CarriedOut, CarryOut, VendorActivities
+    from wedsync.domain.routing.messages import CIRCUIT_OPEN
     from wedsync.domain.routing.vendor import Call, Effect, OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry
@@ -92,7 +93,7 @@ class Caller:
             if not attempt.is_undo and tries > 1:
                 board.update(step_id, attempts=board.states[step_id].attempts + 1)
             try:
-                done = await self._execute(step_id, attempt, ask)
+                done = await self._execute(step_id, attempt, ask, lost=lost)
             except ActivityError as error:
                 failure = read_failure(error)
                 lost = self._lost_after(failure, operation, lost, ask)
@@ -170,7 +171,10 @@ class Caller:
             raise Lost(failure)
         blocked = lost and not operation.harmless
         ready = attempt.fallback_ready and not blocked
-        if saga.may_give_up(tries, fallback_ready=ready, now=workflow.now(), give_up_at=attempt.give_up_at):
+        is_cut_off = failure.reason == CIRCUIT_OPEN
+        if saga.may_give_up(
+            tries, fallback_ready=ready, now=workflow.now(), give_up_at=attempt.give_up_at, is_cut_off=is_cut_off
+        ):
             raise (Lost if blocked else Refused)(failure)
         wait = failure.retry_after_seconds or saga.delay_seconds(tries, workflow.random().random())
         await self._pause(attempt, min(wait, self._left(attempt)), f"{failure.vendor or 'vendor'}: {failure.code}")
@@ -211,7 +215,7 @@ class Caller:
         done = await self._execute(step_id, attempt, "look")
         return done.effect or Effect(state="absent")
 
-    async def _execute(self, step_id: str, attempt: Attempt, ask: Ask) -> CarriedOut:
+    async def _execute(self, step_id: str, attempt: Attempt, ask: Ask, *, lost: bool = False) -> CarriedOut:
         given, entry = self._board.given, self._board.entries[step_id]
         shows = not attempt.is_undo and ask != "look" and attempt.purpose == ""
         wanted = CarryOut(
@@ -221,6 +225,9 @@ class Caller:
             last=attempt.last,
             version=self._board.next_version() if shows else 0,
             now=workflow.now(),
+            # Only who has begun nothing here may be sent to another vendor while this one is eased back in.
+            can_go_elsewhere=attempt.fallback_ready and not lost and not entry.done,
+            is_wedding_day=given.mode == "wedding_day",
         )
         seconds = options.start_to_close_seconds(entry.binding.timeout_seconds)
         return await workflow.execute_activity_method(

@@ -112,6 +112,12 @@ def test_a_failing_vendor_is_left_in_time(attempt: int, fallback: bool, seconds_
     assert saga.may_give_up(attempt, fallback_ready=fallback, now=NOW, give_up_at=give_up_at) is leaves
 
 
+@pytest.mark.parametrize(("fallback", "leaves"), [(True, True), (False, False)])
+def test_a_vendor_that_is_cut_off_is_left_at_once_when_another_stands_ready(fallback: bool, leaves: bool) -> None:
+    later = NOW + timedelta(minutes=1)
+    assert saga.may_give_up(1, fallback_ready=fallback, now=NOW, give_up_at=later, is_cut_off=True) is leaves
+
+
 @pytest.mark.parametrize(
     ("spec", "after_seconds", "again"),
     [

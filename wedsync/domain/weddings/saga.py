@@ -49,9 +49,14 @@ def delay_seconds(attempt: int, jitter: float) -> float:
     return float(full * (1 - 0.2 * jitter))
 
 
-def may_give_up(attempt: int, *, fallback_ready: bool, now: datetime, give_up_at: datetime) -> bool:
-    """Whether a vendor that keeps failing is left: after a few tries if another can do it, else when time is up."""
-    return now >= give_up_at or (fallback_ready and attempt >= ATTEMPTS_WITH_FALLBACK)
+def may_give_up(
+    attempt: int, *, fallback_ready: bool, now: datetime, give_up_at: datetime, is_cut_off: bool = False
+) -> bool:
+    """Whether a vendor that keeps failing is left: after a few tries if another can do it, else when time is up.
+
+    `is_cut_off`: we send it nothing for now, as others have found it failing: no try is needed to know that.
+    """
+    return now >= give_up_at or (fallback_ready and (is_cut_off or attempt >= ATTEMPTS_WITH_FALLBACK))
 
 
 def settled_absent_at(last_sent_at: datetime, start_to_close_seconds: float) -> datetime:

@@ -1,19 +1,20 @@
-"""The one way out to vendors: credential, pool, classification, record.
+"""The one way out to vendors: route, breaker, credential, pool, classification, record.
 
 Every third-party call of the product passes through `VendorGateway`. It decides nothing about who is called: that
-stands in history before (see `bind_step`).
+stands in history before (see `bind_step`). What it may choose is the endpoint of the account that is bound.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import structlog
 from opentelemetry import trace
 
 from wedsync.domain.errors import InvalidInput, VendorError
+from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import Call, Effect, Manifest
 from wedsync.kit import telemetry
 from wedsync.kit.http import VendorHttp
@@ -21,21 +22,28 @@ from wedsync.kit.settings import Settings
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
 from wedsync.kit.vendor import Account, VendorClient
 from wedsync.usecases.routing.registry import Registry
+from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 Ask = Literal["send", "find", "look"]
+#: Only the platform's own account has other endpoints than its own address.
+PLATFORM_ACCOUNT = "default"
 
 
 class VendorGateway:
     """Sends calls to vendors through the process's shared pool."""
 
-    def __init__(self, settings: Settings, registry: Registry, pool: Any) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, pool: Any, switchboard: Switchboard | None = None
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._pool = pool
+        #: Without one every call goes to its account's own address, and nothing is counted.
+        self.switchboard = switchboard
 
     def manifest(self, vendor: str) -> Manifest:
         """The vendor's manifest; raises InvalidInput for a vendor that is not installed."""
@@ -60,37 +68,73 @@ class VendorGateway:
             webhook_url=f"{self._settings.api_url.rstrip('/')}/api/integrations/webhooks/{vendor}",
         )
 
-    async def send(self, call: Call) -> Effect:
+    async def send(self, call: Call, situation: Situation = ORDINARY) -> Effect:
         """Carry out the call: at most one write. Raises the vendor errors of `wedsync.domain.errors`."""
-        return await self._observed("send", call, lambda client: client.send(call))
+        return await self._observed("send", call, lambda client: client.send(call), situation)
 
-    async def find(self, call: Call) -> Effect | None:
+    async def find(self, call: Call, situation: Situation = ORDINARY) -> Effect | None:
         """Whether an earlier attempt of the call took effect; None: it is not there."""
-        return await self._observed("find", call, lambda client: client.find(call))
+        return await self._observed("find", call, lambda client: client.find(call), situation)
 
-    async def look(self, call: Call) -> Effect:
+    async def look(self, call: Call, situation: Situation = ORDINARY) -> Effect:
         """The present state of what the step did."""
-        return await self._observed("look", call, lambda client: client.look(call))
+        return await self._observed("look", call, lambda client: client.look(call), situation)
 
     def http(self, vendor: str, account: str = "default", headers: Mapping[str, str] | None = None) -> VendorHttp:
         """The transport to one account; raises InvalidInput for a vendor that is not installed."""
-        manifest = self.manifest(vendor)
+        self.manifest(vendor)
+        return self._transport(self.account(vendor, account), headers)
+
+    def _transport(self, account: Account, headers: Mapping[str, str] | None) -> VendorHttp:
+        manifest = self.manifest(account.vendor)
         return VendorHttp(
             self._pool,
-            vendor=vendor,
-            base_url=self.account(vendor, account).base_url,
+            vendor=account.vendor,
+            base_url=account.base_url,
             timeout_seconds=manifest.timeout_seconds,
             headers=headers,
             unavailable_means_not_processed=manifest.unavailable_means_not_processed,
         )
 
-    def _client(self, call: Call) -> VendorClient:
+    def _client(self, call: Call, endpoint: Endpoint | None) -> VendorClient:
         # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
         told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
-        http = self.http(call.vendor, call.account, told)
-        return self._registry.client_class(call.vendor)(http, self.account(call.vendor, call.account))
+        account = self.account(call.vendor, call.account)
+        if endpoint is not None and endpoint.base_url and call.account == PLATFORM_ACCOUNT:
+            account = account.model_copy(update={"base_url": endpoint.base_url})
+        http = self._transport(account, told)
+        return self._registry.client_class(call.vendor)(http, account)
 
-    async def _observed(self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]]) -> T:
+    async def _observed(
+        self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], situation: Situation
+    ) -> T:
+        if self.switchboard is None:
+            return await self._recorded(ask, call, deed, None)
+        self.manifest(call.vendor)
+        ticket = await self.switchboard.admit(call, situation)
+        started = time.perf_counter()
+        fault: BaseException | None = None
+        try:
+            answer = await self._recorded(ask, call, deed, ticket.endpoint)
+        except BaseException as error:
+            fault = error
+            raise
+        finally:
+            await self.switchboard.settle(ticket, call, ask, fault, time.perf_counter() - started)
+        return self._located(answer, ticket)
+
+    def _located(self, answer: T, ticket: Ticket) -> T:
+        """An effect of a service with several endpoints says at which it lives, so that what follows goes there."""
+        assert self.switchboard is not None  # noqa: S101 - who has a ticket came by it
+        is_choice = ticket.key is not None and len(self.switchboard.book.config(ticket.service).endpoints) > 1
+        if is_choice and isinstance(answer, Effect) and answer.state != "absent":
+            facts = {**answer.facts, "endpoint": ticket.endpoint.name}
+            return cast("T", answer.model_copy(update={"facts": facts}))
+        return answer
+
+    async def _recorded(
+        self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], endpoint: Endpoint | None
+    ) -> T:
         started = time.perf_counter()
         outcome = "ok"
         name = f"{call.vendor} {call.operation}"
@@ -99,7 +143,7 @@ class VendorGateway:
                 {"vendor": call.vendor, "operation": call.operation, "ask": ask, "wedding.id": call.wedding_id}
             )
             try:
-                return await deed(self._client(call))
+                return await deed(self._client(call, endpoint))
             except VendorError as error:
                 outcome = error.code
                 span.set_attribute("error.type", error.code)

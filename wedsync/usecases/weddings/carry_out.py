@@ -14,6 +14,7 @@ from wedsync.domain.weddings.messages import Message
 from wedsync.store import projection
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.switchboard import Situation
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,9 @@ class CarryOut(Message):
     last: bool = False
     version: int = 0
     now: datetime
+    #: Another vendor stands ready, and nothing of the step was begun at this one.
+    can_go_elsewhere: bool = False
+    is_wedding_day: bool = False
 
 
 class CarriedOut(Message):
@@ -52,13 +56,14 @@ async def carry_out(gateway: VendorGateway, db: Database, wanted: CarryOut) -> C
 
 async def _ask(gateway: VendorGateway, wanted: CarryOut) -> CarriedOut:
     call = wanted.call
+    situation = Situation(can_go_elsewhere=wanted.can_go_elsewhere, is_wedding_day=wanted.is_wedding_day)
     if wanted.ask == "look":
-        return CarriedOut(effect=await gateway.look(call), found=True)
+        return CarriedOut(effect=await gateway.look(call, situation), found=True)
     if wanted.ask in ("find", "find_or_send"):
-        found = await gateway.find(call)
+        found = await gateway.find(call, situation)
         if found is not None or wanted.ask == "find":
             return CarriedOut(effect=found, found=True)
-    return CarriedOut(effect=await gateway.send(call))
+    return CarriedOut(effect=await gateway.send(call, situation))
 
 
 async def _show(db: Database, call: Call, wanted: CarryOut, effect: Effect) -> None:

@@ -1,0 +1,98 @@
+"""Switchboards on a real Postgres, and calls to hand to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import text
+
+from wedsync.domain.errors import VendorUnavailable
+from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.services import ServiceConfig
+from wedsync.domain.routing.vendor import Call
+from wedsync.kit.clock import utc_now
+from wedsync.store import circuits
+from wedsync.store.session import Database
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
+
+#: Opens soon and comes back soon.
+QUICK: dict[str, Any] = {"min_calls": 4, "open_seconds": 0.2, "probes": 3, "ramp_step_seconds": 0.1}
+
+
+def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Call:
+    """A call of no importance."""
+    values: dict[str, Any] = {
+        "organization_id": "org",
+        "wedding_id": wedding_id,
+        "transaction_id": "t",
+        "step_id": "s",
+        "vendor": vendor,
+        "action": "payments.collect",
+        "operation": "create_intent",
+        "idempotency_key": "k",
+        "reference": "r",
+        "inputs": {},
+        "first_sent_at": utc_now(),
+    }
+    return Call.model_validate({**values, **changes})
+
+
+@asynccontextmanager
+async def open_switchboard(url: str, provide: Any = None) -> AsyncIterator[Switchboard]:
+    """A process's switchboard with a pool of its own."""
+    db = Database(url, 4)
+    try:
+        async with Switchboard(db, load_registry().manifests, provide).open() as board:
+            yield board
+    finally:
+        await db.close()
+
+
+async def configure(
+    board: Switchboard, service: str = "stripe", circuit: dict[str, Any] | None = None, **changes: Any
+) -> ServiceConfig:
+    """Change a service's configuration, as an operator does."""
+    policy = CircuitPolicy(**{**QUICK, **(circuit or {})})
+    config = board.book.config(service).model_copy(update={"circuit": policy, **changes})
+    async with board.transitions.db.system() as conn:
+        await circuits.put_config(conn, config, "key:test", utc_now())
+    await board.book.load()
+    return config
+
+
+async def pass_one(
+    board: Switchboard, vendor: str = "stripe", *, ok: bool, situation: Situation = ORDINARY, **call: Any
+) -> Ticket:
+    """One call that is let through and ends so."""
+    said = a_call(vendor, **call)
+    ticket = await board.admit(said, situation)
+    await board.settle(ticket, said, "send", None if ok else VendorUnavailable("down", vendor=vendor), 0.01)
+    return ticket
+
+
+async def fail(board: Switchboard, times: int = 4, vendor: str = "stripe") -> None:
+    """So many calls that the vendor does not take; those that are cut off meanwhile are none."""
+    for _ in range(times):
+        await pass_one(board, vendor, ok=False)
+
+
+async def eventually(check: Callable[[], Awaitable[Any] | Any], seconds: float = 10) -> Any:
+    """The first answer of `check` that is true."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = check()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def rows(board: Switchboard, statement: str, **values: Any) -> list[Any]:
+    """What a query over all organizations finds."""
+    async with board.transitions.db.system() as conn:
+        return list((await conn.execute(text(statement), values)).all())

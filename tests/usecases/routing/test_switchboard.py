@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
+from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorUnavailable
+from wedsync.domain.routing.circuit import phase
+from wedsync.domain.routing.strategy import Endpoint
+from wedsync.kit.clock import utc_now
+from wedsync.usecases.routing import outcomes
+from wedsync.usecases.routing.switchboard import Situation, Switchboard
+
+ROOT = Path(__file__).resolve().parents[3]
+STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
+
+
+@pytest.fixture
+def url(fresh_database_urls: Any) -> str:
+    return str(fresh_database_urls.app)
+
+
+@pytest.fixture
+async def board(url: str) -> AsyncIterator[Switchboard]:
+    async with open_switchboard(url) as opened:
+        yield opened
+
+
+def state(board: Switchboard, service: str = "stripe") -> str:
+    return board.book.circuit(service, "default").state
+
+
+async def trip(board: Switchboard, service: str = "stripe") -> None:
+    await fail(board, 4, service)
+    await eventually(lambda: state(board, service) == "open")
+
+
+async def test_a_failing_service_is_cut_off_in_every_process_within_a_second(url: str, board: Switchboard) -> None:
+    async with open_switchboard(url) as other:
+        await configure(board, circuit=STUCK)
+        await eventually(lambda: other.book.config("stripe").circuit.min_calls == 4)
+        began = time.monotonic()
+        await fail(board)
+        await eventually(lambda: state(board) == state(other) == "open")
+        assert time.monotonic() - began < 1
+        for each in (board, other):
+            with pytest.raises(VendorUnavailable) as caught:
+                await each.admit(a_call())
+            assert caught.value.reason == "circuit_open"
+            await pass_one(each, "paypal", ok=True)
+
+
+async def test_the_opening_writes_one_failover_record(url: str, board: Switchboard) -> None:
+    async with open_switchboard(url) as other:
+        await configure(board, circuit=STUCK)
+        await eventually(lambda: other.book.is_configured("stripe"))
+        await asyncio.gather(fail(board), fail(other))
+        await eventually(lambda: state(board) == state(other) == "open")
+        found = await rows(board, "SELECT * FROM failovers")
+    assert len(found) == 1
+    (record,) = found
+    assert (record.from_service, record.to_service, record.reason, record.status) == (
+        "stripe", "paypal", "failure_rate", "active",
+    )  # fmt: skip
+    assert record.epoch == 1
+    assert record.estimated_downtime_ms > 0
+    assert "paypal" in " ".join(record.rollback_plan)
+    await eventually(lambda: _affected(board))
+
+
+async def _affected(board: Switchboard) -> bool:
+    (record,) = await rows(board, "SELECT affected_weddings FROM failovers")
+    return record.affected_weddings == 0
+
+
+@pytest.mark.parametrize("error", [VendorRejected("no"), NotAuthorized("no")])
+async def test_refusals_and_bad_credentials_never_trip_a_shared_breaker(board: Switchboard, error: Exception) -> None:
+    await configure(board)
+    for _ in range(20):
+        ticket = await board.admit(a_call())
+        await board.settle(ticket, a_call(), "send", error, 0.01)
+    await board.outcomes.flush()
+    assert state(board) == "closed"
+    assert await rows(board, "SELECT * FROM circuits") == []
+
+
+async def test_the_last_provider_is_never_cut_off_and_the_other_is_looked_at_again(board: Switchboard) -> None:
+    await configure(board, circuit=STUCK)
+    await configure(board, "paypal", circuit=STUCK)
+    await trip(board)
+    await fail(board, 20, "paypal")
+    await board.outcomes.flush()
+    assert state(board, "paypal") == "closed"
+    assert (await board.admit(a_call("paypal"))).probe is None
+
+
+async def test_two_that_stand_in_for_each_other_never_both_leave(url: str) -> None:
+    async with open_switchboard(url) as one, open_switchboard(url) as two:
+        await configure(one, circuit=STUCK)
+        await configure(one, "paypal", circuit=STUCK)
+        await eventually(lambda: two.book.is_configured("paypal"))
+        await asyncio.gather(fail(one, 4, "stripe"), fail(two, 4, "paypal"))
+        await asyncio.gather(one.outcomes.flush(), two.outcomes.flush())
+        await eventually(lambda: sorted((state(one), state(one, "paypal"))) == ["closed", "open"])
+        assert len(await rows(one, "SELECT * FROM failovers")) == 1
+
+
+async def test_a_business_has_nobody_to_stand_in_and_is_not_counted(board: Switchboard) -> None:
+    for _ in range(30):
+        await pass_one(board, "generic", ok=False, account="villa-aurora")
+    await board.outcomes.flush()
+    assert await rows(board, "SELECT * FROM circuits") == []
+
+
+async def test_probes_close_the_circuit_and_without_a_guard_traffic_comes_back_by_itself(board: Switchboard) -> None:
+    await configure(board)
+    await trip(board)
+    await eventually(lambda: phase(board.book.circuit("stripe", "default"), utc_now()) == "half_open")
+    tickets = [await board.admit(a_call()) for _ in range(3)]
+    assert all(ticket.probe is not None for ticket in tickets)
+    with pytest.raises(VendorUnavailable):
+        await board.admit(a_call())
+    for ticket in tickets:
+        await board.settle(ticket, a_call(), "send", None, 0.01)
+    assert state(board) == "ramping"
+    elsewhere = Situation(can_go_elsewhere=True)
+    let_through = 0
+    for number in range(60):
+        with suppress(VendorUnavailable):
+            await pass_one(board, ok=True, situation=elsewhere, wedding_id=f"w{number}")
+            let_through += 1
+    assert let_through < 60
+    await pass_one(board, ok=True, wedding_id="nowhere-else")
+
+
+async def test_a_bad_probe_reopens_and_the_first_failure_while_ramping_too(board: Switchboard) -> None:
+    await configure(board, circuit={"probes": 1, "ramp_step_seconds": 60.0})
+    await trip(board)
+
+    async def probe(ok: bool) -> None:
+        await eventually(lambda: phase(board.book.circuit("stripe", "default"), utc_now()) == "half_open")
+        assert (await pass_one(board, ok=ok)).probe is not None
+
+    await probe(False)
+    circuit = board.book.circuit("stripe", "default")
+    assert (circuit.state, circuit.round, circuit.epoch) == ("open", 2, 1)
+    await probe(True)
+    assert state(board) == "ramping"
+    await pass_one(board, ok=False)
+    await eventually(lambda: state(board) == "open")
+    (record,) = await rows(board, "SELECT status, fell_back FROM failovers")
+    assert (record.status, record.fell_back) == ("active", 1)
+
+
+async def test_a_neutral_probe_gives_its_permit_back(board: Switchboard) -> None:
+    await configure(board, circuit={"probes": 1})
+    await trip(board)
+    await eventually(lambda: phase(board.book.circuit("stripe", "default"), utc_now()) == "half_open")
+    ticket = await board.admit(a_call())
+    await board.settle(ticket, a_call(), "send", VendorRejected("no"), 0.01)
+    assert state(board) == "open"
+    assert (await pass_one(board, ok=True)).probe is not None
+    assert state(board) == "ramping"
+
+
+async def test_every_call_leaves_a_record_in_batches(board: Switchboard) -> None:
+    for number in range(50):
+        await pass_one(board, ok=number % 10 != 0, wedding_id=f"w{number}")
+    await eventually(lambda: _recorded(board, 50))
+    found = await rows(board, "SELECT outcome, count(*) AS n FROM vendor_calls GROUP BY outcome ORDER BY outcome")
+    assert [(row.outcome, row.n) for row in found] == [("ok", 45), ("vendor_unavailable", 5)]
+    assert board.outcomes.flushes < 10
+
+
+async def _recorded(board: Switchboard, number: int) -> bool:
+    (row,) = await rows(board, "SELECT count(*) AS n FROM vendor_calls")
+    return bool(row.n == number)
+
+
+async def test_a_refused_call_leaves_a_record_too(board: Switchboard) -> None:
+    await configure(board, circuit=STUCK)
+    await trip(board)
+    with pytest.raises(VendorUnavailable):
+        await board.admit(a_call())
+    await board.outcomes.flush()
+    (row,) = await rows(board, "SELECT outcome FROM vendor_calls WHERE reason = 'circuit_open'")
+    assert row.outcome == "vendor_unavailable"
+
+
+async def test_a_changed_configuration_is_live_in_all_processes_within_a_second(url: str, board: Switchboard) -> None:
+    async with open_switchboard(url) as other:
+        began = time.monotonic()
+        await configure(board, endpoints=(Endpoint(name="eu", base_url="https://eu.example.com"), Endpoint(name="us")))
+        await eventually(lambda: [e.name for e in other.book.config("stripe").endpoints] == ["eu", "us"])
+        assert time.monotonic() - began < 1
+        ticket = await other.admit(a_call())
+        assert ticket.endpoint.base_url == "https://eu.example.com"
+        assert (await other.admit(a_call(facts={"endpoint": "us"}))).endpoint.name == "us"
+
+
+async def test_of_several_endpoints_the_failing_one_is_left(board: Switchboard) -> None:
+    await configure(board, circuit=STUCK, endpoints=(Endpoint(name="eu"), Endpoint(name="us")), backups=())
+    for _ in range(4):
+        ticket = await board.admit(a_call())
+        assert ticket.endpoint.name == "eu"
+        await board.settle(ticket, a_call(), "send", VendorUnavailable("down"), 0.01)
+    await eventually(lambda: board.book.circuit("stripe", "eu").state == "open")
+    assert (await board.admit(a_call())).endpoint.name == "us"
+
+
+async def test_calls_go_on_while_postgres_is_away_and_are_recorded_later(
+    url: str, board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = board.transitions.db
+    async with open_switchboard(url) as watcher:
+        await board.outcomes.flush()
+        monkeypatch.setattr(db, "_begun", _gone)
+        for _ in range(5):
+            await pass_one(board, ok=True)
+        with pytest.raises(outcomes.StoreUnavailable):
+            await board.outcomes.flush()
+        monkeypatch.undo()
+        await board.outcomes.flush()
+        (row,) = await rows(watcher, "SELECT count(*) AS n FROM vendor_calls")
+        assert row.n == 5
+
+
+async def _gone(begin: str) -> Any:
+    raise OSError("no server")
+
+
+async def test_a_wedding_day_call_with_nowhere_else_to_go_passes_an_open_circuit(board: Switchboard) -> None:
+    await configure(board, circuit=STUCK)
+    await trip(board)
+    ticket = await board.admit(a_call(), Situation(is_wedding_day=True))
+    assert ticket.probe is None
+    with pytest.raises(VendorUnavailable):
+        await board.admit(a_call(), Situation(is_wedding_day=True, can_go_elsewhere=True))
+
+
+async def test_three_processes_with_fifty_callers_send_exactly_the_permitted_probes(
+    url: str, board: Switchboard
+) -> None:
+    await configure(board, circuit={"probes": 3, "open_seconds": 0.01, "open_cap_seconds": 0.01})
+    command = [sys.executable, "-m", "tests.support.routing_process", url, "17"]
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
+        )
+        for _ in range(3)
+    ]
+    try:
+        said = [await _line(process) for process in processes]
+        assert said == [{"ready": True}] * 3
+        await trip(board)
+        (circuit,) = await rows(board, "SELECT round FROM circuits")
+        await eventually(lambda: phase(board.book.circuit("stripe", "default"), utc_now()) == "half_open")
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+        counted: Counter[str] = Counter()
+        for found in await asyncio.gather(*map(_line, processes)):
+            counted.update(found)
+        assert counted["probe"] == 3
+        assert sum(counted.values()) == 51
+        permits = await rows(board, "SELECT round, outcome FROM probe_permits")
+        assert [(row.round, row.outcome) for row in permits] == [(circuit.round, "ok")] * 3
+    finally:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            await process.wait()
+
+
+async def _line(process: asyncio.subprocess.Process) -> Any:
+    assert process.stdout is not None
+    while not (line := await asyncio.wait_for(process.stdout.readline(), 60)).startswith(b"{"):
+        assert line, "the process has ended"
+    return json.loads(line)

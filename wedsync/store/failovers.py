@@ -1,0 +1,191 @@
+"""Failover records, whom they affect, and the records of vendor calls, in Postgres. Inside `system()`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: Ceremonies so near to now are looked at for a quiet moment.
+_NEAR = timedelta(hours=12)
+
+_BEGIN = text("""
+INSERT INTO failovers (id, from_service, endpoint, epoch, to_service, reason, strategy, status, actor,
+  estimated_downtime_ms, rollback_plan, started_at)
+VALUES (:id, :from_service, :endpoint, :epoch, :to_service, :reason, :strategy, :status, :actor,
+  :estimated_downtime_ms, CAST(:rollback_plan AS jsonb), :now)
+ON CONFLICT (from_service, endpoint, epoch) DO UPDATE SET status = excluded.status, actor = excluded.actor,
+  reason = excluded.reason, started_at = excluded.started_at
+  WHERE failovers.status = 'proposed' AND excluded.status <> 'proposed'
+RETURNING id
+""")
+_SET = text("""
+UPDATE failovers SET status = :status, fell_back = fell_back + :fell_back,
+  restored_at = CASE WHEN :status = 'restored' THEN coalesce(restored_at, :now) ELSE restored_at END
+WHERE from_service = :service AND endpoint = :endpoint AND epoch = :epoch AND status <> 'restored'
+""")
+# Who depends on a service: weddings to come whose plan names it, as a service's vendor or as a fallback.
+_DEPENDENTS = """
+SELECT w.id, w.organization_id, w.ceremony_at FROM weddings w
+JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
+WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:after AS timestamptz)
+  AND jsonb_path_exists(p.body, '$.services[*].vendor ? (@ == $vendor)',
+    jsonb_build_object('vendor', CAST(:service AS text)))
+"""
+_AFFECT = text(f"""
+WITH affected AS ({_DEPENDENTS}), kept AS (
+  INSERT INTO failover_weddings (failover_id, organization_id, wedding_id, ceremony_at)
+  SELECT :id, organization_id, id, ceremony_at FROM affected ON CONFLICT DO NOTHING
+)
+UPDATE failovers SET affected_weddings = (SELECT count(*) FROM affected),
+  next_moment_at = least((SELECT min(ceremony_at) FROM affected WHERE ceremony_at >= :now),
+    (SELECT min(s.due_at) FROM steps s JOIN affected a ON a.id = s.wedding_id
+      WHERE s.status IN ('pending', 'scheduled') AND s.due_at >= :now))
+WHERE id = :id AND affected_weddings IS NULL
+""")  # noqa: S608 - a text of our own
+_CEREMONIES = text(f"SELECT ceremony_at FROM ({_DEPENDENTS}) d WHERE ceremony_at < CAST(:before AS timestamptz)")  # noqa: S608
+_DEPENDENTS_OF_ALL = text("""
+SELECT s.vendor AS service, count(*) AS weddings, min(s.ceremony_at) FILTER (WHERE s.ceremony_at >= :now) AS next_at
+FROM (SELECT DISTINCT w.id, w.ceremony_at, v.vendor FROM weddings w
+  JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
+  CROSS JOIN LATERAL (SELECT jsonb_array_elements(p.body -> 'services') ->> 'vendor' AS vendor) v
+  WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:now AS timestamptz) - interval '1 day') s
+GROUP BY s.vendor
+""")
+_PAST = text("""
+SELECT CAST(extract(epoch FROM restored_at - started_at) * 1000 AS bigint) FROM failovers
+WHERE from_service = :service AND restored_at IS NOT NULL ORDER BY started_at DESC LIMIT 20
+""")
+_UNGUARDED = text("""
+SELECT f.id, f.from_service, f.endpoint, f.epoch FROM failovers f
+WHERE f.guarded_at IS NULL AND f.status = 'active' AND f.started_at < CAST(:now AS timestamptz) - interval '10 seconds'
+ORDER BY f.started_at LIMIT 100
+""")
+_GUARDED = text("UPDATE failovers SET guarded_at = :now WHERE id = :id AND guarded_at IS NULL")
+_READ = """
+SELECT f.id, f.from_service, f.endpoint, f.epoch, f.to_service, f.reason, f.strategy, f.status, f.actor,
+  coalesce(f.affected_weddings, 0) AS affected_weddings, f.next_moment_at, f.estimated_downtime_ms, f.rollback_plan,
+  f.started_at, f.restored_at, f.fell_back,
+  coalesce((SELECT jsonb_agg(w.wedding_id ORDER BY w.ceremony_at) FROM (
+    SELECT wedding_id, ceremony_at FROM failover_weddings WHERE failover_id = f.id ORDER BY ceremony_at LIMIT 100) w),
+    '[]') AS weddings
+FROM failovers f
+"""
+_LIST = text(
+    _READ
+    + """
+WHERE f.started_at >= :since AND f.started_at < :until AND (CAST(:service AS text) IS NULL OR f.from_service = :service)
+ORDER BY f.started_at DESC, f.id DESC LIMIT 200
+"""
+)
+_LATEST = text(_READ + "WHERE f.from_service = :service AND f.endpoint = :endpoint AND f.epoch = :epoch")
+_STATISTICS = text("""
+SELECT count(*) AS failovers, count(*) FILTER (WHERE restored_at IS NOT NULL) AS restored,
+  count(*) FILTER (WHERE status = 'proposed') AS proposed, coalesce(sum(fell_back), 0) AS fell_back,
+  coalesce(sum(affected_weddings), 0) AS affected_weddings,
+  CAST(percentile_disc(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM restored_at - started_at) * 1000) AS bigint)
+    AS median_downtime_ms,
+  CAST(max(extract(epoch FROM restored_at - started_at) * 1000) AS bigint) AS longest_downtime_ms
+FROM failovers WHERE started_at >= :since AND started_at < :until
+  AND (CAST(:service AS text) IS NULL OR from_service = :service)
+""")
+_VENUE = text("""
+SELECT p.body #> '{wedding,ceremony}' AS ceremony FROM weddings w
+JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version WHERE w.id = :wedding_id
+""")
+_CALLS = text("""
+INSERT INTO vendor_calls (organization_id, wedding_id, transaction_id, step_id, service, endpoint, version, operation,
+  ask, outcome, reason, duration_ms, at)
+SELECT organization_id, wedding_id, transaction_id, step_id, service, endpoint, version, operation, ask, outcome,
+  reason, duration_ms, at
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(organization_id text, wedding_id text, transaction_id text,
+  step_id text, service text, endpoint text, version text, operation text, ask text, outcome text, reason text,
+  duration_ms double precision, at timestamptz)
+""")
+_FORGET = text("""
+DELETE FROM vendor_calls WHERE id IN (SELECT id FROM vendor_calls WHERE at < :before ORDER BY id LIMIT 10000)
+""")
+
+
+async def begin(conn: AsyncConnection, record: Mapping[str, Any], now: datetime) -> str | None:
+    """Write a failover's record, once for each epoch; a proposed one becomes active. None: it stands already."""
+    values = {**record, "rollback_plan": json.dumps(record["rollback_plan"]), "now": now}
+    found: str | None = (await conn.execute(_BEGIN, values)).scalar()
+    return found
+
+
+async def set_status(
+    conn: AsyncConnection, service: str, endpoint: str, epoch: int, status: str, now: datetime, *, fell_back: int = 0
+) -> None:
+    """Where the failover of an epoch stands; what was restored stays so."""
+    where = {"service": service, "endpoint": endpoint, "epoch": epoch}
+    await conn.execute(_SET, {**where, "status": status, "now": now, "fell_back": fell_back})
+
+
+async def affect(conn: AsyncConnection, failover_id: str, service: str, now: datetime) -> None:
+    """Find out, once, which weddings it affects and what the next moment is that matters."""
+    values = {"id": failover_id, "service": service, "now": now, "after": now - timedelta(days=1)}
+    await conn.execute(_AFFECT, values)
+
+
+async def ceremonies_near(conn: AsyncConnection, service: str, now: datetime) -> list[datetime]:
+    """The ceremonies of weddings that depend on the service, from some hours ago to some hours ahead."""
+    values = {"service": service, "after": now - _NEAR, "before": now + _NEAR}
+    return list(await conn.scalars(_CEREMONIES, values))
+
+
+async def dependents(conn: AsyncConnection, now: datetime) -> dict[str, tuple[int, datetime | None]]:
+    """By service: how many weddings to come depend on it, and the next ceremony of them."""
+    rows = await conn.execute(_DEPENDENTS_OF_ALL, {"now": now})
+    return {row.service: (row.weddings, row.next_at) for row in rows}
+
+
+async def past_downtimes_ms(conn: AsyncConnection, service: str) -> list[int]:
+    """How long the newest failovers of a service lasted."""
+    return list(await conn.scalars(_PAST, {"service": service}))
+
+
+async def unguarded(conn: AsyncConnection, now: datetime) -> Sequence[Any]:
+    """Failovers without a guard that are older than a guard's start takes."""
+    return (await conn.execute(_UNGUARDED, {"now": now})).all()
+
+
+async def guarded(conn: AsyncConnection, failover_id: str, now: datetime) -> None:
+    """Its guard was started."""
+    await conn.execute(_GUARDED, {"id": failover_id, "now": now})
+
+
+async def read_range(
+    conn: AsyncConnection, since: datetime, until: datetime, service: str | None
+) -> tuple[Sequence[Any], Any]:
+    """The newest 200 failovers that began in the range, and statistics of them all. Also inside `tenant()`."""
+    where = {"since": since, "until": until, "service": service}
+    rows = (await conn.execute(_LIST, where)).all()
+    return rows, (await conn.execute(_STATISTICS, where)).one()
+
+
+async def read_epoch(conn: AsyncConnection, service: str, endpoint: str, epoch: int) -> Any | None:
+    """The failover of one epoch. Also inside `tenant()`."""
+    where = {"service": service, "endpoint": endpoint, "epoch": epoch}
+    return (await conn.execute(_LATEST, where)).first()
+
+
+async def write_calls(conn: AsyncConnection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append records of vendor calls."""
+    await conn.execute(_CALLS, {"rows": json.dumps(list(rows))})
+
+
+async def forget_calls(conn: AsyncConnection, before: datetime) -> int:
+    """Delete some records that are older; how many."""
+    return (await conn.execute(_FORGET, {"before": before})).rowcount
+
+
+async def read_venue(conn: AsyncConnection, wedding_id: str) -> tuple[float, float] | None:
+    """Where the wedding is, (latitude, longitude), when its plan says so. Inside `tenant()`."""
+    ceremony = (await conn.execute(_VENUE, {"wedding_id": wedding_id})).scalar() or {}
+    latitude, longitude = ceremony.get("latitude"), ceremony.get("longitude")
+    return None if latitude is None or longitude is None else (float(latitude), float(longitude))

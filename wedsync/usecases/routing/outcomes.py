@@ -1,0 +1,153 @@
+"""What became of calls, kept in memory and written in batches: no call waits for Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from wedsync.domain.errors import StoreUnavailable
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing.circuit import Outcome, Tally
+from wedsync.kit import telemetry
+from wedsync.kit.clock import utc_now
+from wedsync.store import circuits, failovers
+from wedsync.usecases.routing.transitions import Transitions
+
+log = structlog.get_logger(__name__)
+
+#: Failures are written so soon, good news may wait.
+FLUSH_SECONDS = 0.2
+IDLE_FLUSH_SECONDS = 1.0
+#: Records kept while Postgres is away; older ones go first.
+MOST_RECORDS = 20_000
+#: Written at once.
+_BATCH = 2000
+#: How long after a wedding-day call the wedding-day thresholds hold.
+_WEDDING_DAY = timedelta(minutes=5)
+_LOST = telemetry.meter().create_counter("vendor_call_records_lost", description="Records dropped for want of room")
+
+Key = tuple[str, str]
+
+
+class Outcomes:
+    """The process's buffer and its writer."""
+
+    def __init__(self, transitions: Transitions) -> None:
+        self._transitions = transitions
+        self._book = transitions.book
+        self._tallies: dict[Key, Tally] = {}
+        self._records: deque[Mapping[str, Any]] = deque()
+        self._wedding_day: dict[Key, Any] = {}
+        self._any = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: How many batches were written.
+        self.flushes = 0
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._run(), name="routing-outcomes")
+
+    async def close(self) -> None:
+        """Write what is left and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable):
+            await self.flush()
+
+    def add(self, key: Key | None, outcome: Outcome, record: Mapping[str, Any], *, is_wedding_day: bool) -> None:
+        """Keep one call; `key` names the circuit that it counts for."""
+        if len(self._records) >= MOST_RECORDS:
+            self._records.popleft()
+            _LOST.add(1)
+        self._records.append(record)
+        self._any.set()
+        if key is None or outcome == "ignored":
+            return
+        self._tallies[key] = self._tallies.get(key, Tally()).plus(outcome)
+        if is_wedding_day:
+            self._wedding_day[key] = utc_now() + _WEDDING_DAY
+        if outcome != "ok" and self._is_due(key):
+            self._urgent.set()
+
+    def _is_due(self, key: Key) -> bool:
+        """Whether a transition is due by what this process knows."""
+        policy = self._policy(key)
+        here = rules.counted(self._book.circuit(*key), self._tallies[key], utc_now(), policy)
+        return bool(rules.verdict(here, policy))
+
+    def _policy(self, key: Key) -> rules.CircuitPolicy:
+        until = self._wedding_day.get(key)
+        return self._book.policy(key[0], is_wedding_day=until is not None and utc_now() < until)
+
+    async def _run(self) -> None:
+        while True:
+            await self._any.wait()
+            has_failures = any(tally.failed or tally.slow for tally in self._tallies.values())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), FLUSH_SECONDS if has_failures else IDLE_FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except StoreUnavailable:
+                log.warning("routing.outcomes_wait", records=len(self._records))
+                await asyncio.sleep(IDLE_FLUSH_SECONDS)
+            except Exception:
+                # The writer outlives whatever one batch held.
+                log.exception("routing.outcomes_lost")
+
+    async def flush(self) -> None:
+        """Write everything kept so far and make the transitions that are due. Raises StoreUnavailable."""
+        self._any.clear()
+        self._urgent.clear()
+        tallies, self._tallies = self._tallies, {}
+        batch = [self._records.popleft() for _ in range(min(len(self._records), _BATCH))]
+        if self._records:
+            self._any.set()
+        if not tallies and not batch:
+            return
+        try:
+            due = await self._write(tallies, batch)
+        except StoreUnavailable:
+            self._put_back(tallies, batch)
+            raise
+        self.flushes += 1
+        for key in due:
+            await self._trip(key)
+
+    async def _write(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> list[Key]:
+        due = []
+        async with self._transitions.db.system() as conn:
+            # In one order everywhere, so that writers never wait for each other in a ring.
+            for key in sorted(tallies):
+                circuit = await circuits.lock_one(conn, *key)
+                policy = self._policy(key)
+                now_is = rules.counted(circuit, tallies[key], utc_now(), policy)
+                if now_is != circuit:
+                    await circuits.count(conn, now_is)
+                self._book.learn(now_is)
+                if rules.verdict(now_is, policy):
+                    due.append(key)
+            if batch:
+                await failovers.write_calls(conn, batch)
+        return due
+
+    def _put_back(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> None:
+        for key, old in tallies.items():
+            new = self._tallies.get(key, Tally())
+            self._tallies[key] = Tally(ok=old.ok + new.ok, failed=old.failed + new.failed, slow=old.slow + new.slow)
+        self._records.extendleft(reversed(batch[: MOST_RECORDS - len(self._records)]))
+        self._any.set()
+
+    async def _trip(self, key: Key) -> None:
+        until = self._wedding_day.get(key)
+        is_wedding_day = until is not None and utc_now() < until
+        moved = await self._transitions.trip(*key, utc_now(), is_wedding_day=is_wedding_day)
+        if moved is not None and moved.failover_id is not None:
+            await self._transitions.describe(moved.failover_id, key[0], utc_now())

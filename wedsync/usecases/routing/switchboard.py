@@ -1,0 +1,242 @@
+"""Which endpoint a call goes to, whether it may go out at all, and what is remembered of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict, defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from wedsync.domain.errors import StoreUnavailable, VendorUnavailable, WedsyncError
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing.circuit import Circuit, Outcome
+from wedsync.domain.routing.messages import CIRCUIT_OPEN
+from wedsync.domain.routing.services import ServiceConfig
+from wedsync.domain.routing.strategy import Endpoint, Load, choose
+from wedsync.domain.routing.vendor import Call, Manifest, Value
+from wedsync.kit import telemetry
+from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
+from wedsync.store import circuits, failovers
+from wedsync.store.session import Database
+from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.outcomes import Outcomes
+from wedsync.usecases.routing.transitions import ClientProvider, Transitions
+
+log = structlog.get_logger(__name__)
+
+#: After "all permits are taken" nobody asks again for so long.
+_NO_PERMIT = timedelta(milliseconds=500)
+_LEASE_MARGIN = timedelta(seconds=5)
+_SMOOTHING = 0.2
+_MOST_VENUES = 10_000
+
+
+class Situation(Value):
+    """What the caller knows of a call's place in its wedding."""
+
+    #: Another vendor stands ready, and nothing of the step was begun at this one.
+    can_go_elsewhere: bool = False
+    is_wedding_day: bool = False
+
+
+#: Where nothing is known.
+ORDINARY = Situation()
+
+
+@dataclass
+class Ticket:
+    """Leave for one call."""
+
+    service: str
+    endpoint: Endpoint
+    #: None: no circuit counts it.
+    key: tuple[str, str] | None
+    is_wedding_day: bool = False
+    #: The round and slot of the permit that a probe came out with.
+    probe: tuple[Circuit, int] | None = None
+
+
+@dataclass
+class _Measured:
+    in_flight: int = 0
+    latency_ms: float = 0.0
+
+
+class Switchboard:
+    """The process's own."""
+
+    def __init__(self, db: Database, manifests: Mapping[str, Manifest], provide: ClientProvider | None = None) -> None:
+        self._db = db
+        self._manifests = manifests
+        self.book = Book(db, manifests)
+        self.transitions = Transitions(db, self.book, provide)
+        self.outcomes = Outcomes(self.transitions)
+        #: Names this process on permits.
+        self.holder = new_id()
+        self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
+        self._turns: dict[str, itertools.count[int]] = defaultdict(itertools.count)
+        self._no_permit: dict[tuple[str, str, int], datetime] = {}
+        self._asking: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._venues: OrderedDict[str, tuple[float, float] | None] = OrderedDict()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Switchboard]:
+        """Read, listen and write for as long as the block lasts."""
+        await self.book.start()
+        self.outcomes.start()
+        try:
+            yield self
+        finally:
+            await self.outcomes.close()
+            await self.book.close()
+
+    async def admit(self, call: Call, situation: Situation = ORDINARY) -> Ticket:
+        """Leave for a call, and its endpoint. Raises VendorUnavailable(reason="circuit_open"): nothing was sent."""
+        manifest = self._manifests[call.vendor]
+        if manifest.endpoints:
+            # Each business of the generic vendor has an address of its own, and nobody stands in for it.
+            return Ticket(call.vendor, Endpoint(name=call.account), None, situation.is_wedding_day)
+        config = self.book.config(call.vendor)
+        endpoint = await self._choose(config, call, situation)
+        ticket = Ticket(call.vendor, endpoint, (call.vendor, endpoint.name), situation.is_wedding_day)
+        await self._pass_circuit(ticket, config, call, situation)
+        self._measured[ticket.service, endpoint.name].in_flight += 1
+        return ticket
+
+    async def _choose(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
+        if len(config.endpoints) == 1:
+            return config.endpoints[0]
+        now = utc_now()
+        loads = []
+        for one in config.endpoints:
+            measured = self._measured[config.service, one.name]
+            circuit = self.book.circuit(config.service, one.name)
+            # Half-open counts as usable: somebody must be its probe.
+            is_cut_off = rules.phase(circuit, now) == "open" and not self.book.is_last(config.service, one.name)
+            loads.append(Load(in_flight=measured.in_flight, latency_ms=measured.latency_ms, is_cut_off=is_cut_off))
+        lives_at = call.facts.get("endpoint")
+        return choose(
+            config.strategy,
+            config.endpoints,
+            loads,
+            turn=next(self._turns[config.service]),
+            key=call.wedding_id,
+            venue=await self._venue(call) if config.strategy == "geographic" else None,
+            is_wedding_day=situation.is_wedding_day,
+            sticky=lives_at if isinstance(lives_at, str) else None,
+        )
+
+    async def _venue(self, call: Call) -> tuple[float, float] | None:
+        """Where the wedding is; asked once per wedding and process."""
+        if call.wedding_id not in self._venues:
+            try:
+                async with self._db.tenant(call.organization_id) as conn:
+                    self._venues[call.wedding_id] = await failovers.read_venue(conn, call.wedding_id)
+            except StoreUnavailable:
+                return None
+            if len(self._venues) > _MOST_VENUES:
+                self._venues.popitem(last=False)
+        return self._venues[call.wedding_id]
+
+    async def _pass_circuit(self, ticket: Ticket, config: ServiceConfig, call: Call, situation: Situation) -> None:
+        name = ticket.endpoint.name
+        circuit = self.book.circuit(ticket.service, name)
+        if circuit.state == "closed" and circuit.forced is None:
+            return
+        now = utc_now()
+        may = rules.admit(
+            circuit,
+            now,
+            config.circuit,
+            key=call.wedding_id,
+            can_go_elsewhere=situation.can_go_elsewhere,
+            is_last=self.book.is_last(ticket.service, name),
+            overrides=situation.is_wedding_day,
+        )
+        if may == "probe" and (slot := await self._permit(circuit, now)) is not None:
+            ticket.probe = (circuit, slot)
+            return
+        if may != "pass":
+            self._remember_refused(ticket, call)
+            raise VendorUnavailable(
+                f"{ticket.service} is cut off for now ({circuit.reason or 'no reason given'}); nothing was sent",
+                vendor=ticket.service,
+                reason=CIRCUIT_OPEN,
+            )
+
+    def _remember_refused(self, ticket: Ticket, call: Call) -> None:
+        telemetry.record_vendor_call(call.vendor, call.operation, CIRCUIT_OPEN, 0.0)
+        record = {**_record(ticket, call, "send", 0.0), "outcome": VendorUnavailable.code, "reason": CIRCUIT_OPEN}
+        self.outcomes.add(None, "ignored", record, is_wedding_day=False)
+
+    async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
+        """One of the round's permits, of all processes together."""
+        place = (*circuit.key, circuit.round)
+        asking = self._asking[place]
+        if now < self._no_permit.get(place, now) or asking >= self.book.policy(circuit.service).probes:
+            return None
+        lease = timedelta(seconds=self._manifests[circuit.service].timeout_seconds) + _LEASE_MARGIN
+        self._asking[place] = asking + 1
+        try:
+            async with self._db.system() as conn:
+                slot = await circuits.lease_permit(conn, circuit, self.holder, now, lease)
+        except StoreUnavailable:
+            return None
+        finally:
+            self._asking[place] -= 1
+            if not self._asking[place]:
+                del self._asking[place]
+        if slot is None:
+            self._no_permit = {place: now + _NO_PERMIT, **{k: v for k, v in self._no_permit.items() if v > now}}
+        return slot
+
+    async def settle(self, ticket: Ticket, call: Call, ask: str, error: BaseException | None, seconds: float) -> None:
+        """Remember what became of an admitted call. A probe's end is written at once, all else in batches."""
+        policy = self.book.policy(ticket.service)
+        outcome = rules.classify_outcome(error, seconds, policy)
+        if ticket.key is not None:
+            measured = self._measured[ticket.key]
+            measured.in_flight -= 1
+            if error is None:
+                smooth = measured.latency_ms or seconds * 1000
+                measured.latency_ms = (1 - _SMOOTHING) * smooth + _SMOOTHING * seconds * 1000
+        reason = error.reason if isinstance(error, WedsyncError) else None
+        record = {**_record(ticket, call, ask, seconds), "outcome": _code(error), "reason": reason}
+        counts_for = None if ticket.probe is not None else ticket.key
+        self.outcomes.add(counts_for, outcome, record, is_wedding_day=ticket.is_wedding_day)
+        if ticket.probe is not None:
+            await self.end_probe(*ticket.probe, outcome)
+
+    async def end_probe(self, circuit: Circuit, slot: int, outcome: Outcome) -> None:
+        """Say what a probe came to; when that can't be written, its permit lapses and another probes."""
+        try:
+            await self.transitions.end_probe(circuit, slot, self.holder, outcome, utc_now())
+        except StoreUnavailable:
+            log.warning("probe.outcome_lost", service=circuit.service, endpoint=circuit.endpoint)
+
+
+def _record(ticket: Ticket, call: Call, ask: str, seconds: float) -> dict[str, object]:
+    return {
+        "organization_id": call.organization_id,
+        "wedding_id": call.wedding_id,
+        "transaction_id": call.transaction_id,
+        "step_id": call.step_id,
+        "service": ticket.service,
+        "endpoint": ticket.endpoint.name,
+        "version": ticket.endpoint.version,
+        "operation": call.operation,
+        "ask": ask,
+        "duration_ms": round(seconds * 1000, 3),
+        "at": utc_now().isoformat(),
+    }
+
+
+def _code(error: BaseException | None) -> str:
+    if error is None:
+        return "ok"
+    return error.code if isinstance(error, WedsyncError) else "internal"

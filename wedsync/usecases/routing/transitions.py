@@ -1,0 +1,259 @@
+"""Move a circuit: one transition of the fleet at a time, with its failover's record, and its guard started."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from wedsync.domain.errors import StoreUnavailable, WedsyncError
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing import failover as rules_of_failover
+from wedsync.domain.routing.circuit import Circuit, Outcome
+from wedsync.domain.routing.messages import GUARD_VENDOR_WORKFLOW, LOOK_SIGNAL, GuardStart, guard_workflow_id
+from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.kit import telemetry
+from wedsync.kit.ids import new_id
+from wedsync.store import circuits, failovers
+from wedsync.store.session import Database
+from wedsync.usecases.routing.book import Book
+
+log = structlog.get_logger(__name__)
+
+ClientProvider = Callable[[], Awaitable[Client]]
+#: `change(circuit, is_last)`: the circuit as it shall be.
+Change = Callable[[Circuit, bool], Circuit]
+Before = Callable[[AsyncConnection], Awaitable[bool]]
+
+_RPC_TIMEOUT = timedelta(seconds=5)
+_TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", description="Transitions of circuits")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A transition, or none: then both are the same."""
+
+    was: Circuit
+    now_is: Circuit
+    #: The failover that began with it.
+    failover_id: str | None = None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether this caller made a transition."""
+        return self.was != self.now_is
+
+
+class Transitions:
+    """Makes transitions for one process."""
+
+    def __init__(self, db: Database, book: Book, provide: ClientProvider | None = None) -> None:
+        self.db = db
+        self.book = book
+        self._provide = provide
+
+    async def apply(
+        self,
+        service: str,
+        endpoint: str,
+        change: Change,
+        now: datetime,
+        *,
+        actor: str = "breaker",
+        before: Before | None = None,
+    ) -> Moved:
+        """Compare and set. Of several who want the same one makes it, and starts the guard.
+
+        `before` runs first in the same transaction; when it answers False nothing is changed. Raises StoreUnavailable.
+        """
+        async with self.db.system() as conn:
+            await circuits.lock_transitions(conn)
+            known = await circuits.read_all(conn)
+            was = await circuits.lock_one(conn, service, endpoint)
+            if before is not None and not await before(conn):
+                return Moved(was, was)
+            now_is = change(was, self.book.is_last(service, endpoint, known))
+            if now_is == was:
+                return Moved(was, was)
+            probes = self.book.policy(service).probes
+            if not await circuits.move(conn, was, now_is, probes):
+                return Moved(was, was)
+            failover_id = await self._account(conn, was, now_is, known, actor, now)
+        self.book.learn(now_is)
+        self._tell(was, now_is, actor)
+        if failover_id is not None:
+            await self.start_guard(failover_id, now_is, now)
+        return Moved(was, now_is, failover_id)
+
+    def _tell(self, was: Circuit, now_is: Circuit, actor: str) -> None:
+        if was.state == now_is.state and was.round == now_is.round:
+            return
+        _TRANSITIONS.add(1, {"service": was.service, "from": was.state, "to": now_is.state})
+        log.warning(
+            "circuit.moved",
+            service=was.service,
+            endpoint=was.endpoint,
+            was=was.state,
+            now_is=now_is.state,
+            epoch=now_is.epoch,
+            round=now_is.round,
+            reason=now_is.reason,
+            actor=actor,
+        )
+
+    async def _account(
+        self, conn: AsyncConnection, was: Circuit, now_is: Circuit, known: list[Circuit], actor: str, now: datetime
+    ) -> str | None:
+        """Keep the failover's record in step; the id of one that begins."""
+        if now_is.epoch != was.epoch:
+            return await self._begin(conn, now_is, known, actor, "active", now)
+        where = (now_is.service, now_is.endpoint, now_is.epoch)
+        if now_is.state == "closed":
+            if was.state != "closed":
+                await failovers.set_status(conn, *where, "restored", now)
+        elif now_is.held or now_is.forced == "open":
+            await failovers.set_status(conn, *where, "held", now)
+        else:
+            status = "restoring" if now_is.state == "ramping" else "active"
+            fell_back = int(was.state == "ramping" and now_is.state == "open")
+            await failovers.set_status(conn, *where, status, now, fell_back=fell_back)
+        return None
+
+    async def _begin(
+        self, conn: AsyncConnection, circuit: Circuit, known: list[Circuit], actor: str, status: str, now: datetime
+    ) -> str | None:
+        config = self.book.config(circuit.service)
+        cut_off = {c.service for c in known if c.state == "open"}
+        backup = rules_of_failover.choose_backup(config.backups, cut_off)
+        past = await failovers.past_downtimes_ms(conn, circuit.service)
+        record = {
+            "id": new_id(),
+            "from_service": circuit.service,
+            "endpoint": circuit.endpoint,
+            "epoch": circuit.epoch,
+            "to_service": backup,
+            "reason": circuit.reason,
+            "strategy": config.failover.strategy,
+            "status": "held" if circuit.forced == "open" else status,
+            "actor": actor,
+            "estimated_downtime_ms": rules_of_failover.estimated_downtime_ms(circuit, now, config.circuit, past),
+            "rollback_plan": rules_of_failover.rollback_plan(circuit.service, backup, config.circuit),
+        }
+        return await failovers.begin(conn, record, now)
+
+    async def trip(self, service: str, endpoint: str, now: datetime, *, is_wedding_day: bool = False) -> Moved | None:
+        """Leave a failing endpoint, as its operator wants that done; None: nothing is to be done."""
+        policy = self.book.policy(service, is_wedding_day=is_wedding_day)
+        if self.book.is_last(service, endpoint):
+            await self._hasten_backups(service, now)
+            return None
+        strategy = self.book.config(service).failover.strategy
+        if strategy == "manual":
+            await self._propose(service, endpoint, now)
+            return None
+        return await self.apply(
+            service,
+            endpoint,
+            lambda c, last: rules.judged(c, now, policy, is_last=last, gradually=strategy == "gradual"),
+            now,
+        )
+
+    async def _propose(self, service: str, endpoint: str, now: datetime) -> None:
+        """Record that a person should leave the service."""
+        async with self.db.system() as conn:
+            known = await circuits.read_all(conn)
+            circuit = await circuits.lock_one(conn, service, endpoint)
+            policy = self.book.policy(service)
+            why = rules.verdict(circuit, policy)
+            if not why:
+                return
+            as_if = rules.opened(circuit, now, policy, why)
+            failover_id = await self._begin(conn, as_if, known, "breaker", "proposed", now)
+        if failover_id is not None:
+            log.warning("failover.proposed", service=service, endpoint=endpoint, reason=why)
+            await self.describe(failover_id, service, now)
+
+    async def _hasten_backups(self, service: str, now: datetime) -> None:
+        """Whoever stands in for the last provider is looked at again soon."""
+        for backup in self.book.config(service).backups:
+            for endpoint in self.book.config(backup).endpoints:
+                known = self.book.circuit(backup, endpoint.name)
+                hasten = functools.partial(_hastened, now=now, policy=self.book.policy(backup))
+                if hasten(known, False) != known:
+                    await self.apply(backup, endpoint.name, hasten, now)
+
+    async def end_probe(self, circuit: Circuit, slot: int, holder: str, outcome: Outcome, now: datetime) -> Moved:
+        """Say what a probe came to: it counts once, in its own round. Raises StoreUnavailable."""
+        policy = self.book.policy(circuit.service)
+        said = None if outcome == "ignored" else outcome
+
+        async def mine(conn: AsyncConnection) -> bool:
+            return await circuits.end_permit(conn, circuit, slot, holder, said) and said is not None
+
+        return await self.apply(
+            circuit.service,
+            circuit.endpoint,
+            lambda c, _: rules.probed(c, outcome, circuit.round, now, policy),
+            now,
+            before=mine,
+        )
+
+    async def describe(self, failover_id: str, service: str, now: datetime) -> None:
+        """Find out whom a failover affects; losing it loses nothing, the guard does it again."""
+        try:
+            async with self.db.system() as conn:
+                await failovers.affect(conn, failover_id, service, now)
+        except StoreUnavailable:
+            log.warning("failover.not_described", failover_id=failover_id)
+
+    async def start_guard(self, failover_id: str, circuit: Circuit, now: datetime) -> bool:
+        """Start the guard of the circuit's epoch; False: not now, the watch on health starts it later."""
+        if self._provide is None:
+            return False
+        start = GuardStart(service=circuit.service, endpoint=circuit.endpoint, epoch=circuit.epoch)
+        try:
+            client = await self._provide()
+            await client.start_workflow(
+                GUARD_VENDOR_WORKFLOW,
+                start,
+                id=guard_workflow_id(start.service, start.endpoint, start.epoch),
+                task_queue=WORKFLOWS,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"{circuit.service}: from trip {circuit.epoch} to restore",
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            pass
+        except (RPCError, RuntimeError, OSError, WedsyncError) as error:
+            log.warning("guard.not_started", service=circuit.service, epoch=circuit.epoch, error=type(error).__name__)
+            return False
+        try:
+            async with self.db.system() as conn:
+                await failovers.guarded(conn, failover_id, now)
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def wake_guard(self, circuit: Circuit) -> None:
+        """Have the guard look at once; it looks by itself anyway."""
+        if self._provide is None:
+            return
+        try:
+            client = await self._provide()
+            name = guard_workflow_id(circuit.service, circuit.endpoint, circuit.epoch)
+            await client.get_workflow_handle(name).signal(LOOK_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+        except (RPCError, RuntimeError, OSError, WedsyncError) as error:
+            log.info("guard.not_woken", service=circuit.service, epoch=circuit.epoch, error=type(error).__name__)
+
+
+def _hastened(circuit: Circuit, _: bool, *, now: datetime, policy: rules.CircuitPolicy) -> Circuit:
+    return rules.hastened(circuit, now, policy)
