@@ -48,8 +48,11 @@ class RunTransaction:
         self._cancel = given.cancel
 
     @workflow.run
-    async def run(self, given: TransactionInput) -> TransactionResult:
-        """Do what is due, undo it if that must be, and tell the wedding what it came to."""
+    async def run(self, given: TransactionInput) -> TransactionStatus:
+        """Do what is due, undo it if that must be, and tell the wedding what it came to.
+
+        Only the status is returned: the result goes to the wedding by signal and stands in Postgres.
+        """
         story = asyncio.create_task(self._story())
         try:
             return await asyncio.shield(story)
@@ -58,7 +61,7 @@ class RunTransaction:
             self._board.stop(StepError(code="cancelled", detail="cancelled from outside"))
             return await story
 
-    async def _story(self) -> TransactionResult:
+    async def _story(self) -> TransactionStatus:
         started_at = workflow.now()
         await self._begin()
         await self._forward.run()
@@ -70,7 +73,7 @@ class RunTransaction:
         result = self._result(started_at)
         await self._settle(result)
         await self._tell(result)
-        return result
+        return result.status
 
     @workflow.signal(name="stop")
     def stop(self, cancel: bool) -> None:

@@ -15,6 +15,7 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.weddings import (
         LoadPlan,
+        ReadResult,
         RecordWedding,
         ResolveAgenda,
         StepRow,
@@ -53,7 +54,7 @@ class WeddingDesk:
         self.heard = 0
         #: The id of the transaction that runs.
         self.running: str | None = None
-        self.child: workflow.ChildWorkflowHandle[object, TransactionResult] | None = None
+        self.child: workflow.ChildWorkflowHandle[Any, Any] | None = None
 
     def change(self, **changes: object) -> None:
         """Replace parts of the carried state."""
@@ -123,7 +124,6 @@ class WeddingDesk:
             TRANSACTION_WORKFLOW,
             given,
             id=transaction_workflow_id(start.wedding_id, given.transaction_id),
-            result_type=TransactionResult,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
             search_attributes=self._attributes("running"),
@@ -272,12 +272,19 @@ def unbegun(step_id: str, at: str | None, before: StepState | None = None) -> St
     return StepState(step_id=step_id, status="scheduled" if at else "pending", round=rounds)
 
 
-async def _result_of(
-    handle: workflow.ChildWorkflowHandle[object, TransactionResult], given: TransactionInput
-) -> TransactionResult:
-    """The result of a child that ended; one that was terminated leaves its steps to a person."""
+async def _result_of(handle: workflow.ChildWorkflowHandle[Any, Any], given: TransactionInput) -> TransactionResult:
+    """The result of a child that ended without a signal; one that was terminated leaves its steps to a person."""
     try:
-        return await handle
+        await handle
+        return await workflow.execute_local_activity_method(
+            WeddingActivities.read_result,
+            ReadResult(
+                organization_id=given.organization_id,
+                wedding_id=given.wedding_id,
+                transaction_id=given.transaction_id,
+            ),
+            **options.local("read what it came to"),
+        )
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 (a child fails in many ways; each ends here)
