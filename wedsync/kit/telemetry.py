@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, start_http_server
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, ReplaySafeTracerProvider, create_tracer_provider
@@ -63,8 +64,10 @@ def setup(settings: Settings, program: str) -> None:
                 "deployment.environment.name": settings.environment,
             }
         )
+        # Nobody looks at spans that are pushed nowhere: they then carry ids (for logs and vendors) and nothing else.
+        sampler = None if _pushes("TRACES") else ALWAYS_OFF
         # Programs flush at their end themselves: an exporter must not hold the interpreter's exit.
-        _tracer_provider = create_tracer_provider(resource=resource, shutdown_on_exit=False)
+        _tracer_provider = create_tracer_provider(sampler=sampler, resource=resource, shutdown_on_exit=False)
         _meter_provider = MeterProvider(_readers(), resource, shutdown_on_exit=False, views=[_seconds_view()])
         if _pushes("TRACES"):
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -75,7 +78,8 @@ def setup(settings: Settings, program: str) -> None:
     # Vendors get the trace's ids, never our baggage.
     propagate.set_global_textmap(TraceContextTextMapPropagator())
     HTTPXClientInstrumentor().instrument()
-    PsycopgInstrumentor().instrument()
+    if _pushes("TRACES"):
+        PsycopgInstrumentor().instrument()
 
 
 def _readers() -> list[MetricReader]:
