@@ -62,7 +62,9 @@ KINDS: dict[str, Kind] = {
     "unsupported_media_type": Kind(415, "The body's media type is not taken here"),
     "url_forbidden": Kind(422, "We do not send to that URL"),
     "url_unresolvable": Kind(422, "The URL's host has no address"),
+    "webhook_address": Kind(403, "The webhook came from an address that its source does not name"),
     "webhook_signature": Kind(401, "The webhook's signature is not valid"),
+    "webhook_name_taken": Kind(409, "A webhook source of this name is registered already"),
     "wedding_over": Kind(409, "The wedding is over"),
 }
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large", 415: "unsupported_media_type"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,22 @@ from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, Weds
 from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.webhooks.receive import InboundMessage, Received, Reception, SignatureRefused, SourceThrottled
+from wedsync.usecases.webhooks.receive import (
+    AddressRefused,
+    InboundMessage,
+    Received,
+    Reception,
+    SignatureRefused,
+    SourceThrottled,
+)
 from wedsync.usecases.webhooks.tell import InboxTeller
 
 PATH = "/api/integrations/webhooks/{source}"
+CONNECTION_PATH = PATH + "/{connection}"
 #: The codes of `api.problems.KINDS` by what went wrong.
 _CODES: dict[type[WedsyncError], str] = {
     SignatureRefused: "webhook_signature",
+    AddressRefused: "webhook_address",
     NotFound: "not_found",
     InvalidInput: "malformed_body",
     SourceThrottled: "rate_limited",
@@ -66,6 +76,7 @@ _PROBLEM = {"content": {"application/problem+json": {"schema": {"type": "object"
 _RESPONSES: dict[int | str, dict[str, object]] = {
     400: {"description": "Signed, but not what the source documents", **_PROBLEM},
     401: {"description": "The signature is not valid, or too old", **_PROBLEM},
+    403: {"description": "The source takes messages from other addresses only", **_PROBLEM},
     404: {"description": "No such source", **_PROBLEM},
     413: {"description": "The body is too large", **_PROBLEM},
     429: {"description": "Too many messages from this source; `Retry-After` says when", **_PROBLEM},
@@ -79,15 +90,29 @@ async def receive_webhook(source: str, request: Request, desk: Desk) -> Response
 
     Answers a source's handshake where it has one. An event that was recorded before is acknowledged as a duplicate.
     """
+    return await _receive(source, "", request, desk)
+
+
+@router.post(
+    CONNECTION_PATH, response_model=Received, responses=_RESPONSES, summary="Take in an event of a source's connection"
+)
+async def receive_connection(source: str, connection: str, request: Request, desk: Desk) -> Response:
+    """The same for one of a source's connections, named by its id."""
+    return await _receive(source, connection, request, desk)
+
+
+async def _receive(source: str, connection: str, request: Request, desk: Desk) -> Response:
     settings: Settings = request.app.state.settings
     try:
         body = await _read_body(request, settings.request_max_bytes)
-        message = _message(source, request, body, settings)
-        handshake = desk.handshake(message, dict(request.query_params))
+        message = _message(source, connection, request, body, settings)
+        handshake = await desk.handshake(message, dict(request.query_params))
         if handshake is not None:
             return _answer(*handshake)
         received = await desk.receive(message)
     except _TooLarge:
+        with contextlib.suppress(WedsyncError):
+            await desk.count_too_large(source, connection)
         detail = f"a webhook's body is at most {settings.request_max_bytes} bytes"
         return problem("content_too_large", detail, request_id=request_id_of(request))
     except ClientDisconnect:
@@ -100,11 +125,21 @@ async def receive_webhook(source: str, request: Request, desk: Desk) -> Response
 @router.get(PATH, include_in_schema=False)
 async def answer_challenge(source: str, request: Request, desk: Desk) -> Response:
     """Answer a source that proves our address by a GET; 405 for all others."""
+    return await _challenge(source, "", request, desk)
+
+
+@router.get(CONNECTION_PATH, include_in_schema=False)
+async def answer_connections_challenge(source: str, connection: str, request: Request, desk: Desk) -> Response:
+    """The same for one of a source's connections."""
+    return await _challenge(source, connection, request, desk)
+
+
+async def _challenge(source: str, connection: str, request: Request, desk: Desk) -> Response:
     settings: Settings = request.app.state.settings
     try:
-        message = _message(source, request, b"", settings)
-        handshake = desk.handshake(message, dict(request.query_params))
-    except NotFound as error:
+        message = _message(source, connection, request, b"", settings)
+        handshake = await desk.handshake(message, dict(request.query_params))
+    except (NotFound, StoreUnavailable) as error:
         return _refusal(request, error)
     if handshake is None:
         detail = "this source sends events by POST only"
@@ -126,12 +161,14 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _message(source: str, request: Request, body: bytes, settings: Settings) -> InboundMessage:
+def _message(source: str, connection: str, request: Request, body: bytes, settings: Settings) -> InboundMessage:
     # Sources sign the address that they know: the public one, not the one behind a proxy.
     path = request.scope.get("raw_path") or request.scope["path"].encode()
     query = request.scope["query_string"]
     url = settings.api_url.rstrip("/") + path.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
-    return InboundMessage(source=source, body=body, headers=dict(request.headers), url=url)
+    client = request.client.host if request.client else ""
+    headers = dict(request.headers)
+    return InboundMessage(source=source, connection=connection, body=body, headers=headers, url=url, client=client)
 
 
 def _answer(status: int, content_type: str, body: bytes) -> Response:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.deps import guarded
-from api.v1 import deliveries, events, plans, transactions, vendor_links, webhook_subscriptions, weddings
+from api.v1 import (
+    deliveries,
+    events,
+    inbox,
+    plans,
+    transactions,
+    vendor_links,
+    webhook_sources,
+    webhook_subscriptions,
+    weddings,
+)
 
 router = APIRouter(prefix="/api/v1")
-for module in (plans, weddings, transactions, events, webhook_subscriptions, deliveries):
+for module in (plans, weddings, transactions, events, webhook_subscriptions, deliveries, webhook_sources, inbox):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.
 router.include_router(vendor_links.router)

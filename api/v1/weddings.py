@@ -19,6 +19,7 @@ from wedsync.usecases.weddings.create_wedding import create_wedding
 from wedsync.usecases.weddings.list_weddings import WeddingPage, list_weddings
 from wedsync.usecases.weddings.read_transaction import TransactionView
 from wedsync.usecases.weddings.read_wedding import StepView, View, WeddingView, read_steps, read_wedding
+from wedsync.usecases.weddings.remember_contacts import remember_contacts
 from wedsync.usecases.weddings.repair_wedding import repair_wedding
 from wedsync.usecases.weddings.validate_plan import require_plan
 
@@ -46,6 +47,8 @@ async def create(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONRespon
         view = await create_wedding(
             conn, desk.principal, plan, desk.manifests, wedding_id=desk.new_id(said), now=utc_now()
         )
+        pepper = desk.state.settings.api_key_pepper.get_secret_value()
+        await remember_contacts(conn, desk.organization_id, view.id, plan, pepper, utc_now())
         location = {"Location": f"/api/v1/weddings/{view.id}"}
         return Answer(status=201, headers=location, body=view.model_dump(mode="json"))
 

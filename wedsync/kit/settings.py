@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     codec_keys: SecretStr = SecretStr(LOCAL_CODEC_KEY)
     #: Origins allowed to call the codec endpoint (the Temporal UI), comma-separated.
     codec_origins: str = ""
+    #: Organizations, by commas, whose keys see what belongs to nobody yet: unmatched events of the platform's vendors.
+    operator_organizations: str = ""
     temporal_ui_url: str = ""
     request_max_bytes: int = 1_048_576
     #: Subscriptions may name http URLs on this machine; with WEDSYNC_ENVIRONMENT=local only.
@@ -84,6 +86,8 @@ class Settings(BaseSettings):
     #: Comma-separated queue names; empty: all of them.
     worker_queues: str = ""
     worker_build_id: str = ""
+    #: Whether the worker program keeps asking vendors by themselves whether they are well.
+    health_probes: bool = True
     graceful_shutdown_seconds: float = 20.0
     vendors: dict[str, VendorSettings] = {}
 
@@ -104,6 +108,10 @@ class Settings(BaseSettings):
     def is_local(self) -> bool:
         """Whether this is a laptop's or a test's environment."""
         return self.environment == "local"
+
+    def is_operator(self, organization_id: str) -> bool:
+        """Whether the organization runs the platform; on a laptop every one does."""
+        return self.is_local or organization_id in {name.strip() for name in self.operator_organizations.split(",")}
 
     def vendor(self, name: str) -> VendorSettings:
         """The settings of vendor `name`, empty when none are given."""

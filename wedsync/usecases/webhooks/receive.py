@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
+from wedsync.domain.errors import InvalidInput, NotFound, WedsyncError
 from wedsync.domain.routing.vendor import Value, VendorEvent
 from wedsync.domain.webhooks.bucket import Bucket, Limit, take
 from wedsync.domain.webhooks.clean import clean_event
 from wedsync.domain.webhooks.inbox import NewRow, priority_of
 from wedsync.domain.webhooks.messages import Lane
+from wedsync.domain.webhooks.source import may_post
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
+from wedsync.kit.contacts import contact_digest
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
-from wedsync.store import inbox
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import Registry, WebhookModule
+from wedsync.usecases.routing.registry import Registry
 from wedsync.usecases.webhooks import metrics
+from wedsync.usecases.webhooks.record import STORE_TIMEOUT_SECONDS, Recorder
+from wedsync.usecases.webhooks.sources import DEFAULT_LIMIT, Source, SourceBook
+from wedsync.usecases.webhooks.tally import Tally
 from wedsync.usecases.webhooks.tell import InboxTeller
 
-#: Per source and process; a flood beyond it is answered with 429, and the source sends again.
-DEFAULT_LIMIT = Limit(per_second=2000.0, burst=20_000.0)
-#: A database that has not answered by then counts as down: sources wait some 10 s for their answer.
-STORE_TIMEOUT_SECONDS = 5.0
 #: A longer id is no vendor's, and would not fit an index entry.
 MAX_EVENT_ID_LENGTH = 500
+#: The most contacts of one event that are looked up.
+_MAX_CONTACTS = 20
 #: What code that reads hostile input may stumble over.
 _MALFORMED = (InvalidInput, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-
-#: `(body, headers, query, secrets) -> (status, content type, body)`, or None when the message is no handshake.
-Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], tuple[int, str, bytes] | None]
-
-#: `(headers, http)`: has at hand what `verify` needs; never raises, `verify` then says no.
-Prepare = Callable[[Mapping[str, str], VendorHttp], Awaitable[None]]
 
 _log = logs.get(__name__)
 
@@ -47,6 +41,12 @@ class SignatureRefused(WedsyncError):
     """No active secret of the source made this signature, or it is outside its window."""
 
     code: ClassVar[str] = "webhook_signature"
+
+
+class AddressRefused(WedsyncError):
+    """The source takes messages from other addresses only."""
+
+    code: ClassVar[str] = "webhook_address"
 
 
 class SourceThrottled(WedsyncError):
@@ -63,10 +63,14 @@ class InboundMessage(Value):
     """One request as it came."""
 
     source: str
+    #: Which of the source's connections; empty: the platform's own, or the only one.
+    connection: str = ""
     body: bytes
     headers: dict[str, str]
     #: As the source saw it: signatures may cover it.
     url: str
+    #: The address that it came from.
+    client: str = ""
 
 
 class Received(Value):
@@ -93,13 +97,12 @@ class Reception:
         store_timeout_seconds: float = STORE_TIMEOUT_SECONDS,
         gateway: VendorGateway | None = None,
     ) -> None:
-        self._settings = settings
-        self._db = db
-        self._registry = registry
         self._teller = teller
-        self._limit = limit
-        self._store_timeout_seconds = store_timeout_seconds
+        self._pepper = settings.api_key_pepper.get_secret_value()
         self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
+        self._book = SourceBook(settings, db, registry, self._keyring, limit)
+        self._recorder = Recorder(db, store_timeout_seconds)
+        self._tally = Tally(db)
         self._buckets: dict[str, Bucket] = {}
         #: Reaches vendors whose signatures are checked against something of theirs (PayPal's certificates).
         self._gateway = gateway
@@ -107,108 +110,131 @@ class Reception:
     async def receive(self, message: InboundMessage) -> Received:
         """Take one message in; once this returns, its events are on disk.
 
-        Raises NotFound (no such source), SignatureRefused, SourceThrottled, InvalidInput (signed, but not what the
-        vendor documents), StoreUnavailable (nothing is recorded, send again).
+        Raises NotFound (no such source), AddressRefused, SignatureRefused, SourceThrottled, InvalidInput (signed, but
+        not what the source documents), StoreUnavailable (nothing is recorded, send again).
         """
         try:
-            await self._prepare(message)
-            events = self._read(message)
-            lanes = await self._record(message, events)
+            source = await self._book.find(message.source, message.connection)
+        except NotFound as error:
+            metrics.REFUSED.add(1, {"source": "unknown", "reason": error.code})
+            raise
+        try:
+            events = await self._read(source, message)
+            wanted = [event for event in events if self._is_wanted(source, event)]
+            lanes = await self._record(source, message, wanted)
         except WedsyncError as error:
-            is_known = message.source in self._registry.manifests
-            metrics.REFUSED.add(1, {"source": message.source if is_known else "unknown", "reason": error.code})
-            _log.info("webhook_refused", source=message.source[:64] if is_known else "unknown", reason=error.code)
+            self.count_refusal(source, error.code)
             raise
         for lane in set(lanes.values()):
             self._teller.tell(lane)
-        return _receipt(message.source, events, lanes)
+        self._note(source, wanted, lanes)
+        return Received(event_id=events[0].event_id if events else None, duplicate=bool(wanted) and not lanes)
 
-    def handshake(self, message: InboundMessage, query: Mapping[str, str]) -> tuple[int, str, bytes] | None:
+    async def handshake(self, message: InboundMessage, query: Mapping[str, str]) -> tuple[int, str, bytes] | None:
         """The answer `(status, content type, body)` to a source that proves our address; None: it is no handshake.
 
-        Asked of the vendor's `webhook.handshake(body, headers, query, secrets)`, where it has one. Raises NotFound.
+        Raises NotFound, StoreUnavailable.
         """
-        shake: Handshake | None = getattr(self._module(message.source), "handshake", None)
-        if shake is None:
+        source = await self._book.find(message.source, message.connection)
+        if source.handshake is None:
             return None
         try:
-            return shake(message.body, message.headers, query, self._secrets(message.source))
+            answer = source.handshake(message.body, message.headers, query, source.active_secrets(utc_now()))
         except _MALFORMED:
             return None
+        if answer is None or (source.is_handshake_signed and not self._is_authentic(source, message)):
+            # Taken as any other message then, and refused for its signature.
+            return None
+        return answer
+
+    def count_refusal(self, source: Source, reason: str) -> None:
+        """Count a message that was turned away."""
+        metrics.REFUSED.add(1, {"source": source.label, "reason": reason})
+        self._tally.add(source.organization_id, source.key, reason)
+        _log.info("webhook_refused", source=source.key, reason=reason)
+
+    async def count_too_large(self, path: str, connection: str) -> None:
+        """Count a message that was too large to be read."""
+        self.count_refusal(await self._book.find(path, connection), "content_too_large")
+
+    def tell(self, lane: Lane) -> None:
+        """Have the lane's drain told soon: rows of it are due."""
+        self._teller.tell(lane)
 
     async def close(self) -> None:
-        """Wait for the tells under way."""
+        """Finish what is being written, counted and told."""
+        await self._recorder.close()
+        await self._tally.close()
         await self._teller.close()
 
-    async def _prepare(self, message: InboundMessage) -> None:
-        """Let the vendor's module fetch what its `verify` checks against, where it has a `prepare`."""
-        prepare: Prepare | None = getattr(self._module(message.source), "prepare", None)
-        if prepare is not None and self._gateway is not None:
-            await prepare(message.headers, self._gateway.http(message.source))
-
-    def _module(self, source: str) -> WebhookModule:
-        module = self._registry.webhook(source)
-        if module is None:
-            raise NotFound("no such webhook source")
-        return module
-
-    def _secrets(self, source: str) -> tuple[str, ...]:
-        return self._settings.vendor_webhook_secrets(source)
-
-    def _read(self, message: InboundMessage) -> list[VendorEvent]:
-        module = self._module(message.source)
-        if not _is_authentic(module, message, self._secrets(message.source)):
+    async def _read(self, source: Source, message: InboundMessage) -> list[VendorEvent]:
+        if source.config is not None and not may_post(source.config.allowed_networks, message.client):
+            raise AddressRefused("this source takes messages from other addresses only")
+        if source.prepare is not None and self._gateway is not None:
+            await source.prepare(message.headers, self._gateway.http(source.vendor))
+        if not self._is_authentic(source, message):
             raise SignatureRefused("the signature is not valid")
         # After the signature, so that forgers can't use up the source's limit.
-        self._throttle(message.source)
+        self._throttle(source)
         try:
-            events = [clean_event(event) for event in module.parse(message.body, message.headers)]
+            events = [clean_event(event) for event in source.parse(message.body, message.headers)]
         except _MALFORMED as error:
             raise InvalidInput("the body is not what this source sends", field="body") from error
         if not all(0 < len(event.event_id) <= MAX_EVENT_ID_LENGTH for event in events):
             raise InvalidInput("an event has no usable id", field="body")
         return events
 
-    def _throttle(self, source: str) -> None:
-        self._buckets[source], wait_seconds = take(self._buckets.get(source), self._limit, time.monotonic())
+    def _is_authentic(self, source: Source, message: InboundMessage) -> bool:
+        now = utc_now()
+        headers: Mapping[str, str] = message.headers
+        try:
+            return source.verify(message.body, headers, message.url, source.active_secrets(now), now)
+        except _MALFORMED:
+            # `verify` promises not to raise; should it, the message is not authentic.
+            _log.warning("webhook_verify_raised", source=source.key)
+            return False
+
+    def _throttle(self, source: Source) -> None:
+        bucket = self._buckets.get(source.key)
+        self._buckets[source.key], wait_seconds = take(bucket, source.limit, time.monotonic())
         if wait_seconds:
             raise SourceThrottled("too many messages from this source", retry_after_seconds=wait_seconds)
 
-    async def _record(self, message: InboundMessage, events: Sequence[VendorEvent]) -> dict[str, Lane]:
-        if not events:
-            return {}
-        rows = [self._row(message, event, is_first=index == 0) for index, event in enumerate(events)]
-        try:
-            async with asyncio.timeout(self._store_timeout_seconds), self._db.system() as connection:
-                return await inbox.record(connection, message.source, rows, utc_now())
-        except TimeoutError as error:
-            raise StoreUnavailable("the database does not answer", reason="timeout") from error
+    async def _record(
+        self, source: Source, message: InboundMessage, events: Sequence[VendorEvent]
+    ) -> dict[tuple[str, str], Lane]:
+        rows = [(source.key, self._row(source, message, event, index == 0)) for index, event in enumerate(events)]
+        return await self._recorder.record(rows) if rows else {}
 
-    def _row(self, message: InboundMessage, event: VendorEvent, *, is_first: bool) -> NewRow:
-        # A post of many events is kept once, with its first.
-        body = message.body if is_first else b""
-        return NewRow(
-            event=event,
-            priority=priority_of(event.type),
-            sealed_body=self._keyring.seal(body, tenant=message.source, row=event.event_id),
-        )
-
-
-def _is_authentic(module: WebhookModule, message: InboundMessage, secrets: Sequence[str]) -> bool:
-    headers: Mapping[str, str] = message.headers
-    try:
-        return module.verify(message.body, headers, message.url, secrets, utc_now())
-    except _MALFORMED:
-        # `verify` promises not to raise; should it, the message is not authentic.
-        _log.warning("webhook_verify_raised", source=message.source)
+    def _is_wanted(self, source: Source, event: VendorEvent) -> bool:
+        words = source.config.event_types if source.config else ()
+        if not words or event.vendor_type in words or event.type in words:
+            return True
+        self._tally.add(source.organization_id, source.key, "ignored")
         return False
 
-
-def _receipt(source: str, events: Sequence[VendorEvent], lanes: Mapping[str, Lane]) -> Received:
-    for event in events:
-        is_duplicate = event.event_id not in lanes
-        metrics.RECEIVED.add(1, {"source": source, "duplicate": is_duplicate})
-        _log.info(
-            "webhook_received", source=source, event_id=event.event_id, type=event.vendor_type, duplicate=is_duplicate
+    def _row(self, source: Source, message: InboundMessage, event: VendorEvent, is_first: bool) -> NewRow:
+        # A post of many events is kept once, with its first.
+        body = message.body if is_first else b""
+        digests = (contact_digest(text, self._pepper) for text in event.contacts[:_MAX_CONTACTS])
+        return NewRow(
+            event=event,
+            priority=source.priority or priority_of(event.type),
+            sealed_body=self._keyring.seal(body, tenant=source.key, row=event.event_id),
+            organization_id=source.organization_id,
+            contacts=tuple(digest for digest in digests if digest is not None),
         )
-    return Received(event_id=events[0].event_id if events else None, duplicate=bool(events) and not lanes)
+
+    def _note(self, source: Source, events: Sequence[VendorEvent], lanes: Mapping[tuple[str, str], Lane]) -> None:
+        for event in events:
+            is_duplicate = (source.key, event.event_id) not in lanes
+            metrics.RECEIVED.add(1, {"source": source.label, "duplicate": is_duplicate})
+            if is_duplicate:
+                self._tally.add(source.organization_id, source.key, "duplicate")
+            _log.info(
+                "webhook_received",
+                source=source.key,
+                event_id=event.event_id,
+                type=event.vendor_type,
+                duplicate=is_duplicate,
+            )

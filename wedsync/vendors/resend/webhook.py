@@ -26,6 +26,7 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="ignore")
     email_id: str | None = None
     tags: dict[str, str] = {}
+    to: list[str] = []
 
     @field_validator("tags", mode="before")
     @classmethod
@@ -69,5 +70,6 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             step_id=event.data.tags.get("step"),
             occurred_at=event.created_at,
             facts=facts,
+            contacts=tuple(event.data.to),
         )
     ]

@@ -39,6 +39,7 @@ class _Event(BaseModel):
     timestamp: int | None = None
     wedding: str | None = None
     step: str | None = None
+    email: str = ""
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
@@ -67,4 +68,5 @@ def _event(event: _Event, raw: Any) -> VendorEvent:
         step_id=event.step,
         occurred_at=None if event.timestamp is None else datetime.fromtimestamp(event.timestamp, UTC),
         facts=facts,
+        contacts=(event.email,) if event.email else (),
     )

@@ -47,5 +47,6 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             vendor_type=status,
             object_id=sid,
             facts=facts,
+            contacts=tuple(filter(None, (fields.get("From" if status == "received" else "To"),))),
         )
     ]

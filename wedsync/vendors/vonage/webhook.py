@@ -37,6 +37,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             vendor_type=status,
             object_id=message_id,
             occurred_at=_moment(params.get("message-timestamp") or params.get("timestamp")),
+            contacts=tuple(value for value in (params.get("msisdn"), params.get("to")) if isinstance(value, str)),
             facts={name: value for name, value in facts.items() if isinstance(value, str)},
         )
     ]

@@ -1,0 +1,122 @@
+"""`/api/v1/inbox`: what came in, what is nobody's, what failed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.deps import MustBeOnce, OnDesk, respond
+from api.webhooks import get_reception
+from wedsync.domain.access.principal import Answer, Once
+from wedsync.domain.webhooks.messages import Lane
+from wedsync.kit.clock import utc_now
+from wedsync.store.inbox_desk import Scope
+from wedsync.usecases.access.answer_once import Deed, answer_once
+from wedsync.usecases.webhooks import inbox_desk
+from wedsync.usecases.webhooks.inbox_desk import InboxPage, InboxRow, Replayed
+
+router = APIRouter(prefix="/inbox", tags=["webhooks"])
+
+_Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+RowId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AssignBody(_Strict):
+    """Whose the event is: the wedding by its id or its plan's own id, and perhaps the step that waits for it."""
+
+    wedding_id: _Text
+    step_id: _Text | None = None
+
+
+class ReplayBody(_Strict):
+    """Which events: by `ids`, or a time window by `since` and perhaps `until`; perhaps of one `source`."""
+
+    ids: Annotated[tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] | None, Field(max_length=10_000)] = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    source: _Text | None = None
+    states: Annotated[tuple[Literal["dead", "unmatched", "retrying"], ...], Field(min_length=1)] = ("dead",)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if (self.ids is None) == (self.since is None):
+            raise ValueError("name the events either by `ids` or by a window that begins at `since`")
+        return self
+
+
+def _scope(desk: OnDesk) -> Scope:
+    return Scope(desk.organization_id, desk.state.settings.is_operator(desk.organization_id))
+
+
+@router.get("", summary="List inbound events")
+async def list_all(
+    desk: OnDesk,
+    state: Annotated[Literal["received", "retrying", "processed", "unmatched", "dead"] | None, Query()] = None,
+    source: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
+) -> InboxPage:
+    """Newest first. `unmatched` are nobody's as far as is known: assign them. `dead` have failed: replay them."""
+    async with desk.db.system() as conn:
+        return await inbox_desk.list_inbox(conn, _scope(desk), state=state, source=source, limit=limit, cursor=cursor)
+
+
+@router.post("/replay", status_code=202, response_model=Replayed, summary="Process failed events again")
+async def replay(body: ReplayBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+    """One, many, or a time window of dead (or unmatched, or retrying) events; what was processed never is again."""
+    lanes: set[Lane] = set()
+
+    async def deed(_: AsyncConnection) -> Answer:
+        async with desk.db.system() as conn:
+            replayed, told = await inbox_desk.replay_events(
+                conn, _scope(desk), desk.principal, utc_now(), **body.model_dump()
+            )
+        lanes.update(told)
+        return Answer(status=202, body=replayed.model_dump(mode="json"))
+
+    return await _answered(desk, said, deed, lanes)
+
+
+@router.get("/{event}", summary="Show an inbound event")
+async def show(event: RowId, desk: OnDesk) -> InboxRow:
+    """What it said, what became of it, and why."""
+    async with desk.db.system() as conn:
+        return await inbox_desk.show_event(conn, _scope(desk), event)
+
+
+@router.post("/{event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
+async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+    """The event is told to that wedding at once."""
+    lanes: set[Lane] = set()
+
+    async def deed(tenant: AsyncConnection) -> Answer:
+        async with desk.db.system() as conn:
+            row, lane = await inbox_desk.assign_event(
+                conn,
+                tenant,
+                _scope(desk),
+                desk.principal,
+                event,
+                wedding=body.wedding_id,
+                step_id=body.step_id,
+                now=utc_now(),
+            )
+        lanes.add(lane)
+        return Answer(status=202, body=row.model_dump(mode="json"))
+
+    return await _answered(desk, said, deed, lanes)
+
+
+async def _answered(desk: OnDesk, said: Once, deed: Deed, lanes: set[Lane]) -> JSONResponse:
+    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    for lane in lanes:
+        get_reception(desk.request).tell(lane)
+    return respond(answer, is_replay=is_replay)

@@ -1,0 +1,185 @@
+"""`/api/v1/webhook-sources`: the sources that post to us, registered and kept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Query, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.deps import MustBeOnce, OnDesk, respond
+from wedsync.domain.access.principal import Answer
+from wedsync.domain.errors import InvalidInput, NotFound
+from wedsync.domain.webhooks.source import SourceConfig
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring
+from wedsync.store import sources as store
+from wedsync.usecases.access.answer_once import answer_once
+from wedsync.usecases.webhooks import register
+from wedsync.usecases.webhooks.register import Clerk, SourceList, SourceView
+from wedsync.usecases.webhooks.sources import SERVICES
+from wedsync.usecases.webhooks.statistics import Statistics, read_statistics
+
+router = APIRouter(prefix="/webhook-sources", tags=["webhooks"])
+
+_SECRET = Field(default=None, min_length=8, max_length=4096, pattern=r"^[^\x00]+$")
+_LONGEST_RANGE = timedelta(days=366)
+
+_CREATED = {
+    "weather": {
+        "summary": "A weather service that signs with HMAC-SHA256",
+        "value": {
+            "name": "weather",
+            "config": {
+                "scheme": "hmac_sha256",
+                "hmac": {"header": "X-Weather-Signature", "encoding": "base64"},
+                "paths": {"id": "alert.id", "type": "alert.kind", "wedding": "alert.reference"},
+                "priority": "high",
+            },
+        },
+    }
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceBody(_Strict):
+    """A source to register; without a secret it is given one."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+    config: SourceConfig
+    secret: Annotated[str | None, _SECRET] = None
+
+
+class ChangeBody(_Strict):
+    """What is to be different: the state, fields of the configuration."""
+
+    state: Literal["active", "paused"] | None = None
+    config: dict[str, Any] = {}
+
+
+class RotateBody(_Strict):
+    """A new secret, given or made; the older ones are taken for the overlap."""
+
+    secret: Annotated[str | None, _SECRET] = None
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
+
+
+def _clerk(desk: OnDesk) -> Clerk:
+    settings = desk.state.settings
+    return Clerk(
+        principal=desk.principal,
+        now=utc_now(),
+        api_url=settings.api_url,
+        keyring=Keyring.parse(settings.codec_keys.get_secret_value()),
+        registry=desk.state.registry,
+    )
+
+
+def _without_secret(view: SourceView) -> Any:
+    # What is remembered for a repeated request must not hold the secret in plain.
+    return view.model_copy(update={"secret": None}).model_dump(mode="json")
+
+
+@router.post("", status_code=201, response_model=SourceView, summary="Register a webhook source")
+async def create(
+    body: Annotated[SourceBody, Body(openapi_examples=_CREATED)], desk: OnDesk, said: MustBeOnce
+) -> JSONResponse:
+    """Register a source; its secret is shown in this answer only, and not when the request is repeated."""
+    clerk, made = _clerk(desk), []
+
+    async def deed(conn: AsyncConnection) -> Answer:
+        view = await register.register(
+            conn, clerk, source_id=desk.new_id(said), name=body.name, config=body.config, secret=body.secret
+        )
+        made.append(view)
+        location = {"Location": f"/api/v1/webhook-sources/{view.id}"}
+        return Answer(status=201, headers=location, body=_without_secret(view))
+
+    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    shown = answer if is_replay else answer.model_copy(update={"body": made[-1].model_dump(mode="json")})
+    return respond(shown, is_replay=is_replay)
+
+
+@router.get("", summary="List webhook sources")
+async def list_all(desk: OnDesk) -> SourceList:
+    """The organization's sources by name."""
+    async with desk.db.tenant(desk.organization_id) as conn:
+        return await register.list_all(conn, _clerk(desk))
+
+
+@router.get("/{source}", summary="Show a webhook source")
+async def show(source: str, desk: OnDesk) -> SourceView:
+    """The source by its id or name."""
+    async with desk.db.tenant(desk.organization_id) as conn:
+        return await register.show(conn, _clerk(desk), source)
+
+
+@router.patch("/{source}", summary="Change, pause or resume a webhook source")
+async def change(source: str, body: ChangeBody, desk: OnDesk) -> SourceView:
+    """Overwrite the named fields of the configuration; a paused source's messages are refused with 404."""
+    try:
+        async with desk.db.tenant(desk.organization_id) as conn:
+            return await register.change(conn, _clerk(desk), source, state=body.state, changes=body.config)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(("config", *(str(part) for part in first["loc"])))
+        raise InvalidInput(f"{field}: {first['msg']}", field=field) from None
+
+
+@router.post("/{source}/rotate", status_code=201, response_model=SourceView, summary="Rotate a source's secret")
+async def rotate(source: str, body: RotateBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+    """Add a secret; the older ones are taken for `overlap_seconds` more."""
+    clerk, made = _clerk(desk), []
+
+    async def deed(conn: AsyncConnection) -> Answer:
+        overlap = timedelta(seconds=body.overlap_seconds)
+        view = await register.rotate(conn, clerk, source, secret=body.secret, overlap=overlap)
+        made.append(view)
+        return Answer(status=201, body=_without_secret(view))
+
+    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    shown = answer if is_replay else answer.model_copy(update={"body": made[-1].model_dump(mode="json")})
+    return respond(shown, is_replay=is_replay)
+
+
+@router.delete("/{source}", status_code=204, summary="Delete a webhook source")
+async def delete(source: str, desk: OnDesk) -> Response:
+    """Forget the source and its secrets; what it sent stays."""
+    async with desk.db.tenant(desk.organization_id) as conn:
+        await register.delete(conn, _clerk(desk), source)
+    return Response(status_code=204)
+
+
+@router.get("/{source}/statistics", summary="Show a source's statistics")
+async def statistics(
+    source: str,
+    desk: OnDesk,
+    since: Annotated[AwareDatetime | None, Query(description="24 hours ago unless said otherwise.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Now unless said otherwise.")] = None,
+    kind: Annotated[str | None, Query(alias="type", max_length=200, pattern=r"^[^\x00]*$")] = None,
+) -> Statistics:
+    """Received, refused by reason, processed, retried, dead, and seconds to processed.
+
+    `source` is a registered one, or a vendor's name: then what that vendor sent about the organization's weddings, and
+    for the platform's operators everything that it sent.
+    """
+    end = until or utc_now()
+    begin = since or end - timedelta(days=1)
+    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
+        raise InvalidInput("`since` must be before `until`, by a year at the most", field="since")
+    async with desk.db.tenant(desk.organization_id) as conn:
+        row = await store.find_source(conn, source)
+        if row is not None:
+            return await read_statistics(conn, row.id, row.name, begin, end, kind)
+        if desk.state.registry.webhook(source) is None and source not in SERVICES:
+            raise NotFound("no such webhook source")
+        if not desk.state.settings.is_operator(desk.organization_id):
+            return await read_statistics(conn, source, source, begin, end, kind)
+    async with desk.db.system() as conn:
+        return await read_statistics(conn, source, source, begin, end, kind)

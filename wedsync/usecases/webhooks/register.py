@@ -1,0 +1,209 @@
+"""Registers webhook sources and keeps them: create, list, show, change, pause, rotate the secret, delete."""
+
+from __future__ import annotations
+
+import secrets as random
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.routing.vendor import Value
+from wedsync.domain.webhooks.source import SourceConfig
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.ids import new_id
+from wedsync.store import access
+from wedsync.store import sources as store
+from wedsync.usecases.routing.registry import Registry
+from wedsync.usecases.webhooks.sources import SERVICES
+from wedsync.usecases.weddings.read_wedding import View
+
+#: What a source without a secret of its own is given: 256 random bits.
+SECRET_PREFIX = "whsec_"  # noqa: S105
+#: The newest secrets stay; more overlapping ones are nobody's need.
+MAX_SECRETS = 10
+
+
+class SecretView(View):
+    """A secret without itself."""
+
+    id: str
+    created_at: datetime
+    #: When it stops being taken; None: it is the newest.
+    expires_at: datetime | None
+
+
+class SourceView(View):
+    """A registered source."""
+
+    id: str
+    name: str
+    state: str
+    #: Where it posts to.
+    url: str
+    #: The same by its id, whatever its name.
+    connection_url: str
+    config: SourceConfig
+    secrets: tuple[SecretView, ...]
+    created_at: datetime
+    updated_at: datetime
+    #: Shown once, by what made it.
+    secret: str | None = None
+
+
+class SourceList(View):
+    """An organization's sources by name."""
+
+    data: tuple[SourceView, ...]
+
+
+class Clerk(Value):
+    """Who asks, when, and what it takes to answer."""
+
+    model_config = {**Value.model_config, "arbitrary_types_allowed": True}
+
+    principal: Principal
+    now: datetime
+    api_url: str
+    keyring: Keyring = Field(repr=False)
+    registry: Registry = Field(repr=False)
+
+
+async def register(
+    conn: AsyncConnection, clerk: Clerk, *, source_id: str, name: str, config: SourceConfig, secret: str | None
+) -> SourceView:
+    """Register a source; within `tenant()`. Raises Conflict(reason="webhook_name_taken")."""
+    values = {
+        "id": source_id,
+        "organization_id": clerk.principal.organization_id,
+        "name": name,
+        "state": "active",
+        "config": config.model_dump(mode="json"),
+        "created_at": clerk.now,
+        "updated_at": clerk.now,
+    }
+    is_reserved = name in clerk.registry.manifests or name in SERVICES
+    # Another organization may hold the name: its address is then one of our own.
+    paths = [f"{name}-{source_id[-10:].lower()}"] if is_reserved else [name, f"{name}-{source_id[-10:].lower()}"]
+    for path in paths:
+        if await store.find_source(conn, name) is not None:
+            raise Conflict(f"a webhook source {name!r} is registered already", reason="webhook_name_taken")
+        if await store.add_source(conn, {**values, "path": path}):
+            break
+    else:
+        raise Conflict(f"a webhook source {name!r} is registered already", reason="webhook_name_taken")
+    given = secret or _new_secret()
+    await _add_secret(conn, clerk, source_id, given)
+    detail = {"name": name, "scheme": config.scheme}
+    await access.audit(
+        conn, clerk.principal, "webhook_source.created", f"webhook_source/{source_id}", detail, clerk.now
+    )
+    return await show(conn, clerk, source_id, secret=given)
+
+
+async def show(conn: AsyncConnection, clerk: Clerk, source: str, *, secret: str | None = None) -> SourceView:
+    """The source by its id or name; raises NotFound."""
+    return await _view(conn, clerk, await _row(conn, source), secret)
+
+
+async def list_all(conn: AsyncConnection, clerk: Clerk) -> SourceList:
+    """The organization's sources."""
+    return SourceList(data=tuple([await _view(conn, clerk, row, None) for row in await store.list_sources(conn)]))
+
+
+async def change(
+    conn: AsyncConnection, clerk: Clerk, source: str, *, state: str | None, changes: dict[str, Any]
+) -> SourceView:
+    """Pause, resume, or overwrite fields of the configuration; raises NotFound, InvalidInput."""
+    row = await _row(conn, source, lock=True)
+    config = SourceConfig.model_validate(row.config)
+    if "scheme" in changes and changes["scheme"] != config.scheme:
+        raise InvalidInput("a source keeps its scheme: register another one", field="scheme")
+    merged = SourceConfig.model_validate({**config.model_dump(mode="json"), **changes})
+    values = {"config": merged.model_dump(mode="json"), "state": state or row.state, "updated_at": clerk.now}
+    await store.change_source(conn, row.id, values)
+    detail = {"state": values["state"], "fields": sorted(changes)}
+    await _audit(conn, clerk, "changed", row.id, detail)
+    return await show(conn, clerk, row.id)
+
+
+async def rotate(
+    conn: AsyncConnection, clerk: Clerk, source: str, *, secret: str | None, overlap: timedelta
+) -> SourceView:
+    """Add a secret and have the older ones end after the overlap; raises NotFound, Conflict."""
+    row = await _row(conn, source, lock=True)
+    alive = [
+        one for one in await store.list_secrets(conn, row.id) if one.expires_at is None or one.expires_at > clerk.now
+    ]
+    if len(alive) >= MAX_SECRETS:
+        raise Conflict(f"{len(alive)} secrets of this source still overlap: rotate once they have ended")
+    await store.expire_secrets(conn, row.id, clerk.now + overlap)
+    given = secret or _new_secret()
+    await _add_secret(conn, clerk, row.id, given)
+    detail = {"overlap_seconds": int(overlap.total_seconds())}
+    await _audit(conn, clerk, "rotated", row.id, detail)
+    return await show(conn, clerk, row.id, secret=given)
+
+
+async def delete(conn: AsyncConnection, clerk: Clerk, source: str) -> None:
+    """Forget a source and its secrets; what it sent stays. Raises NotFound."""
+    row = await _row(conn, source, lock=True)
+    await store.delete_source(conn, row.id)
+    detail = {"name": row.name}
+    await _audit(conn, clerk, "deleted", row.id, detail)
+
+
+async def _audit(conn: AsyncConnection, clerk: Clerk, deed: str, source_id: str, detail: dict[str, Any]) -> None:
+    subject = f"webhook_source/{source_id}"
+    await access.audit(conn, clerk.principal, f"webhook_source.{deed}", subject, detail, clerk.now)
+
+
+def _is_alive(secret: Any, now: datetime) -> bool:
+    return secret.expires_at is None or secret.expires_at > now
+
+
+def _new_secret() -> str:
+    return SECRET_PREFIX + random.token_hex(32)
+
+
+async def _row(conn: AsyncConnection, source: str, *, lock: bool = False) -> Any:
+    row = await store.find_source(conn, source, lock=lock)
+    if row is None:
+        raise NotFound("no such webhook source")
+    return row
+
+
+async def _add_secret(conn: AsyncConnection, clerk: Clerk, source_id: str, secret: str) -> None:
+    secret_id, owner = new_id(), clerk.principal.organization_id
+    values = {
+        "id": secret_id,
+        "organization_id": owner,
+        "source_id": source_id,
+        "sealed": clerk.keyring.seal(secret.encode(), tenant=owner, row=secret_id),
+        "created_at": clerk.now,
+    }
+    await store.add_secret(conn, values)
+
+
+async def _view(conn: AsyncConnection, clerk: Clerk, row: Any, secret: str | None) -> SourceView:
+    address = f"{clerk.api_url.rstrip('/')}/api/integrations/webhooks"
+    secrets = await store.list_secrets(conn, row.id)
+    return SourceView(
+        id=row.id,
+        name=row.name,
+        state=row.state,
+        url=f"{address}/{row.path}",
+        connection_url=f"{address}/{row.name}/{row.id}",
+        config=SourceConfig.model_validate(row.config),
+        secrets=tuple(
+            SecretView(id=one.id, created_at=one.created_at, expires_at=one.expires_at)
+            for one in secrets
+            if _is_alive(one, clerk.now)
+        ),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        secret=secret,
+    )

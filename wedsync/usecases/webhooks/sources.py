@@ -1,0 +1,197 @@
+"""The sources that may post: vendors and services with the settings' secrets, and what organizations registered."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from wedsync.domain.errors import InvalidInput, NotFound
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.webhooks.bucket import Limit
+from wedsync.domain.webhooks.mapped import parse_mapped
+from wedsync.domain.webhooks.source import PRIORITIES, HmacOptions, SourceConfig
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.http import VendorHttp
+from wedsync.kit.settings import Settings
+from wedsync.kit.signatures.handshakes import Handshake
+from wedsync.kit.signatures.table import SCHEMES, Verify, hmac_scheme
+from wedsync.store import sources as store
+from wedsync.store.session import Database
+from wedsync.usecases.routing.registry import Registry
+
+#: Per vendor and process; a flood beyond it is answered with 429, and the source sends again.
+DEFAULT_LIMIT = Limit(per_second=2000.0, burst=20_000.0)
+#: Services that are no vendors of ours: known by their scheme alone, with the settings' secrets.
+SERVICES = ("slack", "zoom", "github", "meta", "zapier", "svix", "standard_webhooks")
+#: A registered source is read anew after so long: a rotation reaches every process by then.
+_FRESH_SECONDS = 1.0
+_MAX_KEPT = 2000
+#: The address of the platform's own connection to a vendor.
+DEFAULT_CONNECTION = "default"
+
+Parse = Callable[[bytes, Mapping[str, str]], list[VendorEvent]]
+#: `(headers, http)`: has at hand what `verify` needs; never raises, `verify` then says no.
+Prepare = Callable[[Mapping[str, str], VendorHttp], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source as a message from it is judged."""
+
+    #: As the inbox names it: a vendor's or service's name, or a registered source's id.
+    key: str
+    #: As metrics and logs name it.
+    label: str
+    #: Whose vendor's transport `prepare` needs.
+    vendor: str
+    verify: Verify
+    parse: Parse
+    #: `(secret, when it ends)`, newest first.
+    secrets: tuple[tuple[str, datetime | None], ...]
+    organization_id: str | None = None
+    handshake: Handshake | None = None
+    is_handshake_signed: bool = False
+    prepare: Prepare | None = None
+    limit: Limit = DEFAULT_LIMIT
+    config: SourceConfig | None = None
+
+    def active_secrets(self, now: datetime) -> tuple[str, ...]:
+        """Those that are taken at that moment."""
+        return tuple(secret for secret, ends_at in self.secrets if ends_at is None or now < ends_at)
+
+    @property
+    def priority(self) -> int | None:
+        """Of all its events; None: by their type."""
+        named = self.config.priority if self.config else None
+        return PRIORITIES[named] if named else None
+
+
+class SourceBook:
+    """Finds the source at an address; what is registered is kept for a second."""
+
+    def __init__(self, settings: Settings, db: Database, registry: Registry, keyring: Keyring, limit: Limit) -> None:
+        self._settings = settings
+        self._db = db
+        self._registry = registry
+        self._keyring = keyring
+        self._limit = limit
+        self._built_in: dict[str, Source | None] = {}
+        self._kept: OrderedDict[tuple[str, str], tuple[float, Source | None]] = OrderedDict()
+
+    async def find(self, path: str, connection: str = "") -> Source:
+        """The source; raises NotFound, StoreUnavailable."""
+        if connection in ("", DEFAULT_CONNECTION):
+            built_in = self.built_in(path)
+            if built_in is not None:
+                return built_in
+        found = await self._registered(path, connection)
+        if found is None:
+            raise NotFound("no such webhook source")
+        return found
+
+    def built_in(self, name: str) -> Source | None:
+        """The vendor or service of that name, as the settings have it."""
+        if name not in self._built_in and (name in self._registry.manifests or name in SERVICES):
+            self._built_in[name] = self._make_built_in(name)
+        return self._built_in.get(name)
+
+    def _make_built_in(self, name: str) -> Source | None:
+        secrets = tuple((secret, None) for secret in self._settings.vendor_webhook_secrets(name))
+        module = self._registry.webhook(name)
+        if module is not None:
+            return Source(
+                key=name,
+                label=name,
+                vendor=name,
+                verify=module.verify,
+                parse=module.parse,
+                secrets=secrets,
+                handshake=getattr(module, "handshake", None),
+                prepare=getattr(module, "prepare", None),
+                limit=self._limit,
+            )
+        if name not in SERVICES or not secrets:
+            return None
+        scheme = SCHEMES[name]
+        return Source(
+            key=name,
+            label=name,
+            vendor=name,
+            verify=scheme.verify,
+            parse=_mapped(SourceConfig.model_validate({"scheme": name})),
+            secrets=secrets,
+            handshake=scheme.handshake,
+            is_handshake_signed=scheme.is_handshake_signed,
+            limit=self._limit,
+        )
+
+    async def _registered(self, path: str, connection: str) -> Source | None:
+        key = (path, connection)
+        kept = self._kept.get(key)
+        if kept is not None and time.monotonic() - kept[0] < _FRESH_SECONDS:
+            return kept[1]
+        found = await self._read(path, connection) if len(path) <= 100 and len(connection) <= 64 else None
+        self._kept[key] = (time.monotonic(), found)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _MAX_KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+    async def _read(self, path: str, connection: str) -> Source | None:
+        if not (path + connection).isascii() or "\x00" in path + connection:
+            return None
+        async with self._db.system() as conn:
+            row = await (store.by_connection(conn, path, connection) if connection else store.at_path(conn, path))
+            secrets = await store.list_secrets(conn, row.id) if row is not None else []
+        return None if row is None or row.state != "active" else self._make_registered(row, secrets)
+
+    def _make_registered(self, row: Any, secrets: Sequence[Any]) -> Source:
+        config = SourceConfig.model_validate(row.config)
+        opened = tuple(
+            (self._keyring.open(one.sealed, tenant=row.organization_id, row=one.id).decode(), one.expires_at)
+            for one in secrets
+        )
+        module = self._registry.webhook(config.scheme)
+        scheme = SCHEMES.get(config.scheme)
+        verify = module.verify if module is not None else scheme.verify if scheme is not None else None
+        if verify is None:
+            raise InvalidInput(f"the scheme {config.scheme!r} is not known")
+        if config.scheme == "hmac_sha256":
+            verify = hmac_scheme(config.hmac or HmacOptions())
+        return Source(
+            key=row.id,
+            label=f"registered:{config.scheme}",
+            vendor=config.scheme,
+            verify=verify,
+            parse=_mapped(config) if module is None or config.paths is not None else _by_vendor(config, module.parse),
+            secrets=opened,
+            organization_id=row.organization_id,
+            handshake=scheme.handshake if scheme else None,
+            is_handshake_signed=scheme.is_handshake_signed if scheme else False,
+            prepare=getattr(module, "prepare", None),
+            limit=Limit(per_second=config.rate_per_second, burst=config.burst),
+            config=config,
+        )
+
+
+def _mapped(config: SourceConfig) -> Parse:
+    return lambda body, headers: [parse_mapped(config, body, headers)]
+
+
+def _by_vendor(config: SourceConfig, parse: Parse) -> Parse:
+    def read(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
+        return [
+            event.model_copy(
+                update={
+                    "source": config.vendor or event.source,
+                    "type": config.type_map.get(event.vendor_type, event.type),
+                }
+            )
+            for event in parse(body, headers)
+        ]
+
+    return read

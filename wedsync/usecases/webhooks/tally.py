@@ -1,0 +1,65 @@
+"""Counts what statistics need and no row tells: refusals, duplicates, what was dropped. Written in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import datetime
+
+from wedsync.domain.errors import WedsyncError
+from wedsync.kit import logs
+from wedsync.kit.clock import utc_now
+from wedsync.store import sources
+from wedsync.store.session import Database
+
+#: A flood of refusals is written so often, whatever its size.
+INTERVAL_SECONDS = 2.0
+
+_log = logs.get(__name__)
+
+
+class Tally:
+    """The process's counts; those of the last seconds are lost when it is killed."""
+
+    def __init__(self, db: Database, interval_seconds: float = INTERVAL_SECONDS) -> None:
+        self._db = db
+        self._interval_seconds = interval_seconds
+        self._counts: Counter[tuple[str | None, str, str, datetime]] = Counter()
+        self._writer: asyncio.Task[None] | None = None
+
+    def add(self, organization_id: str | None, source: str, reason: str) -> None:
+        """Count one; returns at once."""
+        hour = utc_now().replace(minute=0, second=0, microsecond=0)
+        self._counts[organization_id, source, reason, hour] += 1
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_soon(), name="webhook-tally")
+
+    async def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Write what was counted; what can't be written now is kept."""
+        counted, self._counts = self._counts, Counter()
+        if not counted:
+            return
+        rows = [
+            {"organization_id": organization_id, "source": source, "reason": reason, "hour": hour, "count": count}
+            for (organization_id, source, reason, hour), count in counted.items()
+        ]
+        try:
+            async with self._db.system() as conn:
+                await sources.add_counts(conn, rows)
+        except WedsyncError as error:
+            self._counts.update(counted)
+            _log.warning("webhook_counts_kept", reason=error.code)
+
+    async def _write_soon(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            await self.flush()
+            if not self._counts:
+                return
