@@ -19,7 +19,7 @@ async def test_no_couple_is_charged_twice_and_no_charge_is_unaccounted_for(
     seeds = range(1, (_SEEDS if full else _SAMPLE) + 1)
     outcome = await run_seeds(chaos, seeds, ambiguity, impatient_plan_of, at_once=25, undoes=_undoes)
     report.append(outcome.row("ambiguity", chaos.worker.kills))
-    assert outcome.verdict.all == []
+    assert outcome.verdict.all == [], "\n".join(outcome.verdict.all)
     assert sum(outcome.statuses.values()) == len(seeds)
     # Both of it came up: what was lost and found again, and what nobody can ask about.
     assert outcome.statuses["completed"] > 0
