@@ -24,7 +24,7 @@ def lines(results: Results) -> Iterator[str]:
 def _rates(results: Results) -> Iterator[str]:
     rates, size = results.rates, results.size
     yield ""
-    yield f"1. Sagas per second, {size.width} at once, median of {size.rounds} interleaved round(s)"
+    yield f"1. Sagas per second, {size.width} at once, median of {len(rates.per_second[PRODUCT])} interleaved round(s)"
     for other, goal in ((BARE, " (goal: at least 0.8)"), (DBOS, "")):
         found = rates.ratio(PRODUCT, other)
         cpu = rates.cpu_total(other) / rates.cpu_total(PRODUCT)
