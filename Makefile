@@ -47,7 +47,7 @@ fix: $(UV) ## Format and apply safe lint fixes
 	$(RUN) ruff format .
 
 chaos: $(UV) ## The long runs: every crash point, every seed (CHAOS_ARGS="-k crashes" for one of them)
-	WEDSYNC_CHAOS=full $(RUN) pytest tests/chaos -q --timeout 3600 -p no:cacheprovider -p no:schemathesis $(CHAOS_ARGS)
+	WEDSYNC_CHAOS=full $(RUN) pytest tests/chaos tests/workflows/test_random_plans.py -q --timeout 3600 -p no:cacheprovider -p no:schemathesis $(CHAOS_ARGS)
 
 histories: $(UV) ## Record anew the histories that the replay test replays
 	rm -f tests/histories/*.json

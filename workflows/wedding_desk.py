@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey, SearchAttributePair, SearchAttributeUpdate, TypedSearchAttributes
-from temporalio.exceptions import ApplicationError
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    SearchAttributeUpdate,
+    TypedSearchAttributes,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 
 from workflows import options
 
@@ -36,6 +43,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.details import upsert_changed, wedding_details
     from workflows.wedding_ledger import absorb, lost_child
 
+#: How often the row of a transaction is looked at that an earlier run had started.
+_ASK_AGAIN = timedelta(seconds=10)
 _PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
 _DATE = SearchAttributeKey.for_keyword(names.WEDDING_DATE)
 _WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
@@ -119,22 +128,10 @@ class WeddingDesk:
         """Run one transaction to its settling and take in what it came to."""
         self.running = given.transaction_id
         self.show()
-        start = self.state.start
-        handle = await workflow.start_child_workflow(
-            TRANSACTION_WORKFLOW,
-            given,
-            id=transaction_workflow_id(start.wedding_id, given.transaction_id),
-            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
-            search_attributes=self._attributes("running"),
-            priority=options.priority(self.state.mode, start.organization_id),
-            static_summary=f"{given.kind} of {start.wedding_id}",
-        )
-        self.child = handle
-        if self._undo_asked(given.transaction_id):
-            await self.stop_child(cancel=any(r.cancel for r in self.state.queue if self.touches_running(r)))
-        await workflow.wait_condition(lambda: given.transaction_id in self.settled or handle.done())
-        result = self.settled.pop(given.transaction_id, None) or await _result_of(handle, given)
+        try:
+            result = await self._settled_child(given)
+        except WorkflowAlreadyStartedError:
+            result = await self._settled_before(given)
         self.running, self.child = None, None
         ahead = (result.ended_at - workflow.now()).total_seconds()
         if ahead > 0:
@@ -146,6 +143,40 @@ class WeddingDesk:
         if folded.news:
             await self.record(folded.news)
         return result
+
+    async def _settled_child(self, given: TransactionInput) -> TransactionResult:
+        """Start the transaction's workflow and await its word, or its end without one."""
+        start = self.state.start
+        handle = await workflow.start_child_workflow(
+            TRANSACTION_WORKFLOW,
+            given,
+            id=transaction_workflow_id(start.wedding_id, given.transaction_id),
+            # Never twice, not even for a wedding that an operator reset to before it.
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+            search_attributes=self._attributes("running"),
+            priority=options.priority(self.state.mode, start.organization_id),
+            static_summary=f"{given.kind} of {start.wedding_id}",
+        )
+        self.child = handle
+        if self._undo_asked(given.transaction_id):
+            await self.stop_child(cancel=any(r.cancel for r in self.state.queue if self.touches_running(r)))
+        await workflow.wait_condition(lambda: given.transaction_id in self.settled or handle.done())
+        return self.settled.pop(given.transaction_id, None) or await _result_of(handle, given)
+
+    async def _settled_before(self, given: TransactionInput) -> TransactionResult:
+        """The outcome of a transaction that an earlier run of this wedding had started: its word, or its row."""
+        tx = given.transaction_id
+        while tx not in self.settled:
+            try:
+                return await _read_result(given)
+            except ActivityError:
+                with contextlib.suppress(TimeoutError):
+                    await workflow.wait_condition(
+                        lambda: tx in self.settled, timeout=_ASK_AGAIN, timeout_summary="until it has settled"
+                    )
+        return self.settled.pop(tx)
 
     async def stop_child(self, *, cancel: bool) -> None:
         """Ask the running transaction to start nothing new and to undo; one that has just ended needs no asking."""
@@ -272,19 +303,24 @@ def unbegun(step_id: str, at: str | None, before: StepState | None = None) -> St
     return StepState(step_id=step_id, status="scheduled" if at else "pending", round=rounds)
 
 
+async def _read_result(given: TransactionInput) -> TransactionResult:
+    """What Postgres holds of the transaction. Raises ActivityError when it has not settled."""
+    return await workflow.execute_local_activity_method(
+        WeddingActivities.read_result,
+        ReadResult(
+            organization_id=given.organization_id,
+            wedding_id=given.wedding_id,
+            transaction_id=given.transaction_id,
+        ),
+        **options.local("read what it came to"),
+    )
+
+
 async def _result_of(handle: workflow.ChildWorkflowHandle[Any, Any], given: TransactionInput) -> TransactionResult:
     """The result of a child that ended without a signal; one that was terminated leaves its steps to a person."""
     try:
         await handle
-        return await workflow.execute_local_activity_method(
-            WeddingActivities.read_result,
-            ReadResult(
-                organization_id=given.organization_id,
-                wedding_id=given.wedding_id,
-                transaction_id=given.transaction_id,
-            ),
-            **options.local("read what it came to"),
-        )
+        return await _read_result(given)
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 (a child fails in many ways; each ends here)

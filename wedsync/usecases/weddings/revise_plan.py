@@ -43,9 +43,12 @@ def revised(plan: Plan, wanted: RevisePlan) -> Plan:
         data["wedding"]["ceremony"]["fold"] = None
     if wanted.zone:
         data["wedding"]["ceremony"]["zone"] = wanted.zone
+    fallbacks = {service.id: list(service.fallbacks) for service in plan.services}
     for step in data["steps"]:
         if step["id"] in wanted.vendors:
-            step["fallbacks"] = [wanted.vendors[step["id"]], *(step["fallbacks"] or [])]
+            chosen = wanted.vendors[step["id"]]
+            known = fallbacks.get(step["service"], []) if step["fallbacks"] is None else step["fallbacks"]
+            step["fallbacks"] = [chosen, *(vendor for vendor in known if vendor != chosen)]
     return Plan.model_validate_json(json.dumps(data))
 
 
