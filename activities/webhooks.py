@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from wedsync.domain.webhooks.messages import DrainBatch, DrainedBatch, RetriedEvent, RetryEvent, SweptInbox
+from activities.errors import translated
+from wedsync.domain.webhooks.messages import (
+    DrainBatch,
+    DrainedBatch,
+    Reconciled,
+    ReconcileStart,
+    RetriedEvent,
+    RetryEvent,
+    SweptInbox,
+)
 from wedsync.kit.clock import utc_now
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.drain import drain_batch, retry_event
+from wedsync.usecases.webhooks.reconcile import Reconciler
 from wedsync.usecases.webhooks.sweep import sweep_inbox
-from wedsync.usecases.webhooks.tell import ClientProvider
+from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
 
 
 class WebhookActivities:
     """What drains and sweeps of the inbox do outside their workflows. Runs on the queue `records`."""
 
-    def __init__(self, db: Database, client_provider: ClientProvider) -> None:
+    def __init__(self, db: Database, client_provider: ClientProvider, reconciler: Reconciler | None = None) -> None:
         self._db = db
         self._client_provider = client_provider
+        self._reconciler = reconciler
 
     @activity.defn(name="webhooks.drain_batch")
     async def drain_batch(self, batch: DrainBatch) -> DrainedBatch:
@@ -28,6 +39,17 @@ class WebhookActivities:
     async def retry_event(self, event: RetryEvent) -> RetriedEvent:
         """Try one event again whose own processing failed; an infrastructure failure counts as no try."""
         return await retry_event(self._db, self._client_provider, event.row_id, utc_now())
+
+    @activity.defn(name="webhooks.reconcile")
+    @translated
+    async def reconcile(self, start: ReconcileStart) -> Reconciled:
+        """Fill the inbox with what the vendor lists and its webhooks left out, and have the drains told."""
+        if self._reconciler is None:
+            return Reconciled()
+        found = await self._reconciler.look(start.source, utc_now())
+        for lane in found.lanes:
+            await tell_drain(await self._client_provider(), lane)
+        return found
 
     @activity.defn(name="webhooks.sweep_inbox")
     async def sweep_inbox(self) -> SweptInbox:

@@ -30,6 +30,7 @@ from activities.vendors import VendorActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
+from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart
 from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
 from wedsync.kit import telemetry
 from wedsync.kit.crypto import Keyring
@@ -44,6 +45,7 @@ from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from workers.queues import Doors, QueuePlan, plans
@@ -51,6 +53,8 @@ from workers.queues import Doors, QueuePlan, plans
 log = structlog.get_logger(__name__)
 
 SWEEP_SCHEDULE = "sweep-handoffs"
+#: How often a vendor's own list of events is compared with the inbox.
+RECONCILE_EVERY = timedelta(minutes=15)
 
 #: Modules that workflows may share with the process: values and doors, loaded once, never run in the workflow.
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
@@ -75,11 +79,12 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     db.when_committed(NEWS, teller.tell)
     sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
     pump = Pump(db, sender, teller)
+    gateway = VendorGateway(settings, registry, pool)
     try:
         yield Doors(
             weddings=WeddingActivities(db, shelf, link_maker(settings)),
-            vendors=VendorActivities(VendorGateway(settings, registry, pool), db),
-            webhooks=WebhookActivities(db, provide),
+            vendors=VendorActivities(gateway, db),
+            webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
             handoffs=HandoffActivities(db, provide),
             deliveries=DeliveryActivities(db, provide, sender, pump),
         )
@@ -137,6 +142,24 @@ async def ensure_schedules(client: Client) -> None:
     )
     with contextlib.suppress(ScheduleAlreadyRunningError):
         await client.create_schedule(SWEEP_SCHEDULE, schedule)
+    for source in reconcilable(load_registry()):
+        await _ensure_reconciled(client, source)
+
+
+async def _ensure_reconciled(client: Client, source: str) -> None:
+    """The source's own list of events compared with the inbox, every quarter of an hour."""
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            RECONCILE_SOURCE_WORKFLOW,
+            ReconcileStart(source=source),
+            id=f"reconcile-{source}",
+            task_queue=queues.WORKFLOWS_BULK,
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=RECONCILE_EVERY)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
+    )
+    with contextlib.suppress(ScheduleAlreadyRunningError):
+        await client.create_schedule(f"reconcile-{source}", schedule)
 
 
 async def run(settings: Settings) -> None:

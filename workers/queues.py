@@ -15,6 +15,7 @@ from wedsync.domain.routing import queues
 from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
+from workflows.reconcile_source import ReconcileSource
 from workflows.retry_endpoint import RetryEndpoint
 from workflows.retry_webhook import RetryWebhook
 from workflows.run_transaction import RunTransaction
@@ -27,6 +28,7 @@ WORKFLOWS: tuple[type, ...] = (
     DrainInbox,
     SweepHandoffs,
     RetryWebhook,
+    ReconcileSource,
     DrainOutbox,
     RetryEndpoint,
 )
@@ -59,6 +61,7 @@ class Doors:
             w.revise_plan,
             self.webhooks.drain_batch,
             self.webhooks.retry_event,
+            self.webhooks.reconcile,
             self.webhooks.sweep_inbox,
             self.handoffs.sweep_transactions,
         ]

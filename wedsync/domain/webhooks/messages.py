@@ -15,6 +15,8 @@ DRAIN_SIGNAL = "drain"
 RETRY_WEBHOOK_WORKFLOW = "RetryWebhook"
 #: Signal of `RetryWebhook`, without arguments: try now.
 RETRY_NOW_SIGNAL = "retry_now"
+#: The workflow `ReconcileSource` (`reconcile-{source}`, queue `workflows-bulk`).
+RECONCILE_SOURCE_WORKFLOW = "ReconcileSource"
 #: Rows claimed by one activity.
 BATCH_SIZE = 50
 
@@ -78,6 +80,22 @@ class SweptInbox(Message):
     told: tuple[Lane, ...] = ()
     #: Events whose own retrying was started again.
     retried: int = 0
+
+
+class ReconcileStart(Message):
+    """The input of `ReconcileSource` and of `webhooks.reconcile`."""
+
+    source: str
+
+
+class Reconciled(Message):
+    """The answer of `webhooks.reconcile`."""
+
+    #: Events that the vendor listed.
+    looked_at: int = 0
+    #: Those that the inbox did not have.
+    gaps: int = 0
+    lanes: tuple[Lane, ...] = ()
 
 
 class RetryStart(Message):

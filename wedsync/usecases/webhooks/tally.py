@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from datetime import datetime
 
@@ -26,6 +27,7 @@ class Tally:
         self._interval_seconds = interval_seconds
         self._counts: Counter[tuple[str | None, str, str, datetime]] = Counter()
         self._writer: asyncio.Task[None] | None = None
+        self._is_closing = asyncio.Event()
 
     def add(self, organization_id: str | None, source: str, reason: str) -> None:
         """Count one; returns at once."""
@@ -36,9 +38,10 @@ class Tally:
 
     async def close(self) -> None:
         """Write what is left."""
+        # Never cancelled: a connection that is being opened then would be left open.
+        self._is_closing.set()
         if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+            await self._writer
         await self.flush()
 
     async def flush(self) -> None:
@@ -58,8 +61,9 @@ class Tally:
             _log.warning("webhook_counts_kept", reason=error.code)
 
     async def _write_soon(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_seconds)
+        while not self._is_closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), self._interval_seconds)
             await self.flush()
             if not self._counts:
                 return

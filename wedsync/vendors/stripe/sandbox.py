@@ -182,15 +182,18 @@ class _Counter:
         return self._read(request, JSONResponse(found))
 
     async def list_events(self, request: Request) -> Response:
-        """Newest first; `type`, `created[gte]` and `limit` are understood."""
+        """Newest first; `type`, `created[gte]`, `created[lt]`, `starting_after` and `limit` are understood."""
         query = request.query_params
-        since = int(query.get("created[gte]", "0"))
+        since, until = int(query.get("created[gte]", "0")), int(query.get("created[lt]", str(10**12)))
         limit = min(int(query.get("limit", "10")), 100)
         events = [
             one
             for one in reversed(list(self._till.desk.objects.values()))
-            if one["object"] == "event" and one["created"] >= since and query.get("type") in (None, one["type"])
+            if one["object"] == "event" and since <= one["created"] < until and query.get("type") in (None, one["type"])
         ]
+        ids = [one["id"] for one in events]
+        if query.get("starting_after") in ids:
+            events = events[ids.index(query["starting_after"]) + 1 :]
         body = {"object": "list", "data": events[:limit], "has_more": len(events) > limit, "url": "/v1/events"}
         return self._read(request, JSONResponse(body))
 

@@ -1,0 +1,148 @@
+"""What a vendor's webhooks left out is found by its own list, recorded once, and counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.webhooks import WebhookActivities
+from wedsync.domain.errors import VendorError
+from wedsync.domain.routing.queues import BULK, WORKFLOWS_BULK
+from wedsync.domain.webhooks.inbox import NewRow
+from wedsync.domain.webhooks.messages import ReconcileStart
+from wedsync.kit.http import new_pool
+from wedsync.kit.settings import Settings
+from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store import inbox
+from wedsync.store.session import Database
+from wedsync.store.tables.webhooks import inbox as inbox_table
+from wedsync.store.tables.webhooks import webhook_checks
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable
+from wedsync.vendors.stripe.reconcile import list_events
+from workflows.reconcile_source import ReconcileSource
+
+
+class Till:
+    """A reconciler whose Stripe stands in the sandbox."""
+
+    def __init__(self, db: Database, sandbox: EmbeddedSandbox, http: httpx.AsyncClient, pool: Any) -> None:
+        self.db = db
+        self.http = http
+        vendors = {"stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"}}
+        settings = Settings.model_validate({"vendors": vendors})
+        registry = load_registry()
+        self.gateway = VendorGateway(settings, registry, pool)
+        self.reconciler = Reconciler(db, settings, registry, self.gateway)
+
+    async def pay(self, number: int) -> None:
+        form = {
+            "amount": "100",
+            "currency": "eur",
+            "payment_method": "pm_card_visa",
+            "automatic_payment_methods[enabled]": "true",
+            "automatic_payment_methods[allow_redirects]": "never",
+            "metadata[wedding_id]": f"w{number}",
+        }
+        base = self.gateway.account("stripe", "default").base_url
+        path = f"{base}/v1/payment_intents"
+        for tail, fields in (("", form), ("/confirm", {})):
+            key = {"Authorization": "Bearer sk_test_1", "Idempotency-Key": f"k{number}{tail}"}
+            answer = await self.http.post(path + tail, data=fields, headers=key)
+            assert answer.status_code == 200, answer.text
+            path += "/" + answer.json()["id"]
+
+    async def rows(self) -> list[Any]:
+        async with self.db.system() as conn:
+            return list((await conn.execute(select(inbox_table))).all())
+
+
+@pytest.fixture
+async def till(fresh_database_urls: Any) -> AsyncIterator[Till]:
+    db, pool = Database(fresh_database_urls.app), new_pool()
+    with EmbeddedSandbox(Settings()) as sandbox:
+        async with httpx.AsyncClient() as http:
+            yield Till(db, sandbox, http, pool)
+        await sandbox.close()
+    await pool.aclose()
+    await db.close()
+
+
+def test_stripes_events_can_be_listed() -> None:
+    assert "stripe" in reconcilable(load_registry())
+
+
+async def test_events_that_never_came_are_filled_in_once_and_counted(till: Till) -> None:
+    for number in range(3):
+        await till.pay(number)
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    found = await till.reconciler.look("stripe", later)
+    assert (found.looked_at, found.gaps, found.lanes) == (3, 3, ("normal",))
+    rows = await till.rows()
+    assert {row.event["type"] for row in rows} == {"payment.succeeded"}
+    assert {row.event["wedding_id"] for row in rows} == {"w0", "w1", "w2"}
+    again = await till.reconciler.look("stripe", later + timedelta(minutes=1))
+    assert (again.gaps, len(await till.rows())) == (0, 3)
+    async with till.db.system() as conn:
+        checked = (await conn.execute(select(webhook_checks))).one()
+    assert (checked.source, checked.gaps, checked.looked_at) == ("stripe", 3, 6)
+
+
+async def test_what_came_by_itself_is_no_gap_and_what_is_young_is_left_alone(till: Till) -> None:
+    await till.pay(1)
+    assert (await till.reconciler.look("stripe", datetime.now(UTC))).looked_at == 0
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    http, account = till.gateway.http("stripe"), till.gateway.account("stripe", "default")
+    (body,) = await list_events(http, account, later - timedelta(days=1), later)
+    (event,) = load_registry().webhook("stripe").parse(body, {})  # type: ignore[union-attr]
+    assert json.loads(body)["id"] == event.event_id
+    async with till.db.system() as conn:
+        await inbox.record(conn, "stripe", [NewRow(event=event, priority=2, sealed_body=b"")], later)
+    found = await till.reconciler.look("stripe", later)
+    assert (found.looked_at, found.gaps) == (1, 0)
+
+
+async def test_a_vendor_that_is_down_leaves_the_look_for_the_next_time(till: Till) -> None:
+    base = till.gateway.account("stripe", "default").base_url
+    root = base.rpartition("/")[0]
+    await till.http.put(f"{root}/_sandbox/faults/stripe", json={"mode": "down"})
+    with pytest.raises(VendorError):
+        await till.reconciler.look("stripe", datetime.now(UTC))
+    async with till.db.system() as conn:
+        assert (await conn.execute(select(webhook_checks))).first() is None
+
+
+async def test_a_vendor_without_a_key_or_a_list_is_left_alone(till: Till) -> None:
+    for source in ("paypal", "twilio"):
+        assert (await till.reconciler.look(source, datetime.now(UTC))).looked_at == 0
+
+
+async def test_the_schedules_workflow_looks_where_events_can_be_listed(till: Till, temporal_client: Client) -> None:
+    async def provide() -> Client:
+        return temporal_client
+
+    doors = WebhookActivities(till.db, provide, till.reconciler)
+    async with (
+        Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource]),
+        Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]),
+    ):
+        answers = [
+            await temporal_client.execute_workflow(
+                ReconcileSource.run, ReconcileStart(source=source), id=f"reconcile-{source}", task_queue=WORKFLOWS_BULK
+            )
+            for source in ("stripe", "paypal")
+        ]
+    assert [answer.gaps for answer in answers] == [0, 0]
+    async with till.db.system() as conn:
+        checked = (await conn.execute(select(webhook_checks.c.source))).scalars().all()
+    # PayPal's events can't be listed, so they were not looked at.
+    assert checked == ["stripe"]

@@ -1,0 +1,115 @@
+"""Compares a vendor's own list of its recent events with the inbox, and fills the gaps."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.webhooks.clean import clean_event
+from wedsync.domain.webhooks.inbox import NewRow, priority_of
+from wedsync.domain.webhooks.messages import Reconciled
+from wedsync.kit import logs
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.http import VendorHttp
+from wedsync.kit.settings import Settings
+from wedsync.kit.vendor import Account
+from wedsync.store import inbox
+from wedsync.store.session import Database
+from wedsync.store.tables.webhooks import webhook_checks
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.registry import Registry
+from wedsync.usecases.webhooks import metrics
+
+#: The first look goes so far back; Stripe keeps 30 days.
+FIRST_LOOK = timedelta(days=3)
+#: Each look begins so long before the last one's end: lists are not always complete at once.
+OVERLAP = timedelta(minutes=10)
+#: Younger events may simply be under way.
+PATIENCE = timedelta(minutes=2)
+_BATCH = 100
+
+ListEvents = Callable[[VendorHttp, Account, datetime, datetime], Awaitable[list[bytes]]]
+
+_log = logs.get(__name__)
+
+
+def lister(registry: Registry, source: str) -> ListEvents | None:
+    """`reconcile.list_events` of the vendor's package; None: its events can't be listed."""
+    name = f"wedsync.vendors.{source}.reconcile"
+    if source not in registry.manifests or importlib.util.find_spec(name) is None:
+        return None
+    found: ListEvents = importlib.import_module(name).list_events
+    return found
+
+
+def reconcilable(registry: Registry) -> tuple[str, ...]:
+    """The vendors whose events can be listed."""
+    return tuple(name for name in sorted(registry.manifests) if lister(registry, name) is not None)
+
+
+class Reconciler:
+    """The process's way to look."""
+
+    def __init__(self, db: Database, settings: Settings, registry: Registry, gateway: VendorGateway) -> None:
+        self._db = db
+        self._registry = registry
+        self._gateway = gateway
+        self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
+
+    async def look(self, source: str, now: datetime) -> Reconciled:
+        """Record what the vendor lists and the inbox has not, from where the last look ended.
+
+        Raises StoreUnavailable and the vendor errors of `wedsync.domain.errors`.
+        """
+        list_events, module = lister(self._registry, source), self._registry.webhook(source)
+        account = self._gateway.account(source, "default")
+        if list_events is None or module is None or not account.api_key:
+            return Reconciled()
+        async with self._db.system() as connection:
+            table = webhook_checks.c
+            checked: datetime | None = await connection.scalar(
+                select(table.checked_until).where(table.source == source)
+            )
+        since = now - FIRST_LOOK if checked is None else checked - OVERLAP
+        until = now - PATIENCE
+        bodies = await list_events(self._gateway.http(source), account, since, until)
+        events = ((body, clean_event(event)) for body in bodies for event in module.parse(body, {}))
+        rows = [self._row(source, body, event) for body, event in events]
+        return await _fill(self._db, source, rows, until, now)
+
+    def _row(self, source: str, body: bytes, event: VendorEvent) -> NewRow:
+        sealed = self._keyring.seal(body, tenant=source, row=event.event_id)
+        return NewRow(event=event, priority=priority_of(event.type), sealed_body=sealed)
+
+
+async def _fill(db: Database, source: str, rows: list[NewRow], until: datetime, now: datetime) -> Reconciled:
+    gaps: dict[str, Any] = {}
+    async with db.system() as connection:
+        for start in range(0, len(rows), _BATCH):
+            gaps |= await inbox.record(connection, source, rows[start : start + _BATCH], now)
+        values = {
+            "source": source,
+            "checked_until": until,
+            "checked_at": now,
+            "looked_at": len(rows),
+            "gaps": len(gaps),
+        }
+        statement = upsert(webhook_checks).values(values)
+        changed = {
+            "checked_until": statement.excluded.checked_until,
+            "checked_at": statement.excluded.checked_at,
+            "looked_at": webhook_checks.c.looked_at + statement.excluded.looked_at,
+            "gaps": webhook_checks.c.gaps + statement.excluded.gaps,
+        }
+        await connection.execute(statement.on_conflict_do_update(index_elements=("source",), set_=changed))
+    if gaps:
+        metrics.GAPS.add(len(gaps), {"source": source})
+        _log.warning("webhook_gaps", source=source, gaps=len(gaps), looked_at=len(rows))
+    return Reconciled(looked_at=len(rows), gaps=len(gaps), lanes=tuple(sorted(set(gaps.values()))))
