@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from temporalio.client import Client
 
 from wedsync.domain.access.principal import Principal
@@ -96,6 +97,14 @@ class PostOffice:
         async with self.db.tenant(self.organization_id) as conn:
             await outbox.announce(conn, self.organization_id, news, utc_now())
 
+    async def send(self) -> int:
+        """Pump, and wait for what is under way; how many were taken in hand."""
+        total = 0
+        while sent := (await self.pump.run()).sent:
+            total += sent
+            await self.pump.idle()
+        return total
+
     async def look(self, subscription_id: str, now: datetime) -> EndpointLook:
         """What the endpoint's workflow has done at `now`."""
         return await look_at_endpoint(self.db, self.sender, subscription_id, now)
@@ -108,6 +117,11 @@ class PostOffice:
                 break
             now += timedelta(seconds=max(look.wait_seconds, 0.001))
         return await self.row(subscription_id), now
+
+    async def expire_leases(self) -> None:
+        """As time does to what a dead process had in hand."""
+        async with self.db.system() as conn:
+            await conn.execute(update(deliveries).values(leased_until=utc_now() - timedelta(seconds=1)))
 
     async def row(self, subscription_id: str) -> Any:
         table = webhook_subscriptions
@@ -127,6 +141,22 @@ class PostOffice:
             found[row.status] = found.get(row.status, 0) + 1
         return found
 
+    async def until_statuses(self, wanted: dict[str, int], seconds: float = 30.0) -> None:
+        """Wait until the deliveries stand so."""
+        async with asyncio.timeout(seconds):
+            while True:
+                if await self.statuses() == wanted:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def until_status(self, subscription_id: str, wanted: str, seconds: float = 30.0) -> None:
+        """Wait until the subscription stands so."""
+        async with asyncio.timeout(seconds):
+            while True:
+                if (await self.row(subscription_id)).status == wanted:
+                    return
+                await asyncio.sleep(0.02)
+
     async def attempts(self) -> list[Any]:
         async with self.db.system() as conn:
             return list((await conn.execute(select(delivery_attempts).order_by(delivery_attempts.c.at))).all())
@@ -142,13 +172,13 @@ class PostOffice:
 
 @contextlib.asynccontextmanager
 async def open_post_office(
-    database_url: str, *, timeout_seconds: float = 0.6, limits: PumpLimits | None = None, provider: Any = no_temporal
+    database_url: str, *, timeout_seconds: float = 10.0, limits: PumpLimits | None = None, provider: Any = no_temporal
 ) -> AsyncIterator[PostOffice]:
-    """A post office on an empty database; requests time out soon."""
+    """A post office on an empty database."""
     db = Database(database_url, 5)
     teller = OutboxTeller(provider, interval_seconds=0.01)
     sender = Sender(GuardedHttp(GuardPolicy(allow_loopback=True)), KEYRING, timeout_seconds=timeout_seconds)
-    pump = Pump(db, sender, teller, limits or PumpLimits(slow_after_seconds=0.2))
+    pump = Pump(db, sender, teller, limits)
     async with db.system() as conn:
         await conn.execute(insert(organizations).values(id="o1", name="Studio", created_at=utc_now()))
     try:

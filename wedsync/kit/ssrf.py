@@ -44,6 +44,8 @@ _ALSO_FORBIDDEN = tuple(
         "ff00::/8",
     )
 )
+#: All of IPv6 that is given out to the public.
+_IPV6_PUBLIC = ipaddress.ip_network("2000::/3")
 _LABELS = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 #: What `inet_aton` reads as a number: decimal, octal, hexadecimal.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
@@ -119,6 +121,8 @@ def is_forbidden(address: Address, policy: GuardPolicy) -> bool:
             return True
     if address.is_loopback:
         return not policy.allow_loopback
+    if address.version == 6 and address not in _IPV6_PUBLIC:
+        return True
     return not address.is_global or any(
         address in network for network in _ALSO_FORBIDDEN if network.version == address.version
     )

@@ -11,7 +11,7 @@ from tests.support.receivers import Receiver, open_receiver
 
 @pytest.fixture
 async def office(fresh_database_urls: Any) -> AsyncIterator[PostOffice]:
-    """A post office with requests that time out after 0.6 s."""
+    """A post office that tells no Temporal."""
     async with open_post_office(fresh_database_urls.app) as opened:
         yield opened
 

@@ -16,7 +16,7 @@ async def failing(office: PostOffice, receiver: Receiver, count: int = 3, **chan
     receiver.answer = lambda request: (500, {}) if request.path == "/hook" else (200, {})
     subscription = await office.subscribe(receiver.url(), "payment.*", **changes)
     await office.tell(count)
-    await office.pump.run()
+    await office.send()
     return subscription
 
 
@@ -59,7 +59,7 @@ async def test_what_a_disabled_endpoint_missed_is_kept_and_sent_in_order_after_i
         again = replay.ReplayWanted(since=utc_now() - timedelta(hours=1))
         count = (await replay.replay_many(conn, office.principal, subscription, again, utc_now())).count
     assert count == statuses.get("failed", 0)
-    await office.pump.run()
+    await office.send()
     assert await office.statuses(subscription) == {"delivered": 5}
     numbers = [row.number for row in await office.deliveries(subscription)]
     assert numbers == sorted(numbers)
@@ -68,7 +68,7 @@ async def test_what_a_disabled_endpoint_missed_is_kept_and_sent_in_order_after_i
 async def test_an_answered_probe_lets_everything_parked_follow_in_order(office: PostOffice, receiver: Receiver) -> None:
     subscription = await failing(office, receiver, 5, ordered=True)
     await office.tell(20)
-    await office.pump.run()
+    await office.send()
     assert (await office.row(subscription)).status == "failing"
     receiver.requests.clear()
     receiver.answer = lambda request: (200, {})
@@ -85,7 +85,7 @@ async def test_an_event_that_alone_is_refused_does_not_stop_its_endpoint(
     subscription = await office.subscribe(receiver.url(), retry_policy={"max_attempts": 3})
     receiver.answer = lambda request: (422, {}) if request.event["data"]["id"] == "thing-2" else (200, {})
     await office.tell(4)
-    await office.pump.run()
+    await office.send()
     assert (await office.row(subscription)).status == "active"
     assert await office.statuses() == {"delivered": 3, "retrying": 1}
     row, ended = await office.until_settled(subscription, utc_now())
@@ -98,11 +98,11 @@ async def test_410_disables_at_once(office: PostOffice, receiver: Receiver) -> N
     subscription = await office.subscribe(receiver.url())
     receiver.answer = lambda request: (410, {})
     await office.tell(1)
-    await office.pump.run()
+    await office.send()
     row = await office.row(subscription)
     assert (row.status, row.reason) == ("disabled", "gone")
     await office.tell(1)
-    await office.pump.run()
+    await office.send()
     assert len(receiver.requests) == 1
 
 
@@ -110,7 +110,7 @@ async def test_429_waits_as_told_and_then_goes_slowly(office: PostOffice, receiv
     subscription = await office.subscribe(receiver.url())
     receiver.answer = lambda request: (429, {"Retry-After": "120"})
     await office.tell(12)
-    await office.pump.run()
+    await office.send()
     row = await office.row(subscription)
     assert (row.status, row.reason) == ("failing", "throttled")
     now = utc_now()
@@ -135,7 +135,7 @@ async def test_an_absurd_retry_after_is_capped(office: PostOffice, receiver: Rec
     subscription = await office.subscribe(receiver.url())
     receiver.answer = lambda request: (503, {"Retry-After": "999999999999"})
     await office.tell(3)
-    await office.pump.run()
+    await office.send()
     look = await office.look(subscription, utc_now())
     assert look.wait_seconds is not None
     assert 3500 < look.wait_seconds <= 3600
@@ -149,7 +149,7 @@ async def test_events_that_end_with_the_day_are_tried_faster_as_it_comes_near(
     soon = utc_now() + timedelta(hours=2)
     wedding = await office.wedding(soon)
     await office.tell(1, "timeline.changed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
-    await office.pump.run()
+    await office.send()
     now, attempts = utc_now(), 0
     while now < soon:
         look = await office.look(subscription, now)

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from datetime import datetime, timedelta
 
-from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.vendor import Value
 from wedsync.domain.webhooks.bucket import Bucket, Limit, take
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt
@@ -81,12 +80,19 @@ class Pump:
                 sent += len(claimed)
             if claimed or (room and not (is_fresh_round and self._cursor == "")):
                 continue
-            if not self._young() and not self._made and self._settling is None:
+            if not self._young() and not self._is_settling():
                 break
             await self._wait_for_change(ends_at)
         await self._settled()
         wait = None if soonest is None else max(0.0, (soonest - utc_now()).total_seconds())
         return PumpAnswer(sent=sent, next_due_seconds=wait)
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way and everything is recorded."""
+        while self._in_flight:
+            await asyncio.wait(list(self._in_flight))
+            await self._settled()
+        await self._settled()
 
     async def close(self) -> None:
         """End what is under way: it is sent again once its lease is over."""
@@ -157,37 +163,35 @@ class Pump:
     async def _send(self, item: Claimed) -> None:
         attempt = await self._sender.send(item, utc_now())
         self._made.append((item, attempt))
-        if self._settling is None:
+        if not self._is_settling():
             self._settling = asyncio.create_task(self._settle(), name="settle-deliveries")
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._in_flight.pop(task, None)
         self._changed.set()
 
+    def _is_settling(self) -> bool:
+        return self._settling is not None and not self._settling.done()
+
     async def _settle(self) -> None:
         """Record attempts as they come, many at once."""
-        try:
-            while self._made:
-                # What lands within the same turn of the loop is recorded together.
-                await asyncio.sleep(0)
-                made = self._made[:_MOST_SETTLED]
-                try:
-                    outcome = await settle(self._db, made, utc_now())
-                    self._teller.tell_endpoints(outcome.to_retry)
-                except StoreUnavailable:
-                    # Their leases end, and they are sent again with the same ids.
-                    _log.warning("deliveries_unrecorded", count=len(made))
-                finally:
-                    del self._made[: len(made)]
-                    self._changed.set()
-        finally:
-            self._settling = None
-            self._changed.set()
+        while self._made:
+            # What lands within the same turn of the loop is recorded together.
+            await asyncio.sleep(0)
+            made = self._made[:_MOST_SETTLED]
+            try:
+                outcome = await settle(self._db, made, utc_now())
+                self._teller.tell_endpoints(outcome.to_retry)
+            except Exception:  # noqa: BLE001 - whatever it was: the leases end, and they are sent again
+                _log.exception("deliveries_unrecorded", count=len(made))
+            finally:
+                del self._made[: len(made)]
+                self._changed.set()
 
     async def _settled(self) -> None:
-        """Wait until the attempts made so far are recorded."""
-        while self._settling is not None:
-            await asyncio.gather(self._settling, return_exceptions=True)
+        """Wait until the attempts made so far are recorded; a caller that is cancelled stops only the waiting."""
+        while self._settling is not None and not self._settling.done():
+            await asyncio.wait([self._settling])
 
     async def _wait_for_change(self, ends_at: float) -> None:
         """Until a request lands or an attempt is recorded, or until the oldest young one grows slow."""

@@ -11,6 +11,7 @@ from wedsync.domain.access.principal import decode_cursor, encode_cursor
 from wedsync.domain.errors import NotFound
 from wedsync.domain.webhooks.outgoing.signing import Event, Payload, body_of
 from wedsync.store import subscriptions as store
+from wedsync.usecases.webhooks.outgoing.subscribe import ID
 from wedsync.usecases.webhooks.outgoing.views import (
     AttemptView,
     DeliveryDetail,
@@ -49,7 +50,7 @@ async def list_deliveries(
 
 async def delivery_row(conn: AsyncConnection, delivery_id: str) -> Any:
     """A delivery's row; raises NotFound."""
-    row = await store.find_delivery(conn, delivery_id)
+    row = await store.find_delivery(conn, delivery_id) if ID.fullmatch(delivery_id) else None
     if row is None:
         raise NotFound("no such delivery")
     return row

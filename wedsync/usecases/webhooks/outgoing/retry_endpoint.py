@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,10 +17,9 @@ from wedsync.usecases.webhooks.outgoing.pump import LEASE
 from wedsync.usecases.webhooks.outgoing.send import Sender
 from wedsync.usecases.webhooks.outgoing.settle import announce, settle
 
-#: Claimed at once, and sent in so many requests at once: two timeouts at the most.
-BATCH = 8
-AT_ONCE = 4
-#: One look goes on claiming for so long.
+#: Claimed at once, and sent one after another: what was parked keeps its order.
+BATCH = 20
+#: One look goes on sending for so long.
 LOOK_SECONDS = 8.0
 
 
@@ -84,15 +82,19 @@ async def _warn(db: Database, state: EndpointState, percent: int, now: datetime)
 async def _send(
     db: Database, sender: Sender, state: EndpointState, claimed: Sequence[Claimed], now: datetime
 ) -> tuple[EndpointState, int]:
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def send(item: Claimed) -> rules.Attempt:
-        async with places:
-            return await sender.send(item, now)
-
-    attempts = await asyncio.gather(*(send(item) for item in claimed))
-    outcome = await settle(db, list(zip(claimed, attempts, strict=True)), now)
-    return outcome.states.get(state.id, state), len(claimed)
+    began, made = time.monotonic(), []
+    for item in claimed:
+        attempt = await sender.send(item, now)
+        made.append((item, attempt))
+        # The others would fare no better, or would take too long.
+        if rules.outcome_of(attempt) not in ("ok", "refused") or time.monotonic() - began > LOOK_SECONDS:
+            break
+    left = claimed[len(made) :]
+    if left:
+        async with db.system() as conn:
+            await store.put_off(conn, {item.id: now for item in left})
+    outcome = await settle(db, made, now)
+    return outcome.states.get(state.id, state), len(made)
 
 
 def _next_look(state: EndpointState, now: datetime, sent: int) -> EndpointLook:

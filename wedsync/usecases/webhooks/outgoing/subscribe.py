@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
@@ -24,8 +25,10 @@ from wedsync.usecases.webhooks.outgoing.views import SubscriptionView, Subscript
 #: Of one organization.
 MOST_SUBSCRIPTIONS = 200
 _TEXT_LIMIT = 2000
+#: What our ids look like.
+ID = re.compile(r"[0-9A-Z]{26}")
 
-FilterValues = Annotated[tuple[str | int | bool | None, ...], Field(min_length=1, max_length=100)]
+FilterValues = Annotated[tuple[StrictStr | StrictBool | StrictInt | None, ...], Field(min_length=1, max_length=100)]
 
 
 class Wanted(BaseModel):
@@ -38,8 +41,8 @@ class Wanted(BaseModel):
     filters: Annotated[dict[str, FilterValues], Field(max_length=10)] = {}
     api_version: ApiVersion = NEWEST_VERSION
     payload: Payload = "full"
-    ordered: bool = False
-    rate_per_second: Annotated[float | None, Field(ge=0.01, le=1000)] = None
+    ordered: StrictBool = False
+    rate_per_second: Annotated[float | None, Field(ge=0.01, le=1000, strict=True)] = None
     retry_policy: RetryPolicy = RetryPolicy()
 
     def check(self) -> None:
@@ -165,7 +168,7 @@ async def test(conn: AsyncConnection, principal: Principal, subscription_id: str
 
 async def row_of(conn: AsyncConnection, subscription_id: str, *, lock: bool = False) -> Any:
     """A subscription's row; raises NotFound."""
-    row = await store.find(conn, subscription_id, lock=lock)
+    row = await store.find(conn, subscription_id, lock=lock) if ID.fullmatch(subscription_id) else None
     if row is None:
         raise NotFound("no such subscription")
     return row

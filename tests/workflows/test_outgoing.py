@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.deliveries import DeliveryActivities
+from tests.support.outgoing import PostOffice, open_post_office
+from tests.support.receivers import Receiver, open_receiver
+from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
+from wedsync.domain.webhooks.outgoing import schedule
+from wedsync.domain.webhooks.outgoing.messages import EndpointStart, endpoint_workflow_id, outbox_workflow_id
+from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.kit.clock import utc_now
+from wedsync.store.outbox import NEWS
+from wedsync.usecases.webhooks.outgoing import subscribe
+from wedsync.usecases.webhooks.outgoing.tell import tell_endpoint, tell_outbox
+from workers.queues import WORKFLOWS as SERVED
+from workflows.drain_outbox import DrainOutbox
+from workflows.retry_endpoint import RetryEndpoint
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with open_receiver() as opened:
+        yield opened
+
+
+def doors(office: PostOffice, client: Client) -> DeliveryActivities:
+    async def provider() -> Client:
+        return client
+
+    return DeliveryActivities(office.db, provider, office.sender, office.pump)
+
+
+def workers(client: Client, office: PostOffice) -> tuple[Worker, Worker]:
+    """What a worker process runs for the outbox."""
+    made = doors(office, client)
+    return (
+        Worker(client, task_queue=WORKFLOWS, workflows=[DrainOutbox, RetryEndpoint]),
+        Worker(
+            client,
+            task_queue=RECORDS,
+            activities=[made.pump, made.retry_endpoint, made.sweep],
+            graceful_shutdown_timeout=timedelta(seconds=0),
+        ),
+    )
+
+
+@pytest.fixture
+async def office(fresh_database_urls: Any, temporal_client: Client) -> AsyncIterator[PostOffice]:
+    """A post office that tells a real Temporal server, with workers."""
+
+    async def provider() -> Client:
+        return temporal_client
+
+    async with open_post_office(fresh_database_urls.app, provider=provider) as opened:
+        opened.db.when_committed(NEWS, opened.teller.tell)
+        flow, records = workers(temporal_client, opened)
+        async with flow, records:
+            yield opened
+        with suppress(RPCError):
+            await temporal_client.get_workflow_handle(outbox_workflow_id()).terminate()
+
+
+async def test_a_committed_change_is_on_its_way_at_once_and_the_pump_ends_by_itself(
+    office: PostOffice, receiver: Receiver, temporal_client: Client
+) -> None:
+    await office.subscribe(receiver.url())
+    for _ in range(30):
+        await office.tell(10)
+    await office.until_statuses({"delivered": 300})
+    assert len(receiver.requests) == 300
+    await office.teller.close()
+    await temporal_client.get_workflow_handle(outbox_workflow_id()).result()
+    for _ in range(500):
+        office.teller.tell()
+    await office.teller.close()
+    history = await temporal_client.get_workflow_handle(outbox_workflow_id()).fetch_history()
+    # Coalesced.
+    assert sum(event.HasField("workflow_execution_signaled_event_attributes") for event in history.events) == 1
+
+
+async def test_a_failing_endpoint_is_retried_by_a_workflow_of_its_own_until_it_is_well(
+    office: PostOffice, receiver: Receiver, temporal_client: Client
+) -> None:
+    receiver.answer = lambda request: (503, {})
+    subscription = await office.subscribe(receiver.url())
+    await office.tell(5)
+    await receiver.until(3)
+    receiver.answer = lambda request: (200, {})
+    handle = temporal_client.get_workflow_handle(endpoint_workflow_id(subscription))
+    await office.until_statuses({"delivered": 5})
+    await office.until_status(subscription, "active")
+    described = await handle.describe()
+    assert await described.static_summary() == "retry an endpoint's deliveries"
+
+
+async def test_28_hours_of_retries_pass_on_durable_timers_and_end_in_exhaustion(
+    fresh_database_urls: Any, temporal_env: WorkflowEnvironment, receiver: Receiver
+) -> None:
+    receiver.answer = lambda request: (500, {})
+    async with open_post_office(fresh_database_urls.app) as office:
+        subscription = await office.subscribe(receiver.url())
+        await office.tell(3)
+        await office.pump.run()
+        began = utc_now()
+        flow, records = workers(temporal_env.client, office)
+        async with flow, records:
+            with temporal_env.with_time_skipping_disabled():
+                handle = await temporal_env.client.start_workflow(
+                    RetryEndpoint.run,
+                    EndpointStart(endpoint_id=subscription),
+                    id=endpoint_workflow_id(subscription),
+                    task_queue=WORKFLOWS,
+                )
+            for _ in range(29):
+                with suppress(RPCError):
+                    await temporal_env.fast_forward(handle, timedelta(hours=1))
+            assert await handle.result() == "disabled"
+        row = await office.row(subscription)
+        attempts = await office.attempts()
+    assert (row.status, row.reason) == ("disabled", "exhausted")
+    probes = [attempt.at for attempt in attempts[3:]]
+    gaps = [later - earlier for earlier, later in zip([began, *probes], probes, strict=False)]
+    for gap, planned in zip(gaps, schedule.waits(RetryPolicy()), strict=True):
+        assert 0.89 * planned <= gap + timedelta(seconds=2)
+        assert gap <= planned + timedelta(seconds=10)
+    assert timedelta(hours=24) < probes[-1] - began < timedelta(hours=28)
+    assert (await handle.describe()).history_length < 250
+
+
+async def test_a_resumed_endpoint_is_looked_at_at_once(
+    office: PostOffice, receiver: Receiver, temporal_client: Client
+) -> None:
+    receiver.answer = lambda request: (500, {})
+    subscription = await office.subscribe(receiver.url(), retry_policy={"backoff": "fixed"})
+    await office.tell(4)
+    await receiver.until(4)
+    await office.until_status(subscription, "failing")
+    receiver.answer = lambda request: (200, {})
+    async with office.db.tenant("o1") as conn:
+        await subscribe.resume(conn, office.principal, subscription, utc_now())
+    await tell_endpoint(temporal_client, subscription)
+    await office.until_statuses({"delivered": 4})
+
+
+async def test_a_worker_that_dies_while_it_delivers_loses_nothing(
+    fresh_database_urls: Any, temporal_client: Client, receiver: Receiver
+) -> None:
+    receiver.answer = lambda request: None
+    async with open_post_office(fresh_database_urls.app, timeout_seconds=30) as office:
+        await office.subscribe(receiver.url())
+        await office.tell(2)
+        flow, records = workers(temporal_client, office)
+        async with flow, records:
+            await tell_outbox(temporal_client)
+            await receiver.until(2)
+        # What it had sent is known to nobody: it is still pending, leased.
+        await office.pump.close()
+        assert await office.statuses() == {"pending": 2}
+        await office.expire_leases()
+        receiver.answer = lambda request: (200, {})
+        flow, records = workers(temporal_client, office)
+        async with flow, records:
+            await tell_outbox(temporal_client)
+            await receiver.until(4)
+            await office.until_statuses({"delivered": 2})
+    ids = [request.headers["webhook-id"] for request in receiver.requests]
+    assert sorted(ids[:2]) == sorted(ids[2:])
+
+
+def test_the_worker_serves_both_workflows() -> None:
+    assert {DrainOutbox, RetryEndpoint} <= set(SERVED)
