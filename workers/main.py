@@ -19,17 +19,19 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleSpec,
 )
-from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion, WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
+from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
+from wedsync.domain.routing.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
 from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart
 from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
 from wedsync.kit import telemetry
@@ -42,6 +44,7 @@ from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
@@ -79,15 +82,18 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     db.when_committed(NEWS, teller.tell)
     sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
     pump = Pump(db, sender, teller)
-    gateway = VendorGateway(settings, registry, pool)
+    switchboard = Switchboard(db, registry.manifests, provide)
+    gateway = VendorGateway(settings, registry, pool, switchboard)
     try:
-        yield Doors(
-            weddings=WeddingActivities(db, shelf, link_maker(settings)),
-            vendors=VendorActivities(gateway, db),
-            webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
-            handoffs=HandoffActivities(db, provide),
-            deliveries=DeliveryActivities(db, provide, sender, pump),
-        )
+        async with switchboard.open():
+            yield Doors(
+                weddings=WeddingActivities(db, shelf, link_maker(settings)),
+                vendors=VendorActivities(gateway, db),
+                webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
+                handoffs=HandoffActivities(db, provide),
+                deliveries=DeliveryActivities(db, provide, sender, pump),
+                routing=RoutingActivities(gateway, switchboard),
+            )
     finally:
         await pump.close()
         await teller.close()
@@ -162,6 +168,18 @@ async def _ensure_reconciled(client: Client, source: str) -> None:
         await client.create_schedule(f"reconcile-{source}", schedule)
 
 
+async def ensure_watch(client: Client) -> None:
+    """The one watch on the services' health."""
+    await client.start_workflow(
+        WATCH_HEALTH_WORKFLOW,
+        WatchStart(),
+        id=WATCH_HEALTH_ID,
+        task_queue=queues.WORKFLOWS_BULK,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="probe the services and tell of changes",
+    )
+
+
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then finish what runs within `settings.graceful_shutdown_seconds`.
 
@@ -181,6 +199,8 @@ async def run(settings: Settings) -> None:
                 await stack.enter_async_context(make_worker(client, plan, settings, UNGUARDED))
             try:
                 await ensure_schedules(client)
+                if settings.health_probes:
+                    await ensure_watch(client)
             except RPCError as error:
                 log.warning("schedule.not_made", reason=error.status.name)
             log.info("worker.ready", queues=[plan.queue for plan in chosen])

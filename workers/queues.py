@@ -8,6 +8,7 @@ from typing import Any
 
 from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
+from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
@@ -15,11 +16,13 @@ from wedsync.domain.routing import queues
 from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
+from workflows.guard_vendor import GuardVendor
 from workflows.reconcile_source import ReconcileSource
 from workflows.retry_endpoint import RetryEndpoint
 from workflows.retry_webhook import RetryWebhook
 from workflows.run_transaction import RunTransaction
 from workflows.sweep_handoffs import SweepHandoffs
+from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding
 
 WORKFLOWS: tuple[type, ...] = (
@@ -31,6 +34,8 @@ WORKFLOWS: tuple[type, ...] = (
     ReconcileSource,
     DrainOutbox,
     RetryEndpoint,
+    GuardVendor,
+    WatchHealth,
 )
 
 
@@ -44,13 +49,19 @@ class Doors:
     handoffs: HandoffActivities
     #: None: this process sends nothing to others.
     deliveries: DeliveryActivities | None = None
+    #: None: this process guards no vendor.
+    routing: RoutingActivities | None = None
 
     def records(self) -> list[Callable[..., Any]]:
         """Our own reads and writes: on `records`, and local to the workflows."""
         w, d = self.weddings, self.deliveries
         outgoing: list[Callable[..., Any]] = [d.pump, d.retry_endpoint, d.sweep] if d is not None else []
+        guards: list[Callable[..., Any]] = []
+        if self.routing is not None:
+            guards = [self.routing.guard_vendor, self.routing.watch_health]
         return [
             *outgoing,
+            *guards,
             w.load_plan,
             w.resolve_agenda,
             w.bind_step,

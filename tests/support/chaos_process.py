@@ -36,6 +36,8 @@ def worker_environment(settings: Settings, temporal_address: str) -> dict[str, s
         "WEDSYNC_API_URL": settings.api_url,
         "WEDSYNC_STATE_DIR": str(settings.state_dir),
         "WEDSYNC_LOG_LEVEL": "INFO",
+        # Probes would count among the requests that faults hit and runs are compared by.
+        "WEDSYNC_HEALTH_PROBES": "false",
         "TEMPORAL_ADDRESS": temporal_address,
         "TEMPORAL_CONFIG_FILE": os.devnull,
         "PYTHONUNBUFFERED": "1",

@@ -18,22 +18,27 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import WorkflowRunner
 
 from activities.handoffs import HandoffActivities
+from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from tests.support.puppet import Puppet, PuppetRegistry
 from tests.support.stage import Stage, Staged, stage_settings
+from wedsync.domain.routing.circuit import CircuitPolicy
 from wedsync.domain.weddings.plan import Plan
 from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from workers.main import GUARDED, make_worker
 from workers.queues import Doors, plans
 
+#: Vendors fail here more than anywhere: no circuit opens unless a test configures it.
+CALM = CircuitPolicy(min_calls=100_000)
 #: Ends fast, keeps little.
 FAST: dict[str, Any] = {"graceful_shutdown_seconds": 1.0, "worker_cached_workflows": 500}
 
@@ -49,13 +54,17 @@ async def open_puppet_stage(
     async def provide() -> Client:
         return client
 
+    switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
+    gateway = VendorGateway(settings, registry, pool, switchboard)
     doors = Doors(
         weddings=WeddingActivities(db, PlanShelf(db, registry.manifests), link_maker(settings)),
-        vendors=VendorActivities(VendorGateway(settings, registry, pool), db),
+        vendors=VendorActivities(gateway, db),
         webhooks=WebhookActivities(db, provide),
         handoffs=HandoffActivities(db, provide),
+        routing=RoutingActivities(gateway, switchboard),
     )
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(switchboard.open())
         for plan in plans(doors, settings):
             await stack.enter_async_context(make_worker(client, plan, settings, runner))
         yield Stage(settings, client, db, sandbox, registry=registry)

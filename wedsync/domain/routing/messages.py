@@ -57,6 +57,16 @@ class WatchStart(Value):
 
     #: How long one activity watches before a new run takes over.
     seconds: float = 1800.0
+    #: Between two looks at what is due.
+    tick_seconds: float = 1.0
+
+
+class Watched(Value):
+    """What one activity of `WatchHealth` did."""
+
+    probes: int
+    changes: int
+    guards_started: int
 
 
 def guard_workflow_id(service: str, endpoint: str, epoch: int) -> str:

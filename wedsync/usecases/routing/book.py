@@ -25,9 +25,18 @@ _BREATH_SECONDS = 0.02
 class Book:
     """The process's copy. Stale by no more than a notification takes; without Postgres it keeps what it had."""
 
-    def __init__(self, db: Database, manifests: Mapping[str, Manifest], *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self,
+        db: Database,
+        manifests: Mapping[str, Manifest],
+        *,
+        policy: CircuitPolicy | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
         self._db = db
         self._manifests = manifests
+        #: Of circuits that no operator has configured; None: by the vendor's manifest.
+        self._policy = policy
         self._poll_seconds = poll_seconds
         self._defaults: dict[str, ServiceConfig] = {}
         self._configured: dict[str, ServiceConfig] = {}
@@ -68,7 +77,10 @@ class Book:
         """How a service is routed to: as its operator says, else by its manifest. Raises KeyError."""
         found = self._configured.get(service) or self._defaults.get(service)
         if found is None:
-            found = self._defaults[service] = default_config(self._manifests[service], self._manifests)
+            found = default_config(self._manifests[service], self._manifests)
+            if self._policy is not None:
+                found = found.model_copy(update={"circuit": self._policy})
+            self._defaults[service] = found
         return found
 
     def is_configured(self, service: str) -> bool:

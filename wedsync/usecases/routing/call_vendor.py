@@ -85,13 +85,27 @@ class VendorGateway:
         self.manifest(vendor)
         return self._transport(self.account(vendor, account), headers)
 
-    def _transport(self, account: Account, headers: Mapping[str, str] | None) -> VendorHttp:
+    def is_set_up(self, vendor: str) -> bool:
+        """Whether somebody has given the platform an account at the vendor, or an address."""
+        given = self._settings.vendor(vendor)
+        return bool(given.base_url or given.api_key.get_secret_value() or given.client_id)
+
+    def transport_to(self, vendor: str, endpoint: Endpoint, timeout_seconds: float) -> VendorHttp:
+        """The transport to one endpoint of the platform's account, for probes."""
+        account = self.account(vendor, PLATFORM_ACCOUNT)
+        if endpoint.base_url:
+            account = account.model_copy(update={"base_url": endpoint.base_url})
+        return self._transport(account, None, timeout_seconds)
+
+    def _transport(
+        self, account: Account, headers: Mapping[str, str] | None, timeout_seconds: float | None = None
+    ) -> VendorHttp:
         manifest = self.manifest(account.vendor)
         return VendorHttp(
             self._pool,
             vendor=account.vendor,
             base_url=account.base_url,
-            timeout_seconds=manifest.timeout_seconds,
+            timeout_seconds=manifest.timeout_seconds if timeout_seconds is None else timeout_seconds,
             headers=headers,
             unavailable_means_not_processed=manifest.unavailable_means_not_processed,
         )

@@ -13,7 +13,7 @@ import structlog
 
 from wedsync.domain.errors import StoreUnavailable, VendorUnavailable, WedsyncError
 from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Circuit, Outcome
+from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
 from wedsync.domain.routing.messages import CIRCUIT_OPEN
 from wedsync.domain.routing.services import ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Load, choose
@@ -70,10 +70,17 @@ class _Measured:
 class Switchboard:
     """The process's own."""
 
-    def __init__(self, db: Database, manifests: Mapping[str, Manifest], provide: ClientProvider | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        manifests: Mapping[str, Manifest],
+        provide: ClientProvider | None = None,
+        *,
+        policy: CircuitPolicy | None = None,
+    ) -> None:
         self._db = db
         self._manifests = manifests
-        self.book = Book(db, manifests)
+        self.book = Book(db, manifests, policy=policy)
         self.transitions = Transitions(db, self.book, provide)
         self.outcomes = Outcomes(self.transitions)
         #: Names this process on permits.

@@ -33,6 +33,8 @@ ClientProvider = Callable[[], Awaitable[Client]]
 Change = Callable[[Circuit, bool], Circuit]
 Before = Callable[[AsyncConnection], Awaitable[bool]]
 
+#: The reason of a circuit that no call, but its probes have opened.
+PROBES_SAY_DOWN = "probes_say_down"
 _RPC_TIMEOUT = timedelta(seconds=5)
 _TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", description="Transitions of circuits")
 
@@ -149,31 +151,37 @@ class Transitions:
         }
         return await failovers.begin(conn, record, now)
 
-    async def trip(self, service: str, endpoint: str, now: datetime, *, is_wedding_day: bool = False) -> Moved | None:
-        """Leave a failing endpoint, as its operator wants that done; None: nothing is to be done."""
+    async def trip(
+        self, service: str, endpoint: str, now: datetime, *, is_wedding_day: bool = False, is_down: bool = False
+    ) -> Moved | None:
+        """Leave a failing endpoint, as its operator wants that done; None: nothing is to be done.
+
+        Its window must say so, or `is_down`: its probes have.
+        """
         policy = self.book.policy(service, is_wedding_day=is_wedding_day)
         if self.book.is_last(service, endpoint):
             await self._hasten_backups(service, now)
             return None
         strategy = self.book.config(service).failover.strategy
         if strategy == "manual":
-            await self._propose(service, endpoint, now)
+            await self._propose(service, endpoint, now, is_down=is_down)
             return None
-        return await self.apply(
-            service,
-            endpoint,
-            lambda c, last: rules.judged(c, now, policy, is_last=last, gradually=strategy == "gradual"),
-            now,
-        )
 
-    async def _propose(self, service: str, endpoint: str, now: datetime) -> None:
+        def change(circuit: Circuit, last: bool) -> Circuit:
+            if is_down and not last and circuit.state == "closed" and circuit.forced is None:
+                return rules.opened(circuit, now, policy, PROBES_SAY_DOWN)
+            return rules.judged(circuit, now, policy, is_last=last, gradually=strategy == "gradual")
+
+        return await self.apply(service, endpoint, change, now, actor="health" if is_down else "breaker")
+
+    async def _propose(self, service: str, endpoint: str, now: datetime, *, is_down: bool) -> None:
         """Record that a person should leave the service."""
         async with self.db.system() as conn:
             known = await circuits.read_all(conn)
             circuit = await circuits.lock_one(conn, service, endpoint)
             policy = self.book.policy(service)
-            why = rules.verdict(circuit, policy)
-            if not why:
+            why = PROBES_SAY_DOWN if is_down else rules.verdict(circuit, policy)
+            if not why or circuit.state != "closed":
                 return
             as_if = rules.opened(circuit, now, policy, why)
             failover_id = await self._begin(conn, as_if, known, "breaker", "proposed", now)

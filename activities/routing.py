@@ -1,0 +1,74 @@
+"""Doors to the breakers and to the services' health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from temporalio import activity
+
+from activities.errors import translated
+from wedsync.domain.routing.messages import GuardLook, GuardNews, Watched, WatchStart
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.guard_vendor import guard_vendor
+from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.watch_health import Watch
+
+_BEAT_SECONDS = 3.0
+
+
+class RoutingActivities:
+    """Runs on the queue `records`: guards must not wait behind the calls of the vendor that they guard."""
+
+    def __init__(self, gateway: VendorGateway, board: Switchboard) -> None:
+        self._gateway = gateway
+        self._board = board
+
+    @activity.defn(name="routing.guard_vendor")
+    @translated
+    async def guard_vendor(self, look: GuardLook) -> GuardNews:
+        """Do what is due for a failing service: probe, let more traffic back, restore."""
+        async with _beating():
+            return await guard_vendor(self._gateway, self._board, look)
+
+    @activity.defn(name="routing.watch_health")
+    @translated
+    async def watch_health(self, start: WatchStart) -> Watched:
+        """Watch the services for a while; ends early when its worker does."""
+        async with _worker_ending() as ending:
+            return await Watch(self._gateway, self._board).run(start, activity.heartbeat, ending)
+
+
+@contextlib.asynccontextmanager
+async def _beating() -> AsyncIterator[None]:
+    """Heartbeats for as long as the block lasts."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _worker_ending() -> AsyncIterator[asyncio.Event]:
+    """Set as soon as the worker is asked to end."""
+    ending = asyncio.Event()
+
+    async def wait() -> None:
+        await activity.wait_for_worker_shutdown()
+        ending.set()
+
+    task = asyncio.create_task(wait())
+    try:
+        yield ending
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

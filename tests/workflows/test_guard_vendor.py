@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from tests.support.guarded import SERVICE, Guarded, restored
+from tests.support.plans import booking, plan, sms
+from tests.support.routing import configure, eventually, fail, open_switchboard, rows
+from tests.support.stage import Stage
+from tests.support.stages import SkippingStage
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing.failover import FailoverPolicy
+from wedsync.domain.routing.messages import LOOK_SIGNAL
+from wedsync.kit.clock import utc_now
+
+HOUR = timedelta(hours=1)
+SLOW = {"open_seconds": 3600.0, "open_cap_seconds": 14_400.0, "ramp_step_seconds": 600.0, "probes": 3}
+
+
+@pytest.fixture
+async def skipped(skipping: SkippingStage) -> AsyncIterator[Guarded]:
+    client = skipping.env.client
+
+    async def provide() -> Client:
+        return client
+
+    async with open_switchboard(skipping.stage.settings.database_url, provide) as board:
+        guarded = Guarded(board, client, skipping.stage.sandbox, skipping.env)
+        await configure(board, SERVICE, SLOW)
+        yield guarded
+        await restored(guarded)
+
+
+async def test_after_the_cool_down_it_probes_and_lets_traffic_back_in_steps(skipped: Guarded) -> None:
+    await skipped.trip()
+    await skipped.forward(timedelta(minutes=59))
+    assert skipped.circuit.state == "open"
+    await skipped.forward(timedelta(minutes=2))
+    await skipped.until("ramping")
+    assert rules.share_percent(skipped.circuit, utc_now(), skipped.board.book.policy(SERVICE)) == 10
+    assert (await skipped.failover()).status == "restoring"
+    await skipped.forward(timedelta(minutes=10))
+    await eventually(lambda: skipped.circuit.stage == 1)
+    await skipped.forward(timedelta(minutes=10))
+    await skipped.until("closed")
+    assert await skipped.ended() == "restored"
+    record = await skipped.failover()
+    assert (record.status, record.fell_back) == ("restored", 0)
+    assert record.guarded_at is not None
+    assert timedelta(minutes=80) <= record.restored_at - record.started_at < timedelta(minutes=90)
+
+
+async def test_while_probes_fail_it_cools_down_for_longer_each_time(skipped: Guarded) -> None:
+    await skipped.sandbox.faults(SERVICE, mode="down")
+    await skipped.trip()
+    first, round_ = _open_until(skipped), skipped.circuit.round
+    await skipped.forward(timedelta(minutes=61))
+    await eventually(lambda: skipped.circuit.round == round_ + 1)
+    second = _open_until(skipped)
+    assert timedelta(hours=2) - timedelta(minutes=1) < second - first < timedelta(hours=2, minutes=2)
+    await skipped.sandbox.clear_faults(SERVICE)
+    await skipped.forward(timedelta(hours=2, minutes=1))
+    await skipped.until("ramping")
+    assert (await skipped.failover()).epoch == skipped.circuit.epoch
+
+
+async def test_it_falls_back_at_the_first_sign_and_comes_back_later(skipped: Guarded) -> None:
+    await skipped.trip()
+    await skipped.forward(timedelta(minutes=61))
+    await skipped.until("ramping")
+    await fail(skipped.board, 1, SERVICE)
+    await skipped.until("open")
+    assert (await skipped.failover()).fell_back == 1
+    await skipped.handle.signal(LOOK_SIGNAL)
+    await skipped.forward(timedelta(minutes=61))
+    await skipped.until("ramping")
+    await skipped.forward(timedelta(minutes=10))
+    await eventually(lambda: skipped.circuit.stage == 1)
+    await skipped.forward(timedelta(minutes=10))
+    await skipped.until("closed")
+    assert await skipped.ended() == "restored"
+
+
+async def test_nothing_is_switched_back_in_the_middle_of_a_ceremony(skipped: Guarded, skipping: SkippingStage) -> None:
+    wedding = await skipping.wedding(plan(booking("venue"), sms()))
+    ceremony_at = utc_now() + timedelta(minutes=5)
+    async with skipping.stage.db.tenant(wedding.organization_id) as conn:
+        where = {"id": wedding.id, "at": ceremony_at}
+        await conn.execute(text("UPDATE weddings SET ceremony_at = :at WHERE id = :id"), where)
+    try:
+        await configure(skipped.board, SERVICE, {**SLOW, "open_seconds": 1.0})
+        await skipped.trip()
+        await eventually(lambda: _open_until(skipped) >= ceremony_at + HOUR)
+        record = await skipped.failover()
+        assert (record.affected_weddings, record.next_moment_at) == (1, ceremony_at)
+        await skipped.forward(timedelta(minutes=50))
+        assert skipped.circuit.state == "open"
+        await skipped.forward(timedelta(minutes=17))
+        await skipped.until("ramping")
+    finally:
+        async with skipping.stage.db.tenant(wedding.organization_id) as conn:
+            await conn.execute(text("UPDATE weddings SET ended_at = now() WHERE id = :id"), {"id": wedding.id})
+
+
+def _open_until(guarded: Guarded) -> datetime:
+    until = guarded.circuit.open_until
+    assert until is not None
+    return until
+
+
+async def test_a_held_service_waits_for_a_person(skipped: Guarded) -> None:
+    await skipped.trip()
+    hold = {"held": True}
+    await skipped.board.transitions.apply(SERVICE, "default", lambda c, _: c.model_copy(update=hold), utc_now())
+    await skipped.handle.signal(LOOK_SIGNAL)
+    await skipped.forward(timedelta(hours=5))
+    assert skipped.circuit.state == "open"
+    assert (await skipped.failover()).status == "held"
+    restore = lambda c, _: rules.restorable(c, utc_now())  # noqa: E731
+    await skipped.board.transitions.apply(SERVICE, "default", restore, utc_now())
+    await skipped.handle.signal(LOOK_SIGNAL)
+    await skipped.until("ramping")
+
+
+async def test_a_manual_service_is_only_proposed_to_be_left(skipped: Guarded) -> None:
+    await configure(skipped.board, SERVICE, SLOW, failover=FailoverPolicy(strategy="manual"))
+    await fail(skipped.board, 6, SERVICE)
+    await skipped.board.outcomes.flush()
+    statement = "SELECT status, epoch FROM failovers WHERE from_service = :service ORDER BY started_at DESC LIMIT 1"
+    (record,) = await rows(skipped.board, statement, service=SERVICE)
+    assert (record.status, record.epoch) == ("proposed", skipped.circuit.epoch + 1)
+    assert skipped.circuit.state == "closed"
+
+
+async def test_a_gradual_service_is_left_in_steps(skipped: Guarded) -> None:
+    await configure(skipped.board, SERVICE, SLOW, failover=FailoverPolicy(strategy="gradual"))
+    await fail(skipped.board, 4, SERVICE)
+    await skipped.until("draining")
+    await eventually(skipped.is_guarded)
+    assert rules.share_percent(skipped.circuit, utc_now(), skipped.board.book.policy(SERVICE)) == 50
+    await skipped.forward(timedelta(minutes=11))
+    await eventually(lambda: skipped.circuit.stage == 1)
+    await skipped.forward(timedelta(minutes=11))
+    await skipped.until("open")
+
+
+# -- with a real clock
+
+
+async def test_many_that_see_the_same_outage_start_one_guard(stage: Stage) -> None:
+    async def provide() -> Client:
+        return stage.client
+
+    url = stage.settings.database_url
+    async with open_switchboard(url, provide) as one, open_switchboard(url, provide) as two:
+        guarded = Guarded(one, stage.client, stage.sandbox)
+        await configure(one, SERVICE, SLOW)
+        await eventually(lambda: two.book.is_configured(SERVICE))
+        await asyncio.gather(fail(one, 4, SERVICE), fail(two, 4, SERVICE))
+        await eventually(lambda: one.book.circuit(SERVICE, "default").state == "open")
+        found = await rows(one, "SELECT count(*) AS n FROM failovers WHERE from_service = :service", service=SERVICE)
+        assert [row.n for row in found] == [1]
+        await eventually(guarded.is_guarded)
+        described = await guarded.handle.describe()
+        assert described.status == WorkflowExecutionStatus.RUNNING
+        assert await described.static_summary() == "twilio: from trip 1 to restore"
+        await restored(guarded)
+        assert await guarded.ended() == "restored"

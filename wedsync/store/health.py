@@ -1,0 +1,97 @@
+"""The services' health and its history, in Postgres. Inside `system()`, but for what says otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.health.status import Health
+
+_FIELDS = "status, since, checked_at, error_rate, response_ms, failures_in_row, successes_in_row, error_count, detail"
+_ENSURE = text("""
+INSERT INTO service_health (service, status, since, error_rate, response_ms, due_at)
+SELECT name, 'healthy', :now, 0, 0, :now FROM unnest(CAST(:services AS text[])) AS name ON CONFLICT DO NOTHING
+""")
+# Whoever claims a look moves its time on, so that of several watchers one probes.
+_CLAIM = text(f"""
+UPDATE service_health h SET due_at = CAST(:now AS timestamptz) + d.seconds * interval '1 second'
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS d(service text, seconds double precision)
+WHERE h.service = d.service AND h.due_at <= CAST(:now AS timestamptz)
+RETURNING h.service, {", ".join("h." + name for name in _FIELDS.split(", "))}
+""")  # noqa: S608 - names of our own
+_WRITE = text("""
+UPDATE service_health SET status = :status, since = :since, checked_at = :checked_at, error_rate = :error_rate,
+  response_ms = :response_ms, failures_in_row = :failures_in_row, successes_in_row = :successes_in_row,
+  error_count = :error_count, detail = :detail, due_at = least(due_at, :due_at)
+WHERE service = :service AND (checked_at IS NULL OR checked_at <= :checked_at)
+""")
+_CHANGED = text("""
+INSERT INTO health_changes (service, from_status, status, at, error_rate, response_ms, detail)
+VALUES (:service, :from_status, :status, :at, :error_rate, :response_ms, :detail)
+""")
+_ALL = text(f"SELECT service, {_FIELDS} FROM service_health ORDER BY service")  # noqa: S608
+_CHANGES = text("""
+SELECT service, from_status, status, at, error_rate, response_ms, detail FROM health_changes
+WHERE service = :service AND at >= :since AND at < :until ORDER BY at DESC, id DESC LIMIT 500
+""")
+_CALLS = text("""
+SELECT service, count(*) AS calls,
+  count(*) FILTER (WHERE outcome IN ('vendor_unavailable', 'outcome_unknown')) AS failed,
+  count(*) FILTER (WHERE outcome = 'vendor_throttled') AS throttled,
+  percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
+  percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms
+FROM vendor_calls WHERE at >= :since AND reason IS DISTINCT FROM 'circuit_open' GROUP BY service
+""")
+
+
+async def ensure(conn: AsyncConnection, services: Sequence[str], now: datetime) -> None:
+    """Have a row for each service, due at once."""
+    await conn.execute(_ENSURE, {"services": list(services), "now": now})
+
+
+async def claim(conn: AsyncConnection, intervals: Mapping[str, float], now: datetime) -> dict[str, Health]:
+    """The services, with their health, whose look is due and now this caller's; next due after so many seconds."""
+    rows = [{"service": service, "seconds": seconds} for service, seconds in intervals.items()]
+    found = await conn.execute(_CLAIM, {"rows": json.dumps(rows), "now": now})
+    return {row.service: health_of(row) for row in found}
+
+
+async def write(conn: AsyncConnection, service: str, was: Health, now_is: Health, due_at: datetime) -> None:
+    """Keep a look; only a change of status makes history."""
+    await conn.execute(_WRITE, {**now_is.model_dump(), "service": service, "due_at": due_at})
+    if was.status != now_is.status or was.checked_at is None:
+        values = {
+            "service": service,
+            "from_status": None if was.checked_at is None else was.status,
+            "status": now_is.status,
+            "at": now_is.checked_at,
+            "error_rate": now_is.error_rate,
+            "response_ms": now_is.response_ms,
+            "detail": now_is.detail,
+        }
+        await conn.execute(_CHANGED, values)
+
+
+async def read_all(conn: AsyncConnection) -> dict[str, Health]:
+    """Every service's health. Also inside `tenant()`."""
+    return {row.service: health_of(row) for row in await conn.execute(_ALL)}
+
+
+async def read_changes(conn: AsyncConnection, service: str, since: datetime, until: datetime) -> Iterable[Any]:
+    """A service's changes of status in a range, newest first. Also inside `tenant()`."""
+    return (await conn.execute(_CHANGES, {"service": service, "since": since, "until": until})).all()
+
+
+async def read_calls(conn: AsyncConnection, since: datetime) -> dict[str, Any]:
+    """Calls by service since a moment: how many, how many failed or were throttled, how long they took."""
+    return {row.service: row for row in await conn.execute(_CALLS, {"since": since})}
+
+
+def health_of(row: Any) -> Health:
+    """A row's health."""
+    return Health.model_validate({name: getattr(row, name) for name in _FIELDS.split(", ")})

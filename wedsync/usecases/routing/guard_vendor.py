@@ -1,0 +1,99 @@
+"""What a guard does at each wake: read the row, do what is due, say until when there is nothing to do."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing import failover
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.messages import GuardLook, GuardNews
+from wedsync.domain.routing.services import ServiceConfig
+from wedsync.store import circuits, failovers
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.probe import probe
+from wedsync.usecases.routing.switchboard import Switchboard
+
+#: Probes whose permits others hold are waited for so long.
+_TAKEN = timedelta(seconds=2)
+_LEASE_MARGIN = timedelta(seconds=5)
+#: More deeds than any way back has in one wake.
+_MOST_DEEDS = 64
+
+
+async def guard_vendor(gateway: VendorGateway, board: Switchboard, look: GuardLook) -> GuardNews:
+    """Do all that is due at `look.now`. Idempotent: the row is the truth, each deed a compare-and-set.
+
+    Raises StoreUnavailable.
+    """
+    await board.book.load()
+    config = board.book.config(look.service)
+    quiet_at = await _describe(board, look)
+    deeds: list[str] = []
+    for _ in range(_MOST_DEEDS):
+        circuit = await _read(board, look)
+        step = failover.next_step(circuit, look.epoch, look.now, config.circuit, config.failover, quiet_at)
+        if step.kind == "done":
+            return GuardNews(until=None, why=step.why, state=circuit.state, deeds=tuple(deeds))
+        if step.kind == "wait":
+            return GuardNews(until=step.until, why=step.why, state=circuit.state, deeds=tuple(deeds))
+        if step.kind == "probe":
+            did = await _probe(gateway, board, config, circuit, look.now)
+            if did is None:
+                why = "its probes are under way elsewhere"
+                return GuardNews(until=look.now + _TAKEN, why=why, state=circuit.state, deeds=tuple(deeds))
+            deeds.append(did)
+        elif step.kind == "postpone" and step.until is not None:
+            deeds.append(await _postpone(board, look, step.until))
+        else:
+            deeds.append(await _advance(board, config, look))
+    return GuardNews(until=look.now, why="more to do", state=circuit.state, deeds=tuple(deeds))
+
+
+async def _describe(board: Switchboard, look: GuardLook) -> datetime | None:
+    """Make sure that the failover says whom it affects; when it will be quiet for them."""
+    async with board.transitions.db.system() as conn:
+        record = await failovers.read_epoch(conn, look.service, look.endpoint, look.epoch)
+        if record is not None:
+            await failovers.affect(conn, record.id, look.service, look.now)
+            await failovers.guarded(conn, record.id, look.now)
+        ceremonies = await failovers.ceremonies_near(conn, look.service, look.now)
+    return failover.quiet_moment(ceremonies, look.now)
+
+
+async def _read(board: Switchboard, look: GuardLook) -> Circuit:
+    async with board.transitions.db.system() as conn:
+        return await circuits.lock_one(conn, look.service, look.endpoint)
+
+
+async def _probe(
+    gateway: VendorGateway, board: Switchboard, config: ServiceConfig, circuit: Circuit, now: datetime
+) -> str | None:
+    """One probe with one of the round's permits; None: others hold them all."""
+    lease = timedelta(seconds=config.health.timeout_seconds) + _LEASE_MARGIN
+    async with board.transitions.db.system() as conn:
+        slot = await circuits.lease_permit(conn, circuit, board.holder, now, lease)
+    if slot is None:
+        return None
+    endpoint = next((e for e in config.endpoints if e.name == circuit.endpoint), config.endpoints[0])
+    found = await probe(gateway, config, endpoint)
+    outcome = rules.classify_outcome(None, found.response_ms / 1000, config.circuit) if found.ok else "failed"
+    await board.transitions.end_probe(circuit, slot, board.holder, outcome, now)
+    return f"probe {slot} of round {circuit.round}: {outcome}"
+
+
+async def _postpone(board: Switchboard, look: GuardLook, until: datetime) -> str:
+    await board.transitions.apply(
+        look.service, look.endpoint, lambda c, _: rules.postponed(c, until), look.now, actor="guard"
+    )
+    return f"not before {until.isoformat(timespec='seconds')}"
+
+
+async def _advance(board: Switchboard, config: ServiceConfig, look: GuardLook) -> str:
+    def change(circuit: Circuit, _: bool) -> Circuit:
+        due = failover.next_step(circuit, look.epoch, look.now, config.circuit, config.failover)
+        return rules.advanced(circuit, look.now, config.circuit) if due.kind == "advance" else circuit
+
+    moved = await board.transitions.apply(look.service, look.endpoint, change, look.now, actor="guard")
+    share = rules.share_percent(moved.now_is, look.now, config.circuit)
+    return f"{moved.now_is.state}, {share} % of traffic"

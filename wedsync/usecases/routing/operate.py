@@ -1,0 +1,123 @@
+"""What an operator does by hand: configure a service, leave it, bring it back, hold it; every deed is audited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal
+
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.services import ServiceConfig
+from wedsync.store import access, circuits
+from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.transitions import Moved, Transitions
+
+Deed = Literal["trigger", "restore", "hold"]
+Position = Literal["open", "closed", "auto"]
+
+
+class Operator:
+    """One person's hands on the breakers. Raises StoreUnavailable."""
+
+    def __init__(self, transitions: Transitions, principal: Principal, now: datetime) -> None:
+        self._transitions = transitions
+        self._book: Book = transitions.book
+        self._principal = principal
+        self._now = now
+
+    async def configure(self, config: ServiceConfig) -> ServiceConfig:
+        """Put a service's configuration; live in every process within a second. Raises NotFound, InvalidInput."""
+        self._known(config.service)
+        unknown = [name for name in config.backups if name not in self._book.services()]
+        if unknown:
+            raise InvalidInput(f"no vendor is called {unknown[0]!r}", field="backups", reason="unknown_vendor")
+        before = self._book.config(config.service)
+        async with self._transitions.db.system() as conn:
+            await circuits.put_config(conn, config, self._principal.actor, self._now)
+            changed = sorted(
+                name for name in type(config).model_fields if getattr(before, name) != getattr(config, name)
+            )
+            detail = {"changed": changed, "config": config.model_dump(mode="json")}
+            await access.audit(
+                conn, self._principal, "service.configured", f"service/{config.service}", detail, self._now
+            )
+        await self._book.load()
+        return config
+
+    async def failover(self, service: str, endpoint: str, deed: Deed, *, even_if_last: bool = False) -> Moved:
+        """Leave a service, probe it at once, or keep it out. The same deed twice is one.
+
+        Raises NotFound, Conflict(reason="last_provider") when nobody could do its work, Conflict when there is nothing
+        to restore or hold.
+        """
+        config = self._known(service, endpoint)
+        policy, now = config.circuit, self._now
+
+        def change(circuit: Circuit, is_last: bool) -> Circuit:
+            match deed:
+                case "trigger":
+                    if circuit.state in ("open", "draining"):
+                        return circuit
+                    _refuse_last(is_last and not even_if_last, service)
+                    if config.failover.strategy == "gradual" and circuit.state == "closed":
+                        return rules.drained(circuit, now, policy, "asked")
+                    return rules.opened(circuit, now, policy, "asked")
+                case "restore":
+                    _refuse_standing(circuit, service)
+                    return rules.restorable(circuit, now).model_copy(update={"reason": "restore_asked"})
+                case "hold":
+                    _refuse_standing(circuit, service)
+                    return circuit.model_copy(update={"held": True})
+
+        return await self._do(service, endpoint, f"failover.{deed}", change)
+
+    async def force(self, service: str, endpoint: str, position: Position, *, even_if_last: bool = False) -> Moved:
+        """Hold a circuit open or closed whatever calls say, or leave it to itself again. Raises as `failover`."""
+        config = self._known(service, endpoint)
+
+        def change(circuit: Circuit, is_last: bool) -> Circuit:
+            by_hand = None if position == "auto" else position
+            if circuit.forced == by_hand:
+                return circuit
+            _refuse_last(position == "open" and is_last and not even_if_last, service)
+            return rules.forced(circuit, by_hand, self._now, config.circuit)
+
+        return await self._do(service, endpoint, f"circuit.{position}", change)
+
+    async def _do(self, service: str, endpoint: str, action: str, change: Callable[[Circuit, bool], Circuit]) -> Moved:
+        moved = await self._transitions.apply(service, endpoint, change, self._now, actor=self._principal.actor)
+        detail: dict[str, Any] = {
+            "endpoint": endpoint,
+            "was": moved.was.state,
+            "now_is": moved.now_is.state,
+            "epoch": moved.now_is.epoch,
+            "has_moved": moved.has_moved,
+        }
+        async with self._transitions.db.system() as conn:
+            await access.audit(conn, self._principal, action, f"service/{service}", detail, self._now)
+        if moved.failover_id is not None:
+            await self._transitions.describe(moved.failover_id, service, self._now)
+        elif moved.has_moved and moved.now_is.epoch:
+            await self._transitions.wake_guard(moved.now_is)
+        return moved
+
+    def _known(self, service: str, endpoint: str | None = None) -> ServiceConfig:
+        if service not in self._book.services():
+            raise NotFound(f"there is no service {service!r}")
+        config = self._book.config(service)
+        if endpoint is not None and all(one.name != endpoint for one in config.endpoints):
+            raise NotFound(f"{service} has no endpoint {endpoint!r}")
+        return config
+
+
+def _refuse_last(is_refused: bool, service: str) -> None:
+    if is_refused:
+        raise Conflict(f"nobody is left who could do what {service} does", reason="last_provider")
+
+
+def _refuse_standing(circuit: Circuit, service: str) -> None:
+    if circuit.state == "closed":
+        raise Conflict(f"{service} is not failed over", reason="not_failed_over")

@@ -1,0 +1,119 @@
+"""Watch the services: probe each when it is due, remember news only, leave those that are down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from wedsync.domain.errors import StoreUnavailable
+from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health
+from wedsync.domain.routing.messages import Watched, WatchStart
+from wedsync.domain.routing.services import CRITICAL_INTERVAL_SECONDS
+from wedsync.kit.clock import utc_now
+from wedsync.store import failovers, health
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.probe import probe
+from wedsync.usecases.routing.switchboard import Switchboard
+
+log = structlog.get_logger(__name__)
+
+POLICY = HealthPolicy()
+#: A service that has just failed is looked at again so soon.
+RECHECK_SECONDS = 5.0
+#: A wedding so near has its services watched closely.
+NEAR = timedelta(hours=48)
+#: Records of calls are kept so long.
+RETENTION = timedelta(days=30)
+_CHORES_SECONDS = 10.0
+_PROBES_AT_ONCE = 8
+
+
+class Watch:
+    """One watcher. Several may watch at once: each look is claimed by one."""
+
+    def __init__(self, gateway: VendorGateway, board: Switchboard) -> None:
+        self._gateway = gateway
+        self._board = board
+        self._db = board.transitions.db
+        self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
+        self._near: set[str] = set()
+        self.probes = self.changes = self.guards_started = 0
+
+    async def run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
+        """Watch for `start.seconds`, or until told to stop."""
+        loop = asyncio.get_running_loop()
+        ends_at, chores_at = loop.time() + start.seconds, 0.0
+        while not stop.is_set() and loop.time() < ends_at:
+            beat()
+            try:
+                if loop.time() >= chores_at:
+                    await self.chores(utc_now())
+                    chores_at = loop.time() + _CHORES_SECONDS
+                await self.look_at_due(utc_now())
+            except StoreUnavailable:
+                log.warning("health.store_away")
+            try:
+                await asyncio.wait_for(stop.wait(), start.tick_seconds)
+            except TimeoutError:
+                continue
+        return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
+
+    def services(self) -> list[str]:
+        """Those that somebody has set up an account at."""
+        return [name for name in self._board.book.services() if self._gateway.is_set_up(name)]
+
+    async def chores(self, now: datetime) -> None:
+        """Know who is near a wedding, start guards that are missing, forget old records. Raises StoreUnavailable."""
+        async with self._db.system() as conn:
+            await health.ensure(conn, self.services(), now)
+            found = await failovers.dependents(conn, now)
+            missing = await failovers.unguarded(conn, now)
+            await failovers.forget_calls(conn, now - RETENTION)
+        self._near = {name for name, (_, next_at) in found.items() if next_at is not None and next_at - now <= NEAR}
+        for failover in missing:
+            circuit = self._board.book.circuit(failover.from_service, failover.endpoint)
+            circuit = circuit.model_copy(update={"epoch": failover.epoch})
+            self.guards_started += await self._board.transitions.start_guard(failover.id, circuit, now)
+
+    async def look_at_due(self, now: datetime) -> int:
+        """Probe every service whose look is due; how many. Raises StoreUnavailable."""
+        intervals = {name: self._interval(name) for name in self.services()}
+        async with self._db.system() as conn:
+            due = await health.claim(conn, intervals, now)
+        await asyncio.gather(*(self._look(name, was) for name, was in due.items()))
+        return len(due)
+
+    def _interval(self, service: str) -> float:
+        seconds = self._board.book.config(service).health.interval_seconds
+        return min(seconds, CRITICAL_INTERVAL_SECONDS) if service in self._near else seconds
+
+    async def _look(self, service: str, was: Health) -> None:
+        config = self._board.book.config(service)
+        async with self._slots:
+            looks = await asyncio.gather(*(probe(self._gateway, config, one) for one in config.endpoints))
+        self.probes += len(looks)
+        # A service is as well as its best endpoint; each endpoint has a circuit of its own.
+        best = next((look for look in looks if look.ok), looks[0])
+        now = utc_now()
+        now_is = next_health(was, best, now, POLICY)
+        recheck = timedelta(seconds=self._interval(service) if best.ok else RECHECK_SECONDS)
+        async with self._db.system() as conn:
+            await health.write(conn, service, was, now_is, now + recheck)
+        if now_is.status != was.status:
+            self.changes += 1
+            log.warning("health.changed", service=service, was=was.status, now_is=now_is.status, detail=now_is.detail)
+        if now_is.status == "down":
+            await self._leave(service, looks, now)
+
+    async def _leave(self, service: str, looks: list[Look], now: datetime) -> None:
+        """Cut off the endpoints that gave no answer, with or without traffic that would show it."""
+        config = self._board.book.config(service)
+        for endpoint, look in zip(config.endpoints, looks, strict=True):
+            known = self._board.book.circuit(service, endpoint.name)
+            if not look.ok and known.state == "closed" and known.forced is None:
+                moved = await self._board.transitions.trip(service, endpoint.name, now, is_down=True)
+                if moved is not None and moved.failover_id is not None:
+                    await self._board.transitions.describe(moved.failover_id, service, now)

@@ -1,0 +1,89 @@
+"""`GuardVendor`: one failing service from trip to restore: cool down, probe, ramp, restore."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import Priority
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.routing import RoutingActivities
+    from wedsync.domain.routing.messages import (
+        GUARD_VENDOR_WORKFLOW,
+        LOOK_SIGNAL,
+        GuardLook,
+        GuardNews,
+        GuardResult,
+        GuardStart,
+    )
+    from wedsync.domain.routing.queues import RECORDS
+
+#: Continue as new after so many: about 2,000 history events.
+WAKES_PER_RUN = 200
+#: A wake may send some probes, each within its own timeout.
+_START_TO_CLOSE = timedelta(seconds=300)
+#: A worker that died in the middle is noticed so soon.
+_HEARTBEAT = timedelta(seconds=10)
+
+
+@workflow.defn(name=GUARD_VENDOR_WORKFLOW)
+class GuardVendor:
+    """`vendor:{service}:{epoch}`, one per trip. The circuit's row is the truth, this is its clock and its hands.
+
+    A killed worker loses nothing: timers are durable, and each deed is a compare-and-set that is done once.
+    """
+
+    @workflow.init
+    def __init__(self, start: GuardStart) -> None:
+        self._start = start
+        #: Somebody changed the row since the last look.
+        self._is_told = False
+
+    @workflow.run
+    async def run(self, start: GuardStart) -> GuardResult:
+        """Look, wait, look again, until the service is restored or another epoch has begun."""
+        wakes = start.wakes
+        while True:
+            self._is_told = False
+            news = await self._look()
+            wakes += 1
+            workflow.set_current_details(_details(start, news))
+            if news.until is None:
+                return GuardResult(outcome="restored" if news.state == "closed" else "superseded", wakes=wakes)
+            await self._wait(news)
+            if wakes - start.wakes >= WAKES_PER_RUN:
+                workflow.continue_as_new(start.model_copy(update={"wakes": wakes}))
+
+    @workflow.signal(name=LOOK_SIGNAL)
+    def look(self) -> None:
+        """The row was changed by hand."""
+        self._is_told = True
+
+    async def _look(self) -> GuardNews:
+        start = self._start
+        return await workflow.execute_activity_method(
+            RoutingActivities.guard_vendor,
+            GuardLook(service=start.service, endpoint=start.endpoint, epoch=start.epoch, now=workflow.now()),
+            task_queue=RECORDS,
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=options.RECORDS_RETRY,
+            priority=Priority(priority_key=1),
+            summary=f"what is due for {start.service}",
+        )
+
+    async def _wait(self, news: GuardNews) -> None:
+        if news.until is None or self._is_told:
+            return
+        wait = min(max(news.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._is_told, timeout=wait, timeout_summary=news.why)
+
+
+def _details(start: GuardStart, news: GuardNews) -> str:
+    deeds = "".join(f"\n- {deed}" for deed in news.deeds)
+    return f"**{start.service}** ({start.endpoint}) is {news.state}: {news.why}{deeds}"
