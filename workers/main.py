@@ -63,7 +63,7 @@ RECONCILE_EVERY = timedelta(minutes=15)
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
 #: For tests and development: refuses what is not deterministic, and builds each workflow's modules anew.
 GUARDED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
-#: For the program: the same workflows without the guard, which would cost it half of its time (docs/benchmarks.md).
+#: For the program: the same workflows without the guard and what it costs (docs/benchmarks.md).
 UNGUARDED = UnsandboxedWorkflowRunner()
 
 
