@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,10 @@ async def open_stage() -> AsyncIterator[Stage]:
     home = Path(tempfile.mkdtemp(prefix="wedsync-bench-"))
     postgres, server = EmbeddedPostgres(home / "postgres"), EmbeddedTemporal(home / "temporal", headless=True)
     programs: dict[str, Child] = {}
+    run = asyncio.current_task()
+    if run is not None:
+        # The programs are in sessions of their own: a run that is ended must end them itself.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.cancel)
     try:
         await asyncio.gather(asyncio.to_thread(postgres.start), asyncio.to_thread(server.start))
         postgres.create_database(PEER_DATABASE)
