@@ -50,8 +50,8 @@ _SAMPLE = (
 )
 #: A vendor that was asked in vain four times would be left for the next, and its points with it.
 _NO_FALLBACK: dict[str, dict[str, Any]] = {"deposit": {"fallbacks": []}, "text": {"fallbacks": []}}
-_AT_ONCE = 12
-_PATIENCE_SECONDS = 420
+_AT_ONCE = 8
+_PATIENCE_SECONDS = 1200
 
 
 def _points(operations: tuple[tuple[str, str, str], ...]) -> list[Point]:
