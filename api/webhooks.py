@@ -58,8 +58,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 router = APIRouter(tags=["webhooks"], lifespan=_lifespan)
 
 
-def get_reception(request: Request) -> Reception:
-    """The application's desk for webhooks, made at first use of `app.state`'s parts."""
+async def get_reception(request: Request) -> Reception:
+    """The application's desk for webhooks, made at first use of `app.state`'s parts; async asks no thread."""
     state = request.app.state
     reception: Reception | None = getattr(state, "webhook_reception", None)
     if reception is None:

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 
-from bench import load, measures, report
+from bench import load, measures, report, webhooks_in
 from bench.measures import FULL, QUICK, Results, Size
 from bench.names import PEER_QUEUE
 from bench.stage import commit, open_stage
@@ -56,7 +56,7 @@ def main() -> None:
     """Run and print."""
     quick = os.environ.get("BENCH_QUICK", "") not in ("", "0")
     results = asyncio.run(run(QUICK if quick else FULL))
-    for line in report.lines(results):
+    for line in (*report.lines(results), *asyncio.run(webhooks_in.measure(quick))):
         print(line)
 
 

@@ -118,5 +118,5 @@ async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce)
 async def _answered(desk: OnDesk, said: Once, deed: Deed, lanes: set[Lane]) -> JSONResponse:
     answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
     for lane in lanes:
-        get_reception(desk.request).tell(lane)
+        (await get_reception(desk.request)).tell(lane)
     return respond(answer, is_replay=is_replay)

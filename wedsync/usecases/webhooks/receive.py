@@ -231,7 +231,7 @@ class Reception:
             metrics.RECEIVED.add(1, {"source": source.label, "duplicate": is_duplicate})
             if is_duplicate:
                 self._tally.add(source.organization_id, source.key, "duplicate")
-            _log.info(
+            _log.debug(
                 "webhook_received",
                 source=source.key,
                 event_id=event.event_id,

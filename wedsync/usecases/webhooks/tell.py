@@ -21,6 +21,8 @@ ClientProvider = Callable[[], Awaitable[Client]]
 
 #: Tells of one lane are at least this far apart; those that come between become one.
 TELL_INTERVAL_SECONDS = 0.25
+#: The same for the critical lane, whose events are few and shall be told within 200 ms.
+CRITICAL_INTERVAL_SECONDS = 0.04
 _RPC_TIMEOUT = timedelta(seconds=5)
 #: Connecting included: a tell never holds the lane's place for longer.
 _TELL_TIMEOUT_SECONDS = 10.0
@@ -72,9 +74,12 @@ class InboxTeller:
             while lane in self._wanted:
                 self._wanted.discard(lane)
                 await self._tell(lane)
-                await asyncio.sleep(self._interval_seconds)
+                await asyncio.sleep(self._interval(lane))
         finally:
             del self._running[lane]
+
+    def _interval(self, lane: Lane) -> float:
+        return min(CRITICAL_INTERVAL_SECONDS, self._interval_seconds) if lane == "critical" else self._interval_seconds
 
     async def _tell(self, lane: Lane) -> None:
         try:
