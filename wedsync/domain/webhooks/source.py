@@ -120,8 +120,6 @@ class SourceConfig(Value):
     burst: int = Field(default=1000, ge=1, le=100_000)
     #: Addresses that may post; empty: all.
     allowed_networks: tuple[Network, ...] = Field(default=(), max_length=100)
-    #: Lists the vendor's recent events so often and fills the gaps; 0: never.
-    reconcile_minutes: int = Field(default=0, ge=0, le=10_080)
 
 
 def may_post(config_networks: tuple[str, ...], address: str) -> bool:
