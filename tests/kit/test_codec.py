@@ -89,3 +89,15 @@ async def test_any_bytes_are_answered_or_refused(body: bytes) -> None:
     except InvalidInput:
         return
     assert isinstance(json.loads(answer), dict)
+
+
+async def test_a_long_payload_is_deflated_and_comes_back_as_it_was() -> None:
+    long = Payload(metadata={"encoding": b"json/plain"}, data=b'["' + b"flowers and a quartet " * 500 + b'"]')
+    (encoded,) = await CODEC.encode([long])
+    assert encoded.metadata["compression"] == b"deflate"
+    assert len(encoded.data) < len(long.data) / 10
+    assert await CODEC.decode([encoded]) == [long]
+    del encoded.metadata["compression"]
+    with pytest.raises(InvalidInput) as caught:
+        await CODEC.decode([encoded])
+    assert caught.value.reason == "tampered"
