@@ -21,6 +21,7 @@ from wedsync.store.projection import EVENTS_CHANNEL
 from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.tell import InboxTeller
 from wedsync.usecases.weddings.read_transaction import temporal_links
@@ -57,8 +58,10 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         state.database.when_committed(NEWS, state.outbox_teller.tell)
         state.notices = Notices(state.database, EVENTS_CHANNEL)
         state.notices.start()
+        state.switchboard = Switchboard(state.database, state.registry.manifests, state.temporal)
         try:
-            yield
+            async with state.switchboard.open():
+                yield
         finally:
             await state.notices.close()
             await state.teller.close()
@@ -80,7 +83,7 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
     state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()
     state.temporal_url = temporal_links(settings.temporal_ui_url, temporal.address_and_namespace()[1])
     state.heartbeat = HEARTBEAT_SECONDS
-    for router in (operations.router, webhooks.router, v1.router):
+    for router in (operations.router, webhooks.router, v1.router, v1.health_router):
         app.include_router(router)
     problems.install(app)
     describe(app)

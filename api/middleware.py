@@ -18,7 +18,7 @@ from wedsync.usecases.access.authenticate import authenticate
 REQUEST_ID = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 #: Everything here needs an API key ...
-GUARDED = "/api/v1/"
+GUARDED = ("/api/v1/", "/api/admin/", "/api/integrations/health-check")
 #: ... but what is opened by a signed link.
 LINKS = "/api/v1/vendor-links/"
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}

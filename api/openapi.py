@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from api.middleware import GUARDED
 from api.problems import KINDS, MEDIA_TYPE, Problem
 from wedsync.domain.weddings.plan import Plan
 
@@ -57,12 +58,14 @@ def _add_refusals(operation: dict[str, Any], path: str, method: str) -> None:
         statuses.update((404, 410, 503))
         if method == "post":
             statuses.update((400, 409, 413, 422))
-    elif path.startswith("/api/v1/"):
+    elif path.startswith(GUARDED):
         statuses.update(_GUARDED)
         if "{" in path:
             statuses.add(404)
         if method == "post":
             statuses.update((400, 409, 415, 422))
+        if method == "put":
+            statuses.update((400, 422))
         if method == "delete":
             statuses.update((400, 409))
         if "cursor" in {parameter["name"] for parameter in operation.get("parameters", ())}:

@@ -10,6 +10,7 @@ from api.v1 import (
     events,
     inbox,
     plans,
+    services,
     transactions,
     vendor_links,
     webhook_sources,
@@ -18,7 +19,20 @@ from api.v1 import (
 )
 
 router = APIRouter(prefix="/api/v1")
-for module in (plans, weddings, transactions, events, webhook_subscriptions, deliveries, webhook_sources, inbox):
+for module in (
+    plans,
+    weddings,
+    transactions,
+    events,
+    webhook_subscriptions,
+    deliveries,
+    webhook_sources,
+    inbox,
+    services,
+):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.
 router.include_router(vendor_links.router)
+#: Outside `/api/v1`, where other tools look for it.
+health_router = APIRouter()
+health_router.include_router(services.health_router, dependencies=guarded)

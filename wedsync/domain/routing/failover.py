@@ -31,7 +31,7 @@ class FailoverPolicy(Value):
     #: Do not switch back in the middle of a dependent wedding's ceremony.
     waits_for_quiet: bool = True
     #: Who is told: names of notification channels.
-    channels: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=10)] = ()
+    channels: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")], ...], Field(max_length=10)] = ()
 
 
 class GuardStep(Value):

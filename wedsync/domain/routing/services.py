@@ -27,7 +27,7 @@ class HealthCheck(Value):
     """How a service is probed."""
 
     #: Path at the endpoint, or a full URL.
-    url: Annotated[str, Field(max_length=500, pattern=r"^(/|https?://)\S*$")] = "/"
+    url: Annotated[str, Field(max_length=500, pattern=r"^(/|https?://)[\x21-\x7e]*$")] = "/"
     #: Answers that mean healthy; empty: anything but a 5xx, since a refusal is an answer too.
     expected_statuses: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = INTERVAL_SECONDS

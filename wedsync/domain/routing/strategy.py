@@ -39,11 +39,11 @@ class Endpoint(Value):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
     #: Empty: the address of the account that is bound.
-    base_url: Annotated[str, Field(max_length=500, pattern=r"^(https?://[^\s?#]+)?$")] = ""
+    base_url: Annotated[str, Field(max_length=500, pattern=r"^(https?://[\x21\x22\x24-\x3e\x40-\x7e]+)?$")] = ""
     #: Of the vendor's API, as the vendor writes it.
-    version: Annotated[str, Field(max_length=64)] = ""
+    version: Annotated[str, Field(max_length=64, pattern=r"^[\x20-\x7e]*$")] = ""
     #: One of REGIONS, or empty.
-    region: Annotated[str, Field(max_length=64)] = ""
+    region: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]*$")] = ""
     weight: Annotated[int, Field(ge=0, le=10_000)] = 100
     #: Calls in flight that it takes; 0: no limit.
     capacity: Annotated[int, Field(ge=0, le=100_000)] = 0

@@ -48,8 +48,7 @@ class Book:
 
     async def start(self) -> None:
         """Read, then keep reading."""
-        with contextlib.suppress(StoreUnavailable):
-            await self.load()
+        await self._try_to_load()
         self._tasks = [
             asyncio.create_task(self._listen(), name="routing-listen"),
             asyncio.create_task(self._refresh(), name="routing-refresh"),
@@ -75,7 +74,11 @@ class Book:
 
     def config(self, service: str) -> ServiceConfig:
         """How a service is routed to: as its operator says, else by its manifest. Raises KeyError."""
-        found = self._configured.get(service) or self._defaults.get(service)
+        return self._configured.get(service) or self.default(service)
+
+    def default(self, service: str) -> ServiceConfig:
+        """What holds for a service that no operator has configured. Raises KeyError."""
+        found = self._defaults.get(service)
         if found is None:
             found = default_config(self._manifests[service], self._manifests)
             if self._policy is not None:
@@ -116,11 +119,18 @@ class Book:
 
     async def _refresh(self) -> None:
         while True:
+            # Not `wait_for`: on Python 3.11 it may swallow a cancellation that comes with the news.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._news.wait()
                 await asyncio.sleep(_BREATH_SECONDS)
             self._news.clear()
-            try:
-                await self.load()
-            except StoreUnavailable:
-                log.warning("routing.not_refreshed")
+            await self._try_to_load()
+
+    async def _try_to_load(self) -> None:
+        try:
+            await self.load()
+        except StoreUnavailable:
+            log.warning("routing.not_refreshed")
+        except Exception as error:  # noqa: BLE001 - a database that is not migrated yet; the next look may find it so
+            log.warning("routing.not_readable", error=type(error).__name__)

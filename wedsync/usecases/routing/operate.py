@@ -101,7 +101,7 @@ class Operator:
         if moved.failover_id is not None:
             await self._transitions.describe(moved.failover_id, service, self._now)
         elif moved.has_moved and moved.now_is.epoch:
-            await self._transitions.wake_guard(moved.now_is)
+            self._transitions.wake_guard(moved.now_is)
         return moved
 
     def _known(self, service: str, endpoint: str | None = None) -> ServiceConfig:

@@ -91,8 +91,10 @@ class Outcomes:
         while True:
             await self._any.wait()
             has_failures = any(tally.failed or tally.slow for tally in self._tallies.values())
+            # Not `wait_for`: on Python 3.11 it may swallow a cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), FLUSH_SECONDS if has_failures else IDLE_FLUSH_SECONDS)
+                async with asyncio.timeout(FLUSH_SECONDS if has_failures else IDLE_FLUSH_SECONDS):
+                    await self._urgent.wait()
             try:
                 await self.flush()
             except StoreUnavailable:

@@ -100,6 +100,7 @@ class Switchboard:
             yield self
         finally:
             await self.outcomes.close()
+            await self.transitions.close()
             await self.book.close()
 
     async def admit(self, call: Call, situation: Situation = ORDINARY) -> Ticket:

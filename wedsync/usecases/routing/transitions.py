@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,6 +38,7 @@ Before = Callable[[AsyncConnection], Awaitable[bool]]
 #: The reason of a circuit that no call, but its probes have opened.
 PROBES_SAY_DOWN = "probes_say_down"
 _RPC_TIMEOUT = timedelta(seconds=5)
+_CLOSE_SECONDS = 2.0
 _TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", description="Transitions of circuits")
 
 
@@ -61,6 +64,19 @@ class Transitions:
         self.db = db
         self.book = book
         self._provide = provide
+        self._tells: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Wait a moment for the tells that are under way."""
+        if self._tells:
+            await asyncio.wait(self._tells, timeout=_CLOSE_SECONDS)
+        for task in self._tells:
+            task.cancel()
+
+    def _soon(self, tell: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(tell)
+        self._tells.add(task)
+        task.add_done_callback(self._tells.discard)
 
     async def apply(
         self,
@@ -92,7 +108,8 @@ class Transitions:
         self.book.learn(now_is)
         self._tell(was, now_is, actor)
         if failover_id is not None:
-            await self.start_guard(failover_id, now_is, now)
+            # Nobody waits for Temporal: the watch on health starts what could not be started.
+            self._soon(self.start_guard(failover_id, now_is, now))
         return Moved(was, now_is, failover_id)
 
     def _tell(self, was: Circuit, now_is: Circuit, actor: str) -> None:
@@ -251,12 +268,14 @@ class Transitions:
             return False
         return True
 
-    async def wake_guard(self, circuit: Circuit) -> None:
-        """Have the guard look at once; it looks by itself anyway."""
-        if self._provide is None:
-            return
+    def wake_guard(self, circuit: Circuit) -> None:
+        """Have the guard look soon; it looks by itself anyway."""
+        if self._provide is not None:
+            self._soon(self._wake(self._provide, circuit))
+
+    async def _wake(self, provide: ClientProvider, circuit: Circuit) -> None:
         try:
-            client = await self._provide()
+            client = await provide()
             name = guard_workflow_id(circuit.service, circuit.endpoint, circuit.epoch)
             await client.get_workflow_handle(name).signal(LOOK_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
         except (RPCError, RuntimeError, OSError, WedsyncError) as error:

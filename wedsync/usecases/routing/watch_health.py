@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -55,10 +56,9 @@ class Watch:
                 await self.look_at_due(utc_now())
             except StoreUnavailable:
                 log.warning("health.store_away")
-            try:
-                await asyncio.wait_for(stop.wait(), start.tick_seconds)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(start.tick_seconds):
+                    await stop.wait()
         return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
 
     def services(self) -> list[str]:

@@ -1,0 +1,206 @@
+"""`/api/v1/services`, `/api/v1/failovers` and the health of what we depend on."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from api.deps import Desk, OnDesk
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.failover import FailoverPolicy
+from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConfig
+from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.kit.clock import utc_now
+from wedsync.usecases.routing import read_services as views
+from wedsync.usecases.routing.operate import Operator
+from wedsync.usecases.routing.transitions import Moved
+
+router = APIRouter(tags=["services"])
+health_router = APIRouter(prefix="/api", tags=["services"])
+_LONGEST_RANGE = timedelta(days=366)
+_LONGEST_WAIT_MS = 10_000
+_OPERATORS_ONLY: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The key is no operator's."},
+    409: {"description": "The service's state does not allow it, or nobody stands in for it."},
+}
+
+ServiceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$", examples=["stripe"])]
+Since = Annotated[AwareDatetime | None, Query(description="From when on; a week before `until` by default.")]
+Until = Annotated[AwareDatetime | None, Query(description="Until when; now by default.")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PutService(_Asked):
+    """How a service is routed to from now on; what is left out is as the vendor's manifest says."""
+
+    strategy: Strategy | None = None
+    dependency: Dependency | None = None
+    backups: tuple[str, ...] | None = None
+    endpoints: tuple[Endpoint, ...] | None = None
+    health: HealthCheck | None = None
+    circuit: CircuitPolicy | None = None
+    failover: FailoverPolicy | None = None
+
+
+class AskFailover(_Asked):
+    """Which endpoint to leave, bring back or hold."""
+
+    deed: Literal["trigger", "restore", "hold"]
+    endpoint: str = "default"
+    #: Leave it although nobody stands in for it.
+    even_if_last: bool = False
+
+
+class ForceCircuit(_Asked):
+    """Where a circuit is held; `auto`: where its calls put it."""
+
+    state: Literal["open", "closed", "auto"]
+    endpoint: str = "default"
+    even_if_last: bool = False
+
+
+class FailoverAnswer(views.RoutingView):
+    """The service as it stands now, and its failover."""
+
+    #: Whether this request changed anything: of two that ask at once, one does.
+    changed: bool
+    service: views.ServiceView
+    failover: views.FailoverView | None
+
+
+def _operator(desk: Desk) -> Operator:
+    if not desk.state.settings.is_operator(desk.organization_id):
+        raise Conflict("only an operator of the platform may do that", reason="not_operator")
+    return Operator(desk.state.switchboard.transitions, desk.principal, utc_now())
+
+
+def _counted(desk: Desk) -> str | None:
+    """Whose weddings count in a report: an operator's is about everybody's."""
+    return None if desk.state.settings.is_operator(desk.organization_id) else desk.organization_id
+
+
+def _known(desk: Desk, service: str) -> str:
+    if service not in desk.state.switchboard.book.services():
+        raise NotFound(f"there is no service {service!r}")
+    return service
+
+
+def _range(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    end = until or utc_now()
+    begin = since or end - timedelta(days=7)
+    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
+        raise InvalidInput("`since` must be before `until`, by a year at the most", field="since")
+    return begin, end
+
+
+@router.get("/services", summary="List services")
+async def list_services(desk: OnDesk) -> views.Services:
+    """Every service that can be called: how it is routed to, and its circuits."""
+    book = desk.state.switchboard.book
+    return views.Services(data=tuple(views.show_service(book, name, utc_now()) for name in book.services()))
+
+
+@router.get("/services/{service}", summary="Show a service")
+async def show_service(service: ServiceName, desk: OnDesk) -> views.ServiceView:
+    """One service, as this process knows it: at most a second old."""
+    return views.show_service(desk.state.switchboard.book, _known(desk, service), utc_now())
+
+
+@router.put("/services/{service}", responses=_OPERATORS_ONLY, summary="Configure a service")
+async def put_service(service: ServiceName, body: PutService, desk: OnDesk) -> views.ServiceView:
+    """Replace a service's configuration; live in every process within a second, and audited. For operators."""
+    operator, book = _operator(desk), desk.state.switchboard.book
+    given = {name: value for name in PutService.model_fields if (value := getattr(body, name)) is not None}
+    before = book.default(_known(desk, service))
+    try:
+        config = ServiceConfig(**{**{n: getattr(before, n) for n in type(before).model_fields}, **given})
+    except ValueError as error:
+        raise InvalidInput(_reason(error), field="") from None
+    await operator.configure(config)
+    return views.show_service(book, service, utc_now())
+
+
+def _reason(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    return str(errors()[0]["msg"]) if errors is not None else str(error)
+
+
+@router.post(
+    "/services/{service}/failover", responses=_OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
+)
+async def failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
+    """Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. For operators."""
+    moved = await _operator(desk).failover(service, body.endpoint, body.deed, even_if_last=body.even_if_last)
+    return await _answer(desk, moved)
+
+
+@router.put("/services/{service}/circuit", responses=_OPERATORS_ONLY, summary="Force a circuit open or closed")
+async def force_circuit(service: ServiceName, body: ForceCircuit, desk: OnDesk) -> FailoverAnswer:
+    """Hold a circuit where it is put, whatever its calls say, until it is set to `auto`. For operators."""
+    moved = await _operator(desk).force(service, body.endpoint, body.state, even_if_last=body.even_if_last)
+    return await _answer(desk, moved)
+
+
+async def _answer(desk: Desk, moved: Moved) -> FailoverAnswer:
+    return FailoverAnswer(
+        changed=moved.has_moved,
+        service=views.show_service(desk.state.switchboard.book, moved.now_is.service, utc_now()),
+        failover=await views.read_failover(desk.db, desk.organization_id, moved.now_is),
+    )
+
+
+@router.get("/services/{service}/health", summary="Show a service's health over a range")
+async def service_health(
+    service: ServiceName, desk: OnDesk, since: Since = None, until: Until = None
+) -> views.HealthHistory:
+    """Its changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
+    begin, end = _range(since, until)
+    return await views.read_history(desk.db, desk.organization_id, _known(desk, service), begin, end)
+
+
+@router.get("/failovers", summary="List failovers")
+async def list_failovers(
+    desk: OnDesk,
+    since: Since = None,
+    until: Until = None,
+    service: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None,
+) -> views.Failovers:
+    """The failovers that began in a range, the newest first, with statistics of them all."""
+    begin, end = _range(since, until)
+    return await views.list_failovers(desk.db, desk.organization_id, begin, end, service)
+
+
+@health_router.get("/integrations/health-check", summary="How the services stand")
+async def health_check(desk: OnDesk) -> views.HealthReport:
+    """Every service's health, and whether the weddings of the next two days can be held."""
+    return await views.read_health(desk.db, desk.state.switchboard.book, utc_now(), _counted(desk))
+
+
+@health_router.get("/admin/api-management/health", summary="How the services stand, as asked")
+async def admin_health(
+    desk: OnDesk,
+    include_third_party: Annotated[bool, Query(description="The vendors, not only ourselves.")] = True,
+    wedding_critical_only: Annotated[bool, Query(description="Only what a wedding can't do without.")] = False,
+    timeout_ms: Annotated[int, Query(ge=50, le=_LONGEST_WAIT_MS, description="How long to wait for it.")] = 5_000,
+) -> views.HealthReport:
+    """The same report, narrowed. Raises 503 when it takes longer than `timeout_ms`."""
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            report = await views.read_health(
+                desk.db,
+                desk.state.switchboard.book,
+                utc_now(),
+                _counted(desk),
+                wedding_critical_only=wedding_critical_only,
+            )
+    except TimeoutError:
+        raise StoreUnavailable(f"the report took longer than {timeout_ms} ms") from None
+    return report if include_third_party else report.model_copy(update={"apis": ()})
