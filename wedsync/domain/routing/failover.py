@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
 from wedsync.domain.routing.vendor import Value
@@ -30,8 +28,6 @@ class FailoverPolicy(Value):
     restores_by_itself: bool = True
     #: Do not switch back in the middle of a dependent wedding's ceremony.
     waits_for_quiet: bool = True
-    #: Who is told: names of notification channels.
-    channels: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")], ...], Field(max_length=10)] = ()
 
 
 class GuardStep(Value):

@@ -62,8 +62,9 @@ class Watch:
         return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
 
     def services(self) -> list[str]:
-        """Those that somebody has set up an account at."""
-        return [name for name in self._board.book.services() if self._gateway.is_set_up(name)]
+        """Those that somebody has set up an account at; a generic business has no address but its plan's."""
+        every = self._board.book.services()
+        return [name for name in every if self._gateway.is_set_up(name) and not self._gateway.manifest(name).endpoints]
 
     async def chores(self, now: datetime) -> None:
         """Know who is near a wedding, start guards that are missing, forget old records. Raises StoreUnavailable."""
