@@ -211,6 +211,7 @@ async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_el
     assert plain == ['"venue: request at generic"', '"venue: confirm at generic"', '"settle as completed"']
     description = await wedding.tx_handle(tx).describe()
     assert await description.static_summary() == f"orchestrate of {wedding.id}"
+    await wedding.at_rest()
     metadata = await wedding.handle.query("__temporal_workflow_metadata")
     assert "| venue | succeeded | generic |" in metadata.current_details
 
