@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from wedsync.domain.errors import VendorUnavailable
 from wedsync.domain.routing.circuit import CircuitPolicy
-from wedsync.domain.routing.services import ServiceConfig
+from wedsync.domain.routing.services import ServiceConfig, default_config
 from wedsync.domain.routing.vendor import Call
 from wedsync.kit.clock import utc_now
 from wedsync.store import circuits
@@ -96,3 +96,21 @@ async def rows(board: Switchboard, statement: str, **values: Any) -> list[Any]:
     """What a query over all organizations finds."""
     async with board.transitions.db.system() as conn:
         return list((await conn.execute(text(statement), values)).all())
+
+
+@asynccontextmanager
+async def calm(db: Database) -> AsyncIterator[None]:
+    """No circuit opens within the block, in any process."""
+    registry = load_registry()
+    policy = CircuitPolicy(min_calls=100_000)
+    async with db.system() as conn:
+        for manifest in registry.manifests.values():
+            config = default_config(manifest, registry.manifests).model_copy(update={"circuit": policy})
+            await circuits.put_config(conn, config, "key:test", utc_now())
+        await conn.execute(text("UPDATE circuits SET state = 'closed', open_until = NULL"))
+    try:
+        yield
+    finally:
+        async with db.system() as conn:
+            await conn.execute(text("DELETE FROM services"))
+            await circuits.tell(conn, "all")
