@@ -20,7 +20,7 @@ BATCHES_PER_RUN = 100
 LINGER = timedelta(seconds=15)
 #: So often in a row, without a row coming of it; then the sweep takes over.
 MAX_LINGERS = 8
-_START_TO_CLOSE = timedelta(seconds=60)
+_START_TO_CLOSE = timedelta(seconds=20)
 #: Infrastructure failures: for ever, the rows wait.
 _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 

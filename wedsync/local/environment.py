@@ -26,6 +26,8 @@ _LOCAL_ACCOUNT = {
     "CLIENT_ID": "local-client",
     "CLIENT_SECRET": "local-client-secret",
 }
+#: Who may send mail there: an address, which no other vendor's account id has to be.
+_LOCAL_SENDERS = {"sendgrid": {"ACCOUNT_ID": "weddings@example.com"}}
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _vendor_defaults(layout: Layout, vendors: Mapping[str, object]) -> dict[str,
     for name in vendors:
         prefix = f"WEDSYNC_VENDORS__{name.upper()}__"
         found[f"{prefix}BASE_URL"] = f"{layout.sandbox_url}/{name}"
-        found |= {prefix + field: value for field, value in _LOCAL_ACCOUNT.items()}
+        found |= {prefix + field: value for field, value in (_LOCAL_ACCOUNT | _LOCAL_SENDERS.get(name, {})).items()}
     return found
 
 

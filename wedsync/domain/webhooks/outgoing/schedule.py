@@ -32,7 +32,7 @@ THROTTLED_WAIT = timedelta(seconds=30)
 class RetryPolicy(Value):
     """How often a delivery is tried, and how far apart."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 8
+    max_attempts: Annotated[int, Field(ge=1, le=20, strict=True)] = 8
     backoff: Backoff = "exponential"
 
 
