@@ -51,6 +51,15 @@ def test_two_names_never_share_a_port(tmp_path: Path) -> None:
     assert book.take("sandbox", wanted) != wanted
 
 
+def test_two_stacks_that_start_at_once_choose_different_ports(tmp_path: Path) -> None:
+    wanted = PortBook(tmp_path / "ours.json").take("temporal")
+    code = f"from wedsync.local.ports import *; print(PortBook(Path('theirs.json')).take('temporal', {wanted}))"
+    argv = [sys.executable, "-c", code]
+    theirs = subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert ports.is_free(wanted)
+    assert int(theirs.stdout) != wanted
+
+
 def test_a_spoilt_port_book_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "ports.json").write_text("[1, 2")
     assert PortBook(tmp_path / "ports.json").take("api") > 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from temporalio.client import Client
 
 from wedsync.domain.errors import Conflict, InvalidInput
 from wedsync.kit.settings import Settings
@@ -136,6 +137,23 @@ async def test_parts_come_back_after_a_kill_and_data_stays(folder: Path) -> None
     assert stack.read_run(folder) is None
     assert not (folder / "run.json").exists()
     assert not any(processes.identify(pid) for pid in run.pids.values())
+
+
+async def test_a_port_lost_while_starting_sends_everyone_to_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TEMPORAL_CONFIG_FILE")
+    layout = plan_layout(_settings(folder), {"temporal"})
+    monkeypatch.setattr("wedsync.local.supervisor.plan_layout", lambda *_: layout)
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", layout.temporal_port))
+        stranger.listen()
+        run, supervisor = await stack.start(_settings(folder), only={"temporal"})
+        try:
+            assert run.temporal_address != f"127.0.0.1:{layout.temporal_port}"
+            assert (await Client.connect(run.temporal_address)).namespace == "default"
+        finally:
+            await supervisor.stop()
 
 
 async def test_a_failed_start_leaves_nothing_running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import socket
+import tempfile
 from pathlib import Path
 
 HOST = "127.0.0.1"
+#: Ports that this process keeps for its stacks, by their lock's file descriptor; the system frees them at its end.
+_reserved: dict[int, int] = {}
+
+
+def reserve(port: int) -> bool:
+    """Keep `port` for this process's stacks; False when another process's stack has it.
+
+    A port is chosen seconds before its program listens: without this, two stacks that start at once choose the same.
+    """
+    if port in _reserved:
+        return True
+    folder = Path(tempfile.gettempdir()) / f"wedsync-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    lock = os.open(folder / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    _reserved[port] = lock
+    return True
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -42,11 +66,11 @@ class PortBook:
         """The port of `name`: the remembered one, else `preferred`, else any, whichever is free first."""
         taken = {port for other, port in self._ports.items() if other != name}
         for port in (self._ports.get(name, 0), preferred):
-            if port and port not in taken and is_free(port):
+            if port and port not in taken and is_free(port) and reserve(port):
                 break
         else:
             port = free_port()
-            while port in taken:
+            while port in taken or not reserve(port):
                 port = free_port()
         self._ports[name] = port
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -92,6 +93,7 @@ class Supervisor:
         # It needs no server, so it loads while they start.
         self._spawn(SANDBOX, layout, self._environment(layout))
         await self._start_servers()
+        layout = self._as_started(layout)
         environment = self._environment(layout)
         identity = await self._prepare(layout, environment)
         client = await self._start_programs(layout, environment)
@@ -130,6 +132,13 @@ class Supervisor:
             self._record()
             for error in (outcome for outcome in done if isinstance(outcome, BaseException)):
                 raise error
+
+    def _as_started(self, layout: Layout) -> Layout:
+        # A server whose port was taken in the meantime listens on another.
+        server = self._servers.get(TEMPORAL)
+        if not isinstance(server, EmbeddedTemporal):
+            return layout
+        return replace(layout, temporal_port=server.port, temporal_ui_port=server.ui_port)
 
     def _environment(self, layout: Layout) -> dict[str, str]:
         from wedsync.usecases.routing.registry import load_registry

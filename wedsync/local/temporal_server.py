@@ -139,7 +139,8 @@ class EmbeddedTemporal:
     def _spawn_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         self.child.spawn()
-        while not self._serves():
+        # Another stack's server may answer on a port that ours did not get: ours must be alive, too.
+        while not (self._serves() and self.child.alive):
             if not self.child.alive or time.monotonic() >= deadline:
                 raise TemporalUnreachable(f"the Temporal dev server did not start:\n{self.child.log_tail()}")
             time.sleep(0.05)
