@@ -17,6 +17,7 @@ from temporalio.exceptions import (
 
 from wedsync.domain.errors import (
     StoreUnavailable,
+    TemporalUnreachable,
     ThrottledUntil,
     VendorError,
     VendorThrottled,
@@ -28,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Only these are worth another try of the same activity; everything else is decided by the workflow.
-_RETRYABLE = (VendorUnavailable, StoreUnavailable)
+_RETRYABLE = (VendorUnavailable, StoreUnavailable, TemporalUnreachable)
 #: Type of the failure that stands for a bug in our own code.
 BUG = "bug"
 

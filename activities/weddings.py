@@ -12,6 +12,7 @@ from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf,
 from wedsync.usecases.weddings.read_result import ReadResult, read_result
 from wedsync.usecases.weddings.record import (
     BeginTransaction,
+    ClientProvider,
     Recorded,
     RecordWedding,
     SettleTransaction,
@@ -46,8 +47,9 @@ __all__ = [
 class WeddingActivities:
     """Local activities of the workflows, and writes on the queue `records`."""
 
-    def __init__(self, db: Database, shelf: PlanShelf, links: Links) -> None:
+    def __init__(self, db: Database, shelf: PlanShelf, links: Links, provide: ClientProvider) -> None:
         self._db = db
+        self._provide = provide
         self._shelf = shelf
         self._links = links
 
@@ -78,8 +80,8 @@ class WeddingActivities:
     @activity.defn(name="wedding.settle_transaction")
     @translated
     async def settle_transaction(self, wanted: SettleTransaction) -> Recorded:
-        """Write what a transaction came to."""
-        return await settle_transaction(self._db, wanted)
+        """Write what a transaction came to, and tell its wedding."""
+        return await settle_transaction(self._db, self._provide, wanted)
 
     @activity.defn(name="wedding.record")
     @translated

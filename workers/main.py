@@ -87,7 +87,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     try:
         async with switchboard.open():
             yield Doors(
-                weddings=WeddingActivities(db, shelf, link_maker(settings)),
+                weddings=WeddingActivities(db, shelf, link_maker(settings), provide),
                 vendors=VendorActivities(gateway, db),
                 webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
                 handoffs=HandoffActivities(db, provide),

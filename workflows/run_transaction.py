@@ -21,7 +21,12 @@ with workflow.unsafe.imports_passed_through():
         TransactionInput,
         TransactionResult,
     )
-    from wedsync.domain.weddings.messages import TRANSACTION_WORKFLOW, TransactionStatus, wedding_workflow_id
+    from wedsync.domain.weddings.messages import (
+        SETTLED_SIGNAL,
+        TRANSACTION_WORKFLOW,
+        TransactionStatus,
+        wedding_workflow_id,
+    )
     from workflows.board import Board
     from workflows.calls import Caller
     from workflows.compensation import Rollback
@@ -62,7 +67,7 @@ class RunTransaction:
             return await story
 
     async def _story(self) -> TransactionStatus:
-        started_at = workflow.now()
+        given, started_at = self._given, workflow.now()
         await self._begin()
         await self._forward.run()
         if self._board.stopping:
@@ -72,7 +77,8 @@ class RunTransaction:
         await self._look_again()
         result = self._result(started_at)
         await self._settle(result)
-        await self._tell(result)
+        if given.told_by == "workflow":
+            await self._tell(result)
         return result.status
 
     @workflow.signal(name="stop")
@@ -187,15 +193,16 @@ class RunTransaction:
                 version=_SETTLED_ROW_VERSION,
                 step_version=self._board.next_version(),
                 now=workflow.now(),
+                tells=given.told_by == "settling",
             ),
             **options.records(f"settle as {result.status}", given.mode, given.organization_id),
         )
 
     async def _tell(self, result: TransactionResult) -> None:
-        """The last act. A wedding that is gone no longer needs to know: Postgres does."""
+        """The last act of transactions that began before settling told the wedding, too."""
         wedding = workflow.get_external_workflow_handle(wedding_workflow_id(self._given.wedding_id))
         try:
-            await wedding.signal("settled", result)
+            await wedding.signal(SETTLED_SIGNAL, result)
         except ApplicationError as error:
             workflow.logger.warning("wedding.gone", extra={"reason": error.type})
 

@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import TransactionResult
     from wedsync.domain.weddings.messages import (
         REPAIR_UPDATE,
+        SETTLED_SIGNAL,
         SUBMIT_UPDATE,
         VENDOR_EVENT_SIGNAL,
         WEDDING_WORKFLOW,
@@ -90,7 +91,7 @@ class Wedding:
             self._desk.change(events=(*self._desk.state.events, event)[-KEPT_EVENTS:])
             self._desk.heard += 1
 
-    @workflow.signal(name="settled")
+    @workflow.signal(name=SETTLED_SIGNAL)
     def settled(self, result: TransactionResult) -> None:
         """A transaction's last act."""
         self._desk.settled[result.id] = result

@@ -117,6 +117,7 @@ class WeddingDesk:
             parallelism=plan.parallelism,
             deeds=deeds,
             results=state.results(),
+            told_by="settling",
             satisfied=tuple(
                 step_id
                 for step_id, step in state.states.items()

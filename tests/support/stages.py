@@ -57,7 +57,7 @@ async def open_puppet_stage(
     switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
     gateway = VendorGateway(settings, registry, pool, switchboard)
     doors = Doors(
-        weddings=WeddingActivities(db, PlanShelf(db, registry.manifests), link_maker(settings)),
+        weddings=WeddingActivities(db, PlanShelf(db, registry.manifests), link_maker(settings), provide),
         vendors=VendorActivities(gateway, db),
         webhooks=WebhookActivities(db, provide),
         handoffs=HandoffActivities(db, provide),

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 
+from activities.errors import to_application_error
 from tests.support.plans import booking, event, plan
 from tests.support.stage import Stage, Staged
-from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable
+from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, TemporalUnreachable
 from wedsync.domain.weddings.ledger import StepState, TransactionResult
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
+from wedsync.local.ports import free_port
 from wedsync.store import projection
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import load_registry
@@ -82,15 +86,41 @@ async def test_a_write_that_changes_nothing_tells_nobody(wedding: Staged) -> Non
     assert await told(wedding) == ["running", "succeeded"]
 
 
+async def settle(
+    wedding: Staged, result: TransactionResult, version: int = 2, client: Client | None = None, *, tells: bool = False
+) -> None:
+    async def provide() -> Client:
+        return client or wedding.stage.client
+
+    settled = SettleTransaction(
+        organization_id=wedding.organization_id, wedding_id=wedding.id, result=result, step_ids=(), version=version,
+        step_version=9, now=NOW, tells=tells,
+    )  # fmt: skip
+    await settle_transaction(wedding.stage.db, provide, settled)
+
+
+async def test_settling_tells_a_wedding_that_is_gone_nothing(wedding: Staged, temporal_client: Client) -> None:
+    tx = await wedding.ask(untold=True)
+    result = TransactionResult(id=tx, seq=1, kind="orchestrate", status="completed", started_at=NOW, ended_at=NOW)
+    await settle(wedding, result, client=temporal_client, tells=True)
+    assert (await wedding.transaction(tx)).status == "completed"
+
+
+async def test_settling_is_tried_again_when_temporal_cannot_tell_the_wedding(wedding: Staged) -> None:
+    tx = await wedding.ask(untold=True)
+    result = TransactionResult(id=tx, seq=1, kind="orchestrate", status="completed", started_at=NOW, ended_at=NOW)
+    nobody = await Client.connect(f"127.0.0.1:{free_port()}", data_converter=pydantic_data_converter, lazy=True)
+    with pytest.raises(TemporalUnreachable) as raised:
+        await settle(wedding, result, client=nobody, tells=True)
+    assert not to_application_error(raised.value).non_retryable
+    assert (await wedding.transaction(tx)).status == "completed"
+
+
 async def test_a_settled_result_is_written_once(wedding: Staged) -> None:
     tx = await wedding.ask(untold=True)
     for status, version in (("completed", 2), ("rolled_back", 2), ("held", 1)):
         result = TransactionResult(id=tx, seq=1, kind="orchestrate", status=status, started_at=NOW, ended_at=NOW)
-        settled = SettleTransaction(
-            organization_id=wedding.organization_id, wedding_id=wedding.id, result=result, step_ids=(), version=version,
-            step_version=9, now=NOW,
-        )  # fmt: skip
-        await settle_transaction(wedding.stage.db, settled)
+        await settle(wedding, result, version)
     row = await wedding.transaction(tx)
     assert (row.status, row.result["status"], row.ended_at) == ("completed", "completed", NOW)
 

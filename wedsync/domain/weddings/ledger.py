@@ -187,6 +187,9 @@ class TransactionInput(Message):
     #: Steps outside this transaction that satisfy a need: succeeded or skipped.
     satisfied: tuple[str, ...] = ()
     decision: Decision | None = None
+    #: Who tells the wedding what it came to: the workflow itself (those started before 0.1), or the activity that
+    #: settles it, which costs the history nothing.
+    told_by: Literal["workflow", "settling"] = "workflow"
 
 
 class TransactionResult(Message):

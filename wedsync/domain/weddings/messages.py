@@ -67,6 +67,8 @@ DRAIN_INBOX_WORKFLOW = "DrainInbox"
 SWEEP_HANDOFFS_WORKFLOW = "SweepHandoffs"
 #: Update of `Wedding`: TransactionRequest in, its id out; a known id answers again.
 SUBMIT_UPDATE = "submit"
+#: Signal of `Wedding`: the `TransactionResult` of one of its transactions.
+SETTLED_SIGNAL = "settled"
 #: Update of `Wedding`: nothing in, the number of steps written anew out.
 REPAIR_UPDATE = "repair"
 #: Signal of `Wedding`: a VendorEvent.

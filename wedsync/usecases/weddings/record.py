@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Literal
 
 import structlog
 from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
+from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings.ledger import StepError, StepState, TransactionResult
-from wedsync.domain.weddings.messages import Message, TransactionKind, TransactionStatus
+from wedsync.domain.weddings.messages import (
+    SETTLED_SIGNAL,
+    Message,
+    TransactionKind,
+    TransactionStatus,
+    wedding_workflow_id,
+)
 from wedsync.kit import telemetry
 from wedsync.store import projection
 from wedsync.store.session import Database
 
 log = structlog.get_logger(__name__)
+
+ClientProvider = Callable[[], Awaitable[Client]]
+_RPC_TIMEOUT = timedelta(seconds=8)
 
 
 class BeginTransaction(Message):
@@ -42,6 +55,8 @@ class SettleTransaction(Message):
     version: int
     step_version: int
     now: datetime
+    #: Tell the wedding's workflow, too.
+    tells: bool = False
 
 
 class StepRow(Message):
@@ -110,8 +125,30 @@ async def begin_transaction(db: Database, wanted: BeginTransaction) -> Recorded:
     return Recorded()
 
 
-async def settle_transaction(db: Database, wanted: SettleTransaction) -> Recorded:
-    """Write the outcome, every step of it and every reference, so that no earlier lost write matters."""
+async def settle_transaction(db: Database, provide: ClientProvider, wanted: SettleTransaction) -> Recorded:
+    """Write the outcome, every step of it and every reference, so that no earlier lost write matters; tell the wedding.
+
+    Repeating it changes nothing. Raises StoreUnavailable, TemporalUnreachable.
+    """
+    await _write_outcome(db, wanted)
+    if wanted.tells:
+        await _tell_wedding(await provide(), wanted)
+    return Recorded()
+
+
+async def _tell_wedding(client: Client, wanted: SettleTransaction) -> None:
+    """A wedding that is gone no longer needs to know: Postgres does."""
+    handle = client.get_workflow_handle(wedding_workflow_id(wanted.wedding_id))
+    try:
+        await handle.signal(SETTLED_SIGNAL, wanted.result, rpc_timeout=_RPC_TIMEOUT)
+    except (RPCError, RuntimeError) as error:
+        # A client that never reached its server raises RuntimeError.
+        if not isinstance(error, RPCError) or error.status != RPCStatusCode.NOT_FOUND:
+            raise TemporalUnreachable("the wedding could not be told: Temporal does not answer") from error
+        log.warning("wedding.gone", wedding_id=wanted.wedding_id, transaction_id=wanted.result.id)
+
+
+async def _write_outcome(db: Database, wanted: SettleTransaction) -> None:
     result = wanted.result
     references = [
         {
@@ -142,7 +179,6 @@ async def settle_transaction(db: Database, wanted: SettleTransaction) -> Recorde
             await _audit_outcome(conn, wanted)
     if is_new:
         _count(result)
-    return Recorded()
 
 
 async def _audit_outcome(conn: AsyncConnection, wanted: SettleTransaction) -> None:
