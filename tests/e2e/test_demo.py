@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A state folder of its own and free ports; whatever a failed demo left running is ended."""
     values = {**os.environ, "WEDSYNC_STATE_DIR": str(tmp_path / "state"), "WEDSYNC_API_PORT": "0"}
-    values["TEMPORAL_CONFIG_FILE"] = os.devnull
+    # A file of choices, even an empty one, would mean that a server stands ready elsewhere.
+    values.pop("TEMPORAL_CONFIG_FILE", None)
     yield values
     subprocess.run([sys.executable, "-m", "wedsync", "down"], cwd=ROOT, env=values, check=False, capture_output=True)
 

@@ -16,8 +16,14 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client, Interceptor, Plugin
 from temporalio.common import SearchAttributeKey
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
+from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DataConverter,
+    DefaultFailureConverterWithEncodedAttributes,
+    DefaultPayloadConverter,
+    JSONPlainPayloadConverter,
+)
 from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -67,6 +73,17 @@ class Provisioned:
     retention_refused: bool = False
 
 
+_JSON = PydanticJSONPlainPayloadConverter()
+
+
+class PayloadConverter(CompositePayloadConverter):
+    """Pydantic values as JSON. The SDK makes one for each workflow; the types' adapters are kept for all of them."""
+
+    def __init__(self) -> None:
+        standard = DefaultPayloadConverter.default_encoding_payload_converters
+        super().__init__(*(_JSON if isinstance(one, JSONPlainPayloadConverter) else one for one in standard))
+
+
 def payload_codec(settings: Settings) -> EncryptingCodec:
     """The codec under `settings.codec_keys`; raises InvalidInput when they can't be read."""
     return EncryptingCodec(Keyring.parse(settings.codec_keys.get_secret_value()))
@@ -74,8 +91,8 @@ def payload_codec(settings: Settings) -> EncryptingCodec:
 
 def data_converter(settings: Settings) -> DataConverter:
     """Pydantic values, encrypted payloads, and failures whose text is encrypted too."""
-    return dataclasses.replace(
-        pydantic_data_converter,
+    return DataConverter(
+        payload_converter_class=PayloadConverter,
         payload_codec=payload_codec(settings),
         failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
     )

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
 from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorUnavailable
-from wedsync.domain.routing.circuit import phase
+from wedsync.domain.routing.circuit import Circuit, phase
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.kit.clock import utc_now
+from wedsync.store import circuits
 from wedsync.usecases.routing import outcomes
+from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.switchboard import Situation, Switchboard
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -287,3 +291,25 @@ async def _line(process: asyncio.subprocess.Process) -> Any:
     while not (line := await asyncio.wait_for(process.stdout.readline(), 60)).startswith(b"{"):
         assert line, "the process has ended"
     return json.loads(line)
+
+
+async def test_rows_read_before_a_transition_never_hide_it_from_the_process_that_made_it(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await configure(board, circuit=STUCK)
+    await trip(board)
+    book, read_all = Book(board.transitions.db, load_registry().manifests), circuits.read_all
+    await book.load()
+    opened = book.circuit("stripe", "default")
+
+    async def read_while_it_moves(conn: AsyncConnection) -> list[Circuit]:
+        found = await read_all(conn)
+        book.learn(opened.model_copy(update={"held": True}))
+        return found
+
+    monkeypatch.setattr(circuits, "read_all", read_while_it_moves)
+    await book.load()
+    assert book.circuit("stripe", "default").held
+    monkeypatch.undo()
+    await book.load()
+    assert not book.circuit("stripe", "default").held

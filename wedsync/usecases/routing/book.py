@@ -41,6 +41,7 @@ class Book:
         self._defaults: dict[str, ServiceConfig] = {}
         self._configured: dict[str, ServiceConfig] = {}
         self._circuits: dict[tuple[str, str], Circuit] = {}
+        self._learned: dict[tuple[str, str], Circuit] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         #: How often it was read in full.
@@ -62,10 +63,12 @@ class Book:
 
     async def load(self) -> None:
         """Read everything anew. Raises StoreUnavailable."""
+        self._learned.clear()
         async with self._db.system() as conn:
             configured, found = await circuits.read_configs(conn), await circuits.read_all(conn)
         self._configured = {name: config for name, config in configured.items() if name in self._manifests}
-        self._circuits = {circuit.key: circuit for circuit in found}
+        # What this process wrote while the rows were being read may be newer than they are; its own news comes, too.
+        self._circuits = {circuit.key: circuit for circuit in found} | self._learned
         self.loads += 1
 
     def services(self) -> list[str]:
@@ -104,7 +107,7 @@ class Book:
         """What this process has just written itself; never takes an older transition for a newer one."""
         known = self._circuits.get(circuit.key)
         if known is None or (known.epoch, known.round) <= (circuit.epoch, circuit.round):
-            self._circuits[circuit.key] = circuit
+            self._circuits[circuit.key] = self._learned[circuit.key] = circuit
 
     def is_last(self, service: str, endpoint: str, known: Iterable[Circuit] | None = None) -> bool:
         """Whether nobody else is left to do the endpoint's work; by `known` circuits when they are given."""
