@@ -51,7 +51,8 @@ chaos: $(UV) ## The long runs: every crash point, every seed (CHAOS_ARGS="-k cra
 
 histories: $(UV) ## Record anew the histories that the replay test replays
 	rm -f tests/histories/*.json
-	$(RUN) pytest tests/histories/record.py -q
+	$(RUN) pytest tests/histories/record.py tests/histories/record_services.py -q
+	$(RUN) pytest tests/histories/record_deliveries.py -q
 
 bench: $(UV) ## Benchmarks, side by side with their peers
 	$(RUN) --group bench python -m bench

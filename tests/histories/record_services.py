@@ -1,0 +1,52 @@
+"""Records the histories of the workflows beside the weddings: `make histories`. No guest's data is in them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client, WorkflowHandle
+
+from tests.support.guarded import SERVICE, Guarded, restored
+from tests.support.routing import configure, open_switchboard
+from tests.support.stage import Stage
+from wedsync.domain.routing.messages import WatchStart
+from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.kit.ids import new_id
+from workflows.watch_health import WatchHealth
+
+FOLDER = Path(__file__).parent
+SWIFT = {"open_seconds": 1.0, "open_cap_seconds": 4.0, "ramp_step_seconds": 1.0, "probes": 3}
+
+
+async def keep(handle: WorkflowHandle[Any, Any], story: str) -> None:
+    """Write one history."""
+    (FOLDER / f"{story}.json").write_text((await handle.fetch_history()).to_json() + "\n", encoding="utf-8")
+
+
+async def test_record_guard(stage: Stage) -> None:
+    async def provide() -> Client:
+        return stage.client
+
+    async with open_switchboard(stage.settings.database_url, provide) as board:
+        guarded = Guarded(board, stage.client, stage.sandbox)
+        await configure(board, SERVICE, SWIFT)
+        await guarded.trip()
+        await guarded.until("closed")
+        assert await guarded.ended() == "restored"
+        await keep(guarded.handle, "guard-restored")
+        await restored(guarded)
+
+
+async def test_record_health(stage: Stage) -> None:
+    name = f"history-{new_id()}"
+    start = WatchStart(seconds=1)
+    handle = await stage.client.start_workflow(WatchHealth.run, start, id=name, task_queue=WORKFLOWS)
+    first = stage.client.get_workflow_handle(name, run_id=handle.first_execution_run_id)
+    with suppress(TimeoutError):
+        async for event in first.fetch_history_events(wait_new_event=True):
+            if event.HasField("workflow_execution_continued_as_new_event_attributes"):
+                break
+    await stage.client.get_workflow_handle(name).terminate()
+    await keep(first, "health-watched")
