@@ -31,14 +31,20 @@ from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable
 from wedsync.vendors.stripe.reconcile import list_events
 from workflows.reconcile_source import ReconcileSource
 
+ACCOUNT_SID = "AC" + "0" * 32
+
 
 class Till:
-    """A reconciler whose Stripe stands in the sandbox."""
+    """A reconciler whose vendors stand in the sandbox."""
 
     def __init__(self, db: Database, sandbox: EmbeddedSandbox, http: httpx.AsyncClient, pool: Any) -> None:
         self.db = db
         self.http = http
-        vendors = {"stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"}}
+        vendors = {
+            "stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"},
+            "paypal": {"base_url": sandbox.vendor_url("paypal"), "client_id": "c", "client_secret": "s"},
+            "twilio": {"base_url": sandbox.vendor_url("twilio"), "api_key": "t", "account_id": ACCOUNT_SID},
+        }
         settings = Settings.model_validate({"vendors": vendors})
         registry = load_registry()
         self.gateway = VendorGateway(settings, registry, pool)
@@ -61,6 +67,28 @@ class Till:
             assert answer.status_code == 200, answer.text
             path += "/" + answer.json()["id"]
 
+    async def pay_by_paypal(self, number: int) -> str:
+        base = self.gateway.account("paypal", "default").base_url
+        grant = {"grant_type": "client_credentials"}
+        token = (await self.http.post(f"{base}/v1/oauth2/token", data=grant, auth=("c", "s"))).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        unit = {"amount": {"currency_code": "EUR", "value": "10.00"}, "custom_id": f"deposit {number}"}
+        order = {"intent": "CAPTURE", "purchase_units": [unit]}
+        made = (await self.http.post(f"{base}/v2/checkout/orders", json=order, headers=headers)).json()
+        source = {"payment_source": {"token": {"id": "vault-1", "type": "BILLING_AGREEMENT"}}}
+        path = f"{base}/v2/checkout/orders/{made['id']}/capture"
+        taken = await self.http.post(path, json=source, headers=headers)
+        assert taken.status_code == 201, taken.text
+        return str(made["id"])
+
+    async def text_by_twilio(self, number: int) -> str:
+        base = self.gateway.account("twilio", "default").base_url
+        form = {"To": f"+4930123456{number:02}", "From": "+15005550006", "Body": "The venue is yours."}
+        path = f"{base}/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json"
+        sent = await self.http.post(path, data=form, auth=(ACCOUNT_SID, "t"))
+        assert sent.status_code == 201, sent.text
+        return str(sent.json()["sid"])
+
     async def rows(self) -> list[Any]:
         async with self.db.system() as conn:
             return list((await conn.execute(select(inbox_table))).all())
@@ -77,8 +105,44 @@ async def till(fresh_database_urls: Any) -> AsyncIterator[Till]:
     await db.close()
 
 
-def test_stripes_events_can_be_listed() -> None:
-    assert "stripe" in reconcilable(load_registry())
+def test_events_of_those_that_list_them_can_be_listed() -> None:
+    assert set(reconcilable(load_registry())) == {"stripe", "paypal", "twilio"}
+
+
+async def test_payments_that_paypal_never_told_of_are_filled_in_page_by_page(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wedsync.vendors.paypal.reconcile._PAGE", 2)
+    orders = {await till.pay_by_paypal(number) for number in range(5)}
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    found = await till.reconciler.look("paypal", later)
+    assert (found.looked_at, found.gaps) == (5, 5)
+    rows = await till.rows()
+    assert {row.event["type"] for row in rows} == {"payment.succeeded"}
+    assert {row.event["object_id"] for row in rows} == orders
+    assert (await till.reconciler.look("paypal", later + timedelta(minutes=1))).gaps == 0
+
+
+async def test_deliveries_that_twilio_never_told_of_are_filled_in_as_their_callbacks_would(till: Till) -> None:
+    sids = {await till.text_by_twilio(number) for number in range(3)}
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    found = await till.reconciler.look("twilio", later)
+    assert (found.looked_at, found.gaps) == (3, 3)
+    rows = await till.rows()
+    assert {(row.event["type"], row.event["vendor_type"]) for row in rows} == {("message.delivered", "delivered")}
+    assert {row.event["object_id"] for row in rows} == sids
+    assert {row.event["event_id"] for row in rows} == {f"{sid}:delivered" for sid in sids}
+    assert (await till.reconciler.look("twilio", later + timedelta(minutes=1))).gaps == 0
+
+
+@pytest.mark.parametrize("source", ["paypal", "twilio"])
+async def test_a_look_that_fails_is_repeated_from_where_the_last_one_ended(till: Till, source: str) -> None:
+    root = till.gateway.account(source, "default").base_url.rpartition("/")[0]
+    await till.http.put(f"{root}/_sandbox/faults/{source}", json={"mode": "down"})
+    with pytest.raises(VendorError):
+        await till.reconciler.look(source, datetime.now(UTC))
+    async with till.db.system() as conn:
+        assert (await conn.execute(select(webhook_checks))).first() is None
 
 
 async def test_events_that_never_came_are_filled_in_once_and_counted(till: Till) -> None:
@@ -122,7 +186,7 @@ async def test_a_vendor_that_is_down_leaves_the_look_for_the_next_time(till: Til
 
 
 async def test_a_vendor_without_a_key_or_a_list_is_left_alone(till: Till) -> None:
-    for source in ("paypal", "twilio"):
+    for source in ("sendgrid", "vsco"):
         assert (await till.reconciler.look(source, datetime.now(UTC))).looked_at == 0
 
 
@@ -139,10 +203,10 @@ async def test_the_schedules_workflow_looks_where_events_can_be_listed(till: Til
             await temporal_client.execute_workflow(
                 ReconcileSource.run, ReconcileStart(source=source), id=f"reconcile-{source}", task_queue=WORKFLOWS_BULK
             )
-            for source in ("stripe", "paypal")
+            for source in ("stripe", "sendgrid")
         ]
     assert [answer.gaps for answer in answers] == [0, 0]
     async with till.db.system() as conn:
         checked = (await conn.execute(select(webhook_checks.c.source))).scalars().all()
-    # PayPal's events can't be listed, so they were not looked at.
+    # SendGrid's events can't be listed, so they were not looked at.
     assert checked == ["stripe"]

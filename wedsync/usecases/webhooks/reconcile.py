@@ -70,7 +70,8 @@ class Reconciler:
         """
         list_events, module = lister(self._registry, source), self._registry.webhook(source)
         account = self._gateway.account(source, "default")
-        if list_events is None or module is None or not account.api_key:
+        has_credential = bool(account.api_key or (account.client_id and account.client_secret))
+        if list_events is None or module is None or not has_credential:
             return Reconciled()
         async with self._db.system() as connection:
             table = webhook_checks.c

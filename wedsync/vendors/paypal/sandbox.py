@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -49,6 +49,7 @@ def build(desk: Desk) -> StandIn:
         Route("/v2/payments/captures/{capture}", counter.get_capture, methods=["GET"], name="get_capture"),
         Route("/v2/payments/captures/{capture}/refund", counter.refund, methods=["POST"], name="release_payment"),
         Route("/v2/payments/refunds/{refund}", counter.get_refund, methods=["GET"], name="get_refund"),
+        Route("/v1/notifications/webhooks-events", counter.events, methods=["GET"], name="list_events"),
         Route(f"{CERTIFICATES_PATH}/{{certificate}}", counter.certificate, methods=["GET"], name="certificate"),
     ]
     return StandIn(routes=routes, refuse=counter.refuse, emit=counter.emit)
@@ -138,6 +139,23 @@ class _Counter:
             return fault
         found = self._till.find(kind, request.path_params[kind])
         return error(404, "INVALID_RESOURCE_ID") if found is None else JSONResponse(shown(found))
+
+    async def events(self, request: Request) -> Response:
+        """What was announced between `start_time` and `end_time`, the newest first, in pages."""
+        fault = self._stranger(request)
+        if fault is not None:
+            return fault
+        query = request.query_params
+        first, last = query.get("start_time", ""), query.get("end_time", "9999")
+        sent = [one for one in self._till.events() if first <= one["create_time"] <= last]
+        size = int(query.get("page_size", "10"))
+        begin = int(query.get("offset", "0"))
+        links = []
+        if begin + size < len(sent):
+            asked = urlencode({**query, "offset": str(begin + size)})
+            links = [{"rel": "next", "method": "GET", "href": f"{request.url.replace(query=asked)}"}]
+        shown = sent[begin : begin + size]
+        return JSONResponse({"events": shown, "count": len(shown), "links": links})
 
     async def certificate(self, request: Request) -> Response:
         """The signing certificate, and the root of this stand-in, which only a local installation trusts."""

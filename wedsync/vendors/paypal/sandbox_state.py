@@ -251,6 +251,10 @@ class Till:
         self.desk.objects[event["id"]] = {"kind": "event", "event": event}
         return event
 
+    def events(self) -> list[Json]:
+        """Every event that was made, the newest first."""
+        return [one["event"] for one in reversed(list(self.desk.objects.values())) if one["kind"] == "event"]
+
     def resend(self, kind: str, object_id: str) -> Json:
         """The newest event of `kind` about an order or its capture, made now when there is none; raises KeyError."""
         about = self.desk.objects[object_id]
@@ -259,11 +263,9 @@ class Till:
             if not taken:
                 raise KeyError(object_id)
             about = taken[-1]
-        for one in reversed(list(self.desk.objects.values())):
-            if one["kind"] == "event":
-                event: Json = one["event"]
-                if event["event_type"] == kind and event["resource"]["id"] == about["id"]:
-                    return event
+        for event in self.events():
+            if event["event_type"] == kind and event["resource"]["id"] == about["id"]:
+                return event
         if about.get("due") is not None:
             about["denied"] = kind == "PAYMENT.CAPTURE.DENIED"
             self._decide(about)

@@ -1,0 +1,70 @@
+"""What PayPal sent, by its own list: the events of the last 30 days.
+
+https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_list
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from wedsync.domain.errors import NotAuthorized, OutcomeUnknown
+from wedsync.kit.http import VendorHttp
+from wedsync.kit.vendor import Account
+from wedsync.vendors.paypal.tokens import Tokens
+
+_PATH = "/v1/notifications/webhooks-events"
+_PAGE = 100
+#: The most pages of one look; the next look goes on from where this one ended.
+_MOST_PAGES = 50
+
+
+async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> list[bytes]:
+    """The events of `[since, until]`, each as its webhook's body would be.
+
+    Raises the vendor errors of `wedsync.domain.errors`.
+    """
+    tokens = Tokens(http, account)
+    window = {"start_time": _stamp(since), "end_time": _stamp(until), "page_size": str(_PAGE)}
+    path, params = _PATH, [*window.items()]
+    found: list[bytes] = []
+    for _ in range(_MOST_PAGES):
+        page = await _page(http, tokens, path, params)
+        events = page.get("events")
+        if not isinstance(events, list) or not all(isinstance(one, dict) and "id" in one for one in events):
+            raise OutcomeUnknown("paypal listed no events", vendor="paypal")
+        found += [json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() for one in events]
+        following = _next(page)
+        if not events or following is None:
+            break
+        path, params = following, []
+    return found
+
+
+async def _page(http: VendorHttp, tokens: Tokens, path: str, params: list[tuple[str, str]]) -> dict[str, Any]:
+    token = await tokens.get()
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+    try:
+        answer = (await http.request("GET", path, params=params or None, headers=headers)).json()
+    except NotAuthorized:
+        tokens.forget(token)
+        raise
+    if not isinstance(answer, dict):
+        raise OutcomeUnknown("paypal listed no events", vendor="paypal")
+    return answer
+
+
+def _next(page: dict[str, Any]) -> str | None:
+    """Path and query of the next page: only those, so that no answer sends our token elsewhere."""
+    links = page.get("links")
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, dict) and link.get("rel") == "next" and isinstance(link.get("href"), str):
+            address = urlsplit(link["href"])
+            return f"{_PATH}?{address.query}" if address.path.endswith(_PATH) and address.query else None
+    return None
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,79 @@
+"""What Twilio's status callbacks told, or should have: the messages themselves, by its list.
+
+Twilio keeps no list of callbacks, so each message that has come to its end is told as its callback would tell it.
+https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from wedsync.domain.errors import NotAuthorized, OutcomeUnknown
+from wedsync.kit.http import VendorHttp
+from wedsync.kit.vendor import Account
+
+_FINAL = frozenset({"delivered", "undelivered", "failed", "read", "canceled"})
+_PAGE = 200
+#: The most pages of one look; the next look goes on from where this one ended.
+_MOST_PAGES = 50
+#: A message is sent for 10 h at most (`ValidityPeriod`), and its end may be told a while later.
+_LONGEST_WAY = timedelta(days=2)
+
+
+async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> list[bytes]:
+    """The final statuses that messages reached in `[since, until)`, each as its callback's body would be.
+
+    Raises the vendor errors of `wedsync.domain.errors`.
+    """
+    if not account.account_id:
+        raise NotAuthorized("twilio: the account has no AccountSid", vendor="twilio", reason="missing_account_id")
+    user, colon, secret = account.api_key.partition(":")
+    auth = (user, secret) if colon else (account.account_id, account.api_key)
+    path: str | None = f"/2010-04-01/Accounts/{quote(account.account_id, safe='')}/Messages.json"
+    params: list[tuple[str, str]] | None = [
+        # The filter has whole days: what it lets through is compared here.
+        ("DateSent>", (since - _LONGEST_WAY).date().isoformat()),
+        ("PageSize", str(_PAGE)),
+    ]
+    found: list[bytes] = []
+    for _ in range(_MOST_PAGES):
+        if path is None:
+            break
+        messages, path = _read((await http.request("GET", path, params=params, auth=auth)).json())
+        params = None
+        found += [_callback(one) for one in messages if _has_ended(one, since, until)]
+    return found
+
+
+def _read(page: Any) -> tuple[list[dict[str, Any]], str | None]:
+    messages = page.get("messages") if isinstance(page, dict) else None
+    if not isinstance(messages, list) or not all(isinstance(one, dict) and one.get("sid") for one in messages):
+        raise OutcomeUnknown("twilio listed no messages", vendor="twilio")
+    following = page.get("next_page_uri") or None
+    if following is not None and (not isinstance(following, str) or not following.startswith("/2010-04-01/")):
+        raise OutcomeUnknown("twilio gave a strange address for the next page", vendor="twilio")
+    return messages, following
+
+
+def _has_ended(message: dict[str, Any], since: datetime, until: datetime) -> bool:
+    if message.get("status") not in _FINAL or not str(message.get("direction", "")).startswith("outbound"):
+        return False
+    try:
+        moment = parsedate_to_datetime(str(message.get("date_updated")))
+    except ValueError:
+        return False
+    return since <= moment < until
+
+
+def _callback(message: dict[str, Any]) -> bytes:
+    fields = {
+        "MessageSid": message["sid"],
+        "MessageStatus": message["status"],
+        "To": message.get("to"),
+        "From": message.get("from"),
+        "ErrorCode": message.get("error_code"),
+    }
+    return urlencode({name: str(value) for name, value in fields.items() if value}).encode()
