@@ -11,6 +11,8 @@ from temporalio.worker import Worker
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
 from wedsync.domain.webhooks.messages import RETRY_NOW_SIGNAL, RetriedEvent, RetryEvent, RetryStart, retry_workflow_id
+from wedsync.kit.temporal import ORGANIZATION_ID, VENDOR, WEDDING_ID
+from wedsync.usecases.webhooks.retry import start_retry
 from workflows.retry_webhook import RetryWebhook
 
 
@@ -79,3 +81,15 @@ async def test_a_database_that_is_down_is_no_try_and_someone_may_ask_for_one_at_
         await handle.signal(RETRY_NOW_SIGNAL)
         result = await handle.result()
     assert (result.state, script.tries) == ("processed", 3)
+
+
+async def test_an_operator_finds_the_retrying_of_a_weddings_event_by_its_wedding(temporal_client: Client) -> None:
+    start = RetryStart(
+        row_id=91, source="stripe", event_type="payment.failed", attempts=1, wait_seconds=900,
+        organization_id="o1", wedding_id="w91",
+    )  # fmt: skip
+    await start_retry(temporal_client, start)
+    handle = temporal_client.get_workflow_handle(retry_workflow_id(91))
+    found = (await handle.describe()).typed_search_attributes
+    assert (found.get(ORGANIZATION_ID), found.get(WEDDING_ID), found.get(VENDOR)) == ("o1", "w91", ["stripe"])
+    await handle.terminate()

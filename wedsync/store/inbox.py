@@ -140,16 +140,31 @@ async def claim_retrying(connection: AsyncConnection, row_id: int) -> ClaimedRow
 async def overdue_retries(connection: AsyncConnection, before: datetime, limit: int = 500) -> list[RetryStart]:
     """The rows whose own retry was due before that moment: nobody retries them."""
     result = await connection.execute(
-        select(inbox.c.id, inbox.c.source, inbox.c.event["type"].astext, inbox.c.attempts, inbox.c.error)
+        select(
+            inbox.c.id,
+            inbox.c.source,
+            inbox.c.event["type"].astext,
+            inbox.c.attempts,
+            inbox.c.error,
+            inbox.c.organization_id,
+            inbox.c.wedding_id,
+        )
         .where(inbox.c.state == "retrying", inbox.c.due_at < before)
         .order_by(inbox.c.priority, inbox.c.id)
         .limit(limit)
     )
     return [
         RetryStart(
-            row_id=id_, source=source, event_type=kind or "", attempts=attempts, error=error or "", wait_seconds=0
+            row_id=id_,
+            source=source,
+            event_type=kind or "",
+            attempts=attempts,
+            error=error or "",
+            wait_seconds=0,
+            organization_id=organization_id or "",
+            wedding_id=wedding_id or "",
         )
-        for id_, source, kind, attempts, error in result
+        for id_, source, kind, attempts, error, organization_id, wedding_id in result
     ]
 
 

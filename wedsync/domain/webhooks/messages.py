@@ -111,6 +111,9 @@ class RetryStart(Message):
     error: str = ""
     #: Until the first try of this workflow.
     wait_seconds: float
+    #: Whose event it is, as far as that is known: what an operator finds it by.
+    organization_id: str = ""
+    wedding_id: str = ""
 
 
 class RetryEvent(Message):

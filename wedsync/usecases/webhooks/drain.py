@@ -78,6 +78,8 @@ def _retries(rows: Sequence[ClaimedRow], verdicts: dict[int, Verdict], now: date
             attempts=verdict.attempts,
             error=verdict.error or "",
             wait_seconds=(verdict.due_at - now).total_seconds(),
+            organization_id=(verdict.match.organization_id if verdict.match else row.organization_id) or "",
+            wedding_id=(verdict.match.wedding_id if verdict.match else "") or "",
         )
         for row in rows
         if (verdict := verdicts[row.id]).state == "retrying" and verdict.due_at is not None

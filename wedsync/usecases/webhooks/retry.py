@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import Priority, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
@@ -14,12 +15,14 @@ from temporalio.service import RPCError
 from wedsync.domain.errors import WedsyncError
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.domain.webhooks.messages import RETRY_NOW_SIGNAL, RETRY_WEBHOOK_WORKFLOW, RetryStart, retry_workflow_id
-from wedsync.domain.weddings.search_attributes import VENDOR
+from wedsync.domain.weddings import search_attributes as names
 from wedsync.kit import logs
 from wedsync.usecases.webhooks.tell import ClientProvider
 
 _RPC_TIMEOUT = timedelta(seconds=5)
-_VENDOR = SearchAttributeKey.for_keyword_list(VENDOR)
+_VENDOR = SearchAttributeKey.for_keyword_list(names.VENDOR)
+_ORGANIZATION = SearchAttributeKey.for_keyword(names.ORGANIZATION_ID)
+_WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
 _log = logs.get(__name__)
 
 
@@ -44,11 +47,17 @@ async def start_retry(client: Client, start: RetryStart) -> None:
             task_queue=WORKFLOWS,
             priority=Priority(priority_key=3),
             static_summary=f"try {start.source}'s {start.event_type or 'event'} again: {start.error}"[:200],
-            search_attributes=TypedSearchAttributes([SearchAttributePair(_VENDOR, [start.source])]),
+            search_attributes=_attributes(start),
             rpc_timeout=_RPC_TIMEOUT,
         )
     except WorkflowAlreadyStartedError:
         return
+
+
+def _attributes(start: RetryStart) -> TypedSearchAttributes:
+    known = [(_ORGANIZATION, start.organization_id), (_WEDDING, start.wedding_id)]
+    pairs: list[SearchAttributePair[Any]] = [SearchAttributePair(key, value) for key, value in known if value]
+    return TypedSearchAttributes([SearchAttributePair(_VENDOR, [start.source]), *pairs])
 
 
 async def wake_retry(client: Client, row_id: int) -> None:
