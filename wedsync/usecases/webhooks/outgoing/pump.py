@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from datetime import datetime, timedelta
 
+from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.vendor import Value
 from wedsync.domain.webhooks.bucket import Bucket, Limit, take
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt
@@ -20,6 +20,7 @@ from wedsync.kit.clock import utc_now
 from wedsync.store import deliveries as store
 from wedsync.store.deliveries import Claimed
 from wedsync.store.session import Database
+from wedsync.usecases.webhooks.outgoing.lanes import Lanes
 from wedsync.usecases.webhooks.outgoing.send import Sender
 from wedsync.usecases.webhooks.outgoing.settle import settle
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
@@ -28,6 +29,9 @@ from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 LEASE = timedelta(seconds=60)
 #: Attempts recorded by one transaction at the most.
 _MOST_SETTLED = 200
+#: So many are recorded at once without waiting for more, and the rest after so long.
+_ENOUGH_SETTLED = 50
+_GATHER_SECONDS = 0.02
 _MOST_BUCKETS = 20_000
 
 _log = logs.get(__name__)
@@ -37,14 +41,22 @@ class PumpLimits(Value):
     """How much is under way at once."""
 
     #: Claimed by one look.
-    batch: int = 50
+    batch: int = 100
     #: Requests younger than `slow_after_seconds`, over all endpoints.
     young: int = 100
     #: Requests of any age.
     every: int = 800
     #: Requests to one endpoint.
     each: int = 4
+    #: In hand for an endpoint that answers well, with those under way.
+    ahead: int = 64
+    #: Claimed beyond what can be under way, over all endpoints.
+    spare: int = 100
     slow_after_seconds: float = 1.0
+    #: What waits for its turn is given back after so long: much sooner than its lease ends.
+    hold_seconds: float = 2.0
+    #: While something is under way, others' new deliveries are looked for so often.
+    look_seconds: float = 0.05
     #: One run of the activity claims for so long.
     run_seconds: float = 10.0
 
@@ -57,7 +69,13 @@ class Pump:
         self._sender = sender
         self._teller = teller
         self._limits = limits or PumpLimits()
-        self._in_flight: dict[asyncio.Task[None], tuple[str, float]] = {}
+        self._lanes = Lanes(
+            each=self._limits.each,
+            ahead=self._limits.ahead,
+            slow_after_seconds=self._limits.slow_after_seconds,
+            hold_seconds=self._limits.hold_seconds,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
         self._made: list[tuple[Claimed, Attempt]] = []
         self._settling: asyncio.Task[None] | None = None
         self._buckets: dict[str, Bucket] = {}
@@ -70,17 +88,18 @@ class Pump:
         sent, soonest, is_fresh_round = 0, None, self._cursor == ""
         while time.monotonic() < ends_at:
             self._changed.clear()
+            await self._give_back(self._lanes.give_back())
             claimed: list[Claimed] = []
-            room = self._free()
+            room = self._room()
             if room:
                 is_fresh_round = self._cursor == ""
-                claimed, self._cursor = await self._claim(min(room, self._limits.batch))
-                due_at = await self._start(claimed)
+                claimed, self._cursor = await self._claim(room)
+                due_at = await self._accept(claimed)
                 soonest = min(filter(None, (soonest, due_at)), default=None)
                 sent += len(claimed)
-            if claimed or (room and not (is_fresh_round and self._cursor == "")):
+            if room and (claimed or not (is_fresh_round and self._cursor == "")):
                 continue
-            if not self._young() and not self._is_settling():
+            if not self._lanes.young() and not self._lanes.waiting and not self._is_settling():
                 break
             await self._wait_for_change(ends_at)
         await self._settled()
@@ -89,34 +108,31 @@ class Pump:
 
     async def idle(self) -> None:
         """Wait until nothing is under way and everything is recorded."""
-        while self._in_flight:
-            await asyncio.wait(list(self._in_flight))
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
             await self._settled()
         await self._settled()
 
     async def close(self) -> None:
-        """End what is under way: it is sent again once its lease is over."""
-        tasks = list(self._in_flight)
+        """End what is under way: it is sent again once its lease is over; what waits is given back."""
+        waiting = self._lanes.give_back(all_of_it=True)
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._settled()
-
-    def _young(self) -> int:
-        since = time.monotonic() - self._limits.slow_after_seconds
-        return sum(began > since for _, began in self._in_flight.values())
+        try:
+            await self._give_back(waiting)
+        except StoreUnavailable:
+            _log.warning("deliveries_kept_until_their_lease_ends", count=len(waiting))
 
     def _free(self) -> int:
-        return min(self._limits.young - self._young(), self._limits.every - len(self._in_flight))
+        return max(0, min(self._limits.young - self._lanes.young(), self._limits.every - self._lanes.flying))
 
-    def _room(self) -> dict[str, int]:
-        """What endpoints with requests under way may have beside them: nothing while one of them is slow."""
-        since = time.monotonic() - self._limits.slow_after_seconds
-        slow = {endpoint_id for endpoint_id, began in self._in_flight.values() if began <= since}
-        counts = Counter(endpoint_id for endpoint_id, _ in self._in_flight.values())
-        # Until an attempt is recorded its endpoint may turn out to fail.
-        counts.update(attempt.subscription_id for _, attempt in self._made)
-        return {name: 0 if name in slow else max(0, self._limits.each - count) for name, count in counts.items()}
+    def _room(self) -> int:
+        """How many may be claimed now."""
+        free = self._free()
+        return min(self._limits.batch, max(0, free + self._limits.spare - self._lanes.waiting)) if free else 0
 
     async def _claim(self, limit: int) -> tuple[list[Claimed], str]:
         now = utc_now()
@@ -126,26 +142,40 @@ class Pump:
                 after=self._cursor,
                 limit=limit,
                 each=self._limits.each,
-                room=self._room(),
+                room=self._lanes.room(),
                 now=now,
                 lease_until=now + LEASE,
             )
 
-    async def _start(self, claimed: list[Claimed]) -> datetime | None:
-        """Send what the endpoints' rates allow, put the rest off; returns when the first of that is due."""
+    async def _accept(self, claimed: list[Claimed]) -> datetime | None:
+        """Take in hand what the endpoints' rates allow, put the rest off; returns when the first of that is due."""
         put_off: dict[str, datetime] = {}
         for item in claimed:
             wait = self._take(item)
             if wait:
                 put_off[item.id] = utc_now() + timedelta(seconds=wait)
-                continue
-            task = asyncio.create_task(self._send(item), name="deliver")
-            self._in_flight[task] = (item.subscription_id, time.monotonic())
-            task.add_done_callback(self._landed)
+            else:
+                self._lanes.add(item)
+        self._start()
         if put_off:
             async with self._db.system() as conn:
                 await store.put_off(conn, put_off)
         return min(put_off.values(), default=None)
+
+    async def _give_back(self, items: list[Claimed]) -> None:
+        if items:
+            now = utc_now()
+            async with self._db.system() as conn:
+                await store.put_off(conn, {item.id: now for item in items})
+
+    def _start(self) -> None:
+        """Send those whose turn it is."""
+        if not self._lanes.waiting:
+            return
+        for item in self._lanes.take(self._free()):
+            task = asyncio.create_task(self._send(item), name="deliver")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _take(self, item: Claimed) -> float:
         """0, or the seconds until the endpoint's rate has room."""
@@ -161,14 +191,21 @@ class Pump:
         return wait
 
     async def _send(self, item: Claimed) -> None:
-        attempt = await self._sender.send(item, utc_now())
+        attempt = None
+        try:
+            attempt = await self._sender.send(item, utc_now())
+        finally:
+            if attempt is None:
+                self._lanes.lost(item)
+                self._changed.set()
+        is_well = attempt.error is None
+        self._lanes.landed(item, is_well=is_well)
         self._made.append((item, attempt))
         if not self._is_settling():
             self._settling = asyncio.create_task(self._settle(), name="settle-deliveries")
-
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.pop(task, None)
-        self._changed.set()
+        self._start()
+        if not is_well or self._lanes.wants(item.subscription_id):
+            self._changed.set()
 
     def _is_settling(self) -> bool:
         return self._settling is not None and not self._settling.done()
@@ -176,8 +213,7 @@ class Pump:
     async def _settle(self) -> None:
         """Record attempts as they come, many at once."""
         while self._made:
-            # What lands within the same turn of the loop is recorded together.
-            await asyncio.sleep(0)
+            await self._gather()
             made = self._made[:_MOST_SETTLED]
             try:
                 outcome = await settle(self._db, made, utc_now())
@@ -186,7 +222,21 @@ class Pump:
                 _log.exception("deliveries_unrecorded", count=len(made))
             finally:
                 del self._made[: len(made)]
+                for item, attempt in made:
+                    self._lanes.recorded(item, is_well=attempt.error is None)
                 self._changed.set()
+
+    async def _gather(self) -> None:
+        """Give others under way a moment, so that many attempts are recorded together; not when one failed."""
+        ends_at = time.monotonic() + _GATHER_SECONDS
+        await asyncio.sleep(0)
+        # An event for each that lands would cost more than these few looks.
+        while self._is_worth_waiting() and time.monotonic() < ends_at:  # noqa: ASYNC110
+            await asyncio.sleep(_GATHER_SECONDS / 5)
+
+    def _is_worth_waiting(self) -> bool:
+        is_well = all(attempt.error is None for _, attempt in self._made)
+        return is_well and len(self._made) < _ENOUGH_SETTLED and self._lanes.young() > 0
 
     async def _settled(self) -> None:
         """Wait until the attempts made so far are recorded; a caller that is cancelled stops only the waiting."""
@@ -194,10 +244,9 @@ class Pump:
             await asyncio.wait([self._settling])
 
     async def _wait_for_change(self, ends_at: float) -> None:
-        """Until a request lands or an attempt is recorded, or until the oldest young one grows slow."""
-        since = time.monotonic() - self._limits.slow_after_seconds
-        grows = [began - since for _, began in self._in_flight.values() if began > since]
-        wait = min([ends_at - time.monotonic(), *grows, self._limits.slow_after_seconds])
+        """Until something may be claimed, given back or ended; at the most until the next look for new deliveries."""
+        grows = self._lanes.grows_slow_in()
+        wait = min([ends_at - time.monotonic(), self._limits.look_seconds, *([] if grows is None else [grows])])
         try:
             async with asyncio.timeout(max(0.01, wait)):
                 await self._changed.wait()
