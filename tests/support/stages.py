@@ -17,6 +17,7 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import WorkflowRunner
 
+from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
 from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
@@ -26,12 +27,18 @@ from tests.support.puppet import Puppet, PuppetRegistry
 from tests.support.stage import Stage, Staged, stage_settings
 from wedsync.domain.routing.circuit import CircuitPolicy
 from wedsync.domain.weddings.plan import Plan
+from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import new_pool
+from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.webhooks.outgoing.pump import Pump
+from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
+from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from workers.main import GUARDED, make_worker
@@ -54,6 +61,10 @@ async def open_puppet_stage(
     async def provide() -> Client:
         return client
 
+    teller = OutboxTeller(provide)
+    db.when_committed(NEWS, teller.tell)
+    sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
+    pump = Pump(db, sender, teller)
     switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
     gateway = VendorGateway(settings, registry, pool, switchboard)
     doors = Doors(
@@ -61,6 +72,7 @@ async def open_puppet_stage(
         vendors=VendorActivities(gateway, db),
         webhooks=WebhookActivities(db, provide),
         handoffs=HandoffActivities(db, provide),
+        deliveries=DeliveryActivities(db, provide, sender, pump),
         routing=RoutingActivities(gateway, switchboard),
     )
     async with AsyncExitStack() as stack:
@@ -68,6 +80,9 @@ async def open_puppet_stage(
         for plan in plans(doors, settings):
             await stack.enter_async_context(make_worker(client, plan, settings, runner))
         yield Stage(settings, client, db, sandbox, registry=registry)
+    await pump.close()
+    await teller.close()
+    await sender.close()
     await pool.aclose()
     await db.close()
 
