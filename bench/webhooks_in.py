@@ -1,7 +1,8 @@
 """Inbound webhooks: accepted events a second against the bare endpoint, a burst processed whole, critical latency.
 
 `python -m bench.webhooks_in`; `BENCH_QUICK=1` is a small run that shows that it works. The client keeps its connections
-busy one request at a time (closed loop), so waiting in front of a connection is not measured.
+busy one request at a time (closed loop), so waiting in front of a connection is not measured. Beside FastAPI, Celery
+and Redis doing the same job (`bench/celery_inbox.py`), where a `redis-server` is installed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sqlalchemy import insert, text
 from temporalio.client import Client
 
+from bench.celery_stage import open_celery
 from bench.stage import Stage, open_stage
 from wedsync.domain.weddings.messages import WEDDING_WORKFLOW, wedding_workflow_id
 from wedsync.kit.clock import utc_now
@@ -175,7 +178,40 @@ async def measure(quick: bool) -> list[str]:
             f"processed in {seconds:.1f} s ({total / seconds:.0f}/s), none lost"
         )
         lines.append(await _critical(stage, Poster(int(stage.api_url.rpartition(":")[2]), secret, urgent), size))
+        lines += await _against_celery(stage, ours, normal, secret, size)
     return lines
+
+
+async def _against_celery(stage: Stage, ours: Poster, wedding_ids: list[str], secret: str, size: Size) -> list[str]:
+    """From the first post to the last event processed, by turns, each side's workers beside the other's idle ones."""
+    async with open_celery(stage, secret) as side:
+        if side is None:
+            return ["Celery and Redis: not measured, there is no redis-server (Debian: apt-get install redis-server)"]
+        theirs = Poster(side.port, secret, wedding_ids)
+        await theirs.run(50)
+        await side.until_processed()
+        pairs = []
+        for _ in range(size.rounds):
+            mine = await _end_to_end(ours, size.events, lambda: _until_processed(stage))
+            pairs.append((mine, await _end_to_end(theirs, size.events, side.until_processed)))
+    ratios = [mine[0] / other[0] for mine, other in pairs]
+    return [
+        *(
+            f"end to end: ours {mine[0]:.0f}/s (accepted {mine[1].per_second:.0f}/s, p99 {mine[1].p99_ms:.0f} ms), "
+            f"Celery and Redis {other[0]:.0f}/s (accepted {other[1].per_second:.0f}/s, p99 {other[1].p99_ms:.0f} ms)"
+            for mine, other in pairs
+        ),
+        f"end to end, ours / Celery and Redis (goal: above 1): {statistics.median(ratios):.2f}",
+    ]
+
+
+async def _end_to_end(
+    poster: Poster, count: int, until_processed: Callable[[], Awaitable[None]]
+) -> tuple[float, Round]:
+    began = time.perf_counter()
+    accepted = await poster.run(count)
+    await until_processed()
+    return count / (time.perf_counter() - began), accepted
 
 
 async def _acceptance(ours: Poster, limit: Poster, size: Size) -> list[str]:
