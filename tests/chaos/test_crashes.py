@@ -99,6 +99,11 @@ def _undo_faults(story: Story, committed: Counter[tuple[str, str, str, str]]) ->
     return found
 
 
+def _is_held(story: Story, point: Point) -> bool:
+    """A neighbour's kill cut the call short before it was sent: nobody may send it again, so the point never comes."""
+    return point.step_id in UNSAFE and story.steps[point.step_id].status == "held"
+
+
 async def _live(chaos: ChaosStage, number: int, forward: Point, undo: Point | None, gate: asyncio.Semaphore) -> Verdict:
     """One wedding, killed under on its way forward and again on its way back."""
     manifests, verdict = load_registry().manifests, Verdict()
@@ -109,10 +114,10 @@ async def _live(chaos: ChaosStage, number: int, forward: Point, undo: Point | No
         if verdict.stuck(await chaos.settled(story, _PATIENCE_SECONDS)):
             return verdict
         verdict.unexplained += _forward_faults(story)
-        if chaos.sandbox.disarm(story.id):
+        if chaos.sandbox.disarm(story.id) and not _is_held(story, forward):
             verdict.unexplained.append(f"{number}: never came to {forward}")
         verdict.add(audit(story, chaos.held(story), (), manifests))
-        if undo is not None and not (undo.step_id in UNSAFE and story.steps[undo.step_id].status == "held"):
+        if undo is not None and not _is_held(story, undo):
             chaos.sandbox.arm(story.id, undo)
         await chaos.undo(story)
         if verdict.stuck(await chaos.settled(story, _PATIENCE_SECONDS)):
