@@ -7,6 +7,7 @@ from temporalio import activity
 from activities.errors import translated
 from wedsync.domain.weddings.ledger import Binding, TransactionResult
 from wedsync.store.session import Database
+from wedsync.usecases.webhooks.hasten import hasten_inbox
 from wedsync.usecases.weddings.bind_step import BindStep, Links, bind_step
 from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.read_result import ReadResult, read_result
@@ -86,8 +87,11 @@ class WeddingActivities:
     @activity.defn(name="wedding.record")
     @translated
     async def record_wedding(self, wanted: RecordWedding) -> Recorded:
-        """Write the wedding's own state."""
-        return await record_wedding(self._db, wanted)
+        """Write the wedding's own state; on its day what waits of it in the inbox goes ahead."""
+        recorded = await record_wedding(self._db, wanted)
+        if wanted.mode == "wedding_day":
+            await hasten_inbox(self._db, self._provide, wanted.wedding_id)
+        return recorded
 
     @activity.defn(name="wedding.read_result")
     @translated

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.inbox import ClaimedRow, Match, NewRow, Verdict
@@ -102,6 +102,39 @@ async def test_events_of_a_wedding_on_its_day_are_critical_by_name_or_by_object(
     assert lanes == {"named": "critical", "by_object": "critical", "other": "normal"}
     assert sorted(row.event_id for row in await claim(db, "critical")) == ["by_object", "named"]
     assert [row.event_id for row in await claim(db, "normal")] == ["other"]
+
+
+async def test_what_waits_of_a_wedding_goes_ahead_once_its_day_has_come(db: Database) -> None:
+    async with db.system() as connection:
+        await connection.execute(update(weddings).where(weddings.c.id == "w2").values(mode="normal"))
+    lanes = await record(
+        db,
+        new_row("named", wedding_id="w2"),
+        new_row("by_object", priority=4, object_id="pi_day"),
+        new_row("done", wedding_id="w2"),
+        new_row("other", wedding_id="w1"),
+        new_row("somebody", object_id="pi_2"),
+    )
+    assert set(lanes.values()) == {"normal"}
+    async with db.system() as connection:
+        done = inbox_table.c.event_id == "done"
+        await connection.execute(update(inbox_table).where(done).values(due_at=None, state="processed"))
+        assert await inbox.raise_waiting(connection, "w2") == 0
+        await connection.execute(update(weddings).where(weddings.c.id == "w2").values(mode="wedding_day"))
+        assert await inbox.raise_waiting(connection, "w2") == 2
+        assert await inbox.raise_waiting(connection, "w2") == 0
+    assert sorted(row.event_id for row in await claim(db, "critical")) == ["by_object", "named"]
+    assert sorted(row.event_id for row in await claim(db, "normal")) == ["other", "somebody"]
+
+
+async def test_another_organizations_events_are_not_raised_by_a_weddings_day(db: Database) -> None:
+    async with db.system() as connection:
+        await connection.execute(insert(organizations).values(id="o2", name="Other", created_at=NOW))
+        await connection.execute(update(weddings).where(weddings.c.id == "w2").values(mode="normal"))
+    await record(db, new_row("foreign", wedding_id="w2").model_copy(update={"organization_id": "o2"}))
+    async with db.system() as connection:
+        await connection.execute(update(weddings).where(weddings.c.id == "w2").values(mode="wedding_day"))
+        assert await inbox.raise_waiting(connection, "w2") == 0
 
 
 async def test_the_urgent_and_then_the_old_are_claimed_first(db: Database) -> None:

@@ -53,6 +53,18 @@ ON CONFLICT (source, event_id) DO NOTHING
 RETURNING source, event_id, priority
 """)
 
+# The same for what was recorded before that mode: matched, named by the event, or by an object that a step holds.
+_RAISE = sql("""
+UPDATE inbox SET priority = 1 WHERE id IN (
+  SELECT i.id FROM inbox i JOIN weddings w ON w.id = :wedding_id AND w.mode = 'wedding_day'
+  WHERE i.due_at IS NOT NULL AND i.priority > 1
+    AND (i.organization_id IS NULL OR i.organization_id = w.organization_id)
+    AND (i.wedding_id = w.id OR i.event ->> 'wedding_id' = w.id
+         OR EXISTS (SELECT FROM external_refs r WHERE r.wedding_id = w.id
+                    AND r.vendor = i.event ->> 'source' AND r.object_id = i.event ->> 'object_id'))
+  FOR UPDATE OF i SKIP LOCKED)
+""")
+
 _SETTLE = (
     update(inbox)
     .where(inbox.c.id == bindparam("row_id"))
@@ -111,6 +123,14 @@ async def record_all(
         },
     )
     return {(source, event_id): lane_of(priority) for source, event_id, priority in result}
+
+
+async def raise_waiting(connection: AsyncConnection, wedding_id: str) -> int:
+    """Make what waits of a wedding on its day critical; how many rows that was.
+
+    Rows that a drain has in hand are left to it.
+    """
+    return (await connection.execute(_RAISE, {"wedding_id": wedding_id})).rowcount
 
 
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:

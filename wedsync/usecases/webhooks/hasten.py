@@ -1,0 +1,29 @@
+"""Puts what waits of a wedding ahead once its day has come: newer events are put there as they are recorded."""
+
+from __future__ import annotations
+
+from temporalio.service import RPCError
+
+from wedsync.domain.errors import WedsyncError
+from wedsync.kit import logs
+from wedsync.store import inbox
+from wedsync.store.session import Database
+from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
+
+_log = logs.get(__name__)
+
+
+async def hasten_inbox(db: Database, client_provider: ClientProvider, wedding_id: str) -> int:
+    """Make the waiting events of a wedding in wedding-day mode critical and tell their drain; how many they are.
+
+    Nothing happens to a wedding in another mode. Raises StoreUnavailable; a tell that fails is left to the sweep.
+    """
+    async with db.system() as connection:
+        raised = await inbox.raise_waiting(connection, wedding_id)
+    if raised:
+        _log.info("webhooks_hastened", wedding_id=wedding_id, rows=raised)
+        try:
+            await tell_drain(await client_provider(), "critical")
+        except (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError) as error:
+            _log.warning("webhook_drain_untold", lane="critical", error=type(error).__name__)
+    return raised
