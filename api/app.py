@@ -83,7 +83,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
     state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()
     state.temporal_url = temporal_links(settings.temporal_ui_url, temporal.address_and_namespace()[1])
     state.heartbeat = HEARTBEAT_SECONDS
-    for router in (operations.router, webhooks.router, v1.router, v1.health_router):
+    # Routes are tried in this order; a source's events come in bursts.
+    for router in (webhooks.router, operations.router, v1.router, v1.health_router):
         app.include_router(router)
     problems.install(app)
     describe(app)
