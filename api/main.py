@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import socket
 
 import uvicorn
 
 from api.app import create_app
+from wedsync.kit.memory import settle_memory
 from wedsync.kit.settings import Settings
-
-
-def _settle_memory() -> None:
-    """Spare the garbage collector, which stops every request, from going through what is loaded and stays.
-
-    Measured with webhooks: a third less CPU for each, and a p99 of 17 ms instead of 165.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5000, 20, 20)
 
 
 class _Server(uvicorn.Server):
@@ -27,7 +17,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        _settle_memory()
+        settle_memory()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app = self.config.loaded_app

@@ -38,6 +38,7 @@ from wedsync.kit import telemetry
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import new_pool
 from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.memory import settle_memory
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
 from wedsync.store.outbox import NEWS
@@ -203,6 +204,7 @@ async def run(settings: Settings) -> None:
                     await ensure_watch(client)
             except RPCError as error:
                 log.warning("schedule.not_made", reason=error.status.name)
+            settle_memory()
             log.info("worker.ready", queues=[plan.queue for plan in chosen])
             await stop.wait()
             log.info("worker.stopping")
