@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -40,15 +42,13 @@ SELECT new.source, new.organization_id, new.event_id,
                          WHERE r.vendor = new.vendor AND r.object_id = new.object_id AND w.mode = 'wedding_day'
                          AND (new.organization_id IS NULL OR new.organization_id = w.organization_id))
             THEN 1 ELSE new.priority END,
-       CAST(new.event AS jsonb), new.body,
+       CAST(new.event AS jsonb), decode(new.body, 'base64'),
        -- One row's digests come as one text, since an array of arrays must be rectangular.
        (SELECT array_agg(decode(digest, 'hex')) FROM unnest(string_to_array(nullif(new.contacts, ''), ',')) digest),
        :now, :now
-FROM unnest(CAST(:sources AS text[]), CAST(:organization_ids AS text[]), CAST(:vendors AS text[]),
-            CAST(:event_ids AS text[]), CAST(:wedding_ids AS text[]), CAST(:object_ids AS text[]),
-            CAST(:priorities AS integer[]), CAST(:events AS text[]), CAST(:bodies AS bytea[]),
-            CAST(:contacts AS text[]))
-     AS new(source, organization_id, vendor, event_id, wedding_id, object_id, priority, event, body, contacts)
+FROM json_to_recordset(CAST(:rows AS json))
+     AS new(source text, organization_id text, vendor text, event_id text, wedding_id text, object_id text,
+            priority integer, event text, body text, contacts text)
 ON CONFLICT (source, event_id) DO NOTHING
 RETURNING source, event_id, priority
 """)
@@ -105,24 +105,26 @@ async def record_all(
     """Record events of several sources: the lane of each new one by source and event id."""
     # In one order everywhere, so that two writers of the same events never wait for each other in a circle.
     ordered = sorted(rows, key=lambda pair: (pair[0], pair[1].event.event_id))
-    events = [row.event for _, row in ordered]
-    result = await connection.execute(
-        _RECORD,
-        {
-            "now": now,
-            "sources": [source for source, _ in ordered],
-            "organization_ids": [row.organization_id for _, row in ordered],
-            "vendors": [event.source for event in events],
-            "event_ids": [event.event_id for event in events],
-            "wedding_ids": [event.wedding_id for event in events],
-            "object_ids": [event.object_id for event in events],
-            "priorities": [row.priority for _, row in ordered],
-            "events": [event.model_dump_json() for event in events],
-            "bodies": [row.sealed_body for _, row in ordered],
-            "contacts": [",".join(digest.hex() for digest in row.contacts) for _, row in ordered],
-        },
-    )
+    # As one document: psycopg writes arrays in Python, value by value.
+    document = json.dumps([_recorded(source, row) for source, row in ordered])
+    result = await connection.execute(_RECORD, {"now": now, "rows": document})
     return {(source, event_id): lane_of(priority) for source, event_id, priority in result}
+
+
+def _recorded(source: str, row: NewRow) -> dict[str, object]:
+    event = row.event
+    return {
+        "source": source,
+        "organization_id": row.organization_id,
+        "vendor": event.source,
+        "event_id": event.event_id,
+        "wedding_id": event.wedding_id,
+        "object_id": event.object_id,
+        "priority": row.priority,
+        "event": event.model_dump_json(),
+        "body": base64.b64encode(row.sealed_body).decode(),
+        "contacts": ",".join(digest.hex() for digest in row.contacts),
+    }
 
 
 async def raise_waiting(connection: AsyncConnection, wedding_id: str) -> int:

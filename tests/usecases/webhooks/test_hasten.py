@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from activities.weddings import RecordWedding, WeddingActivities
@@ -32,7 +32,8 @@ def turned(wedding_id: str, mode: str, version: int) -> RecordWedding:
 
 async def is_drain_told(client: Client) -> bool:
     with suppress(RPCError):
-        return bool((await client.get_workflow_handle(drain_workflow_id("critical")).describe()).id)
+        described = await client.get_workflow_handle(drain_workflow_id("critical")).describe()
+        return described.status == WorkflowExecutionStatus.RUNNING
     return False
 
 
