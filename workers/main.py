@@ -49,7 +49,7 @@ from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
-from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable
+from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from workers.queues import Doors, QueuePlan, plans
@@ -57,8 +57,6 @@ from workers.queues import Doors, QueuePlan, plans
 log = structlog.get_logger(__name__)
 
 SWEEP_SCHEDULE = "sweep-handoffs"
-#: How often a vendor's own list of events is compared with the inbox.
-RECONCILE_EVERY = timedelta(minutes=15)
 
 #: Modules that workflows may share with the process: values and doors, loaded once, never run in the workflow.
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
@@ -149,12 +147,13 @@ async def ensure_schedules(client: Client) -> None:
     )
     with contextlib.suppress(ScheduleAlreadyRunningError):
         await client.create_schedule(SWEEP_SCHEDULE, schedule)
-    for source in reconcilable(load_registry()):
-        await _ensure_reconciled(client, source)
+    registry = load_registry()
+    for source in reconcilable(registry):
+        await _ensure_reconciled(client, source, look_every(registry, source))
 
 
-async def _ensure_reconciled(client: Client, source: str) -> None:
-    """The source's own list of events compared with the inbox, every quarter of an hour."""
+async def _ensure_reconciled(client: Client, source: str, every: timedelta) -> None:
+    """The source's own list of events compared with the inbox, as often as its vendor's habits ask for."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             RECONCILE_SOURCE_WORKFLOW,
@@ -162,7 +161,7 @@ async def _ensure_reconciled(client: Client, source: str) -> None:
             id=f"reconcile-{source}",
             task_queue=queues.WORKFLOWS_BULK,
         ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=RECONCILE_EVERY)]),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
     )
     with contextlib.suppress(ScheduleAlreadyRunningError):

@@ -27,7 +27,7 @@ from wedsync.store.tables.webhooks import inbox as inbox_table
 from wedsync.store.tables.webhooks import webhook_checks
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable
+from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
 from wedsync.vendors.stripe.reconcile import list_events
 from workflows.reconcile_source import ReconcileSource
 
@@ -210,3 +210,10 @@ async def test_the_schedules_workflow_looks_where_events_can_be_listed(till: Til
         checked = (await conn.execute(select(webhook_checks.c.source))).scalars().all()
     # SendGrid's events can't be listed, so they were not looked at.
     assert checked == ["stripe"]
+
+
+def test_a_vendor_that_never_sends_again_is_looked_at_more_often() -> None:
+    registry = load_registry()
+    assert look_every(registry, "twilio") < look_every(registry, "stripe")
+    with pytest.raises(KeyError):
+        look_every(registry, "sendgrid")

@@ -49,6 +49,14 @@ def lister(registry: Registry, source: str) -> ListEvents | None:
     return found
 
 
+def look_every(registry: Registry, source: str) -> timedelta:
+    """How often the vendor's list is looked at: `reconcile.EVERY` of its package. Raises KeyError."""
+    if lister(registry, source) is None:
+        raise KeyError(source)
+    every: timedelta = importlib.import_module(f"wedsync.vendors.{source}.reconcile").EVERY
+    return every
+
+
 def reconcilable(registry: Registry) -> tuple[str, ...]:
     """The vendors whose events can be listed."""
     return tuple(name for name in sorted(registry.manifests) if lister(registry, name) is not None)

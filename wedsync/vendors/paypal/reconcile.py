@@ -6,7 +6,7 @@ https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_list
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +15,8 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.tokens import Tokens
 
+#: How often to look. PayPal itself tries again, 25 times over three days.
+EVERY = timedelta(minutes=30)
 _PATH = "/v1/notifications/webhooks-events"
 _PAGE = 100
 #: The most pages of one look; the next look goes on from where this one ended.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from wedsync.domain.errors import OutcomeUnknown
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.stripe.client import API_VERSION
 
+#: How often to look. Stripe itself tries again for three days (https://docs.stripe.com/webhooks#retries).
+EVERY = timedelta(minutes=30)
 #: The events that steps wait for.
 _TYPES = ("payment_intent.succeeded", "payment_intent.payment_failed")
 _PAGE = 100

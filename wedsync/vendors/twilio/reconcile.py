@@ -15,6 +15,8 @@ from wedsync.domain.errors import NotAuthorized, OutcomeUnknown
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 
+#: How often to look. Twilio never sends a callback again (https://www.twilio.com/docs/usage/webhooks/webhooks-faq).
+EVERY = timedelta(minutes=5)
 _FINAL = frozenset({"delivered", "undelivered", "failed", "read", "canceled"})
 _PAGE = 200
 #: The most pages of one look; the next look goes on from where this one ended.
