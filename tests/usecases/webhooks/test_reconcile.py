@@ -43,6 +43,7 @@ class Till:
         vendors = {
             "stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"},
             "paypal": {"base_url": sandbox.vendor_url("paypal"), "client_id": "c", "client_secret": "s"},
+            "vsco": {"base_url": sandbox.vendor_url("vsco"), "api_key": "v"},
             "twilio": {"base_url": sandbox.vendor_url("twilio"), "api_key": "t", "account_id": ACCOUNT_SID},
         }
         settings = Settings.model_validate({"vendors": vendors})
@@ -81,6 +82,15 @@ class Till:
         assert taken.status_code == 201, taken.text
         return str(made["id"])
 
+    async def book_by_vsco(self, number: int) -> str:
+        base, headers = self.gateway.account("vsco", "default").base_url, {"X-API-KEY": "v"}
+        job = await self.http.post(f"{base}/job", json={"name": f"Wedding {number}"}, headers=headers)
+        assert job.status_code == 201, job.text
+        session = {"jobId": job.json()["id"], "name": "Ceremony"}
+        event = await self.http.post(f"{base}/event", json=session, headers=headers)
+        assert event.status_code == 201, event.text
+        return str(job.json()["id"])
+
     async def text_by_twilio(self, number: int) -> str:
         base = self.gateway.account("twilio", "default").base_url
         form = {"To": f"+4930123456{number:02}", "From": "+15005550006", "Body": "The venue is yours."}
@@ -106,7 +116,7 @@ async def till(fresh_database_urls: Any) -> AsyncIterator[Till]:
 
 
 def test_events_of_those_that_list_them_can_be_listed() -> None:
-    assert set(reconcilable(load_registry())) == {"stripe", "paypal", "twilio"}
+    assert set(reconcilable(load_registry())) == {"stripe", "paypal", "twilio", "vsco"}
 
 
 async def test_payments_that_paypal_never_told_of_are_filled_in_page_by_page(
@@ -135,7 +145,18 @@ async def test_deliveries_that_twilio_never_told_of_are_filled_in_as_their_callb
     assert (await till.reconciler.look("twilio", later + timedelta(minutes=1))).gaps == 0
 
 
-@pytest.mark.parametrize("source", ["paypal", "twilio"])
+async def test_bookings_that_vsco_never_told_of_are_filled_in(till: Till) -> None:
+    jobs = {await till.book_by_vsco(number) for number in range(3)}
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    found = await till.reconciler.look("vsco", later)
+    assert (found.looked_at, found.gaps) == (3, 3)
+    rows = await till.rows()
+    assert {(row.event["type"], row.event["vendor_type"]) for row in rows} == {("booking.confirmed", "order.booked")}
+    assert {row.event["object_id"] for row in rows} == jobs
+    assert (await till.reconciler.look("vsco", later + timedelta(minutes=1))).gaps == 0
+
+
+@pytest.mark.parametrize("source", ["paypal", "twilio", "vsco"])
 async def test_a_look_that_fails_is_repeated_from_where_the_last_one_ended(till: Till, source: str) -> None:
     root = till.gateway.account(source, "default").base_url.rpartition("/")[0]
     await till.http.put(f"{root}/_sandbox/faults/{source}", json={"mode": "down"})
@@ -186,7 +207,7 @@ async def test_a_vendor_that_is_down_leaves_the_look_for_the_next_time(till: Til
 
 
 async def test_a_vendor_without_a_key_or_a_list_is_left_alone(till: Till) -> None:
-    for source in ("sendgrid", "vsco"):
+    for source in ("sendgrid", "vonage"):
         assert (await till.reconciler.look(source, datetime.now(UTC))).looked_at == 0
 
 

@@ -63,7 +63,7 @@ class _Studio:
             if stored["stage"] == "lead" and booked_at is not None and self.desk.now() >= booked_at:
                 shown["stage"] = "booked"
             shown["title"] = stored.get("name")
-        else:
+        elif stored["kind"] == "event":
             shown |= _utc(stored)
         shown["links"] = {"self": {"href": f"https://workspace.vsco.co/api/v2/{stored['kind']}/{stored['id']}"}}
         return shown
@@ -119,6 +119,8 @@ class _Studio:
             and (wanted is None or any(m["id"] == wanted for m in stored.get("externalMappings") or []))
             and (not stored.get("closed") or query.get("includeClosed") == "true")
         ]
+        if query.get("sortBy") == "modified desc":
+            items.sort(key=lambda item: str(item["modified"]), reverse=True)
         rows = items[(page - 1) * size : page * size]
         pages = -(-len(items) // size)
         meta = {"currentPage": page, "totalPages": pages, "totalItems": len(items), "rows": len(rows)}
@@ -160,6 +162,7 @@ class _Studio:
                 "bookedOn": now.date().isoformat(),
                 "bookedFromQuote": True,
             }
+            self.desk.objects[resource["id"]] = {**resource, "kind": "order"}
         token = "not-the-token" if bad_signature else self.desk.webhook_secret
         url = f"{self.desk.webhook_url}?{urlencode({'token': token})}"
         return url, {"Content-Type": "application/json"}, json.dumps(resource).encode()
@@ -218,6 +221,7 @@ def build(desk: Desk) -> StandIn:
         return _invalid(startDate="The studio is busy at this time.") if operation == "add_event" else None
 
     routes = [Route("/studio/me", door(lambda _: JSONResponse({"name": "Studio"})), name="health")]
+    routes.append(Route("/order", door(lambda r: studio.list("order", r)), methods=["GET"], name="list_orders"))
     for kind, created in (("job", "create_job"), ("event", "add_event")):
         one, all_ = f"/{kind}/{{id}}", f"/{kind}"
         routes += [
