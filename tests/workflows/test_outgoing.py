@@ -61,6 +61,9 @@ async def office(fresh_database_urls: Any, temporal_client: Client) -> AsyncIter
     async def provider() -> Client:
         return temporal_client
 
+    # One that an earlier test's killed worker left would wait for that worker's activity.
+    with suppress(RPCError):
+        await temporal_client.get_workflow_handle(outbox_workflow_id()).terminate()
     async with open_post_office(fresh_database_urls.app, provider=provider) as opened:
         opened.db.when_committed(NEWS, opened.teller.tell)
         flow, records = workers(temporal_client, opened)
@@ -175,6 +178,26 @@ async def test_a_worker_that_dies_while_it_delivers_loses_nothing(
             await office.until_statuses({"delivered": 2})
     ids = [request.headers["webhook-id"] for request in receiver.requests]
     assert sorted(ids[:2]) == sorted(ids[2:])
+
+
+async def test_a_limited_endpoint_gets_no_more_than_its_rate_and_everything_in_the_end(
+    office: PostOffice, receiver: Receiver, temporal_client: Client
+) -> None:
+    await office.subscribe(receiver.url(), rate_per_second=2.0)
+    began = utc_now()
+    await office.tell(6)
+    await office.until_statuses({"delivered": 6})
+    # Two at once at most, then one each half a second.
+    assert utc_now() - began >= timedelta(seconds=1.5)
+    assert len(receiver.requests) == 6
+    await office.teller.close()
+    handle = temporal_client.get_workflow_handle(outbox_workflow_id())
+    assert await handle.result() >= 6
+    waits = [
+        event for event in (await handle.fetch_history()).events if event.HasField("timer_started_event_attributes")
+    ]
+    summaries = [await temporal_client.data_converter.decode([event.user_metadata.summary]) for event in waits]
+    assert ["until an endpoint's rate has room"] in summaries
 
 
 def test_the_worker_serves_both_workflows() -> None:
