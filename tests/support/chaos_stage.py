@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import socket
 import threading
 import time
@@ -189,6 +190,8 @@ def real_api(settings: Settings, bound: socket.socket, temporal_address: str) ->
     finally:
         server.should_exit = True
         thread.join(_START_SECONDS)
+        if thread.is_alive():
+            faulthandler.dump_traceback(all_threads=True)
 
 
 async def _end_all(client: Client) -> None:
