@@ -11,6 +11,7 @@ from wedsync.usecases.webhooks.hasten import hasten_inbox
 from wedsync.usecases.weddings.bind_step import BindStep, Links, bind_step
 from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.read_result import ReadResult, read_result
+from wedsync.usecases.weddings.recall_answer import RecallAnswer, RecalledAnswer, recall_answer
 from wedsync.usecases.weddings.record import (
     BeginTransaction,
     ClientProvider,
@@ -33,6 +34,8 @@ __all__ = [
     "LoadPlan",
     "LoadedPlan",
     "ReadResult",
+    "RecallAnswer",
+    "RecalledAnswer",
     "RecordWedding",
     "Recorded",
     "ResolveAgenda",
@@ -98,6 +101,12 @@ class WeddingActivities:
     async def read_result(self, wanted: ReadResult) -> TransactionResult:
         """The full result of an older transaction."""
         return await read_result(self._db, wanted)
+
+    @activity.defn(name="wedding.recall_answer")
+    @translated
+    async def recall_answer(self, wanted: RecallAnswer) -> RecalledAnswer:
+        """The newest known answer to a read that nobody can answer now."""
+        return await recall_answer(self._db, wanted)
 
     @activity.defn(name="wedding.revise_plan")
     @translated

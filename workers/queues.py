@@ -69,6 +69,7 @@ class Doors:
             w.settle_transaction,
             w.record_wedding,
             w.read_result,
+            w.recall_answer,
             w.revise_plan,
             self.webhooks.drain_batch,
             self.webhooks.retry_event,

@@ -12,6 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.errors import Failure
     from wedsync.domain.errors import OutcomeUnknown
     from wedsync.domain.weddings import saga
+    from wedsync.domain.weddings.degradation import VENDOR_BACK
     from wedsync.domain.weddings.ledger import (
         CompensationResult,
         Field,
@@ -27,6 +28,7 @@ with workflow.unsafe.imports_passed_through():
 #: Room for so many writes of one transaction; the wedding's own writes come after.
 VERSIONS_PER_TRANSACTION = 1_000_000
 WEDDING_VERSIONS_FROM = 500_000
+_NOT_QUEUED: dict[str, object] = {"queued_at": None, "queued_until": None}
 
 
 class Board:
@@ -86,6 +88,50 @@ class Board:
             refused_by=(),
             deadline_at=None,
             unknown=False,
+            **_NOT_QUEUED,
+        )
+
+    def queued(self, step_id: str, failure: Failure, since: datetime, until: datetime, look_at: datetime) -> None:
+        """The step waits for its vendors to come back."""
+        self.update(
+            step_id,
+            status="waiting",
+            error=StepError(code=failure.reason or failure.code, detail=f"queued until {until:%Y-%m-%d %H:%M} UTC"),
+            waits_for=VENDOR_BACK,
+            refused_by=(),
+            deadline_at=look_at,
+            queued_at=since,
+            queued_until=until,
+        )
+
+    def skipped(self, step_id: str, failure: Failure, now: datetime) -> None:
+        """The wedding goes without the step; what the plan gives in its place stands."""
+        results = self.steps[step_id].default_results
+        self.results[step_id] = dict(results)
+        self.update(
+            step_id,
+            status="skipped",
+            error=StepError(code=failure.reason or failure.code, detail=f"skipped, as the plan says: {failure.detail}"),
+            results=results,
+            ended_at=now,
+            deadline_at=None,
+            **_NOT_QUEUED,
+        )
+
+    def answered_from_before(
+        self, step_id: str, results: dict[str, JsonValue], failure: Failure, age: str, now: datetime
+    ) -> None:
+        """A read that nobody can answer now has an older answer, and says how old."""
+        self.results[step_id] = dict(results)
+        detail = f"{failure.vendor or 'the vendor'} cannot be reached: this answer is {age} old"
+        self.update(
+            step_id,
+            status="succeeded",
+            error=StepError(code="cached_answer", detail=detail),
+            results=dict(results),
+            ended_at=now,
+            deadline_at=None,
+            **_NOT_QUEUED,
         )
 
     def held(self, step_id: str, failure: Failure, now: datetime, *, unknown: bool) -> None:
@@ -101,6 +147,7 @@ class Board:
             unknown=unknown,
             waits_for="",
             refused_by=(),
+            **_NOT_QUEUED,
         )
 
     def failed(self, step_id: str, failure: Failure, now: datetime) -> None:
@@ -113,6 +160,7 @@ class Board:
             waits_for="",
             refused_by=(),
             deadline_at=None,
+            **_NOT_QUEUED,
         )
 
     def put(self, entry: LedgerEntry) -> LedgerEntry:

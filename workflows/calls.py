@@ -53,6 +53,8 @@ class Attempt:
     give_up_at: datetime
     #: Another vendor stands ready.
     fallback_ready: bool = False
+    #: The plan says what is done when nobody can be reached, so nobody is waited for here.
+    gives_way: bool = False
     #: Part of an undo: goes on although the transaction stops.
     is_undo: bool = False
     #: In place of the bound inputs: a counter-message's text, a change's new times.
@@ -170,7 +172,7 @@ class Caller:
         if lost and operation.on_unknown == "unsafe" and board.steps[step_id].delivery != "may_repeat":
             raise Lost(failure)
         blocked = lost and not operation.harmless
-        ready = attempt.fallback_ready and not blocked
+        ready = not blocked and (attempt.fallback_ready or (attempt.gives_way and not entry.done))
         is_cut_off = failure.reason == CIRCUIT_OPEN
         if saga.may_give_up(
             tries, fallback_ready=ready, now=workflow.now(), give_up_at=attempt.give_up_at, is_cut_off=is_cut_off
@@ -228,6 +230,7 @@ class Caller:
             # Only who has begun nothing here may be sent to another vendor while this one is eased back in.
             can_go_elsewhere=attempt.fallback_ready and not lost and not entry.done,
             is_wedding_day=given.mode == "wedding_day",
+            remembers=attempt.operation.read and attempt.last and not attempt.is_undo,
         )
         seconds = options.start_to_close_seconds(entry.binding.timeout_seconds)
         return await workflow.execute_activity_method(

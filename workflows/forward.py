@@ -12,9 +12,9 @@ from workflows import options
 
 with workflow.unsafe.imports_passed_through():
     from activities.errors import Failure, read_failure
-    from activities.weddings import BindStep, WeddingActivities
+    from activities.weddings import BindStep, RecallAnswer, WeddingActivities
     from wedsync.domain.routing.vendor import Effect, OperationSpec
-    from wedsync.domain.weddings import saga
+    from wedsync.domain.weddings import degradation, saga
     from wedsync.domain.weddings.ledger import Binding, Deed, Field, LedgerEntry, StepError
     from wedsync.domain.weddings.messages import StepStatus
     from wedsync.domain.weddings.plan import PlannedStep
@@ -101,6 +101,7 @@ class Forward:
         vendors = deed.vendors or step.vendors
         give_up_at = workflow.now() + timedelta(seconds=step.timeout_seconds)
         failure = Failure(code="no_vendor", detail="no vendor is left to try")
+        are_all_down = bool(vendors)
         for place, vendor in enumerate(vendors):
             fallback_ready = place + 1 < len(vendors)
             try:
@@ -110,6 +111,7 @@ class Forward:
                 return
             except Refused as refused:
                 failure = refused.failure
+                are_all_down = are_all_down and failure.passing
                 await self._rollback.let_go(step.id)
             except Lost as lost:
                 self._give_up(step, lost.failure, unknown=True)
@@ -118,7 +120,50 @@ class Forward:
                 return
             if board.stopping:
                 return
-        self._give_up(step, failure, unknown=False)
+        if not (are_all_down and await self._degrade(step, failure)):
+            self._give_up(step, failure, unknown=False)
+
+    async def _degrade(self, step: PlannedStep, failure: Failure) -> bool:
+        """Do what the plan says for when nobody can be reached; False: it says nothing more."""
+        board, said, now = self._board, step.when_down, workflow.now()
+        if said.do == "ask":
+            board.held(step.id, failure, now, unknown=False)
+        elif said.do == "skip":
+            board.skipped(step.id, failure, now)
+        elif said.do == "queue":
+            since = board.states[step.id].queued_at or now
+            until = board.states[step.id].queued_until or now + timedelta(seconds=said.max_wait_seconds)
+            look_at = degradation.next_look(since, until, now, workflow.random().random())
+            if look_at is None:
+                return False
+            board.queued(step.id, failure, since, until, look_at)
+        elif said.do == "cached":
+            return await self._answer_from_before(step, failure)
+        else:
+            return False
+        return True
+
+    async def _answer_from_before(self, step: PlannedStep, failure: Failure) -> bool:
+        board, given, entry = self._board, self._board.given, self._board.entries.get(step.id)
+        if entry is None:
+            return False
+        known = await workflow.execute_local_activity_method(
+            WeddingActivities.recall_answer,
+            RecallAnswer(
+                organization_id=given.organization_id,
+                action=step.action,
+                inputs=entry.binding.inputs,
+                max_age_seconds=step.when_down.max_age_seconds,
+                now=workflow.now(),
+            ),
+            **options.local(f"{step.id}: look for an older answer"),
+        )
+        if known.results is None:
+            return False
+        age = degradation.age_in_words(known.age_seconds)
+        results = {**known.results, "cached_age_seconds": int(known.age_seconds)}
+        board.answered_from_before(step.id, results, failure, age, workflow.now())
+        return True
 
     async def _take_up(self, deed: Deed, vendor: str, place: int) -> bool:
         """Bind the step to the vendor and put the coming effect on the board. False: the transaction stops.
@@ -181,6 +226,7 @@ class Forward:
                 operation=operation,
                 give_up_at=give_up_at,
                 fallback_ready=fallback_ready,
+                gives_way=degradation.gives_way(step),
                 last=operation is operations[-1],
             )
             effect = await self._caller.perform(step.id, attempt)

@@ -133,6 +133,13 @@ def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> d
             "action": "sms.send",
             "status": "pending",
         },
+        "read_answers": {
+            "organization_id": organization_id,
+            "question": "q",
+            "vendor": "open_meteo",
+            "facts": {},
+            "answered_at": NOW,
+        },
         "external_refs": {
             **of_wedding,
             "vendor": "stripe",

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.weddings import durations, references, times
+from wedsync.domain.weddings import degradation, durations, references, times
 from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
 from wedsync.domain.weddings.expand import Instance, step_names, vendors_of
-from wedsync.domain.weddings.plan import Step
+from wedsync.domain.weddings.plan import Step, WhenDown
 from wedsync.domain.weddings.report import Report
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-")
@@ -25,10 +25,26 @@ def check_steps(report: Report) -> None:
         _check_at(report, step, field)
         _check_durations(report, step, field)
         _check_failure(report, step, field)
+        if step.when_down is not None:
+            _check_when_down(report, step.when_down, f"{field}.when_down")
         _check_message_keys(report, step, field)
         _check_defaults(report, step, field, referred)
+    for capability, said in report.plan.when_down.items():
+        _check_when_down(report, said, f"when_down.{capability}")
+        if capability not in CAPABILITIES:
+            hint = report.hint(capability, CAPABILITIES, f"; known are {', '.join(sorted(CAPABILITIES))}")
+            report.add(f"when_down.{capability}", "unknown_capability", f"unknown capability {capability!r}{hint}")
     for instance in report.instances:
         _check_vendors(report, instance)
+
+
+def _check_when_down(report: Report, said: WhenDown, field: str) -> None:
+    extra = degradation.misplaced(said)
+    if extra:
+        goes_with = "queue" if extra == "max_wait" else "cached"
+        report.add(f"{field}.{extra}", "conflicting_keys", f"{extra!r} goes with 'do: {goes_with}'")
+    for key, text in (("max_wait", said.max_wait), ("max_age", said.max_age)):
+        _check_duration(report, f"{field}.{key}", text)
 
 
 def _check_service(report: Report, step: Step, field: str) -> None:
@@ -124,11 +140,15 @@ def _check_durations(report: Report, step: Step, field: str) -> None:
         "compensation.deadline": step.compensation.deadline,
     }
     for key, text in given.items():
-        if text is None:
-            continue
-        with report.noting(f"{field}.{key}"):
-            if durations.parse_duration(text).total_seconds() < 1:
-                report.add(f"{field}.{key}", "bad_duration", f"{text!r} is no time at all")
+        _check_duration(report, f"{field}.{key}", text)
+
+
+def _check_duration(report: Report, field: str, text: str | None) -> None:
+    if text is None:
+        return
+    with report.noting(field):
+        if durations.parse_duration(text).total_seconds() < 1:
+            report.add(field, "bad_duration", f"{text!r} is no time at all")
 
 
 def _check_failure(report: Report, step: Step, field: str) -> None:
@@ -174,12 +194,18 @@ def _check_defaults(
         if name not in action.results:
             hint = report.hint(name, action.results, f"; it gives {', '.join(action.results)}")
             report.add(f"{field}.default_results.{name}", "unknown_result", f"{step.action} gives no {name!r}{hint}")
-    if step.otherwise != "skip":
+    said = step.when_down or report.plan.when_down.get(action.capability)
+    if said is not None and said.do == "cached" and action.kind != "read":
+        where = f"{field}.when_down.do" if step.when_down else f"when_down.{action.capability}.do"
+        report.add(where, "conflicting_keys", f"only reads can be answered from before; {step.action} is none")
+    skips_when_down = said is not None and said.do == "skip"
+    if step.otherwise != "skip" and not skips_when_down:
         return
+    why, key = ("its vendors are down", "when_down") if skips_when_down else ("nobody decides", "otherwise")
     own = {instance.id for instance in report.instances if instance.step is step}
     names = step_names(report.plan)
     for later, results in referred:
         for name, result in results:
             if own & set(names.get(name, ())) and result not in step.default_results:
-                detail = f"skipped when nobody decides, but step {later!r} refers to its {result!r}: give a default"
-                report.add(f"{field}.otherwise", "missing_default", detail)
+                detail = f"skipped when {why}, but step {later!r} refers to its {result!r}: give a default"
+                report.add(f"{field}.{key}", "missing_default", detail)

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings import references
+from wedsync.domain.weddings import degradation, references
 from wedsync.domain.weddings.catalogue import ACTIONS
 from wedsync.domain.weddings.durations import parse_duration
 from wedsync.domain.weddings.expand import Instance, instances, needs_of, services_of, vendors_of
@@ -46,7 +46,7 @@ def compile_plan(plan: Plan, manifests: Mapping[str, Manifest]) -> tuple[Planned
         complete[message].add(critical)
     rank = {name: index for index, name in enumerate(names)}
     return tuple(
-        _planned(found[name], services[found[name].service], sorted(complete[name], key=rank.__getitem__))
+        _planned(plan, found[name], services[found[name].service], sorted(complete[name], key=rank.__getitem__))
         for name in topological(names, complete)
     )
 
@@ -103,7 +103,7 @@ def _waits_for_critical(
     return added
 
 
-def _planned(instance: Instance, service: Service, needs: list[str]) -> PlannedStep:
+def _planned(plan: Plan, instance: Instance, service: Service, needs: list[str]) -> PlannedStep:
     step = instance.step
     known = ACTIONS.get(step.action)
     is_message = known is not None and known.kind == "message"
@@ -135,6 +135,7 @@ def _planned(instance: Instance, service: Service, needs: list[str]) -> PlannedS
         default_results=step.default_results,
         endpoints=endpoints.model_dump(mode="json", exclude_none=True) if endpoints else {},
         real_time_updates=service.real_time_updates,
+        when_down=degradation.of_step(plan, step),
     )
 
 

@@ -117,8 +117,11 @@ class StepState(Message):
     #: While waiting: the events that end it.
     waits_for: str = ""
     refused_by: tuple[str, ...] = ()
-    #: While waiting or held: when the wedding stops waiting.
+    #: While waiting or held: when the wedding stops waiting; of a queued step, when it is tried again.
     deadline_at: datetime | None = None
+    #: While its vendors are all down and the plan lets it wait for them: since when, and until when.
+    queued_at: datetime | None = None
+    queued_until: datetime | None = None
     #: While held: when its people are reminded; None once they were.
     remind_at: datetime | None = None
     #: While held: whether the vendor may hold an effect, so that no other vendor may be tried.

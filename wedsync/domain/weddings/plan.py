@@ -118,6 +118,18 @@ class Compensation(PlanModel):
     text: str | None = None
 
 
+class WhenDown(PlanModel):
+    """What becomes of a step that has not begun when none of its vendors can be reached."""
+
+    #: queue: tried again until `max_wait` is over. ask: a person decides. cached: of a read, the newest known answer,
+    #: at most `max_age` old. skip: goes without. fail: tried until the step's `timeout`. `on_failure` comes after that.
+    do: Literal["queue", "ask", "cached", "skip", "fail"]
+    #: For `queue`.
+    max_wait: DurationText | None = None
+    #: For `cached`.
+    max_age: DurationText | None = None
+
+
 class Step(PlanModel):
     """One action for one wedding service."""
 
@@ -138,6 +150,8 @@ class Step(PlanModel):
     timeout: DurationText | None = None
     #: Default: `rollback` when the service is critical, else `continue`.
     on_failure: OnFailure | None = None
+    #: Overrides what the plan says for the capability.
+    when_down: WhenDown | None = None
     #: Overrides the service's.
     fallbacks: tuple[str, ...] | None = None
     compensation: Compensation = Compensation()
@@ -170,6 +184,8 @@ class Plan(PlanModel):
     services: Annotated[tuple[Service, ...], Field(min_length=1, max_length=100)]
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=300)]
     groups: tuple[Group, ...] = ()
+    #: By capability (`payments`, `sms`, ...): what is done while none of its vendors can be reached.
+    when_down: dict[str, WhenDown] = {}
     #: How many steps of this wedding run at once.
     parallelism: Annotated[int, Field(ge=1, le=50)] = 10
 
@@ -185,6 +201,14 @@ class PlanError(PlanModel):
     #: Stable machine word: `unknown_step`, `cycle`, `unknown_capability`, ... (docs/plan.md lists them).
     code: str
     detail: str
+
+
+class Degradation(PlanModel):
+    """`WhenDown` as it runs."""
+
+    do: Literal["queue", "ask", "cached", "skip", "fail"] = "fail"
+    max_wait_seconds: int = 0
+    max_age_seconds: int = 0
 
 
 class PlannedStep(PlanModel):
@@ -215,3 +239,4 @@ class PlannedStep(PlanModel):
     default_results: dict[str, JsonValue]
     endpoints: dict[str, JsonValue]
     real_time_updates: bool
+    when_down: Degradation = Degradation()

@@ -103,7 +103,9 @@ def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
             event_facts=event.facts,
         )
     for late in agenda.overdue(state.states.values(), "waiting", now):
-        if late.step_id not in deeds:
+        if late.queued_until is not None:
+            deeds[late.step_id] = _deed(state, planned_step(state, late.step_id))
+        elif late.step_id not in deeds:
             deeds[late.step_id] = Deed(
                 kind="late",
                 step=planned_step(state, late.step_id),

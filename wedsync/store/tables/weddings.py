@@ -149,3 +149,15 @@ wedding_events = Table(
     instant("created_at"),
     PrimaryKeyConstraint("wedding_id", "id"),
 )
+
+read_answers = Table(
+    "read_answers",
+    metadata,
+    text("organization_id", ForeignKey("organizations.id")),
+    # `wedsync.domain.weddings.degradation.question`: a digest of the action and its inputs.
+    text("question"),
+    text("vendor"),
+    document("facts"),
+    instant("answered_at"),
+    PrimaryKeyConstraint("organization_id", "question"),
+)

@@ -9,9 +9,10 @@ import structlog
 
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.weddings import degradation
 from wedsync.domain.weddings.ledger import StepState
 from wedsync.domain.weddings.messages import Message
-from wedsync.store import projection
+from wedsync.store import answers, projection
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.switchboard import Situation
@@ -35,6 +36,8 @@ class CarryOut(Message):
     #: Another vendor stands ready, and nothing of the step was begun at this one.
     can_go_elsewhere: bool = False
     is_wedding_day: bool = False
+    #: A read whose answer is kept for the time when its vendors are down.
+    remembers: bool = False
 
 
 class CarriedOut(Message):
@@ -85,6 +88,9 @@ async def _show(db: Database, call: Call, wanted: CarryOut, effect: Effect) -> N
                 references=references,
                 now=wanted.now,
             )
+            if wanted.remembers and effect.state == "done":
+                asked = degradation.question(call.action, call.inputs)
+                await answers.remember(conn, call.organization_id, asked, call.vendor, effect.facts, wanted.now)
             if wanted.state is not None:
                 shown = _shown(wanted.state, effect, wanted)
                 await projection.write_steps(conn, call.wedding_id, [(shown, wanted.version)], wanted.now)

@@ -1,0 +1,41 @@
+"""Find the newest known answer to a read whose vendors are all down."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+
+from wedsync.domain.weddings import degradation
+from wedsync.domain.weddings.messages import Message
+from wedsync.store import answers
+from wedsync.store.session import Database
+
+
+class RecallAnswer(Message):
+    """What was to be asked, and how old an answer may be."""
+
+    organization_id: str
+    action: str
+    inputs: dict[str, JsonValue]
+    max_age_seconds: int
+    now: datetime
+
+
+class RecalledAnswer(Message):
+    """The answer; `results` is None when there is none that is young enough."""
+
+    results: dict[str, JsonValue] | None = None
+    vendor: str = ""
+    age_seconds: float = 0.0
+
+
+async def recall_answer(db: Database, wanted: RecallAnswer) -> RecalledAnswer:
+    """The organization's newest answer to the same question, whoever gave it. Raises StoreUnavailable."""
+    since = wanted.now - timedelta(seconds=wanted.max_age_seconds)
+    async with db.tenant(wanted.organization_id) as conn:
+        known = await answers.recall(conn, degradation.question(wanted.action, wanted.inputs), since)
+    if known is None:
+        return RecalledAnswer()
+    age_seconds = max((wanted.now - known.answered_at).total_seconds(), 0.0)
+    return RecalledAnswer(results=known.facts, vendor=known.vendor, age_seconds=age_seconds)
