@@ -81,7 +81,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     db.when_committed(NEWS, teller.tell)
     sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
     pump = Pump(db, sender, teller)
-    switchboard = Switchboard(db, registry.manifests, provide)
+    switchboard = Switchboard(db, registry.manifests, provide, most_in_flight=settings.worker_calls_per_vendor)
     gateway = VendorGateway(settings, registry, pool, switchboard)
     try:
         async with switchboard.open():

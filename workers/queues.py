@@ -96,7 +96,7 @@ def plans(doors: Doors, settings: Settings) -> list[QueuePlan]:
     every = [
         QueuePlan(queues.WORKFLOWS, WORKFLOWS, records, slots),
         QueuePlan(queues.WORKFLOWS_BULK, WORKFLOWS, records, slots),
-        QueuePlan(queues.VENDOR, (), calls, slots),
+        QueuePlan(queues.VENDOR, (), calls, settings.worker_vendor_slots),
         QueuePlan(queues.VENDOR_CRITICAL, (), calls, settings.worker_critical_slots),
         QueuePlan(queues.RECORDS, (), records, slots),
         QueuePlan(queues.BULK, (), records, slots),

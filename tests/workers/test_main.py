@@ -34,7 +34,7 @@ async def test_a_process_serves_every_queue_unless_it_is_told_which(doors: Any, 
 async def test_vendor_queues_run_calls_only_and_the_critical_one_has_slots_of_its_own(
     doors: Any, settings: Settings
 ) -> None:
-    sized = settings.model_copy(update={"worker_activity_slots": 7, "worker_critical_slots": 3})
+    sized = settings.model_copy(update={"worker_vendor_slots": 7, "worker_critical_slots": 3})
     by_queue = {plan.queue: plan for plan in plans(doors, sized)}
     for name, slots in (("vendor", 7), ("vendor-critical", 3)):
         assert (by_queue[name].workflows, by_queue[name].activity_slots) == ((), slots)

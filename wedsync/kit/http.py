@@ -38,7 +38,7 @@ Pool = httpx.AsyncClient
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
-def new_pool(*, max_connections: int = 200) -> httpx.AsyncClient:
+def new_pool(*, max_connections: int = 1000) -> httpx.AsyncClient:
     """The process's connection pool: no environment proxies, no redirects, bounded."""
     return httpx.AsyncClient(
         limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=100),

@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     worker_metrics_port: int = 0
     worker_workflow_slots: int = 100
     worker_activity_slots: int = 50
+    #: Calls to vendors mostly wait: more of them than of other activities run at once.
+    worker_vendor_slots: int = 200
+    #: Of them to one vendor at most, so that a slow one leaves the others room.
+    worker_calls_per_vendor: int = 100
     worker_critical_slots: int = 20
     worker_cached_workflows: int = 2000
     #: Comma-separated queue names; empty: all of them.

@@ -15,15 +15,16 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
-from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorUnavailable
+from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorThrottled, VendorUnavailable
 from wedsync.domain.routing.circuit import Circuit, phase
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.kit.clock import utc_now
 from wedsync.store import circuits
+from wedsync.store.session import Database
 from wedsync.usecases.routing import outcomes
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Situation, Switchboard
+from wedsync.usecases.routing.switchboard import AT_CAPACITY, Situation, Switchboard
 
 ROOT = Path(__file__).resolve().parents[3]
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
@@ -313,3 +314,20 @@ async def test_rows_read_before_a_transition_never_hide_it_from_the_process_that
     monkeypatch.undo()
     await book.load()
     assert not book.circuit("stripe", "default").held
+
+
+async def test_a_slow_vendor_leaves_the_others_room_and_wedding_day_calls_their_own(
+    fresh_database_urls: Any,
+) -> None:
+    db = Database(fresh_database_urls.app, 4)
+    async with Switchboard(db, load_registry().manifests, most_in_flight=2).open() as board:
+        first, second = [await board.admit(a_call()) for _ in range(2)]
+        with pytest.raises(VendorThrottled) as refused:
+            await board.admit(a_call())
+        assert (refused.value.reason, refused.value.retry_after_seconds) == (AT_CAPACITY, 1.0)
+        await board.settle(await board.admit(a_call("twilio")), a_call("twilio"), "send", None, 0.01)
+        day = await board.admit(a_call(), Situation(is_wedding_day=True))
+        for ticket in (first, second, day):
+            await board.settle(ticket, a_call(), "send", None, 0.01)
+        await board.settle(await board.admit(a_call()), a_call(), "send", None, 0.01)
+    await db.close()

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from wedsync.domain.errors import StoreUnavailable, VendorUnavailable, WedsyncError
+from wedsync.domain.errors import StoreUnavailable, VendorThrottled, VendorUnavailable, WedsyncError
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
 from wedsync.domain.routing.messages import CIRCUIT_OPEN
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 #: After "all permits are taken" nobody asks again for so long.
 _NO_PERMIT = timedelta(milliseconds=500)
+#: Why a call was not sent: so many to the service are under way in this process.
+AT_CAPACITY = "at_capacity"
+_ROOM_AGAIN_SECONDS = 1.0
 _LEASE_MARGIN = timedelta(seconds=5)
 _SMOOTHING = 0.2
 _MOST_VENUES = 10_000
@@ -77,12 +80,15 @@ class Switchboard:
         provide: ClientProvider | None = None,
         *,
         policy: CircuitPolicy | None = None,
+        most_in_flight: int = 0,
     ) -> None:
         self._db = db
         self._manifests = manifests
         self.book = Book(db, manifests, policy=policy)
         self.transitions = Transitions(db, self.book, provide)
         self.outcomes = Outcomes(self.transitions)
+        #: Ordinary calls to one service under way in this process at most; 0: no limit. A slow one leaves others room.
+        self._most_in_flight = most_in_flight
         #: Names this process on permits.
         self.holder = new_id()
         self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
@@ -104,17 +110,32 @@ class Switchboard:
             await self.book.close()
 
     async def admit(self, call: Call, situation: Situation = ORDINARY) -> Ticket:
-        """Leave for a call, and its endpoint. Raises VendorUnavailable(reason="circuit_open"): nothing was sent."""
+        """Leave for a call, and its endpoint.
+
+        Raises VendorUnavailable(reason="circuit_open") or VendorThrottled(reason="at_capacity"): nothing was sent.
+        """
         manifest = self._manifests[call.vendor]
         if manifest.endpoints:
             # Each business of the generic vendor has an address of its own, and nobody stands in for it.
             return Ticket(call.vendor, Endpoint(name=call.account), None, situation.is_wedding_day)
         config = self.book.config(call.vendor)
+        if not situation.is_wedding_day:
+            self._keep_room(config)
         endpoint = await self._choose(config, call, situation)
         ticket = Ticket(call.vendor, endpoint, (call.vendor, endpoint.name), situation.is_wedding_day)
         await self._pass_circuit(ticket, config, call, situation)
         self._measured[ticket.service, endpoint.name].in_flight += 1
         return ticket
+
+    def _keep_room(self, config: ServiceConfig) -> None:
+        under_way = sum(self._measured[config.service, one.name].in_flight for one in config.endpoints)
+        if self._most_in_flight and under_way >= self._most_in_flight:
+            raise VendorThrottled(
+                f"{config.service} has {under_way} calls under way here; nothing was sent",
+                vendor=config.service,
+                reason=AT_CAPACITY,
+                retry_after_seconds=_ROOM_AGAIN_SECONDS,
+            )
 
     async def _choose(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
         if len(config.endpoints) == 1:
