@@ -6,9 +6,7 @@ Beside `kit/http.py` the only module that imports httpx.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import ssl
-import sys
 import time
 from collections.abc import Iterable, Mapping
 
@@ -18,10 +16,6 @@ from pydantic import BaseModel, ConfigDict
 
 from wedsync.kit import ssrf
 from wedsync.kit.ssrf import ForbiddenTarget, GuardPolicy, Resolver
-
-if importlib.util.find_spec("sniffio") is None:
-    # httpcore tries to import it for every lock that it makes: a sixth of a delivery's time went into finding nothing.
-    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 #: So much of an answer is read, so that its connection can be used again.
 _MOST_READ_BYTES = 65_536

@@ -88,7 +88,27 @@ def test_what_slid_out_of_the_window_counts_no_more() -> None:
     circuit = run(CLOSED, "failed", "failed", "failed")
     assert run(circuit, "failed", at=POLICY.window_seconds / 2).state == "open"
     later = run(circuit, "failed", at=POLICY.window_seconds + 3)
-    assert (later.state, c.total(later.window)) == ("closed", Tally(failed=1))
+    assert (later.state, c.total(later.window)) == ("closed", Tally(failed=1, in_row=1))
+
+
+def test_a_busy_vendor_s_good_minutes_do_not_hide_its_end() -> None:
+    busy = c.next_state(CLOSED, Tally(ok=5000), NOW, POLICY)
+    almost = run(busy, *["failed"] * (POLICY.min_calls - 1), at=1)
+    assert almost.state == "closed"
+    assert run(almost, "ok", *["failed"] * (POLICY.min_calls - 1), at=2).state == "closed"
+    ended = run(almost, "failed", at=2)
+    assert (ended.state, ended.reason) == ("open", "failures_in_row")
+
+
+@given(st.lists(st.lists(st.sampled_from(["ok", "failed", "slow", "ignored"]), max_size=8), max_size=8))
+def test_tallies_of_several_batches_are_as_one(batches: list[list[c.Outcome]]) -> None:
+    whole, parts = Tally(), Tally()
+    for batch in batches:
+        part = Tally()
+        for outcome in batch:
+            whole, part = whole.plus(outcome), part.plus(outcome)
+        parts = parts.then(part)
+    assert parts == whole
 
 
 def test_half_open_comes_by_itself() -> None:

@@ -1,9 +1,10 @@
 """The circuit breaker of one service's endpoint: values in, the next circuit out. Pure; time is an argument.
 
-closed → open when failures, or slow calls, pass their rate over a sliding window with enough calls in it. open → probed
-once `open_until` has passed (half-open is lazy: no timer is needed for it): exactly `probes` calls are let through in a
-round. All of them good → ramping, 10 % and 50 % of the traffic that has somewhere else to go, then closed. One of them
-bad, or the first failure while ramping → open again, for longer. `draining` leaves a service in steps, on purpose.
+closed → open when failures, or slow calls, pass their rate over a sliding window with enough calls in it, or when as
+many in a row have failed (a busy vendor's good minutes don't hide its end). open → probed once `open_until` has passed
+(half-open is lazy: no timer is needed for it): exactly `probes` calls are let through in a round. All of them good →
+ramping, 10 % and 50 % of the traffic that has somewhere else to go, then closed. One of them bad, or the first failure
+while ramping → open again, for longer. `draining` leaves a service in steps, on purpose.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Bucket(Value):
     ok: int = 0
     failed: int = 0
     slow: int = 0
+    #: How many of them failed after the last good answer.
+    in_row: int = 0
 
 
 class Tally(Value):
@@ -81,6 +84,8 @@ class Tally(Value):
     ok: int = 0
     failed: int = 0
     slow: int = 0
+    #: How many of them failed after the last good answer.
+    in_row: int = 0
 
     @property
     def calls(self) -> int:
@@ -89,7 +94,19 @@ class Tally(Value):
 
     def plus(self, outcome: Outcome) -> Tally:
         """With one more call."""
-        return self if outcome == "ignored" else self.model_copy(update={outcome: getattr(self, outcome) + 1})
+        if outcome == "ignored":
+            return self
+        in_row = self.in_row + 1 if outcome == "failed" else 0
+        return self.model_copy(update={outcome: getattr(self, outcome) + 1, "in_row": in_row})
+
+    def then(self, later: Tally) -> Tally:
+        """With the calls of another tally after its own."""
+        return Tally(
+            ok=self.ok + later.ok,
+            failed=self.failed + later.failed,
+            slow=self.slow + later.slow,
+            in_row=later.in_row + (0 if later.ok or later.slow else self.in_row),
+        )
 
 
 class Circuit(Value):
@@ -141,18 +158,17 @@ def merged(window: Iterable[Bucket], tally: Tally, now: datetime, policy: Circui
     kept = {bucket.slot: bucket for bucket in window if newest - BUCKETS < bucket.slot <= newest}
     if tally.calls:
         here = kept.get(newest, Bucket(slot=newest))
-        kept[newest] = Bucket(
-            slot=newest, ok=here.ok + tally.ok, failed=here.failed + tally.failed, slow=here.slow + tally.slow
-        )
+        both = Tally(ok=here.ok, failed=here.failed, slow=here.slow, in_row=here.in_row).then(tally)
+        kept[newest] = Bucket(slot=newest, ok=both.ok, failed=both.failed, slow=both.slow, in_row=both.in_row)
     return tuple(kept[slot] for slot in sorted(kept))
 
 
 def total(window: Iterable[Bucket]) -> Tally:
-    """The window's calls in all."""
-    buckets = tuple(window)
-    return Tally(
-        ok=sum(b.ok for b in buckets), failed=sum(b.failed for b in buckets), slow=sum(b.slow for b in buckets)
-    )
+    """The window's calls in all, its buckets in the order of time."""
+    every = Tally()
+    for b in window:
+        every = every.then(Tally(ok=b.ok, failed=b.failed, slow=b.slow, in_row=b.in_row))
+    return every
 
 
 def is_failing(tally: Tally, policy: CircuitPolicy) -> str:
@@ -161,6 +177,8 @@ def is_failing(tally: Tally, policy: CircuitPolicy) -> str:
         return ""
     if tally.failed / tally.calls >= policy.failure_rate:
         return "failure_rate"
+    if tally.in_row >= policy.min_calls:
+        return "failures_in_row"
     return "slow_calls" if (tally.failed + tally.slow) / tally.calls >= policy.slow_rate else ""
 
 

@@ -142,8 +142,7 @@ class Outcomes:
 
     def _put_back(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> None:
         for key, old in tallies.items():
-            new = self._tallies.get(key, Tally())
-            self._tallies[key] = Tally(ok=old.ok + new.ok, failed=old.failed + new.failed, slow=old.slow + new.slow)
+            self._tallies[key] = old.then(self._tallies.get(key, Tally()))
         self._records.extendleft(reversed(batch[: MOST_RECORDS - len(self._records)]))
         self._any.set()
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from wedsync.kit.http import ByOrigin, new_pool
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def vendor(gate: asyncio.Event | None = None) -> AsyncIterator[tuple[str, list[int]]]:
+    """A server that counts its connections, and answers once the gate is open."""
+    ports: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ports.append(writer.get_extra_info("peername")[1])
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                if gate is not None:
+                    await gate.wait()
+                writer.write(_ANSWER)
+                await writer.drain()
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", ports
+    finally:
+        server.close()
+
+
+async def test_a_vendor_whose_connections_are_all_taken_holds_up_no_other() -> None:
+    gate = asyncio.Event()
+    pool = new_pool(max_connections=2)
+    async with vendor(gate) as (stuck, taken), vendor() as (quick, _):
+        waiting = [asyncio.create_task(pool.get(stuck, timeout=30)) for _ in range(4)]
+        async with asyncio.timeout(10):
+            assert [(await pool.get(quick)).text for _ in range(3)] == ["ok"] * 3
+        assert not any(task.done() for task in waiting)
+        gate.set()
+        assert [(await task).text for task in waiting] == ["ok"] * 4
+        assert len(taken) == 2
+        await pool.aclose()
+
+
+async def test_origins_beyond_the_most_share_pools_and_are_served_all_the_same() -> None:
+    transport = ByOrigin(4, most_origins=1)
+    async with vendor() as (one, _), vendor() as (two, _), vendor() as (three, _):
+        async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+            for url in (one, two, three, one, two):
+                assert (await client.get(url)).text == "ok"
+
+
+async def test_a_connection_is_used_again() -> None:
+    pool = new_pool()
+    async with vendor() as (url, taken):
+        for _ in range(5):
+            await pool.get(url)
+        await pool.aclose()
+    assert len(taken) == 1
