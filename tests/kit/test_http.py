@@ -50,10 +50,14 @@ async def test_a_vendor_whose_connections_are_all_taken_holds_up_no_other() -> N
 
 async def test_origins_beyond_the_most_share_pools_and_are_served_all_the_same() -> None:
     transport = ByOrigin(4, most_origins=1)
-    async with vendor() as (one, _), vendor() as (two, _), vendor() as (three, _):
-        async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
-            for url in (one, two, three, one, two):
-                assert (await client.get(url)).text == "ok"
+    async with (
+        vendor() as (one, _),
+        vendor() as (two, _),
+        vendor() as (three, _),
+        httpx.AsyncClient(transport=transport, trust_env=False) as client,
+    ):
+        for url in (one, two, three, one, two):
+            assert (await client.get(url)).text == "ok"
 
 
 async def test_a_connection_is_used_again() -> None:
