@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from bisect import bisect_left
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wedsync.domain.routing import quotas as q
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation, Throttle, WindowLimit
+
+NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
+EMPTY = Quota(service="stripe")
+
+
+def policy(**limits: int) -> QuotaPolicy:
+    return q.policy_of({f"per_{name}": limit for name, limit in limits.items()})
+
+
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def drain(
+    quota: Quota, rule: QuotaPolicy, seconds: float, *, every: float = 0.005, start: float = 0.0, **who: Any
+) -> tuple[Quota, list[float]]:
+    """Somebody who wants more all the time; when each call was given, in seconds."""
+    given_at: list[float] = []
+    for tick in range(round(seconds / every)):
+        at = round(start + tick * every, 6)
+        quota, grant = q.take(quota, rule, 5, after(at), **who)
+        given_at += [at] * grant.calls
+    return quota, given_at
+
+
+def most_within(moments: list[float], length: float) -> int:
+    return max((bisect_left(moments, one + length - 1e-9) - i for i, one in enumerate(moments)), default=0)
+
+
+def test_what_has_no_limit_is_given() -> None:
+    _, grant = q.take(EMPTY, QuotaPolicy(), 7, NOW)
+    assert (grant.calls, grant.left, grant.until) == (7, None, None)
+
+
+def test_a_manifest_s_quotas_are_read() -> None:
+    rule = q.policy_of({"per_second": 25, "burst_per_second": 5, "per_day": 1000, "concurrent": 3})
+    assert rule.windows == (WindowLimit(window="second", limit=25, burst=5), WindowLimit(window="day", limit=1000))
+
+
+@pytest.mark.parametrize(("limits", "seconds"), [({"second": 20}, 5), ({"second": 200}, 3), ({"minute": 60}, 180)])
+def test_the_limit_is_never_passed_in_any_stretch_and_nearly_all_of_it_is_used(
+    limits: dict[str, int], seconds: float
+) -> None:
+    ((name, limit),) = limits.items()
+    length = q.SECONDS[name]  # type: ignore[index]
+    _, moments = drain(EMPTY, policy(**limits), seconds, every=length / 1000)
+    assert most_within(moments, length) <= limit
+    by_window = [sum(1 for one in moments if int(one / length + 1e-9) == k) for k in range(int(seconds / length))]
+    assert max(by_window) <= limit
+    assert sum(by_window) >= 0.88 * limit * len(by_window)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    limit=st.integers(1, 300),
+    asks=st.lists(st.tuples(st.floats(0, 0.3), st.integers(1, 40), st.sampled_from([1, 2, 3, 4])), max_size=60),
+)
+def test_whoever_asks_for_what_the_window_s_counter_never_passes_its_limit(
+    limit: int, asks: list[tuple[float, int, int]]
+) -> None:
+    quota, at, given_in = EMPTY, 0.0, dict[int, int]()
+    for pause, wanted, priority in asks:
+        at += pause
+        quota, grant = q.take(quota, policy(second=limit), wanted, after(at), priority=priority)
+        assert 0 <= grant.calls <= wanted
+        given_in[int(at)] = given_in.get(int(at), 0) + grant.calls
+        assert (grant.until is None) == (grant.calls > 0)
+    assert all(calls <= limit for calls in given_in.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    limit=st.integers(1, 200), start=st.floats(0, 5), taken=st.integers(0, 60), priority=st.sampled_from([1, 2, 3, 4])
+)
+def test_the_moment_named_is_when_a_call_can_be_had(limit: int, start: float, taken: int, priority: int) -> None:
+    rule = policy(second=limit, minute=limit * 20)
+    quota, _ = drain(EMPTY, rule, taken / 100, start=start, every=0.003)
+    at = after(start + taken / 100)
+    for _ in range(5):
+        quota, grant = q.take(quota, rule, 1, at, priority=priority)
+        if grant.calls:
+            return
+        assert grant.until is not None
+        assert grant.until > at
+        at = grant.until
+    raise AssertionError("five moments were named, and none was one")
+
+
+def test_every_window_counts() -> None:
+    rule = policy(second=50, day=60)
+    quota, moments = drain(EMPTY, rule, 10)
+    assert len(moments) <= 60
+    _, grant = q.take(quota, rule, 1, after(10))
+    assert (grant.why, grant.until) == ("day", datetime(2027, 6, 1, 19, 12, tzinfo=UTC))
+    _, grant = q.take(quota, rule, 1, datetime(2027, 6, 2, tzinfo=UTC))
+    assert grant.calls == 1
+
+
+def test_wedding_day_calls_find_room_where_others_wait() -> None:
+    rule = policy(second=100)
+    quota, _ = drain(EMPTY, rule, 0.4, every=0.001)
+    quota, _ = q.take(quota, rule, 100, after(0.4))
+    _, ordinary = q.take(quota, rule, 1, after(0.4))
+    _, urgent = q.take(quota, rule, 1, after(0.4), priority=q.WEDDING_DAY)
+    assert (ordinary.calls, urgent.calls) == (0, 1)
+
+
+def test_what_is_left_to_others_is_given_out_at_the_end() -> None:
+    rule = policy(hour=100)
+    quota, grant = q.take(EMPTY, rule, 100, NOW, priority=4)
+    assert grant.calls == 75
+    _, refused = q.take(quota, rule, 1, after(60), priority=4)
+    assert refused.until == after(3600 * 0.8)
+    _, grant = q.take(quota, rule, 100, after(3600 * 0.8), priority=4)
+    assert grant.calls == 25
+
+
+def test_a_hand_on_the_tap_touches_no_wedding_day() -> None:
+    rule = policy(hour=100)
+    quota = EMPTY.model_copy(update={"throttle": Throttle(percent=10, until=after(600))})
+    quota, grant = q.take(quota, rule, 50, NOW)
+    assert grant.calls == 10
+    assert q.take(quota, rule, 1, NOW)[1].calls == 0
+    assert q.take(quota, rule, 50, NOW, priority=q.WEDDING_DAY)[1].calls == 50
+    assert q.take(quota, rule, 20, after(601))[1].calls == 20
+
+
+def kept(calls: int = 30, starts: float = 1800, ends: float = 5400, **changes: Any) -> Quota:
+    one = Reservation(id="r1", wedding_id="w1", calls=calls, starts_at=after(starts), ends_at=after(ends), **changes)
+    return EMPTY.model_copy(update={"reservations": (one,)})
+
+
+def test_what_is_reserved_is_there_for_its_wedding_however_much_others_want() -> None:
+    rule = policy(hour=100)
+    quota, grant = q.take(kept(), rule, 100, NOW, priority=q.WEDDING_DAY)
+    assert grant.calls == 70
+    quota, grant = q.take(quota, rule, 40, after(1800), wedding_id="w1")
+    assert grant.calls == 30
+    assert quota.reservations[0].used == 30
+
+
+def test_a_reservation_of_another_hour_holds_nothing_back_and_one_that_is_over_is_given_back() -> None:
+    rule = policy(hour=100)
+    assert q.take(kept(starts=7200, ends=9000), rule, 92, NOW)[1].calls == 92
+    assert q.take(kept(starts=-3600, ends=-60), rule, 92, NOW)[1].calls == 92
+
+
+def test_the_idle_share_of_a_second_is_lent() -> None:
+    quota = kept(calls=3600, starts=0, ends=120)
+    rule = QuotaPolicy(windows=(WindowLimit(window="second", limit=100, burst=100),))
+    assert q.take(quota, rule, 100, after(0.1))[1].calls == 62
+    assert q.take(quota, rule, 100, after(0.6))[1].calls == 92
+
+
+def test_after_the_vendor_s_word_nobody_calls_until_then() -> None:
+    quota = q.blocked(EMPTY, after(30))
+    for priority in (1, 3):
+        _, grant = q.take(quota, policy(second=10), 1, after(29.9), priority=priority)
+        assert (grant.calls, grant.until, grant.why) == (0, after(30), "blocked")
+    assert q.take(quota, policy(second=10), 1, after(30))[1].calls == 1
+    assert q.blocked(quota, after(10)) == quota
+
+
+def test_a_block_is_never_more_than_those_that_wait_and_a_hundredth_of_what_remains() -> None:
+    rule = policy(second=100, hour=10_000)
+    assert q.block_size(rule, 5000, 3, 1000.0) == 53
+    assert q.block_size(rule, 50, 3, 1000.0) == 3
+    assert q.block_size(policy(second=10), 5000, 0, 1000.0) == 10
+
+
+def test_those_that_wait_come_one_after_the_other() -> None:
+    rule = policy(second=10)
+    quota, _ = drain(EMPTY, rule, 0.3, every=0.01)
+    _, grant = q.take(quota, rule, 1, after(0.3))
+    moments = [q.in_line(grant, rule, place, after(0.3)) for place in range(5)]
+    assert moments[0] == grant.until
+    assert {later - earlier for earlier, later in pairwise(moments)} == {timedelta(seconds=0.1)}

@@ -1,0 +1,129 @@
+"""What a vendor's answer says of its limits, and what we make of it.
+
+Read are `X-RateLimit-Limit`, `-Remaining` and `-Reset` (SendGrid, VSCO and many more), `ratelimit-*` (Resend), and the
+IETF's `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from wedsync.domain.routing.quotas import ORDER, SECONDS, Counter, Quota, QuotaPolicy, WindowName, limit_of, opened
+from wedsync.domain.routing.vendor import Value
+
+#: The vendor may count other calls than ours: only more than this share of the limit apart is news.
+_SLACK = 0.05
+#: A number of seconds since 1970 rather than from now.
+_EPOCH_FROM = 1_000_000_000
+_ITEM = re.compile(r'"?(?P<name>[\w-]*)"?\s*(?P<rest>(?:;\s*\w+=[^;,]+)*)')
+
+
+class Said(Value):
+    """One window as the vendor describes it."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    resets_at: datetime | None = None
+    #: The window's length in seconds, where it is given.
+    seconds: float | None = None
+
+
+def read(headers: Mapping[str, str], now: datetime) -> Said | None:
+    """What the headers say, None when they say nothing; `headers` are looked up in lower case."""
+    found = _draft(headers, now)
+    if found is not None:
+        return found
+    for prefix in ("x-ratelimit-", "ratelimit-", "x-rate-limit-"):
+        limit, remaining = _number(headers.get(f"{prefix}limit")), _number(headers.get(f"{prefix}remaining"))
+        if limit is None and remaining is None:
+            continue
+        return Said(limit=limit, remaining=remaining, resets_at=_moment(headers.get(f"{prefix}reset"), now))
+    return None
+
+
+def _draft(headers: Mapping[str, str], now: datetime) -> Said | None:
+    """`RateLimit: "default";r=50;t=30` with `RateLimit-Policy: "default";q=100;w=60`."""
+    state, policy = _parameters(headers.get("ratelimit", "")), _parameters(headers.get("ratelimit-policy", ""))
+    if "r" not in state:
+        return None
+    resets_at = now + timedelta(seconds=state["t"]) if "t" in state else None
+    limit, seconds = policy.get("q"), policy.get("w")
+    return Said(
+        limit=int(limit) if limit is not None else None,
+        remaining=int(state["r"]),
+        resets_at=resets_at,
+        seconds=seconds,
+    )
+
+
+def _parameters(text: str) -> dict[str, float]:
+    """The numbers of the first item of a structured field."""
+    found = _ITEM.match(text.split(",")[0].strip())
+    numbers: dict[str, float] = {}
+    for part in (found.group("rest") if found else "").split(";"):
+        name, _, value = part.strip().partition("=")
+        number = _number(value)
+        if name and number is not None:
+            numbers[name] = float(number)
+    return numbers
+
+
+def _number(text: str | None) -> int | None:
+    """The first number of the text: `100, 100;w=60` says 100."""
+    found = re.match(r"\s*(\d{1,12})", text or "")
+    return int(found.group(1)) if found else None
+
+
+def _moment(text: str | None, now: datetime) -> datetime | None:
+    number = _number(text)
+    if number is None:
+        return None
+    return datetime.fromtimestamp(number, UTC) if number >= _EPOCH_FROM else now + timedelta(seconds=number)
+
+
+def window_of(said: Said, policy: QuotaPolicy, now: datetime) -> WindowName | None:
+    """Which of our windows is meant: by its length, else by its limit, else the shortest that the reset fits in."""
+    names = {one.window: one for one in policy.windows}
+    if said.seconds is not None:
+        return next((name for name in ORDER if name in names and SECONDS[name] == said.seconds), None)
+    if said.limit is not None:
+        by_limit = [name for name in ORDER if name in names and names[name].limit == said.limit]
+        if len(by_limit) == 1:
+            return by_limit[0]
+    if said.resets_at is None:
+        return None
+    ahead = (said.resets_at - now).total_seconds()
+    return next((name for name in ORDER if name in names and 0 <= ahead <= SECONDS[name] + 1), None)
+
+
+def corrected(quota: Quota, policy: QuotaPolicy, said: Said, now: datetime) -> Quota:
+    """The quota with the vendor's word where it is stricter: fewer calls left, a lower limit, a later end.
+
+    Never more than was configured: an answer may be about something else. Unchanged when there is no news.
+    """
+    name = window_of(said, policy, now)
+    one = next((one for one in policy.windows if one.window == name), None)
+    if one is None:
+        return quota
+    counter = opened(quota, one, now)
+    changed = _stricter(counter, limit_of(one, counter), said, now)
+    if changed == counter:
+        return quota
+    others = tuple(c for c in quota.counters if c.window != one.window)
+    return quota.model_copy(update={"counters": (*others, changed)})
+
+
+def _stricter(counter: Counter, limit: int, said: Said, now: datetime) -> Counter:
+    changes: dict[str, object] = {}
+    if said.limit is not None and said.limit < limit:
+        changes["limit"] = limit = said.limit
+    slack = max(1, int(limit * _SLACK))
+    left = limit - counter.used
+    if said.remaining is not None and said.remaining < left - slack:
+        changes["used"] = limit - said.remaining
+        longest = now + timedelta(seconds=SECONDS[counter.window])
+        if said.resets_at is not None and counter.ends_at < said.resets_at <= longest + timedelta(seconds=1):
+            changes["ends_at"] = said.resets_at
+    return counter.model_copy(update=changes) if changes else counter
