@@ -29,6 +29,10 @@ class Account(Value):
     webhook_secrets: tuple[str, ...] = Field(default=(), repr=False)
     #: Where the vendor shall send its webhooks (status callbacks).
     webhook_url: str = ""
+    #: The version of the vendor's API to ask for; empty: the client's own.
+    api_version: str = ""
+    #: The request header that asks for it, where the manifest names one.
+    api_version_header: str = ""
 
 
 class VendorClient(Protocol):

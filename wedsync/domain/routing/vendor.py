@@ -6,7 +6,7 @@ Words: an **action** (`payments.collect`) is what a plan asks for. A vendor carr
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -68,6 +68,28 @@ class AuthSpec(Value):
     header: str = ""
 
 
+class VersionSpec(Value):
+    """One version of a vendor's API, and how it is asked for."""
+
+    #: As the vendor writes it.
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+    status: Literal["active", "deprecated", "sunset"] = "active"
+    deprecated_on: date | None = None
+    #: From this day on the vendor answers it no longer.
+    sunset_on: date | None = None
+    #: An operator's word that it is answered all the same.
+    sunset_overridden: bool = False
+    #: False: no wedding's call goes out by it.
+    wedding_compatible: bool = True
+    #: Whether what spoke the version before speaks this one, too.
+    backward_compatible: bool = True
+    migration_guide: Annotated[str, Field(max_length=500, pattern=r"^(https://[\x21-\x7e]+)?$")] = ""
+    #: Asked for by this request header; the client's own way when neither this nor `path` is given.
+    header: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]*$")] = ""
+    #: Asked for by this first part of the path, `/beta`.
+    path: Annotated[str, Field(max_length=200, pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+
+
 class Manifest(Value):
     """`wedsync/vendors/<name>/manifest.toml`: everything about a vendor that is not code."""
 
@@ -91,6 +113,8 @@ class Manifest(Value):
     unavailable_means_not_processed: bool = True
     #: For `generic`: operation → "METHOD /path", what a plan's `api_endpoints` override.
     endpoints: dict[str, str] = {}
+    #: The versions that its client speaks, `api_version` among them; none: only that one.
+    versions: tuple[VersionSpec, ...] = ()
     actions: tuple[ActionSpec, ...] = ()
 
     @property

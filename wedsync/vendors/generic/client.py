@@ -115,6 +115,8 @@ class Client:
         base = mapping.base_url(endpoints.base_url, self._account.base_url, call.account)
         write = name not in ("find", "look")
         headers = {"Idempotency-Key": call.idempotency_key} if write else {}
+        if self._account.api_version and self._account.api_version_header:
+            headers[self._account.api_version_header] = self._account.api_version
         # Our key is for the account's own host; an address out of a plan must not learn it.
         if self._account.api_key and endpoints.base_url is None:
             headers["Authorization"] = f"Bearer {self._account.api_key}"

@@ -29,7 +29,10 @@ class Client:
         http.read_error = read_error
         self._http = http
         self._has_key = bool(account.api_key.strip())
-        self._headers = {"Authorization": f"Bearer {account.api_key}", "Stripe-Version": API_VERSION}
+        self._headers = {
+            "Authorization": f"Bearer {account.api_key}",
+            "Stripe-Version": account.api_version or API_VERSION,
+        }
 
     async def send(self, call: Call) -> Effect:
         """Carry out `create_intent`, `confirm_intent` or `release_payment`."""

@@ -15,7 +15,7 @@ from wedsync.kit.vendor import Account
 from wedsync.vendors.twilio import mapping
 from wedsync.vendors.twilio.mapping import Message
 
-_VERSION = "/2010-04-01"
+_VERSION = "2010-04-01"
 _PAGE_SIZE = "200"
 #: With 200 messages a page: more than one person is ever sent around one moment.
 _MAX_PAGES = 25
@@ -84,7 +84,7 @@ class Client:
     def _folder(self) -> str:
         if not self._account.account_id:
             raise NotAuthorized("twilio: the account has no AccountSid", vendor="twilio", reason="missing_account_id")
-        return f"{_VERSION}/Accounts/{quote(self._account.account_id, safe='')}"
+        return f"/{self._account.api_version or _VERSION}/Accounts/{quote(self._account.account_id, safe='')}"
 
     def _messages(self) -> str:
         return f"{self._folder()}/Messages.json"

@@ -1,0 +1,178 @@
+"""Versions of a vendor's API side by side, and which of them a call speaks. Pure: pins and time are arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from wedsync.domain.errors import VendorRejected
+from wedsync.domain.routing.vendor import Value, VersionSpec
+
+VersionStatus = Literal["active", "deprecated", "sunset"]
+
+#: Where an effect says which version it was made by, beside `endpoint`.
+FACT = "api_version"
+#: The reasons of calls that were refused here, before anything was sent.
+SUNSET, NOT_FOR_WEDDINGS = "version_sunset", "version_not_for_weddings"
+#: A new pin holds from so much later on, so that every process knows of it by then and a retry finds what it found.
+NOTICE = timedelta(seconds=1)
+#: A pin that ended is known for so long: longer than any vendor honours an idempotency key.
+REMEMBERED = timedelta(days=3)
+_WHOLE = 100
+
+
+class Pin(Value):
+    """One service held to a version, for one organization or for all, from a moment on."""
+
+    service: str
+    #: None: for every organization without a pin of its own.
+    organization_id: str | None = None
+    version: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+    #: Of the weddings, by a draw that repeats; 100: all.
+    share_percent: Annotated[int, Field(ge=1, le=100)] = _WHOLE
+    since: datetime
+    until: datetime | None = None
+    #: The migration that laid it over the standing pin; empty: an operator's own.
+    migration_id: str = ""
+
+    def holds(self, at: datetime, wedding_id: str) -> bool:
+        """Whether it concerns the wedding's call first sent `at`."""
+        if at < self.since or (self.until is not None and at >= self.until):
+            return False
+        return self.share_percent >= _WHOLE or draw(self.migration_id or self.service, wedding_id) < self.share_percent
+
+
+class Chosen(Value):
+    """The version of one call."""
+
+    #: As the vendor writes it; empty: the client's own.
+    name: str
+    #: What the client needs to ask for it; None: it is no version that is known here, so a mere label.
+    spec: VersionSpec | None = None
+
+
+#: Before it is known.
+UNSAID = Chosen(name="")
+
+
+def draw(salt: str, wedding_id: str) -> int:
+    """0 to 99, the same for a wedding each time."""
+    return int.from_bytes(hashlib.sha256(f"{salt}:{wedding_id}".encode()).digest()[:8], "big") % _WHOLE
+
+
+def standing(
+    pins: Iterable[Pin], organization_id: str | None, wedding_id: str, at: datetime
+) -> tuple[str | None, str | None]:
+    """The versions that the organization's own pin and the service's pin name, in this order; None: no such pin.
+
+    What a migration has laid over a pin comes before it, the newest first.
+    """
+    own: Pin | None = None
+    common: Pin | None = None
+    for pin in pins:
+        if not pin.holds(at, wedding_id):
+            continue
+        if pin.organization_id is None:
+            common = _newer(common, pin)
+        elif pin.organization_id == organization_id:
+            own = _newer(own, pin)
+    return (own.version if own else None), (common.version if common else None)
+
+
+def _newer(known: Pin | None, pin: Pin) -> Pin:
+    return pin if known is None or _rank(pin) >= _rank(known) else known
+
+
+def _rank(pin: Pin) -> tuple[bool, datetime]:
+    return bool(pin.migration_id), pin.since
+
+
+def resolve(
+    specs: Mapping[str, VersionSpec],
+    pins: Iterable[Pin],
+    *,
+    organization_id: str,
+    wedding_id: str,
+    at: datetime,
+    endpoint_version: str,
+    manifest_version: str,
+    facts: Mapping[str, JsonValue] = {},
+    asked: str = "",
+    today: date | None = None,
+) -> Chosen:
+    """The version of a call first sent `at`: asked for by name > the step's own > tenant's pin > service's pin >
+    endpoint's > manifest's.
+
+    A step stays with the version that its first operation was made by, as long as the vendor still answers it.
+    Because `at` is the same for every attempt, a retry is sent as the first attempt was.
+    """
+    fallback = endpoint_version or manifest_version
+    if asked:
+        return Chosen(name=asked, spec=specs.get(asked))
+    bound = facts.get(FACT)
+    if facts and not isinstance(bound, str):
+        # What was made by the manifest's version carries no mark.
+        bound = fallback if fallback not in specs else manifest_version
+    if isinstance(bound, str) and bound and not is_sunset(specs.get(bound), today or at.date()):
+        return Chosen(name=bound, spec=specs.get(bound))
+    own, common = standing(pins, organization_id, wedding_id, at)
+    name = own or common or fallback
+    return Chosen(name=name, spec=specs.get(name))
+
+
+def marked(chosen: Chosen, manifest_version: str) -> bool:
+    """Whether an effect must say by which version it was made."""
+    return chosen.spec is not None and chosen.name != manifest_version
+
+
+def is_sunset(spec: VersionSpec | None, today: date) -> bool:
+    """Whether the vendor answers the version no longer; an operator may say that it does (`sunset_overridden`)."""
+    if spec is None or spec.sunset_overridden:
+        return False
+    return spec.status == "sunset" or (spec.sunset_on is not None and today >= spec.sunset_on)
+
+
+def status_of(spec: VersionSpec, today: date) -> VersionStatus:
+    """How the version stands on a day: its dates come before what was written of it."""
+    if spec.status == "sunset" or (spec.sunset_on is not None and today >= spec.sunset_on):
+        return "sunset"
+    if spec.status == "deprecated" or (spec.deprecated_on is not None and today >= spec.deprecated_on):
+        return "deprecated"
+    return "active"
+
+
+def days_left(spec: VersionSpec, today: date) -> int | None:
+    """Until the sunset; None: no date is set. Never below 0."""
+    return None if spec.sunset_on is None else max((spec.sunset_on - today).days, 0)
+
+
+def notice_of(service: str, spec: VersionSpec, today: date) -> str:
+    """What people should know of the version; empty: nothing."""
+    status, left = status_of(spec, today), days_left(spec, today)
+    if status == "active":
+        return ""
+    guide = f"; see {spec.migration_guide}" if spec.migration_guide else ""
+    if status == "sunset":
+        kept = " (an operator says that it is still answered)" if spec.sunset_overridden else ""
+        return f"{service} {spec.name} is past its sunset{kept}{guide}"
+    when = f", {left} days are left" if left is not None else ""
+    return f"{service} {spec.name} is deprecated{when}{guide}"
+
+
+def refuse(service: str, chosen: Chosen, today: date) -> None:
+    """Raise VendorRejected for a version that weddings may not use, or that its vendor answers no longer."""
+    spec = chosen.spec
+    if spec is None:
+        return
+    if not spec.wedding_compatible:
+        raise VendorRejected(
+            f"{service} {spec.name} is not for weddings; nothing was sent", vendor=service, reason=NOT_FOR_WEDDINGS
+        )
+    if is_sunset(spec, today):
+        raise VendorRejected(
+            f"{service} {spec.name} is past its sunset; nothing was sent", vendor=service, reason=SUNSET
+        )
