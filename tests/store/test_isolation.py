@@ -82,7 +82,10 @@ _ROUTING: dict[str, dict[str, Any]] = {
         "response_ms": 0,
         "due_at": NOW,
     },
+    "vendor_versions": {"service": "stripe", "name": "2", "spec": {}, "updated_at": NOW, "updated_by": "key:1"},
     "health_changes": {"service": "stripe", "status": "healthy", "at": NOW, "error_rate": 0, "response_ms": 0},
+    "quota_policies": {"service": "stripe", "account": "default", "policy": {}, "updated_at": NOW, "updated_by": "t"},
+    "quotas": {"service": "stripe", "account": "default", "version": 1, "nonce": "n", "state": {}},
 }
 
 
@@ -132,6 +135,22 @@ def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> d
             "capability": "sms",
             "action": "sms.send",
             "status": "pending",
+        },
+        "version_pins": {
+            "organization_id": organization_id,
+            "service": "stripe",
+            "version": "2",
+            "since": NOW,
+            "pinned_by": "key:1",
+        },
+        "version_migrations": {
+            "id": f"m-{organization_id}",
+            "organization_id": organization_id,
+            "service": "stripe",
+            "stage": "shadow",
+            "state": {},
+            "started_at": NOW,
+            "started_by": "key:1",
         },
         "read_answers": {
             "organization_id": organization_id,

@@ -138,6 +138,8 @@ class VendorHttp:
         self.read_error = read_error
         #: The headers of the newest answer, of any status: rate-limit state for the caller.
         self.last_headers: Mapping[str, str] = {}
+        #: Told the headers of every answer, whatever its status.
+        self.on_headers: Callable[[Mapping[str, str]], None] | None = None
 
     async def request(
         self,
@@ -190,6 +192,8 @@ class VendorHttp:
                 f"{self.vendor} gave no answer ({type(error).__name__})", vendor=self.vendor, reason="no_answer"
             ) from error
         self.last_headers = response.headers
+        if self.on_headers is not None:
+            self.on_headers(response.headers)
         self._raise_for_status(response, is_write)
         return VendorResponse(response.status_code, response.headers, response.content, self.vendor)
 

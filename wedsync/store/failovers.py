@@ -99,12 +99,12 @@ JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version WHERE w.id = 
 """)
 _CALLS = text("""
 INSERT INTO vendor_calls (organization_id, wedding_id, transaction_id, step_id, service, endpoint, version, operation,
-  ask, outcome, reason, duration_ms, at)
+  ask, outcome, reason, duration_ms, quota_left, at)
 SELECT organization_id, wedding_id, transaction_id, step_id, service, endpoint, version, operation, ask, outcome,
-  reason, duration_ms, at
+  reason, duration_ms, quota_left, at
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(organization_id text, wedding_id text, transaction_id text,
   step_id text, service text, endpoint text, version text, operation text, ask text, outcome text, reason text,
-  duration_ms double precision, at timestamptz)
+  duration_ms double precision, quota_left bigint, at timestamptz)
 """)
 _FORGET = text("""
 DELETE FROM vendor_calls WHERE id IN (SELECT id FROM vendor_calls WHERE at < :before ORDER BY id LIMIT 10000)

@@ -32,8 +32,10 @@ def drain(
     for tick in range(round(seconds / every)):
         at = round(start + tick * every, 6)
         quota, grant = q.take(quota, rule, 5, after(at), **who)
-        given_at += [at] * grant.calls
-    return quota, given_at
+        if grant.not_before is not None:
+            first = (grant.not_before - NOW).total_seconds()
+            given_at += [round(first + place * grant.pace_seconds, 6) for place in range(grant.calls)]
+    return quota, sorted(given_at)
 
 
 def most_within(moments: list[float], length: float) -> int:
@@ -50,9 +52,11 @@ def test_a_manifest_s_quotas_are_read() -> None:
     assert rule.windows == (WindowLimit(window="second", limit=25, burst=5), WindowLimit(window="day", limit=1000))
 
 
-@pytest.mark.parametrize(("limits", "seconds"), [({"second": 20}, 5), ({"second": 200}, 3), ({"minute": 60}, 180)])
+@pytest.mark.parametrize(
+    ("limits", "seconds", "least"), [({"second": 20}, 5, 0.95), ({"second": 200}, 3, 0.98), ({"minute": 60}, 180, 0.9)]
+)
 def test_the_limit_is_never_passed_in_any_stretch_and_nearly_all_of_it_is_used(
-    limits: dict[str, int], seconds: float
+    limits: dict[str, int], seconds: float, least: float
 ) -> None:
     ((name, limit),) = limits.items()
     length = q.SECONDS[name]  # type: ignore[index]
@@ -60,7 +64,7 @@ def test_the_limit_is_never_passed_in_any_stretch_and_nearly_all_of_it_is_used(
     assert most_within(moments, length) <= limit
     by_window = [sum(1 for one in moments if int(one / length + 1e-9) == k) for k in range(int(seconds / length))]
     assert max(by_window) <= limit
-    assert sum(by_window) >= 0.88 * limit * len(by_window)
+    assert sum(by_window) >= least * limit * len(by_window)
 
 
 @settings(max_examples=30, deadline=None)

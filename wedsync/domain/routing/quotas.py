@@ -2,8 +2,9 @@
 
 Each window (second, minute, hour, day) has a counter that is never above its limit. Calls within seconds and minutes
 are spread, too (GCRA, as in ITU-T I.371), so that the limit holds however the vendor's own window lies against ours: in
-any stretch as long as the window there are at most `limit` calls. A vendor's answer may say when its window ends; then
-ours ends with it. A process takes blocks; what it does not use by `good_until` counts as used.
+any stretch as long as the window there are at most `limit` calls: each has its moment, which a process may take a
+little ahead. A vendor's answer may say when its window ends; then ours ends with it. A process takes blocks; what it
+does not use by `good_until` counts as used.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _LEFT_TO_OTHERS: dict[int, float] = {1: 0.0, 2: 0.03, 3: 0.08, 4: 0.25}
 _LEFT_UNTIL_PART = 0.8
 #: Wedding-day calls go before the spread of the others, by so much of the limit.
 _AHEAD_PART = 0.05
+#: A moment that is so near is given out already.
+HORIZON_SECONDS = 0.2
 #: A block is at most so much of what remains, and lasts at most so long.
 _BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
 #: After what part of its window a short reservation's idle share is lent to others.
@@ -130,6 +133,9 @@ class Grant(Value):
     """What a process was given."""
 
     calls: int
+    #: The first call's moment, and how far the next ones are from it and one another.
+    not_before: datetime | None = None
+    pace_seconds: float = 0.0
     #: Calls not begun by then are lost.
     good_until: datetime
     #: When `calls` is 0: the exact moment from which one can be had.
@@ -185,6 +191,16 @@ def _pace(one: WindowLimit, limit: int) -> timedelta:
     return timedelta(seconds=(one.seconds - guard_seconds(one.window)) / even)
 
 
+def _first_moment(one: WindowLimit, counter: Counter, pace: timedelta, now: datetime, favoured_limit: int) -> datetime:
+    """When the next call is due: long past after a pause, as far as the burst goes; favoured ones go ahead."""
+    paced = counter.paced_until
+    ahead = math.floor(favoured_limit * _AHEAD_PART) * pace
+    if favoured_limit and paced is not None:
+        # Those before us may have taken their moments ahead of time.
+        ahead += timedelta(seconds=HORIZON_SECONDS)
+    return max(paced or now, now) - pace * (one.at_once - 1) - ahead
+
+
 def _throttled(quota: Quota, now: datetime) -> float:
     throttle = quota.throttle
     if throttle is None or (throttle.until is not None and now >= throttle.until):
@@ -230,6 +246,7 @@ class _Room(Value):
     calls: int
     until: datetime
     left: int
+    pace_seconds: float = 0.0
 
 
 def _room(quota: Quota, one: WindowLimit, now: datetime, priority: int, is_reserved: bool) -> _Room:
@@ -254,15 +271,15 @@ def _room(quota: Quota, one: WindowLimit, now: datetime, priority: int, is_reser
             until = counter.started_at + (counter.ends_at - counter.started_at) * _LEFT_UNTIL_PART
         return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=max(limit - counter.used, 0))
     if one.window in SPREAD:
-        ahead = math.floor(limit * _AHEAD_PART) if favoured else 0
         pace = _pace(one, max(share, 1))
-        tolerance = pace * (one.at_once + ahead)
-        begun = max(counter.paced_until or now, now)
-        paced = math.floor((tolerance - (begun - now)) / pace)
-        if paced <= 0:
-            until = begun - tolerance + pace
-            return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=limit - counter.used)
-        free = min(free, paced)
+        first = _first_moment(one, counter, pace, now, limit if favoured else 0)
+        last = min(now + timedelta(seconds=HORIZON_SECONDS), counter.ends_at - guard)
+        if first > last:
+            soon = max(first - timedelta(seconds=HORIZON_SECONDS), now + timedelta(milliseconds=1))
+            until = soon if first <= counter.ends_at - guard else counter.ends_at
+            return _Room(calls=0, until=until, left=limit - counter.used)
+        free = min(free, math.floor((last - first) / pace) + 1)
+        return _Room(calls=free, until=max(first, now), left=limit - counter.used, pace_seconds=pace.total_seconds())
     return _Room(calls=free, until=now, left=limit - counter.used)
 
 
@@ -285,6 +302,9 @@ def take(
         tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
         return quota, Grant(calls=0, good_until=now, until=rooms[tightest].until, left=left, why=tightest)
     counters = tuple(_counted(quota, one, given, now) for one in policy.windows)
+    not_before = max(now, *(room.until for room in rooms.values()))
+    pace_seconds = max(room.pace_seconds for room in rooms.values())
+    last = not_before + timedelta(seconds=pace_seconds * given)
     ends = (counter.ends_at for counter in counters)
     reservations = tuple(
         one.model_copy(update={"used": one.used + given}) if held is not None and one.id == held.id else one
@@ -292,7 +312,13 @@ def take(
         if now < one.ends_at
     )
     changed = quota.model_copy(update={"counters": counters, "reservations": reservations})
-    return changed, Grant(calls=given, good_until=min(good_until, *ends), left=left - given)
+    return changed, Grant(
+        calls=given,
+        not_before=not_before,
+        pace_seconds=pace_seconds,
+        good_until=min(last + timedelta(seconds=BLOCK_SECONDS) if not pace_seconds else last, *ends),
+        left=left - given,
+    )
 
 
 def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime) -> Counter:
@@ -319,7 +345,8 @@ def in_line(grant: Grant, policy: QuotaPolicy, place: int, now: datetime) -> dat
     if grant.why == "blocked" or not policy.windows:
         pace = 0.0 if not policy.windows else min(1 / (one.limit / one.seconds) for one in policy.windows)
     else:
-        pace = max(one.seconds / one.limit for one in policy.windows if one.window in (grant.why, "second"))
+        meant = [one for one in policy.windows if one.window in (grant.why, "second")]
+        pace = max((one.seconds / one.limit for one in meant), default=0.0)
     return first + timedelta(seconds=place * pace)
 
 

@@ -28,6 +28,9 @@ DELAY_CAP_SECONDS = 30.0
 #: How many attempts a vendor gets when another one stands ready.
 ATTEMPTS_WITH_FALLBACK = 4
 
+#: So long a vendor's full quota is waited for although another vendor stands ready.
+LONGEST_QUOTA_WAIT_SECONDS = 60.0
+
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
 
 

@@ -162,6 +162,8 @@ vendor_calls = Table(
     text("outcome"),
     text("reason", nullable=True),
     Column("duration_ms", Float, nullable=False),
+    # Of the tightest window of the account's quota; NULL: it has none.
+    Column("quota_left", BigInteger, nullable=True),
     instant("at"),
     Index("ix_vendor_calls_service", "service", "at"),
     Index("ix_vendor_calls_wedding", "organization_id", "wedding_id", "id"),

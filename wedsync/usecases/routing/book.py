@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import structlog
 
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy, policy_of
 from wedsync.domain.routing.services import ServiceConfig, default_config, is_last
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.store import circuits
+from wedsync.domain.routing.vendor import Manifest, VersionSpec
+from wedsync.domain.routing.versions import Pin
+from wedsync.kit.clock import utc_now
+from wedsync.store import circuits, quotas, versions
 from wedsync.store.session import Database
 
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 5.0
+#: A policy for every account of a service that has none of its own.
+ANY_ACCOUNT = "*"
+UNLIMITED = QuotaPolicy()
 #: News that come together are read together.
 _BREATH_SECONDS = 0.02
 
@@ -31,17 +37,25 @@ class Book:
         manifests: Mapping[str, Manifest],
         *,
         policy: CircuitPolicy | None = None,
+        limited: Collection[str] = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._db = db
         self._manifests = manifests
         #: Of circuits that no operator has configured; None: by the vendor's manifest.
         self._policy = policy
+        #: Vendors whose manifests' quotas hold where no operator has set others.
+        self._limited = frozenset(limited)
+        self._quota_policies: dict[quotas.Key, QuotaPolicy] = {}
+        self._quota_defaults: dict[str, QuotaPolicy] = {}
+        self._quotas: dict[quotas.Key, Quota] = {}
         self._poll_seconds = poll_seconds
         self._defaults: dict[str, ServiceConfig] = {}
         self._configured: dict[str, ServiceConfig] = {}
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self._learned: dict[tuple[str, str], Circuit] = {}
+        self._specs: dict[str, dict[str, VersionSpec]] = {}
+        self._pins: dict[str, tuple[Pin, ...]] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         #: How often it was read in full.
@@ -66,6 +80,11 @@ class Book:
         self._learned.clear()
         async with self._db.system() as conn:
             configured, found = await circuits.read_configs(conn), await circuits.read_all(conn)
+            given, pins = await versions.read_specs(conn), await versions.read_pins(conn, utc_now())
+            self._quota_policies = await quotas.read_policies(conn)
+            self._quotas = await quotas.read_all(conn)
+        self._specs = {name: self._manifest_versions(name) | given.get(name, {}) for name in self._manifests}
+        self._pins = pins
         self._configured = {name: config for name, config in configured.items() if name in self._manifests}
         # What this process wrote while the rows were being read may be newer than they are; its own news comes, too.
         self._circuits = {circuit.key: circuit for circuit in found} | self._learned
@@ -102,6 +121,39 @@ class Book:
         """An endpoint's circuit as last heard; a closed one when nothing was ever counted."""
         found = self._circuits.get((service, endpoint))
         return found if found is not None else Circuit(service=service, endpoint=endpoint)
+
+    def quota_policy(self, service: str, account: str) -> QuotaPolicy:
+        """What an account may do: as an operator says, for it or for all of the service's, else by the manifest."""
+        for key in ((service, account), (service, ANY_ACCOUNT)):
+            if key in self._quota_policies:
+                return self._quota_policies[key]
+        if service not in self._limited:
+            return UNLIMITED
+        if service not in self._quota_defaults:
+            self._quota_defaults[service] = policy_of(self._manifests[service].quotas)
+        return self._quota_defaults[service]
+
+    def quota(self, service: str, account: str) -> Quota:
+        """Where an account stands, as last heard: every change but the taking of calls is told."""
+        found = self._quotas.get((service, account))
+        return found if found is not None else Quota(service=service, account=account)
+
+    def accounts(self) -> list[quotas.Key]:
+        """Every account that has limits or has taken calls."""
+        known = {*self._quota_policies, *self._quotas, *((name, "default") for name in self._limited)}
+        return sorted(key for key in known if key[1] != ANY_ACCOUNT)
+
+    def versions(self, service: str) -> dict[str, VersionSpec]:
+        """The versions of a service by name: its manifest's, with what operators have added or changed."""
+        found = self._specs.get(service)
+        return found if found is not None else self._manifest_versions(service)
+
+    def pins(self, service: str) -> tuple[Pin, ...]:
+        """The pins of a service that hold or held lately, oldest first."""
+        return self._pins.get(service, ())
+
+    def _manifest_versions(self, service: str) -> dict[str, VersionSpec]:
+        return {spec.name: spec for spec in self._manifests[service].versions}
 
     def learn(self, circuit: Circuit) -> None:
         """What this process has just written itself; never takes an older transition for a newer one."""

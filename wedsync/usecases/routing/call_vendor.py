@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
 
 import structlog
@@ -16,6 +17,7 @@ from opentelemetry import trace
 from wedsync.domain.errors import InvalidInput, VendorError
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import Call, Effect, Manifest
+from wedsync.domain.routing.versions import FACT, Chosen, marked
 from wedsync.kit import telemetry
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
@@ -110,26 +112,31 @@ class VendorGateway:
             unavailable_means_not_processed=manifest.unavailable_means_not_processed,
         )
 
-    def _client(self, call: Call, endpoint: Endpoint | None) -> VendorClient:
+    def _client(self, call: Call, endpoint: Endpoint | None, version: Chosen | None = None) -> VendorClient:
         # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
         told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
         account = self.account(call.vendor, call.account)
         if endpoint is not None and endpoint.base_url and call.account == PLATFORM_ACCOUNT:
             account = account.model_copy(update={"base_url": endpoint.base_url})
+        if version is not None:
+            account = speaking(account, version, self.manifest(call.vendor))
         http = self._transport(account, told)
+        if self.switchboard is not None:
+            http.on_headers = partial(self.switchboard.quotas.learn, call.vendor, call.account)
         return self._registry.client_class(call.vendor)(http, account)
 
     async def _observed(
         self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], situation: Situation
     ) -> T:
         if self.switchboard is None:
-            return await self._recorded(ask, call, deed, None)
+            return await self._recorded(ask, call, lambda: deed(self._client(call, None)))
         self.manifest(call.vendor)
         ticket = await self.switchboard.admit(call, situation)
         started = time.perf_counter()
         fault: BaseException | None = None
         try:
-            answer = await self._recorded(ask, call, deed, ticket.endpoint)
+            client = self._client(call, ticket.endpoint, ticket.version)
+            answer = await self._recorded(ask, call, lambda: deed(client))
         except BaseException as error:
             fault = error
             raise
@@ -138,17 +145,21 @@ class VendorGateway:
         return self._located(answer, ticket)
 
     def _located(self, answer: T, ticket: Ticket) -> T:
-        """An effect of a service with several endpoints says at which it lives, so that what follows goes there."""
+        """An effect says by which version it was made, and, of a service with several endpoints, at which it lives:
+        what follows goes there, by that version."""
         assert self.switchboard is not None  # noqa: S101 - who has a ticket came by it
         is_choice = ticket.key is not None and len(self.switchboard.book.config(ticket.service).endpoints) > 1
-        if is_choice and isinstance(answer, Effect) and answer.state != "absent":
-            facts = {**answer.facts, "endpoint": ticket.endpoint.name}
+        is_marked = marked(ticket.version, self.manifest(ticket.service).api_version)
+        if (is_choice or is_marked) and isinstance(answer, Effect) and answer.state != "absent":
+            facts = dict(answer.facts)
+            if is_choice:
+                facts["endpoint"] = ticket.endpoint.name
+            if is_marked:
+                facts[FACT] = ticket.version.name
             return cast("T", answer.model_copy(update={"facts": facts}))
         return answer
 
-    async def _recorded(
-        self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], endpoint: Endpoint | None
-    ) -> T:
+    async def _recorded(self, ask: Ask, call: Call, deed: Callable[[], Awaitable[T]]) -> T:
         started = time.perf_counter()
         outcome = "ok"
         name = f"{call.vendor} {call.operation}"
@@ -157,7 +168,7 @@ class VendorGateway:
                 {"vendor": call.vendor, "operation": call.operation, "ask": ask, "wedding.id": call.wedding_id}
             )
             try:
-                return await deed(self._client(call, endpoint))
+                return await deed()
             except VendorError as error:
                 outcome = error.code
                 span.set_attribute("error.type", error.code)
@@ -176,3 +187,15 @@ class VendorGateway:
                     transaction_id=call.transaction_id,
                     step_id=call.step_id,
                 )
+
+
+def speaking(account: Account, version: Chosen, manifest: Manifest) -> Account:
+    """The account as a call by this version uses it; the manifest's own version and mere labels change nothing."""
+    spec = version.spec
+    if spec is None or spec.name == manifest.api_version:
+        return account
+    own = next((known.path for known in manifest.versions if known.name == manifest.api_version), "")
+    changes = {"api_version": spec.name, "api_version_header": spec.header}
+    if spec.path and own and account.base_url.endswith(own):
+        changes["base_url"] = account.base_url.removesuffix(own) + spec.path
+    return account.model_copy(update=changes)

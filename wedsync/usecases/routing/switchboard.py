@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from typing import Literal
 
 import structlog
 
-from wedsync.domain.errors import StoreUnavailable, VendorThrottled, VendorUnavailable, WedsyncError
+from wedsync.domain.errors import (
+    StoreUnavailable,
+    ThrottledUntil,
+    VendorRejected,
+    VendorThrottled,
+    VendorUnavailable,
+    WedsyncError,
+)
 from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing import versions
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
 from wedsync.domain.routing.messages import CIRCUIT_OPEN
+from wedsync.domain.routing.quotas import WEDDING_DAY
 from wedsync.domain.routing.services import ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Load, choose
 from wedsync.domain.routing.vendor import Call, Manifest, Value
+from wedsync.domain.routing.versions import Chosen
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
@@ -25,6 +36,7 @@ from wedsync.store import circuits, failovers
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.outcomes import Outcomes
+from wedsync.usecases.routing.quotas import QuotaDesk
 from wedsync.usecases.routing.transitions import ClientProvider, Transitions
 
 log = structlog.get_logger(__name__)
@@ -45,6 +57,15 @@ class Situation(Value):
     #: Another vendor stands ready, and nothing of the step was begun at this one.
     can_go_elsewhere: bool = False
     is_wedding_day: bool = False
+    #: The version to speak, whatever the pins say; for comparing versions.
+    version: str = ""
+    #: 2 high, 3 normal, 4 low; what a wedding needs on its day comes before all.
+    priority: Literal[2, 3, 4] = 3
+
+    @property
+    def rank(self) -> int:
+        """The order in which quotas are given out: 1 first."""
+        return WEDDING_DAY if self.is_wedding_day else self.priority
 
 
 #: Where nothing is known.
@@ -62,6 +83,9 @@ class Ticket:
     is_wedding_day: bool = False
     #: The round and slot of the permit that a probe came out with.
     probe: tuple[Circuit, int] | None = None
+    version: Chosen = versions.UNSAID
+    #: Of the tightest window; None: there is no limit.
+    quota_left: int | None = None
 
 
 @dataclass
@@ -81,10 +105,12 @@ class Switchboard:
         *,
         policy: CircuitPolicy | None = None,
         most_in_flight: int = 0,
+        limited: Collection[str] = (),
     ) -> None:
         self._db = db
         self._manifests = manifests
-        self.book = Book(db, manifests, policy=policy)
+        self.book = Book(db, manifests, policy=policy, limited=limited)
+        self.quotas = QuotaDesk(db, self.book)
         self.transitions = Transitions(db, self.book, provide)
         self.outcomes = Outcomes(self.transitions)
         #: Ordinary calls to one service under way in this process at most; 0: no limit. A slow one leaves others room.
@@ -95,6 +121,8 @@ class Switchboard:
         self._turns: dict[str, itertools.count[int]] = defaultdict(itertools.count)
         self._no_permit: dict[tuple[str, str, int], datetime] = {}
         self._asking: dict[tuple[str, str, int], int] = defaultdict(int)
+        #: Of which version a warning was written on which day.
+        self._warned: dict[tuple[str, str], date] = {}
         self._venues: OrderedDict[str, tuple[float, float] | None] = OrderedDict()
 
     @asynccontextmanager
@@ -105,6 +133,7 @@ class Switchboard:
         try:
             yield self
         finally:
+            await self.quotas.close()
             await self.outcomes.close()
             await self.transitions.close()
             await self.book.close()
@@ -112,20 +141,37 @@ class Switchboard:
     async def admit(self, call: Call, situation: Situation = ORDINARY) -> Ticket:
         """Leave for a call, and its endpoint.
 
-        Raises VendorUnavailable(reason="circuit_open") or VendorThrottled(reason="at_capacity"): nothing was sent.
+        Raises VendorUnavailable(reason="circuit_open"), VendorThrottled(reason="at_capacity"), ThrottledUntil, or
+        VendorRejected(reason="version_sunset" or "version_not_for_weddings"): nothing was sent.
         """
         manifest = self._manifests[call.vendor]
         if manifest.endpoints:
             # Each business of the generic vendor has an address of its own, and nobody stands in for it.
-            return Ticket(call.vendor, Endpoint(name=call.account), None, situation.is_wedding_day)
+            ticket = Ticket(call.vendor, Endpoint(name=call.account), None, situation.is_wedding_day)
+            ticket.version = self._version(ticket, call, situation)
+            await self._take_quota(ticket, call, situation)
+            return ticket
         config = self.book.config(call.vendor)
         if not situation.is_wedding_day:
             self._keep_room(config)
         endpoint = await self._choose(config, call, situation)
         ticket = Ticket(call.vendor, endpoint, (call.vendor, endpoint.name), situation.is_wedding_day)
+        ticket.version = self._version(ticket, call, situation)
         await self._pass_circuit(ticket, config, call, situation)
+        await self._take_quota(ticket, call, situation)
         self._measured[ticket.service, endpoint.name].in_flight += 1
         return ticket
+
+    async def _take_quota(self, ticket: Ticket, call: Call, situation: Situation) -> None:
+        try:
+            ticket.quota_left = await self.quotas.take(
+                call.vendor, call.account, situation.rank, wedding_id=call.wedding_id
+            )
+        except ThrottledUntil as error:
+            telemetry.record_vendor_call(call.vendor, call.operation, error.code, 0.0)
+            if ticket.probe is not None:
+                await self.end_probe(*ticket.probe, "ignored")
+            raise
 
     def _keep_room(self, config: ServiceConfig) -> None:
         under_way = sum(self._measured[config.service, one.name].in_flight for one in config.endpoints)
@@ -136,6 +182,38 @@ class Switchboard:
                 reason=AT_CAPACITY,
                 retry_after_seconds=_ROOM_AGAIN_SECONDS,
             )
+
+    def _version(self, ticket: Ticket, call: Call, situation: Situation) -> Chosen:
+        now = utc_now()
+        chosen = versions.resolve(
+            self.book.versions(call.vendor),
+            self.book.pins(call.vendor),
+            organization_id=call.organization_id,
+            wedding_id=call.wedding_id,
+            at=call.first_sent_at,
+            endpoint_version=ticket.endpoint.version,
+            manifest_version=self._manifests[call.vendor].api_version,
+            facts=call.facts,
+            asked=situation.version,
+            today=now.date(),
+        )
+        try:
+            versions.refuse(call.vendor, chosen, now.date())
+        except VendorRejected as error:
+            ticket.version = chosen
+            self._remember_refused(ticket, call, error)
+            raise
+        self._warn(call.vendor, chosen, now)
+        return chosen
+
+    def _warn(self, service: str, chosen: Chosen, now: datetime) -> None:
+        """A deprecated version is told of once a day in each process."""
+        if chosen.spec is None or (notice := versions.notice_of(service, chosen.spec, now.date())) == "":
+            return
+        if self._warned.get((service, chosen.name)) != now.date():
+            self._warned[service, chosen.name] = now.date()
+            left = versions.days_left(chosen.spec, now.date())
+            log.warning("version.deprecated", service=service, version=chosen.name, notice=notice, days_left=left)
 
     async def _choose(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
         if len(config.endpoints) == 1:
@@ -191,16 +269,17 @@ class Switchboard:
             ticket.probe = (circuit, slot)
             return
         if may != "pass":
-            self._remember_refused(ticket, call)
-            raise VendorUnavailable(
+            error = VendorUnavailable(
                 f"{ticket.service} is cut off for now ({circuit.reason or 'no reason given'}); nothing was sent",
                 vendor=ticket.service,
                 reason=CIRCUIT_OPEN,
             )
+            self._remember_refused(ticket, call, error)
+            raise error
 
-    def _remember_refused(self, ticket: Ticket, call: Call) -> None:
-        telemetry.record_vendor_call(call.vendor, call.operation, CIRCUIT_OPEN, 0.0)
-        record = {**_record(ticket, call, "send", 0.0), "outcome": VendorUnavailable.code, "reason": CIRCUIT_OPEN}
+    def _remember_refused(self, ticket: Ticket, call: Call, error: WedsyncError) -> None:
+        telemetry.record_vendor_call(call.vendor, call.operation, error.reason or error.code, 0.0)
+        record = {**_record(ticket, call, "send", 0.0), "outcome": error.code, "reason": error.reason}
         self.outcomes.add(None, "ignored", record, is_wedding_day=False)
 
     async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
@@ -235,6 +314,8 @@ class Switchboard:
                 smooth = measured.latency_ms or seconds * 1000
                 measured.latency_ms = (1 - _SMOOTHING) * smooth + _SMOOTHING * seconds * 1000
         reason = error.reason if isinstance(error, WedsyncError) else None
+        if isinstance(error, VendorThrottled) and error.status is not None:
+            self.quotas.block(call.vendor, call.account, error.retry_after_seconds)
         record = {**_record(ticket, call, ask, seconds), "outcome": _code(error), "reason": reason}
         counts_for = None if ticket.probe is not None else ticket.key
         self.outcomes.add(counts_for, outcome, record, is_wedding_day=ticket.is_wedding_day)
@@ -257,10 +338,11 @@ def _record(ticket: Ticket, call: Call, ask: str, seconds: float) -> dict[str, o
         "step_id": call.step_id,
         "service": ticket.service,
         "endpoint": ticket.endpoint.name,
-        "version": ticket.endpoint.version,
+        "version": ticket.version.name,
         "operation": call.operation,
         "ask": ask,
         "duration_ms": round(seconds * 1000, 3),
+        "quota_left": ticket.quota_left,
         "at": utc_now().isoformat(),
     }
 

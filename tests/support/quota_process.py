@@ -1,0 +1,48 @@
+"""A process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
+
+Waits for a line on its standard input, then calls the vendor as often as its quota lets it, and prints one JSON object:
+how many calls it made, how often it was told to wait, how often it asked Postgres.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from tests.support.routing import open_switchboard
+from wedsync.domain.errors import ThrottledUntil
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import new_pool
+
+_TAKERS = 8
+
+
+async def main(url: str, vendor: str, seconds: float) -> None:
+    """One volley."""
+    loop, pool = asyncio.get_running_loop(), new_pool()
+    made = waits = 0
+
+    async def want(until: float) -> None:
+        nonlocal made, waits
+        while time.time() < until:
+            try:
+                await board.quotas.take("stripe", "default", 3)
+            except ThrottledUntil as error:
+                waits += 1
+                await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0))
+                continue
+            await pool.get(vendor)
+            made += 1
+
+    async with open_switchboard(url) as board:
+        print(json.dumps({"ready": True}), flush=True)  # noqa: T201
+        until = float(await loop.run_in_executor(None, sys.stdin.readline)) + seconds
+        await asyncio.gather(*(want(until) for _ in range(_TAKERS)))
+        print(json.dumps({"made": made, "waits": waits, "asked": board.quotas.asked}), flush=True)  # noqa: T201
+    await pool.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))

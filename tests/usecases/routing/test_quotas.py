@@ -1,0 +1,295 @@
+"""What the fleet takes of a vendor's quota, on real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.routing import a_call, eventually, open_switchboard, rows
+from wedsync.domain.errors import ThrottledUntil, VendorThrottled
+from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quotas import QuotaPolicy, Reservation, Throttle, WindowLimit
+from wedsync.kit.clock import utc_now
+from wedsync.store import quotas
+from wedsync.store.session import Database
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard
+
+ROOT = Path(__file__).resolve().parents[3]
+KEY = ("stripe", "default")
+WEDDING_DAY = Situation(is_wedding_day=True)
+
+
+@pytest.fixture
+def url(fresh_database_urls: Any) -> str:
+    return str(fresh_database_urls.app)
+
+
+@pytest.fixture
+async def board(url: str) -> AsyncIterator[Switchboard]:
+    async with open_switchboard(url) as opened:
+        yield opened
+
+
+async def limit(board: Switchboard, *windows: WindowLimit, key: tuple[str, str] = KEY) -> None:
+    async with board.transitions.db.system() as conn:
+        await quotas.put_policy(conn, key, QuotaPolicy(windows=windows), "key:test", utc_now())
+    await board.book.load()
+
+
+def hourly(calls: int) -> WindowLimit:
+    return WindowLimit(window="hour", limit=calls)
+
+
+async def send(board: Switchboard, situation: Situation = ORDINARY, **call: Any) -> int | None:
+    said = a_call(**call)
+    ticket = await board.admit(said, situation)
+    await board.settle(ticket, said, "send", None, 0.01)
+    return ticket.quota_left
+
+
+async def until_refused(board: Switchboard, situation: Situation = ORDINARY, **call: Any) -> tuple[int, ThrottledUntil]:
+    for made in range(10_000):
+        try:
+            await send(board, situation, **call)
+        except ThrottledUntil as error:
+            return made, error
+    raise AssertionError("never refused")
+
+
+def window_end(seconds: int) -> float:
+    return (time.time() // seconds + 1) * seconds
+
+
+def is_late() -> bool:
+    return time.time() % 3600 >= 2880
+
+
+async def test_what_nobody_limits_asks_nobody(board: Switchboard) -> None:
+    assert await send(board) is None
+    assert board.quotas.asked == 0
+
+
+async def test_a_full_quota_says_when_to_come_again_and_wedding_days_have_the_last(
+    board: Switchboard,
+) -> None:
+    await limit(board, hourly(40))
+    made, refused = await until_refused(board)
+    # Towards its end an hour is everybody's.
+    assert made == (40 if is_late() else 37)
+    assert refused.until.timestamp() == window_end(3600) - (0 if is_late() else 720)
+    made, refused = await until_refused(board, WEDDING_DAY)
+    assert made == (0 if is_late() else 3)
+    assert refused.until.timestamp() == window_end(3600)
+    assert "its quota of this hour is used; nothing was sent" in refused.detail
+
+
+async def test_blocks_are_taken_so_that_postgres_is_not_asked_for_each_call(board: Switchboard) -> None:
+    await limit(board, hourly(1_000_000))
+    for _ in range(400):
+        await send(board)
+    assert board.quotas.asked < 60
+
+
+async def test_each_call_s_record_says_what_was_left(board: Switchboard) -> None:
+    await limit(board, hourly(1000))
+    assert await send(board) == 999
+    await board.outcomes.flush()
+    assert [row.quota_left for row in await rows(board, "SELECT quota_left FROM vendor_calls")] == [999]
+
+
+async def test_accounts_have_quotas_of_their_own(board: Switchboard) -> None:
+    await limit(board, hourly(10), key=("stripe", "*"))
+    assert (await until_refused(board))[0] == 10
+    assert (await until_refused(board, account="studio"))[0] == 10
+
+
+async def test_what_one_process_takes_another_misses(board: Switchboard, url: str) -> None:
+    await limit(board, hourly(100))
+    async with open_switchboard(url) as other:
+        mine = [await send(board) for _ in range(30)]
+        theirs, _ = await until_refused(other)
+    assert len(mine) + theirs == (100 if is_late() else 92)
+
+
+async def test_after_a_429_nobody_in_the_fleet_calls_until_the_vendor_said(board: Switchboard, url: str) -> None:
+    async with open_switchboard(url) as other:
+        assert await send(other) is None
+        said = a_call()
+        ticket = await board.admit(said)
+        error = VendorThrottled("slow down", vendor="stripe", status=429, retry_after_seconds=30)
+        await board.settle(ticket, said, "send", error, 0.01)
+        with pytest.raises(ThrottledUntil):
+            await board.admit(a_call(), WEDDING_DAY)
+
+        async def is_told() -> bool:
+            try:
+                await send(other)
+            except ThrottledUntil as refused:
+                return timedelta(seconds=20) < refused.until - utc_now() <= timedelta(seconds=30)
+            return False
+
+        began = time.monotonic()
+        await eventually(is_told)
+        assert time.monotonic() - began < 1
+
+
+async def test_the_vendor_s_own_count_is_believed_when_it_is_stricter(board: Switchboard) -> None:
+    await limit(board, hourly(1000))
+    await send(board)
+    board.quotas.learn(*KEY, {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "100", "x-ratelimit-reset": "900"})
+
+    async def is_corrected() -> bool:
+        return (await send(board) or 1000) < 100
+
+    await eventually(is_corrected)
+
+
+async def test_a_hand_on_the_tap_is_felt_everywhere_at_once_but_not_on_a_wedding_day(
+    board: Switchboard, url: str
+) -> None:
+    await limit(board, hourly(1000))
+    async with open_switchboard(url) as other:
+        await send(other)
+        await board.quotas.change(KEY, lambda q: q.model_copy(update={"throttle": Throttle(percent=0)}))
+
+        async def is_closed() -> bool:
+            try:
+                await send(other)
+            except ThrottledUntil:
+                return True
+            return False
+
+        await eventually(is_closed, 2)
+        await send(other, WEDDING_DAY)
+
+
+async def test_what_is_reserved_for_a_wedding_is_there_when_all_else_is_gone(board: Switchboard) -> None:
+    await limit(board, hourly(100))
+    now = utc_now()
+    kept = Reservation(
+        id="r", wedding_id="w1", calls=20, starts_at=now - timedelta(minutes=1), ends_at=now + timedelta(hours=2)
+    )
+    await board.quotas.change(KEY, lambda q: q.model_copy(update={"reservations": (kept,)}))
+    made, _ = await until_refused(board, wedding_id="w2")
+    assert made <= 80
+    made, _ = await until_refused(board, wedding_id="w1")
+    assert made == 20
+
+
+async def test_wedding_day_calls_go_before_a_backlog(board: Switchboard) -> None:
+    await limit(board, WindowLimit(window="second", limit=50))
+    order: list[str] = []
+
+    async def one(what: str, situation: Situation) -> None:
+        while True:
+            try:
+                await send(board, situation)
+            except ThrottledUntil as refused:
+                await asyncio.sleep(max((refused.until - utc_now()).total_seconds(), 0.001))
+                continue
+            order.append(what)
+            return
+
+    backlog = [asyncio.create_task(one("ordinary", Situation())) for _ in range(150)]
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    await one("wedding day", WEDDING_DAY)
+    assert time.monotonic() - began < 0.3
+    await asyncio.gather(*backlog)
+    assert order.index("wedding day") < 80
+
+
+async def test_without_postgres_a_small_part_is_taken_all_the_same(url: str) -> None:
+    async with open_switchboard(url) as board:
+        await limit(board, hourly(200))
+        assert await send(board) == 199
+        board.quotas._db = Database("postgresql://nobody@127.0.0.1:9/nothing", 1)
+        board.quotas._accounts.clear()
+        made, _ = await until_refused(board)
+        assert 0 < made <= 20
+
+
+async def test_a_manifest_s_quotas_hold_where_they_are_asked_for(url: str) -> None:
+    db = Database(url, 4)
+    async with Switchboard(db, load_registry().manifests, limited=["resend"]).open() as board:
+        manifest = load_registry().manifests["resend"]
+        assert board.book.quota_policy("resend", "default") == rules.policy_of(manifest.quotas)
+        assert board.book.quota_policy("stripe", "default").windows == ()
+    await db.close()
+
+
+@asynccontextmanager
+async def counting_vendor() -> AsyncIterator[tuple[str, list[float]]]:
+    """A vendor that answers at once and notes when each call came."""
+    came: list[float] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                came.append(time.time())
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", came
+    finally:
+        server.close()
+
+
+async def fleet(url: str, vendor: str, processes: int, seconds: float, say: Callable[[], Awaitable[str]]) -> list[Any]:
+    """So many processes at once; what each reported."""
+    argv = [sys.executable, "-m", "tests.support.quota_process", url, vendor, str(seconds)]
+    pipe = asyncio.subprocess.PIPE
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    made = [await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, env=env) for _ in range(processes)]
+    reports = []
+    try:
+        for process in made:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        word = await say()
+        for process in made:
+            assert process.stdin is not None
+            process.stdin.write(word.encode())
+        for process in made:
+            assert process.stdout is not None
+            reports.append(json.loads(await process.stdout.readline()))
+    finally:
+        for process in made:
+            if process.returncode is None:
+                process.stdin.close()  # type: ignore[union-attr]
+                await process.wait()
+    return reports
+
+
+async def test_ten_processes_never_pass_a_limit_and_use_it(board: Switchboard, url: str) -> None:
+    calls, seconds = 100, 4
+    await limit(board, WindowLimit(window="second", limit=calls))
+
+    async def say() -> str:
+        # From the beginning of a whole second.
+        start = int(time.time()) + 1
+        await asyncio.sleep(start - time.time())
+        return f"{start}\n"
+
+    async with counting_vendor() as (vendor, came):
+        reports = await fleet(url, vendor, 10, seconds, say)
+    by_second = Counter(int(moment) for moment in came)
+    whole = [count for second, count in sorted(by_second.items())][:seconds]
+    assert max(by_second.values()) <= calls
+    assert sum(whole) >= 0.9 * calls * seconds
+    assert sum(report["made"] for report in reports) == len(came)

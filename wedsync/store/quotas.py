@@ -1,0 +1,91 @@
+"""External quotas in Postgres: one statement compares, takes and tells how it stands. Inside `system()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy
+from wedsync.store.circuits import CHANNEL
+
+Key = tuple[str, str]
+
+_HASTY = text("SET LOCAL synchronous_commit = off")
+_TAKE = text("""
+INSERT INTO quotas (service, account, version, nonce, state)
+VALUES (:service, :account, 1, :nonce, CAST(:state AS jsonb))
+ON CONFLICT (service, account) DO UPDATE SET
+  state = CASE WHEN quotas.version = :seen THEN excluded.state ELSE quotas.state END,
+  nonce = CASE WHEN quotas.version = :seen THEN excluded.nonce ELSE quotas.nonce END,
+  version = CASE WHEN quotas.version = :seen THEN quotas.version + 1 ELSE quotas.version END
+RETURNING version, state, nonce = :nonce AS is_ours, clock_timestamp() AS at
+""")
+_ALL = text("SELECT service, account, version, state FROM quotas")
+_POLICIES = text("SELECT service, account, policy FROM quota_policies")
+_PUT_POLICY = text("""
+INSERT INTO quota_policies (service, account, policy, updated_at, updated_by)
+VALUES (:service, :account, CAST(:policy AS jsonb), :now, :actor)
+ON CONFLICT (service, account) DO UPDATE
+SET policy = excluded.policy, updated_at = excluded.updated_at, updated_by = excluded.updated_by
+""")
+_TELL = text("SELECT pg_notify(:channel, :service)")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write came to: whether it was taken, and the row as it stands now, by Postgres' clock."""
+
+    is_ours: bool
+    quota: Quota
+    at: datetime
+
+
+async def hurry(conn: AsyncConnection) -> None:
+    """The transaction's end doesn't wait for the disk: after a crash some milliseconds of counts may be gone."""
+    await conn.execute(_HASTY)
+
+
+async def swap(conn: AsyncConnection, wanted: Quota, nonce: str) -> Written:
+    """Write `wanted` if the row still has the version it was made from (`wanted.version`; 0: no row)."""
+    state = wanted.model_dump_json(exclude={"service", "account", "version"})
+    values = {"service": wanted.service, "account": wanted.account, "nonce": nonce, "state": state}
+    row = (await conn.execute(_TAKE, {**values, "seen": wanted.version})).one()
+    key = {"service": wanted.service, "account": wanted.account, "version": row.version}
+    return Written(row.is_ours, _quota({**row.state, **key}), row.at)
+
+
+async def tell(conn: AsyncConnection, service: str) -> None:
+    """Have every process read the quotas anew."""
+    await conn.execute(_TELL, {"channel": CHANNEL, "service": service})
+
+
+async def read_all(conn: AsyncConnection) -> dict[Key, Quota]:
+    """Where every account stands that has ever taken a call."""
+    rows = await conn.execute(_ALL)
+    return {
+        (row.service, row.account): _quota(
+            {**row.state, "service": row.service, "account": row.account, "version": row.version}
+        )
+        for row in rows
+    }
+
+
+async def read_policies(conn: AsyncConnection) -> dict[Key, QuotaPolicy]:
+    """What operators have set."""
+    rows = await conn.execute(_POLICIES)
+    return {(row.service, row.account): QuotaPolicy.model_validate(row.policy) for row in rows}
+
+
+async def put_policy(conn: AsyncConnection, key: Key, policy: QuotaPolicy, actor: str, now: datetime) -> None:
+    """Set an account's limits and tell every process."""
+    values = {"service": key[0], "account": key[1], "policy": policy.model_dump_json(), "now": now, "actor": actor}
+    await conn.execute(_PUT_POLICY, values)
+    await tell(conn, key[0])
+
+
+def _quota(values: dict[str, Any]) -> Quota:
+    return Quota.model_validate(values)

@@ -1,0 +1,33 @@
+"""External quotas: the platform's own. Everybody reads them, programs write them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table
+
+from wedsync.store.tables.base import document, instant, metadata, text
+
+quota_policies = Table(
+    "quota_policies",
+    metadata,
+    text("service"),
+    text("account"),
+    # `wedsync.domain.routing.quotas.QuotaPolicy`
+    document("policy"),
+    instant("updated_at"),
+    text("updated_by"),
+    PrimaryKeyConstraint("service", "account"),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    text("service"),
+    text("account"),
+    # Counts changes: who writes says which one he has seen.
+    Column("version", BigInteger, nullable=False),
+    # The newest write's own mark, by which its writer knows that it was his.
+    text("nonce"),
+    # `wedsync.domain.routing.quotas.Quota` without its key and version.
+    document("state"),
+    PrimaryKeyConstraint("service", "account"),
+)

@@ -1,0 +1,289 @@
+"""The process's share of what vendors let us call: blocks taken from Postgres, handed out call by call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from wedsync.domain.errors import StoreUnavailable, ThrottledUntil
+from wedsync.domain.routing import quota_headers
+from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
+from wedsync.kit import telemetry
+from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
+from wedsync.store import quotas
+from wedsync.store.quotas import Key
+from wedsync.store.session import Database
+from wedsync.usecases.routing.book import Book
+
+log = structlog.get_logger(__name__)
+
+#: Who can ask again so soon waits here: asking again from a workflow would take longer.
+_SHORT_WAIT = timedelta(milliseconds=20)
+_MOST_SWAPS = 20
+#: What the vendor's headers say is written so often at most.
+_LEARN_EVERY = timedelta(milliseconds=500)
+#: Without Postgres a process helps itself to this part of each limit.
+_ALONE_PART = 10
+_THROTTLED = telemetry.meter().create_counter("quota_throttled", description="Calls that had to wait for a quota")
+_LEFT = telemetry.meter().create_gauge("quota_left", description="Calls left of the tightest window")
+
+
+@dataclass(order=True)
+class _Taker:
+    priority: int
+    number: int
+    wedding_id: str = field(compare=False)
+    #: How many are left, and the call's moment.
+    given: asyncio.Future[tuple[int, datetime]] = field(compare=False)
+
+
+@dataclass
+class _Account:
+    """What the process holds and who waits for more."""
+
+    known: Quota
+    calls: int = 0
+    good_until: datetime | None = None
+    #: The moment of the block's next call, and the pace of those after it.
+    next_at: datetime | None = None
+    pace: timedelta = timedelta(0)
+    left: int = 0
+    waiting: list[_Taker] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+    #: Moments of the last calls, for guessing the next ones.
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    learned_at: datetime | None = None
+
+
+class QuotaDesk:
+    """The process's own."""
+
+    def __init__(self, db: Database, book: Book) -> None:
+        self._db = db
+        self._book = book
+        self._accounts: dict[Key, _Account] = {}
+        self._numbers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Postgres' clock, by which the fleet counts, less this machine's.
+        self._ahead = timedelta(0)
+        #: How often Postgres was asked.
+        self.asked = 0
+
+    def now(self) -> datetime:
+        """The fleet's time."""
+        return utc_now() + self._ahead
+
+    async def close(self) -> None:
+        """Refuse those that wait, finish what is being written."""
+        tasks = [account.task for account in self._accounts.values() if account.task is not None]
+        for task in (*tasks, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
+        for account in self._accounts.values():
+            for taker in account.waiting:
+                taker.given.cancel()
+
+    async def take(self, service: str, account: str, priority: int, wedding_id: str = "") -> int | None:
+        """Leave for one call; how many are left of the tightest window, None: there is no limit.
+
+        Raises ThrottledUntil with the exact moment from which to ask again: nothing was taken.
+        """
+        key = (service, account)
+        policy, told, here = self._book.quota_policy(*key), self._book.quota(*key), self._accounts.get(key)
+        if not policy.windows and here is None and told.blocked_until is None:
+            return None
+        if here is None:
+            here = self._accounts[key] = _Account(known=told)
+        now = self.now()
+        self._heed(here, told)
+        if not policy.windows:
+            self._stop_if_blocked(here, now)
+            return None
+        here.recent.append(now.timestamp())
+        if here.calls and here.good_until is not None and now < here.good_until and not here.waiting:
+            here.calls -= 1
+            here.left -= 1
+            at = here.next_at or now
+            here.next_at = at + here.pace
+            return await self._at(at, here.left)
+        self._numbers += 1
+        taker = _Taker(priority, self._numbers, wedding_id, asyncio.get_running_loop().create_future())
+        here.waiting.append(taker)
+        if here.task is None or here.task.done():
+            here.task = asyncio.create_task(self._serve(key, here), name=f"quota-{service}")
+        try:
+            left, at = await taker.given
+        except ThrottledUntil:
+            _THROTTLED.add(1, {"service": service})
+            raise
+        return await self._at(at, left)
+
+    async def _at(self, moment: datetime, left: int) -> int:
+        """Wait for a call's moment, a fifth of a second away at most."""
+        wait = (moment - self.now()).total_seconds()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        return left
+
+    def _stop_if_blocked(self, here: _Account, now: datetime) -> None:
+        until = here.known.blocked_until
+        if until is not None and now < until:
+            raise _refusal(here.known.service, until, "blocked")
+
+    def _heed(self, here: _Account, told: Quota) -> None:
+        """What other processes were told by the vendor or an operator ends this one's block at once."""
+        if told.version > here.known.version:
+            is_stricter = told.throttle != here.known.throttle or told.blocked_until != here.known.blocked_until
+            here.known = told
+            if is_stricter:
+                here.calls = 0
+
+    async def _serve(self, key: Key, here: _Account) -> None:
+        """Ask for those that wait, the most urgent first, until nobody does."""
+        while here.waiting:
+            here.waiting.sort()
+            first = here.waiting[0]
+            policy = self._book.quota_policy(*key)
+            wedding_id = first.wedding_id
+            is_reserved = rules.reservation_of(here.known, wedding_id, self.now()) is not None
+            same = [first] if is_reserved else [t for t in here.waiting if t.priority == first.priority]
+            grant = await self._grant(key, here, policy, len(same), first.priority, wedding_id if is_reserved else "")
+            now = self.now()
+            if grant.calls:
+                self._hand_out(here, same, grant)
+            elif grant.until is not None and grant.until - now <= _SHORT_WAIT:
+                await asyncio.sleep(max((grant.until - now).total_seconds(), 0.001))
+            else:
+                self._refuse(key, here, policy, grant, first.priority, now)
+            _LEFT.set(grant.left or 0, {"service": key[0]})
+
+    def _hand_out(self, here: _Account, takers: list[_Taker], grant: Grant) -> None:
+        left, at, pace = grant.left or 0, grant.not_before or self.now(), timedelta(seconds=grant.pace_seconds)
+        for place, taker in enumerate(takers[: grant.calls]):
+            here.waiting.remove(taker)
+            if not taker.given.done():
+                taker.given.set_result((left + max(grant.calls - place - 1, 0), at + place * pace))
+        rest = grant.calls - len(takers)
+        if rest > 0:
+            here.calls, here.good_until, here.left = rest, grant.good_until, left + rest
+            here.next_at, here.pace = at + len(takers) * pace, pace
+
+    def _refuse(
+        self, key: Key, here: _Account, policy: QuotaPolicy, grant: Grant, priority: int, now: datetime
+    ) -> None:
+        """Those of this priority and after it come again one after another."""
+        refused = [taker for taker in here.waiting if taker.priority >= priority]
+        here.waiting = [taker for taker in here.waiting if taker.priority < priority]
+        for place, taker in enumerate(refused):
+            until = rules.in_line(grant, policy, place, now)
+            if not taker.given.done():
+                taker.given.set_exception(_refusal(key[0], until, grant.why))
+
+    async def _grant(
+        self, key: Key, here: _Account, policy: QuotaPolicy, waiting: int, priority: int, wedding_id: str
+    ) -> Grant:
+        """A block by one statement; a few when other processes write at the same moment."""
+        ahead = 0.0 if wedding_id or priority != rules.ORDINARY else self._recent_per_second(here)
+        for _ in range(_MOST_SWAPS):
+            now = self.now()
+            left = rules.take(here.known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
+            wanted = rules.block_size(policy, left, waiting, ahead)
+            changed, grant = rules.take(here.known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
+            if not grant.calls and here.known.version:
+                # Refused by what is known: others may only have taken more meanwhile, or given nothing back.
+                return grant
+            try:
+                is_ours = await self._swap(here, changed)
+            except StoreUnavailable:
+                return self._alone(here, policy, waiting, priority, now)
+            if is_ours:
+                return grant
+        return Grant(calls=0, good_until=now, until=now + timedelta(milliseconds=5), left=0, why="contended")
+
+    def _recent_per_second(self, here: _Account) -> float:
+        if len(here.recent) < 2:
+            return 0.0
+        span = max(here.recent[-1] - here.recent[0], 0.001)
+        return min(len(here.recent) / span, 10_000.0)
+
+    async def _swap(self, here: _Account, wanted: Quota, *, tells: bool = False) -> bool:
+        """Write it and take in what stands there now."""
+        self.asked += 1
+        before = utc_now()
+        async with self._db.system() as conn:
+            await quotas.hurry(conn)
+            written = await quotas.swap(conn, wanted, new_id())
+            if tells and written.is_ours:
+                await quotas.tell(conn, wanted.service)
+        self._ahead = written.at - (before + (utc_now() - before) / 2)
+        here.known = written.quota
+        return written.is_ours
+
+    def _alone(self, here: _Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
+        """Postgres is away: a small part of each limit, counted here only."""
+        log.warning("quota.alone", service=here.known.service)
+        part = tuple(one.model_copy(update={"limit": max(one.limit // _ALONE_PART, 1)}) for one in policy.windows)
+        mine = policy.model_copy(update={"windows": part})
+        here.known, grant = rules.take(here.known, mine, waiting, now, priority=priority)
+        return grant
+
+    # ---- what the vendor says
+
+    def learn(self, service: str, account: str, headers: Mapping[str, str]) -> None:
+        """Take in a vendor's own count, soon; returns at once."""
+        key = (service, account)
+        policy = self._book.quota_policy(*key)
+        here = self._accounts.get(key)
+        if here is None or not policy.windows:
+            return
+        now = self.now()
+        said = quota_headers.read(headers, now)
+        if said is None or (here.learned_at is not None and now - here.learned_at < _LEARN_EVERY):
+            return
+        if quota_headers.corrected(here.known, policy, said, now) != here.known:
+            here.learned_at = now
+            self._soon(key, lambda quota: quota_headers.corrected(quota, policy, said, self.now()))
+
+    def block(self, service: str, account: str, seconds: float) -> None:
+        """The vendor takes no more for so long: nobody in the fleet calls until then; returns at once."""
+        key = (service, account)
+        until = self.now() + timedelta(seconds=seconds)
+        here = self._accounts.setdefault(key, _Account(known=self._book.quota(*key)))
+        here.calls, here.known = 0, rules.blocked(here.known, until)
+        self._soon(key, lambda quota: rules.blocked(quota, until))
+
+    def _soon(self, key: Key, change: Callable[[Quota], Quota]) -> None:
+        task = asyncio.create_task(self._try_change(key, change), name="quota-change")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _try_change(self, key: Key, change: Callable[[Quota], Quota]) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.change(key, change)
+
+    async def change(self, key: Key, change: Callable[[Quota], Quota]) -> Quota:
+        """Change an account's row and tell every process. Raises StoreUnavailable."""
+        here = self._accounts.setdefault(key, _Account(known=self._book.quota(*key)))
+        known = _Account(known=here.known.model_copy())
+        while True:
+            wanted = change(known.known)
+            if wanted == known.known and known.known.version:
+                here.known = known.known
+                return wanted
+            if await self._swap(known, wanted, tells=True):
+                here.known, here.calls = known.known, 0
+                return known.known
+
+
+def _refusal(service: str, until: datetime, why: str) -> ThrottledUntil:
+    what = "as it asked us to" if why == "blocked" else f"its quota of this {why} is used"
+    detail = f"{service} takes no more calls until {until:%Y-%m-%d %H:%M:%S} UTC, {what}; nothing was sent"
+    return ThrottledUntil(detail, until=until, vendor=service)
