@@ -24,6 +24,7 @@ from wedsync.domain.errors import (
     VendorUnavailable,
     WedsyncError,
 )
+from wedsync.kit.clock import utc_now
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +52,11 @@ class Failure(BaseModel):
         return self.code in ("outcome_unknown", "timeout")
 
     @property
+    def out_of_quota(self) -> bool:
+        """Whether nothing was tried, since the vendor takes no more calls for now."""
+        return self.code == "throttled_until"
+
+    @property
     def passing(self) -> bool:
         """Whether the same call may work later, for certain not done yet."""
         return self.code in ("vendor_unavailable", "vendor_throttled", "throttled_until")
@@ -58,7 +64,7 @@ class Failure(BaseModel):
 
 def to_application_error(error: WedsyncError) -> ApplicationError:
     """The Temporal failure for one of our errors: its type is our code, its detail a `Failure`."""
-    retry_after = error.retry_after_seconds if isinstance(error, VendorThrottled) else None
+    retry_after = _retry_after_seconds(error)
     failure = Failure(
         code=error.code,
         detail=error.detail,
@@ -75,6 +81,12 @@ def to_application_error(error: WedsyncError) -> ApplicationError:
         category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=timedelta(seconds=retry_after) if retry_after is not None else None,
     )
+
+
+def _retry_after_seconds(error: WedsyncError) -> float | None:
+    if isinstance(error, ThrottledUntil):
+        return max((error.until - utc_now()).total_seconds(), 0.001)
+    return error.retry_after_seconds if isinstance(error, VendorThrottled) else None
 
 
 def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:

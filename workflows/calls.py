@@ -99,6 +99,7 @@ class Caller:
             except ActivityError as error:
                 failure = read_failure(error)
                 lost = self._lost_after(failure, operation, lost, ask)
+                tries -= failure.out_of_quota
                 await self._after_failure(step_id, attempt, failure, lost, tries)
                 continue
             if done.effect is not None:
@@ -173,6 +174,9 @@ class Caller:
             raise Lost(failure)
         blocked = lost and not operation.harmless
         ready = not blocked and (attempt.fallback_ready or (attempt.gives_way and not entry.done))
+        if failure.out_of_quota:
+            await self._wait_for_quota(attempt, failure, ready=ready, blocked=blocked)
+            return
         is_cut_off = failure.reason == CIRCUIT_OPEN
         if saga.may_give_up(
             tries, fallback_ready=ready, now=workflow.now(), give_up_at=attempt.give_up_at, is_cut_off=is_cut_off
@@ -180,6 +184,14 @@ class Caller:
             raise (Lost if blocked else Refused)(failure)
         wait = failure.retry_after_seconds or saga.delay_seconds(tries, workflow.random().random())
         await self._pause(attempt, min(wait, self._left(attempt)), f"{failure.vendor or 'vendor'}: {failure.code}")
+
+    async def _wait_for_quota(self, attempt: Attempt, failure: Failure, *, ready: bool, blocked: bool) -> None:
+        """Until the vendor takes calls again: no try, no trouble; who waits longer than a minute may go elsewhere."""
+        seconds = failure.retry_after_seconds or 1.0
+        if seconds > self._left(attempt) or (ready and seconds > saga.LONGEST_QUOTA_WAIT_SECONDS):
+            raise (Lost if blocked else Refused)(failure)
+        until = workflow.now() + timedelta(seconds=seconds)
+        await self._pause(attempt, seconds, f"waits for {failure.vendor}'s quota until {until:%H:%M:%S} UTC")
 
     async def _until_absence_counts(self, step_id: str, attempt: Attempt, sent_at: datetime) -> None:
         """A look found nothing, too early to count: wait until it does."""
