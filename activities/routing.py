@@ -29,7 +29,7 @@ class RoutingActivities:
     @translated
     async def guard_vendor(self, look: GuardLook) -> GuardNews:
         """Do what is due for a failing service: probe, let more traffic back, restore."""
-        async with _beating():
+        async with beating():
             return await guard_vendor(self._gateway, self._board, look)
 
     @activity.defn(name="routing.watch_health")
@@ -41,7 +41,7 @@ class RoutingActivities:
 
 
 @contextlib.asynccontextmanager
-async def _beating() -> AsyncIterator[None]:
+async def beating() -> AsyncIterator[None]:
     """Heartbeats for as long as the block lasts."""
 
     async def beat() -> None:

@@ -28,6 +28,7 @@ from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
 from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
+from activities.versions import VersionActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
@@ -92,6 +93,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
                 handoffs=HandoffActivities(db, provide),
                 deliveries=DeliveryActivities(db, provide, sender, pump),
                 routing=RoutingActivities(gateway, switchboard),
+                versions=VersionActivities(gateway, switchboard),
             )
     finally:
         await pump.close()

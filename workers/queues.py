@@ -10,6 +10,7 @@ from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
 from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
+from activities.versions import VersionActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
@@ -17,6 +18,7 @@ from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
 from workflows.guard_vendor import GuardVendor
+from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
 from workflows.retry_endpoint import RetryEndpoint
 from workflows.retry_webhook import RetryWebhook
@@ -36,6 +38,7 @@ WORKFLOWS: tuple[type, ...] = (
     RetryEndpoint,
     GuardVendor,
     WatchHealth,
+    MigrateVendorVersion,
 )
 
 
@@ -51,6 +54,8 @@ class Doors:
     deliveries: DeliveryActivities | None = None
     #: None: this process guards no vendor.
     routing: RoutingActivities | None = None
+    #: None: this process migrates no vendor to another version.
+    versions: VersionActivities | None = None
 
     def records(self) -> list[Callable[..., Any]]:
         """Our own reads and writes: on `records`, and local to the workflows."""
@@ -59,6 +64,8 @@ class Doors:
         guards: list[Callable[..., Any]] = []
         if self.routing is not None:
             guards = [self.routing.guard_vendor, self.routing.watch_health]
+        if self.versions is not None:
+            guards.append(self.versions.migrate)
         return [
             *outgoing,
             *guards,

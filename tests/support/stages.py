@@ -21,6 +21,7 @@ from activities.deliveries import DeliveryActivities
 from activities.handoffs import HandoffActivities
 from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
+from activities.versions import VersionActivities
 from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from tests.support.puppet import Puppet, PuppetRegistry
@@ -74,6 +75,7 @@ async def open_puppet_stage(
         handoffs=HandoffActivities(db, provide),
         deliveries=DeliveryActivities(db, provide, sender, pump),
         routing=RoutingActivities(gateway, switchboard),
+        versions=VersionActivities(gateway, switchboard),
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(switchboard.open())

@@ -6,6 +6,7 @@ the standing ones and takes it away again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -25,13 +26,15 @@ ENDED: tuple[Stage, ...] = ("done", "rolled_back")
 FREEZE_BEFORE, FREEZE_AFTER = timedelta(hours=48), timedelta(hours=12)
 #: A paused migration looks so often whether it missed a word.
 IDLE_LOOK = timedelta(hours=1)
+#: How many standard errors of two shares the new version must fail above the old one: a bad day of both is none.
+_CERTAINTY = 3.0
 
 
 class MigrationRules(Value):
     """How careful a migration is; lengths in seconds."""
 
     shadow_seconds: Annotated[float, Field(ge=1, le=30 * 86_400)] = 3_600.0
-    #: Reads asked of both versions at each look of the shadow stage; 0: none, with no shadow to judge by.
+    #: Objects read by both versions at each look, the newest ones.
     shadow_reads: Annotated[int, Field(ge=1, le=500)] = 50
     #: The share of reads that may differ.
     most_different: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -209,8 +212,12 @@ def _way_back(m: Migration, seen: Seen) -> str | None:
 def _is_failing(rules: MigrationRules, seen: Seen) -> bool:
     if seen.new_calls < rules.least_calls:
         return False
-    old = seen.old_failed / seen.old_calls if seen.old_calls else 0.0
-    return seen.new_failed / seen.new_calls > old + rules.most_failing_above
+    if not seen.old_calls:
+        return seen.new_failed / seen.new_calls > rules.most_failing_above
+    old, new = seen.old_failed / seen.old_calls, seen.new_failed / seen.new_calls
+    both = (seen.old_failed + seen.new_failed) / (seen.old_calls + seen.new_calls)
+    noise = math.sqrt(both * (1 - both) * (1 / seen.old_calls + 1 / seen.new_calls))
+    return new > old + rules.most_failing_above + _CERTAINTY * noise
 
 
 def _due(m: Migration, seconds: float) -> datetime:

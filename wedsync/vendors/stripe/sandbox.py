@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -268,7 +269,31 @@ def _stranger(request: Request) -> Response | None:
     return None
 
 
+def as_of(version: str, intent: Json) -> Json:
+    """A payment intent as a version shows it.
+
+    Before 2022-11-15 it had `charges` and no `latest_charge` (https://docs.stripe.com/upgrades#2022-11-15).
+    A `.preview` version stands for changes to come that break clients: here money that was taken is `paid`.
+    """
+    if version.endswith(".preview"):
+        return {**intent, "status": "paid" if intent["status"] == "succeeded" else intent["status"]}
+    if version[:10] >= "2022-11-15":
+        return intent
+    charge = intent.get("latest_charge")
+    charges = {"object": "list", "data": [charge] if charge else [], "has_more": False}
+    return {**{name: value for name, value in intent.items() if name != "latest_charge"}, "charges": charges}
+
+
+def _translated(request: Request, response: Response) -> Response:
+    version = request.headers.get("stripe-version", "")
+    if response.status_code != 200 or not (version.endswith(".preview") or "" < version[:10] < "2022-11-15"):
+        return response
+    body = json.loads(bytes(response.body))
+    return JSONResponse(as_of(version, body)) if body.get("object") == "payment_intent" else response
+
+
 def _greet(request: Request, response: Response) -> Response:
+    response = _translated(request, response)
     response.headers["Request-Id"] = new_id("req")
     for name in ("stripe-version", "idempotency-key"):
         if name in request.headers:

@@ -1,0 +1,160 @@
+"""Migrations between versions of Stripe's API, on a stage whose server skips time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from temporalio.client import WorkflowHandle
+
+from tests.support.plans import payment, plan
+from tests.support.routing import rows
+from tests.support.stage import Staged
+from tests.support.stages import SkippingStage
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.routing.vendor import Call, VersionSpec
+from wedsync.domain.routing.version_migration import MigrationResult, MigrationRules, migration_workflow_id
+from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
+from wedsync.store import versions
+from wedsync.usecases.routing import migrate_version
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.switchboard import Switchboard
+
+SERVICE = "stripe"
+OLD, NEW = "2026-10-28.endive", "2026-09-30.endive"
+#: Answers intents that the client does not understand.
+BROKEN = "2027-03-31.preview"
+#: Some looks at each stage.
+RULES: dict[str, Any] = {
+    "shadow_seconds": 3_600,
+    "canary_seconds": 7_200,
+    "verify_seconds": 7_200,
+    "look_seconds": 1_800,
+    "shadow_reads": 3,
+}
+
+
+class Migrating:
+    """The pieces of a stage that migrations are driven by."""
+
+    def __init__(self, skipping: SkippingStage, board: Switchboard, gateway: VendorGateway) -> None:
+        self.skipping, self.board, self.gateway = skipping, board, gateway
+        self.stage = skipping.stage
+
+    async def add_broken(self) -> None:
+        """An operator believes that the broken version is as good as any."""
+        spec = VersionSpec(name=BROKEN, header="Stripe-Version")
+        async with self.board.transitions.db.system() as conn:
+            await versions.put_spec(conn, SERVICE, spec, "key:test", utc_now())
+        await self.board.book.load()
+
+    async def wedding(self, ceremony_at: datetime | None = None, payments: int = 1) -> Staged:
+        """A wedding of an organization of its own, some of whose payments stand at the vendor."""
+        self.stage.organization_id = new_id()
+        wedding = await self.stage.wedding(plan(*(payment(f"pay{n}") for n in range(max(payments, 1)))))
+        for n in range(payments):
+            await self._pay(wedding, f"pay{n}")
+        if ceremony_at is not None:
+            await self._run(
+                wedding, "UPDATE weddings SET ceremony_at = :at WHERE id = :id", {"at": ceremony_at, "id": wedding.id}
+            )
+        return wedding
+
+    async def _pay(self, wedding: Staged, step_id: str) -> None:
+        call = payment_call(wedding.organization_id, wedding.id, step_id)
+        made = await self.gateway.send(call)
+        await self.gateway.send(next_call(call, "confirm_intent", made.facts))
+        where = {"org": wedding.organization_id, "wedding": wedding.id, "step": step_id, "object": made.external_id}
+        await self._run(
+            wedding,
+            "UPDATE steps SET status = 'succeeded', vendor = 'stripe', external_id = :object "
+            "WHERE wedding_id = :wedding AND step_id = :step AND organization_id = :org",
+            where,
+        )
+        await self._run(
+            wedding,
+            "INSERT INTO external_refs (organization_id, vendor, account, object_id, wedding_id, step_id, "
+            "transaction_id, created_at) VALUES (:org, 'stripe', 'default', :object, :wedding, :step, 't', now())",
+            where,
+        )
+
+    async def _run(self, wedding: Staged, statement: str, values: dict[str, Any]) -> None:
+        async with self.stage.db.tenant(wedding.organization_id) as conn:
+            await conn.execute(text(statement), values)
+
+    async def begin(self, organization_id: str | None, to_version: str = NEW, **rules: Any) -> str:
+        """Start a migration, as the API does; its id."""
+        principal = Principal(organization_id=organization_id or self.stage.organization_id, key_id="test")
+        await self.board.book.load()
+        migration = migrate_version.plan_migration(
+            self.board.book,
+            self.gateway.manifest(SERVICE),
+            SERVICE,
+            organization_id,
+            to_version,
+            MigrationRules(**{**RULES, **rules}),
+            migration_id=new_id(),
+            now=utc_now(),
+        )
+        await migrate_version.begin(self.stage.db, self.stage.client, principal, migration)
+        return migration.id
+
+    def handle(self, migration_id: str) -> WorkflowHandle[Any, Any]:
+        """The migration's workflow."""
+        return self.skipping.env.client.get_workflow_handle(migration_workflow_id(migration_id))
+
+    async def end(self, migration_id: str) -> MigrationResult:
+        """Let time go by until it ends."""
+        await self.skipping.env.fast_forward(self.handle(migration_id))
+        said = await asyncio.wait_for(self.handle(migration_id).result(), 60)
+        return MigrationResult.model_validate(said)
+
+    async def until(self, migration_id: str, *stages: str, step: timedelta = timedelta(minutes=30)) -> Any:
+        """Let time go by in steps until the migration is at one of the stages."""
+        for _ in range(100):
+            (found,) = await rows(
+                self.board, "SELECT stage, state FROM version_migrations WHERE id = :id", id=migration_id
+            )
+            if found.stage in stages:
+                return found
+            await self.skipping.env.fast_forward(self.handle(migration_id), step)
+        raise AssertionError(f"it is at {found.stage}")
+
+    async def pins(self, organization_id: str | None) -> list[tuple[Any, ...]]:
+        """The pins that hold, of an organization or of all."""
+        statement = (
+            "SELECT id, version, share_percent, migration_id FROM version_pins "
+            "WHERE until IS NULL AND organization_id IS NOT DISTINCT FROM CAST(:org AS text) ORDER BY id"
+        )
+        return [tuple(row) for row in await rows(self.board, statement, org=organization_id)]
+
+
+def next_call(call: Call, operation: str, facts: dict[str, Any]) -> Call:
+    """A later call of the same step."""
+    return call.model_copy(update={"operation": operation, "facts": facts, "idempotency_key": new_id()})
+
+
+def payment_call(organization_id: str, wedding_id: str, step_id: str = "pay0", **changes: Any) -> Call:
+    """The first call of a payment."""
+    values: dict[str, Any] = {
+        "organization_id": organization_id,
+        "wedding_id": wedding_id,
+        "transaction_id": "t",
+        "step_id": step_id,
+        "vendor": SERVICE,
+        "action": "payments.collect",
+        "operation": "create_intent",
+        "idempotency_key": new_id(),
+        "reference": new_id().lower(),
+        "inputs": {
+            "amount": "600.00",
+            "currency": "EUR",
+            "amount_minor": 60_000,
+            "payer": {"id": "couple", "name": "Giulia Ferrari", "instrument": "pm_card_visa"},
+        },
+        "first_sent_at": utc_now(),
+    }
+    return Call.model_validate({**values, **changes})

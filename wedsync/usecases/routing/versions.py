@@ -1,0 +1,181 @@
+"""What operators and tenants do with versions by hand: add or change one, pin, take a pin away; and what they see."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound, VendorRejected
+from wedsync.domain.routing import versions as rules
+from wedsync.domain.routing.vendor import VersionSpec
+from wedsync.domain.routing.versions import Chosen, Pin, VersionStatus
+from wedsync.store import access, versions
+from wedsync.store.session import Database
+from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.read_services import RoutingView
+
+
+class VersionView(RoutingView):
+    """One version of a service's API."""
+
+    name: str
+    #: As its dates say today.
+    status: VersionStatus
+    deprecated_on: date | None
+    sunset_on: date | None
+    sunset_overridden: bool
+    #: None: no sunset is set.
+    days_left: int | None
+    wedding_compatible: bool
+    backward_compatible: bool
+    migration_guide: str
+    #: What people should know of it; empty: nothing.
+    notice: str
+    #: Whether calls go out by it where nothing is pinned.
+    is_default: bool
+
+
+class PinView(RoutingView):
+    """A pin that holds."""
+
+    #: None: of every organization without a pin of its own.
+    organization_id: str | None
+    version: str
+    share_percent: int
+    since: datetime
+    #: What laid it over the standing pin; empty: an operator or a tenant.
+    migration_id: str
+
+
+class VersionsView(RoutingView):
+    """A service's versions and pins."""
+
+    service: str
+    data: tuple[VersionView, ...]
+    pins: tuple[PinView, ...]
+
+
+class UsageView(RoutingView):
+    """Calls by one version of one service in a range."""
+
+    service: str
+    version: str
+    calls: int
+    failed: int
+    weddings: int
+    first_at: datetime
+    last_at: datetime
+    notice: str
+
+
+class Usage(RoutingView):
+    """Calls by version, the most used first within each service."""
+
+    since: datetime
+    until: datetime
+    data: tuple[UsageView, ...]
+
+
+class VersionDesk:
+    """One person's hands on versions. Raises StoreUnavailable."""
+
+    def __init__(self, db: Database, book: Book, principal: Principal, now: datetime) -> None:
+        self._db = db
+        self._book = book
+        self._principal = principal
+        self._now = now
+
+    async def put(self, service: str, spec: VersionSpec) -> VersionView:
+        """Add a version or change one; live in every process within a second, and audited. Raises NotFound."""
+        known(self._book, service)
+        async with self._db.system() as conn:
+            await versions.put_spec(conn, service, spec, self._principal.actor, self._now)
+            detail = spec.model_dump(mode="json")
+            subject = f"service/{service}/version/{spec.name}"
+            await access.audit(conn, self._principal, "version.put", subject, detail, self._now)
+        await self._book.load()
+        return show_version(self._book, service, spec, self._now)
+
+    async def pin(self, service: str, organization_id: str | None, version: str | None) -> VersionsView:
+        """Pin a service for one organization or for all; None takes the pin away.
+
+        Calls already begun stay as they are. Raises NotFound, InvalidInput(reason="unknown_version"),
+        Conflict(reason="version_not_for_weddings" or "version_sunset").
+        """
+        known(self._book, service)
+        if version is not None:
+            require_usable(self._book, service, version, self._now)
+        async with self._db.system() as conn:
+            await versions.pin(conn, service, organization_id, version, self._principal.actor, self._now)
+            detail = {"organization_id": organization_id, "version": version}
+            await access.audit(conn, self._principal, "version.pinned", f"service/{service}/version", detail, self._now)
+        await self._book.load()
+        return show_versions(self._book, service, self._principal.organization_id, self._now)
+
+
+def known(book: Book, service: str) -> None:
+    """Raise NotFound for a service that nothing is called of."""
+    if service not in book.services():
+        raise NotFound(f"there is no service {service!r}")
+
+
+def require_usable(book: Book, service: str, version: str, now: datetime) -> VersionSpec:
+    """The version, if weddings may be pinned to it; raises as `VersionDesk.pin`."""
+    spec = book.versions(service).get(version)
+    if spec is None:
+        raise InvalidInput(f"{service} has no version {version!r}", field="version", reason="unknown_version")
+    try:
+        rules.refuse(service, Chosen(name=version, spec=spec), now.date())
+    except VendorRejected as error:
+        raise Conflict(error.detail.removesuffix("; nothing was sent"), reason=error.reason) from None
+    return spec
+
+
+def default_version(book: Book, service: str, now: datetime) -> str:
+    """The version of a service's calls where no pin of a tenant's own says otherwise."""
+    _, common = rules.standing(book.pins(service), None, "", now)
+    return common or book.config(service).endpoints[0].version
+
+
+def show_version(book: Book, service: str, spec: VersionSpec, now: datetime) -> VersionView:
+    """A version as it stands today."""
+    return VersionView(
+        **spec.model_dump(exclude={"status", "header", "path"}),
+        status=rules.status_of(spec, now.date()),
+        days_left=rules.days_left(spec, now.date()),
+        notice=rules.notice_of(service, spec, now.date()),
+        is_default=spec.name == default_version(book, service, now),
+    )
+
+
+def show_versions(book: Book, service: str, organization_id: str | None, now: datetime) -> VersionsView:
+    """A service's versions, newest name first, and the pins that concern the organization; None: all pins."""
+    known(book, service)
+
+    def concerns(pin: Pin) -> bool:
+        mine = organization_id is None or pin.organization_id in (None, organization_id)
+        return mine and (pin.until is None or pin.until > now)
+
+    specs = sorted(book.versions(service).values(), key=lambda spec: spec.name, reverse=True)
+    return VersionsView(
+        service=service,
+        data=tuple(show_version(book, service, spec, now) for spec in specs),
+        pins=tuple(
+            PinView(**pin.model_dump(exclude={"service", "until"})) for pin in book.pins(service) if concerns(pin)
+        ),
+    )
+
+
+async def read_usage(
+    db: Database, book: Book, organization_id: str | None, service: str | None, since: datetime, until: datetime
+) -> Usage:
+    """Calls by version in a range, of one organization or, with None, of all. Raises StoreUnavailable."""
+    async with db.system() if organization_id is None else db.tenant(organization_id) as conn:
+        rows = await versions.usage(conn, service, since, until)
+
+    def notice(row_service: str, version: str) -> str:
+        spec = book.versions(row_service).get(version) if row_service in book.services() else None
+        return rules.notice_of(row_service, spec, until.date()) if spec is not None else ""
+
+    data = tuple(UsageView(**row._mapping, notice=notice(row.service, row.version)) for row in rows)
+    return Usage(since=since, until=until, data=data)
