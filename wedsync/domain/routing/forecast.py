@@ -1,0 +1,102 @@
+"""How much of each quota the running plans will want, and where it will not be enough. Pure; time is an argument."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from wedsync.domain.routing.quotas import SECONDS, Quota, QuotaPolicy, WindowLimit, WindowName
+from wedsync.domain.routing.vendor import Value
+
+#: A window of a second says nothing of weeks ahead: what a minute wants is held against sixty of them.
+_SHORTEST = 60.0
+
+
+class Demand(Value):
+    """Calls that will be wanted of an account within one minute."""
+
+    service: str
+    account: str = "default"
+    at: datetime
+    calls: int
+    weddings: int = 1
+
+
+class Predicted(Value):
+    """One window in which calls will be wanted."""
+
+    service: str
+    account: str
+    window: WindowName
+    starts_at: datetime
+    ends_at: datetime
+    #: Planned calls, and what is reserved besides.
+    calls: int
+    reserved: int
+    limit: int
+    weddings: int
+
+    @property
+    def over_by(self) -> int:
+        """How many calls will have to wait for a later window."""
+        return max(self.calls + self.reserved - self.limit, 0)
+
+
+def span_of(one: WindowLimit) -> tuple[float, int]:
+    """The seconds and calls that demand is held against: a second's limit by the minute."""
+    if one.seconds >= _SHORTEST:
+        return one.seconds, one.limit
+    return _SHORTEST, int(one.limit * _SHORTEST / one.seconds)
+
+
+def start_of(at: datetime, seconds: float) -> datetime:
+    """The clock's own mark before `at`."""
+    return datetime.fromtimestamp(math.floor(at.timestamp() / seconds) * seconds, UTC)
+
+
+def reserved_within(quota: Quota, starts_at: datetime, ends_at: datetime) -> int:
+    """Calls that reservations keep of a stretch of time: their unused ones, evenly spread over their own."""
+    kept = 0.0
+    for one in quota.reservations:
+        overlap = (min(one.ends_at, ends_at) - max(one.starts_at, starts_at)).total_seconds()
+        if overlap > 0:
+            length = (one.ends_at - one.starts_at).total_seconds()
+            kept += max(one.calls - one.used, 0) * min(overlap / length, 1.0)
+    return math.ceil(kept)
+
+
+def predicted(
+    demand: Iterable[Demand], policies: Mapping[tuple[str, str], QuotaPolicy], quotas: Mapping[tuple[str, str], Quota]
+) -> list[Predicted]:
+    """Every window of every account in which something is wanted, in the order of time."""
+    calls: dict[tuple[str, str, WindowName, datetime], int] = defaultdict(int)
+    weddings: dict[tuple[str, str, WindowName, datetime], int] = defaultdict(int)
+    limits = {(key, one.window): one for key, policy in policies.items() for one in policy.windows}
+    for wanted in demand:
+        policy = policies.get((wanted.service, wanted.account))
+        for one in policy.windows if policy is not None else ():
+            place = (wanted.service, wanted.account, one.window, start_of(wanted.at, span_of(one)[0]))
+            calls[place] += wanted.calls
+            weddings[place] += wanted.weddings
+    found = []
+    for (service, account, window, starts_at), count in calls.items():
+        key = (service, account)
+        seconds, limit = span_of(limits[key, window])
+        ends_at = starts_at + timedelta(seconds=seconds)
+        quota = quotas.get(key, Quota(service=service, account=account))
+        found.append(
+            Predicted(
+                service=service,
+                account=account,
+                window=window,
+                starts_at=starts_at,
+                ends_at=ends_at,
+                calls=count,
+                reserved=reserved_within(quota, starts_at, ends_at),
+                limit=limit,
+                weddings=weddings[service, account, window, starts_at],
+            )
+        )
+    return sorted(found, key=lambda one: (one.starts_at, one.service, one.account, SECONDS[one.window]))
