@@ -13,6 +13,7 @@ from api.v1 import (
     services,
     transactions,
     vendor_links,
+    versions,
     webhook_sources,
     webhook_subscriptions,
     weddings,
@@ -29,6 +30,7 @@ for module in (
     webhook_sources,
     inbox,
     services,
+    versions,
 ):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.

@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wedsync.domain.errors import NotFound
 from wedsync.domain.routing.vendor import VersionSpec
 from wedsync.domain.routing.version_migration import FREEZE_AFTER, Migration
 from wedsync.domain.routing.versions import NOTICE, REMEMBERED, Pin
 from wedsync.store import circuits
 
+_KNOWN = text("SELECT 1 FROM organizations WHERE id = :id")
 _SPECS = text("SELECT service, spec FROM vendor_versions ORDER BY service, name")
 _PUT_SPEC = text("""
 INSERT INTO vendor_versions (service, name, spec, updated_at, updated_by)
@@ -85,6 +87,12 @@ WHERE r.vendor = :service AND s.vendor = :service AND s.external_id = r.object_i
   AND (CAST(:organization_id AS text) IS NULL OR r.organization_id = :organization_id)
 ORDER BY r.created_at DESC, r.object_id LIMIT :most
 """)
+
+
+async def require_organization(conn: AsyncConnection, organization_id: str | None) -> None:
+    """Raise NotFound for an organization that is not known; None is all of them."""
+    if organization_id is not None and (await conn.execute(_KNOWN, {"id": organization_id})).first() is None:
+        raise NotFound("there is no such organization")
 
 
 async def read_specs(conn: AsyncConnection) -> dict[str, dict[str, VersionSpec]]:

@@ -110,9 +110,11 @@ def plan_migration(
 async def begin(db: Database, client: Client, principal: Principal, migration: Migration) -> None:
     """Record the migration and start its workflow; the same one twice is one.
 
-    Raises Conflict(reason="migration_running") when the service has another, TemporalUnreachable: nothing began.
+    Raises NotFound for an unknown organization, Conflict(reason="migration_running") when the service has another,
+    TemporalUnreachable: nothing began.
     """
     async with db.system() as conn:
+        await versions.require_organization(conn, migration.organization_id)
         if not await versions.begin(conn, migration, principal.actor):
             await _require_same(conn, migration)
         else:

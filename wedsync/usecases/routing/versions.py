@@ -99,13 +99,14 @@ class VersionDesk:
     async def pin(self, service: str, organization_id: str | None, version: str | None) -> VersionsView:
         """Pin a service for one organization or for all; None takes the pin away.
 
-        Calls already begun stay as they are. Raises NotFound, InvalidInput(reason="unknown_version"),
+        What was begun stays with its version. Raises NotFound, InvalidInput(reason="unknown_version"),
         Conflict(reason="version_not_for_weddings" or "version_sunset").
         """
         known(self._book, service)
         if version is not None:
             require_usable(self._book, service, version, self._now)
         async with self._db.system() as conn:
+            await versions.require_organization(conn, organization_id)
             await versions.pin(conn, service, organization_id, version, self._principal.actor, self._now)
             detail = {"organization_id": organization_id, "version": version}
             await access.audit(conn, self._principal, "version.pinned", f"service/{service}/version", detail, self._now)

@@ -1,0 +1,226 @@
+"""`/api/v1/versions`: versions of vendors' APIs, pins, usage, and migrations from one version to another."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.deps import Desk, MustBeOnce, OnDesk, respond
+from wedsync.domain.access.principal import Answer
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.routing.vendor import VersionSpec
+from wedsync.domain.routing.version_migration import MigrationRules
+from wedsync.kit.clock import utc_now
+from wedsync.store import versions as store
+from wedsync.usecases.access.answer_once import answer_once
+from wedsync.usecases.routing import migrate_version as migrations
+from wedsync.usecases.routing import versions as views
+from wedsync.usecases.routing.read_services import RoutingView
+
+router = APIRouter(prefix="/versions", tags=["versions"])
+_LONGEST_RANGE = timedelta(days=366)
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The key is no operator's."},
+    409: {"description": "The version, or the migration's state, does not allow it."},
+}
+
+ServiceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$", examples=["stripe"])]
+VersionName = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,64}$", examples=["2026-09-30.endive"])]
+MigrationId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$")]
+OfService = Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Given = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
+Organization = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PutVersion(_Asked):
+    """A version that an operator adds or changes."""
+
+    status: Literal["active", "deprecated", "sunset"] = "active"
+    deprecated_on: date | None = None
+    #: From this day on its calls are refused.
+    sunset_on: date | None = None
+    #: The vendor answers it all the same.
+    sunset_overridden: bool = False
+    wedding_compatible: bool = True
+    backward_compatible: bool = True
+    migration_guide: Annotated[str, Field(max_length=500, pattern=r"^(https://[\x21-\x7e]+)?$")] = ""
+    #: The request header that asks for it.
+    header: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]*$")] = ""
+    #: The first part of the path that asks for it.
+    path: Annotated[str, Field(max_length=200, pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+
+
+class PutPin(_Asked):
+    """What a service is pinned to; `version` null takes the pin away."""
+
+    version: Given | None
+    #: organization: the caller's own, or, for operators, the one named. service: all without a pin of their own.
+    scope: Literal["organization", "service"] = "organization"
+    organization_id: Organization | None = None
+
+
+class AskMigration(_Asked):
+    """From the version that holds now to another."""
+
+    service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    to_version: Given
+    #: Of one organization; all without a pin of their own when it is left out.
+    organization_id: Organization | None = None
+    #: How careful it is.
+    rules: MigrationRules = MigrationRules()
+
+
+class AskPause(_Asked):
+    """Whether it stays where it is."""
+
+    paused: bool = True
+
+
+class AllVersions(RoutingView):
+    """Every service's versions."""
+
+    data: tuple[views.VersionsView, ...]
+
+
+def _is_operator(desk: Desk) -> bool:
+    return bool(desk.state.settings.is_operator(desk.organization_id))
+
+
+def _require_operator(desk: Desk) -> None:
+    if not _is_operator(desk):
+        raise Conflict("only an operator of the platform may do that", reason="not_operator")
+
+
+def _hands(desk: Desk) -> views.VersionDesk:
+    return views.VersionDesk(desk.db, desk.state.switchboard.book, desk.principal, utc_now())
+
+
+@router.get("", summary="List versions")
+async def list_versions(desk: OnDesk) -> AllVersions:
+    """Every service's versions with their notices, and the pins that concern the caller."""
+    book = desk.state.switchboard.book
+    found = (views.show_versions(book, name, desk.organization_id, utc_now()) for name in book.services())
+    return AllVersions(data=tuple(found))
+
+
+@router.get("/usage", summary="Show usage by version")
+async def usage(
+    desk: OnDesk,
+    service: OfService = None,
+    since: Annotated[AwareDatetime | None, Query(description="A week before `until` by default.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Now by default.")] = None,
+) -> views.Usage:
+    """Calls by version in a range: the caller's own, or, for operators, everybody's."""
+    begin, end = _range(since, until)
+    whose = None if _is_operator(desk) else desk.organization_id
+    return await views.read_usage(desk.db, desk.state.switchboard.book, whose, service, begin, end)
+
+
+def _range(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    end = until or utc_now()
+    begin = since or end - timedelta(days=7)
+    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
+        raise InvalidInput("`since` must be before `until`, by a year at the most", field="since")
+    return begin, end
+
+
+@router.post(
+    "/migrations",
+    status_code=202,
+    response_model=migrations.MigrationView,
+    responses=_REFUSED,
+    summary="Migrate a service to another version",
+)
+async def begin_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+    """Compare reads, try it on a share of the weddings, switch, watch; back at the first sign. For operators."""
+    _require_operator(desk)
+    book = desk.state.switchboard.book
+
+    async def deed(_: AsyncConnection) -> Answer:
+        views.known(book, body.service)
+        migration = migrations.plan_migration(
+            book,
+            desk.manifests[body.service],
+            body.service,
+            body.organization_id,
+            body.to_version,
+            body.rules,
+            migration_id=desk.new_id(said),
+            now=utc_now(),
+        )
+        await migrations.begin(desk.db, await desk.state.temporal(), desk.principal, migration)
+        shown = migrations.show(migration, book).model_dump(mode="json")
+        return Answer(status=202, headers={"Location": f"/api/v1/versions/migrations/{migration.id}"}, body=shown)
+
+    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    return respond(answer, is_replay=is_replay)
+
+
+@router.get("/migrations", responses=_REFUSED, summary="List migrations")
+async def list_migrations(desk: OnDesk, service: OfService = None) -> migrations.Migrations:
+    """The newest 200. For operators."""
+    _require_operator(desk)
+    async with desk.db.system() as conn:
+        found = await store.listed(conn, service)
+    book = desk.state.switchboard.book
+    return migrations.Migrations(data=tuple(migrations.show(one, book) for one in found))
+
+
+@router.get("/migrations/{migration}", responses=_REFUSED, summary="Show a migration")
+async def show_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
+    """Its stage, its steps so far, and what it found. For operators."""
+    _require_operator(desk)
+    async with desk.db.system() as conn:
+        found = await store.read(conn, migration)
+    if found is None:
+        raise NotFound("there is no such migration")
+    return migrations.show(found[0], desk.state.switchboard.book)
+
+
+@router.post("/migrations/{migration}/rollback", status_code=202, responses=_REFUSED, summary="Take a migration back")
+async def roll_back(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
+    """Have the pins as they were; from every stage, at any time, within a second or so. For operators."""
+    return await _ask(desk, migration, rollback=True)
+
+
+@router.post("/migrations/{migration}/pause", status_code=202, responses=_REFUSED, summary="Pause a migration")
+async def pause(migration: MigrationId, body: AskPause, desk: OnDesk) -> migrations.MigrationView:
+    """Have it stay at its stage, or, with `paused` false, go on. It still goes back when it fails. For operators."""
+    return await _ask(desk, migration, paused=body.paused)
+
+
+async def _ask(desk: Desk, migration: str, **wish: bool) -> migrations.MigrationView:
+    _require_operator(desk)
+    found = await migrations.ask(desk.db, await desk.state.temporal(), desk.principal, migration, **wish)
+    return migrations.show(found, desk.state.switchboard.book)
+
+
+@router.get("/{service}", summary="Show a service's versions")
+async def show_versions(service: ServiceName, desk: OnDesk) -> views.VersionsView:
+    """One service's versions with their notices, and the pins that concern the caller."""
+    return views.show_versions(desk.state.switchboard.book, service, desk.organization_id, utc_now())
+
+
+@router.put("/{service}/pin", responses=_REFUSED, summary="Pin a service to a version")
+async def put_pin(service: ServiceName, body: PutPin, desk: OnDesk) -> views.VersionsView:
+    """Hold the caller's own calls to a version; a whole service's, or another organization's, for operators."""
+    organization_id = None if body.scope == "service" else body.organization_id or desk.organization_id
+    if organization_id != desk.organization_id:
+        _require_operator(desk)
+    return await _hands(desk).pin(service, organization_id, body.version)
+
+
+@router.put("/{service}/{version}", responses=_REFUSED, summary="Add a version, or change one")
+async def put_version(service: ServiceName, version: VersionName, body: PutVersion, desk: OnDesk) -> views.VersionView:
+    """Live in every process within a second, and audited. For operators."""
+    _require_operator(desk)
+    return await _hands(desk).put(service, VersionSpec(name=version, **body.model_dump()))
