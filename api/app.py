@@ -20,7 +20,7 @@ from wedsync.store.outbox import NEWS
 from wedsync.store.projection import EVENTS_CHANNEL
 from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.registry import limited_vendors, load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.tell import InboxTeller
@@ -58,7 +58,10 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         state.database.when_committed(NEWS, state.outbox_teller.tell)
         state.notices = Notices(state.database, EVENTS_CHANNEL)
         state.notices.start()
-        state.switchboard = Switchboard(state.database, state.registry.manifests, state.temporal)
+        manifests = state.registry.manifests
+        state.switchboard = Switchboard(
+            state.database, manifests, state.temporal, limited=limited_vendors(settings, manifests)
+        )
         try:
             async with state.switchboard.open():
                 yield

@@ -38,6 +38,8 @@ KINDS: dict[str, Kind] = {
     "invalid_cursor": Kind(400, "The cursor is not one that a list gave"),
     "invalid_input": Kind(422, "The request is not valid"),
     "invalid_plan": Kind(422, "The plan can't be run"),
+    "no_limits": Kind(409, "There is no limit to reserve of"),
+    "quota_full": Kind(409, "Too much of the quota would be reserved"),
     "last_provider": Kind(409, "Nobody is left who could do its work"),
     "link_expired": Kind(410, "The link has expired"),
     "link_invalid": Kind(404, "The link is not valid"),

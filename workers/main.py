@@ -45,7 +45,7 @@ from wedsync.kit.temporal import connect
 from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.registry import limited_vendors, load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
@@ -82,7 +82,13 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     db.when_committed(NEWS, teller.tell)
     sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
     pump = Pump(db, sender, teller)
-    switchboard = Switchboard(db, registry.manifests, provide, most_in_flight=settings.worker_calls_per_vendor)
+    switchboard = Switchboard(
+        db,
+        registry.manifests,
+        provide,
+        most_in_flight=settings.worker_calls_per_vendor,
+        limited=limited_vendors(settings, registry.manifests),
+    )
     gateway = VendorGateway(settings, registry, pool, switchboard)
     try:
         async with switchboard.open():

@@ -10,6 +10,7 @@ from api.v1 import (
     events,
     inbox,
     plans,
+    quotas,
     services,
     transactions,
     vendor_links,
@@ -31,6 +32,7 @@ for module in (
     inbox,
     services,
     versions,
+    quotas,
 ):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.

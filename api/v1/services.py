@@ -24,7 +24,8 @@ router = APIRouter(tags=["services"])
 health_router = APIRouter(prefix="/api", tags=["services"])
 _LONGEST_RANGE = timedelta(days=366)
 _LONGEST_WAIT_MS = 10_000
-_OPERATORS_ONLY: dict[int | str, dict[str, Any]] = {
+#: The answers of what operators alone may do.
+OPERATORS_ONLY: dict[int | str, dict[str, Any]] = {
     403: {"description": "The key is no operator's."},
     409: {"description": "The service's state does not allow it, or nobody stands in for it."},
 }
@@ -114,7 +115,7 @@ async def show_service(service: ServiceName, desk: OnDesk) -> views.ServiceView:
     return views.show_service(desk.state.switchboard.book, _known(desk, service), utc_now())
 
 
-@router.put("/services/{service}", responses=_OPERATORS_ONLY, summary="Configure a service")
+@router.put("/services/{service}", responses=OPERATORS_ONLY, summary="Configure a service")
 async def put_service(service: ServiceName, body: PutService, desk: OnDesk) -> views.ServiceView:
     """Replace a service's configuration; live in every process within a second, and audited. For operators."""
     operator, book = _operator(desk), desk.state.switchboard.book
@@ -134,7 +135,7 @@ def _reason(error: ValueError) -> str:
 
 
 @router.post(
-    "/services/{service}/failover", responses=_OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
+    "/services/{service}/failover", responses=OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
 )
 async def failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
     """Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. For operators."""
@@ -142,7 +143,7 @@ async def failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> Fai
     return await _answer(desk, moved)
 
 
-@router.put("/services/{service}/circuit", responses=_OPERATORS_ONLY, summary="Force a circuit open or closed")
+@router.put("/services/{service}/circuit", responses=OPERATORS_ONLY, summary="Force a circuit open or closed")
 async def force_circuit(service: ServiceName, body: ForceCircuit, desk: OnDesk) -> FailoverAnswer:
     """Hold a circuit where it is put, whatever its calls say, until it is set to `auto`. For operators."""
     moved = await _operator(desk).force(service, body.endpoint, body.state, even_if_last=body.even_if_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,6 +33,26 @@ VALUES (:service, :account, CAST(:policy AS jsonb), :now, :actor)
 ON CONFLICT (service, account) DO UPDATE
 SET policy = excluded.policy, updated_at = excluded.updated_at, updated_by = excluded.updated_by
 """)
+# What the steps that have not begun will call, by the minute: the vendor of a step that was bound, else its service's.
+_PLANNED = text("""
+SELECT date_trunc('minute', s.due_at) AS at, coalesce(s.vendor, v.vendor) AS service,
+  coalesce(v.account, 'default') AS account, s.action, count(*) AS steps, count(DISTINCT s.wedding_id) AS weddings
+FROM steps s
+JOIN weddings w ON w.id = s.wedding_id
+JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
+LEFT JOIN LATERAL (
+  SELECT one ->> 'vendor' AS vendor, coalesce(one ->> 'account',
+    CASE WHEN one ->> 'vendor' = 'generic' THEN one ->> 'id' ELSE 'default' END) AS account
+  FROM jsonb_array_elements(p.body -> 'services') one WHERE one ->> 'id' = s.service
+) v ON true
+WHERE s.status IN ('pending', 'scheduled') AND w.ended_at IS NULL AND s.due_at >= :since AND s.due_at < :until
+GROUP BY 1, 2, 3, 4 HAVING coalesce(s.vendor, v.vendor) IS NOT NULL
+""")
+_UNDATED = text("""
+SELECT count(*) FROM steps s JOIN weddings w ON w.id = s.wedding_id
+WHERE s.status IN ('pending', 'scheduled') AND w.ended_at IS NULL AND s.due_at IS NULL
+""")
+_CEREMONIES = text("SELECT id, ceremony_at FROM weddings WHERE id = ANY(:ids) AND ceremony_at IS NOT NULL")
 _TELL = text("SELECT pg_notify(:channel, :service)")
 
 
@@ -85,6 +106,22 @@ async def put_policy(conn: AsyncConnection, key: Key, policy: QuotaPolicy, actor
     values = {"service": key[0], "account": key[1], "policy": policy.model_dump_json(), "now": now, "actor": actor}
     await conn.execute(_PUT_POLICY, values)
     await tell(conn, key[0])
+
+
+async def read_planned(conn: AsyncConnection, since: datetime, until: datetime) -> Sequence[Any]:
+    """`at, service, account, action, steps, weddings` of all steps to come, by the minute."""
+    return (await conn.execute(_PLANNED, {"since": since, "until": until})).all()
+
+
+async def count_undated(conn: AsyncConnection) -> int:
+    """Steps to come that wait for the end of another and have no time yet."""
+    return int((await conn.execute(_UNDATED)).scalar_one())
+
+
+async def read_ceremonies(conn: AsyncConnection, wedding_ids: Sequence[str]) -> dict[str, datetime]:
+    """When the weddings are; also inside `tenant()`."""
+    rows = await conn.execute(_CEREMONIES, {"ids": list(wedding_ids)})
+    return {row.id: row.ceremony_at for row in rows}
 
 
 def _quota(values: dict[str, Any]) -> Quota:

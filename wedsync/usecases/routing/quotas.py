@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import StoreUnavailable, ThrottledUntil
 from wedsync.domain.routing import quota_headers
@@ -32,6 +33,8 @@ _MOST_SWAPS = 20
 _LEARN_EVERY = timedelta(milliseconds=500)
 #: Without Postgres a process helps itself to this part of each limit.
 _ALONE_PART = 10
+#: What is written in the same transaction.
+Also = Callable[[AsyncConnection], Awaitable[None]]
 _THROTTLED = telemetry.meter().create_counter("quota_throttled", description="Calls that had to wait for a quota")
 _LEFT = telemetry.meter().create_gauge("quota_left", description="Calls left of the tightest window")
 
@@ -214,15 +217,18 @@ class QuotaDesk:
         span = max(here.recent[-1] - here.recent[0], 0.001)
         return min(len(here.recent) / span, 10_000.0)
 
-    async def _swap(self, here: _Account, wanted: Quota, *, tells: bool = False) -> bool:
+    async def _swap(self, here: _Account, wanted: Quota, *, tells: bool = False, also: Also | None = None) -> bool:
         """Write it and take in what stands there now."""
         self.asked += 1
         before = utc_now()
         async with self._db.system() as conn:
-            await quotas.hurry(conn)
+            if not tells:
+                await quotas.hurry(conn)
             written = await quotas.swap(conn, wanted, new_id())
             if tells and written.is_ours:
                 await quotas.tell(conn, wanted.service)
+            if also is not None and written.is_ours:
+                await also(conn)
         self._ahead = written.at - (before + (utc_now() - before) / 2)
         here.known = written.quota
         return written.is_ours
@@ -269,8 +275,8 @@ class QuotaDesk:
         with contextlib.suppress(StoreUnavailable):
             await self.change(key, change)
 
-    async def change(self, key: Key, change: Callable[[Quota], Quota]) -> Quota:
-        """Change an account's row and tell every process. Raises StoreUnavailable."""
+    async def change(self, key: Key, change: Callable[[Quota], Quota], also: Also | None = None) -> Quota:
+        """Change an account's row and tell every process; `also` is written with it. Raises StoreUnavailable."""
         here = self._accounts.setdefault(key, _Account(known=self._book.quota(*key)))
         known = _Account(known=here.known.model_copy())
         while True:
@@ -278,7 +284,7 @@ class QuotaDesk:
             if wanted == known.known and known.known.version:
                 here.known = known.known
                 return wanted
-            if await self._swap(known, wanted, tells=True):
+            if await self._swap(known, wanted, tells=True, also=also):
                 here.known, here.calls = known.known, 0
                 return known.known
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from wedsync.domain.errors import InvalidInput, NotFound
 from wedsync.domain.routing.vendor import ActionSpec, Manifest, OperationSpec
 from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
+from wedsync.kit.settings import Settings
 from wedsync.kit.vendor import ParseWebhook, VendorClient, VerifyWebhook
 
 MANIFEST = "manifest.toml"
@@ -119,6 +120,13 @@ def read_registry(root: Traversable) -> Registry:
             text = file.read_text(encoding="utf-8")
             manifests[folder.name] = read_manifest(text, f"{folder.name}/{MANIFEST}", folder.name)
     return Registry(manifests)
+
+
+def limited_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """The vendors whose manifests' quotas hold: those asked at their own addresses, not at a stand-in's."""
+    return frozenset(
+        name for name, manifest in manifests.items() if manifest.quotas and not settings.vendor(name).base_url
+    )
 
 
 @cache

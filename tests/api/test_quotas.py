@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.plans import booking, email, payment, plan
+from tests.support.routing import a_call, eventually, open_switchboard, rows
+from wedsync.domain.errors import ThrottledUntil
+from wedsync.kit.clock import utc_now
+from wedsync.usecases.routing.switchboard import Situation, Switchboard
+
+HOURLY = {"windows": [{"window": "hour", "limit": 100}], "upgrade": "https://stripe.com/docs/rate-limits"}
+
+
+@pytest.fixture
+async def board(api: Any) -> AsyncIterator[Switchboard]:
+    """Another process."""
+    async with open_switchboard(api.settings.database_url) as opened:
+        yield opened
+        async with opened.transitions.db.system() as conn:
+            for table in ("quotas", "quota_policies"):
+                await conn.execute(text(f"DELETE FROM {table}"))
+        api.app.state.switchboard.quotas._accounts.clear()
+        await api.app.state.switchboard.book.load()
+
+
+async def put(api: Any, path: str, body: Any) -> Any:
+    return await api.http.put(f"/api/v1{path}", json=body)
+
+
+async def send(board: Switchboard, **situation: Any) -> None:
+    ticket = await board.admit(a_call(), Situation(**situation))
+    await board.settle(ticket, a_call(), "send", None, 0.01)
+
+
+async def a_wedding(api: Any, id_: str, **more: Any) -> str:
+    body = plan(booking("venue"), payment(needs=["venue"]), email(at="ceremony - 30d"), **more).model_dump(
+        mode="json", exclude_none=True
+    )
+    body["wedding"]["id"] = id_
+    response = await api.post("/weddings", body)
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api: Any, board: Switchboard) -> None:
+    shown = await put(api, "/quotas/stripe", HOURLY)
+    assert shown.status_code == 200, shown.text
+    await eventually(lambda: len(board.book.quota_policy("stripe", "default").windows) == 1, 2)
+    await send(board)
+    found = (await api.get("/quotas/stripe")).json()
+    (window,) = found["windows"]
+    assert (window["limit"], window["used"], window["remaining"], window["reserved"]) == (100, 1, 99, 0)
+    assert found["upgrade"] == HOURLY["upgrade"]
+    listed = {one["service"]: one for one in (await api.get("/quotas")).json()["data"]}
+    assert listed["stripe"]["windows"] == found["windows"]
+    # What no operator has set is as the vendor documents it.
+    assert [one["window"] for one in listed["open_meteo"]["windows"]] == ["minute", "hour", "day"]
+    audited = await rows(board, "SELECT subject FROM audit_log WHERE action = 'quota.limited'")
+    assert audited[-1].subject == "quota/stripe"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"windows": [{"window": "week", "limit": 1}]},
+        {"windows": [{"window": "hour", "limit": 0}]},
+        {"windows": [{"window": "hour", "limit": 1}, {"window": "hour", "limit": 2}]},
+        {},
+    ],
+)
+async def test_limits_that_can_not_be_are_refused(api: Any, body: Any) -> None:
+    assert (await put(api, "/quotas/stripe", body)).status_code == 422
+
+
+async def test_nobody_knows_a_quota_of_nobody(api: Any) -> None:
+    assert (await api.get("/quotas/nobody")).status_code == 404
+    assert (await put(api, "/quotas/nobody", HOURLY)).status_code == 404
+
+
+async def test_a_throttle_is_felt_in_other_processes_within_a_second_and_not_on_a_wedding_day(
+    api: Any, board: Switchboard
+) -> None:
+    await put(api, "/quotas/stripe", HOURLY)
+    await board.book.load()
+    await send(board)
+    response = await put(api, "/quotas/stripe/throttle", {"percent": 0, "reason": "incident"})
+    assert response.json()["throttle"]["percent"] == 0
+
+    async def is_shut() -> bool:
+        try:
+            await send(board)
+        except ThrottledUntil:
+            return True
+        return False
+
+    await eventually(is_shut, 1)
+    await send(board, is_wedding_day=True)
+    gone = await api.http.delete("/api/v1/quotas/stripe/throttle")
+    assert gone.json()["throttle"] is None
+    await eventually(lambda: board.book.quota("stripe", "default").throttle is None, 2)
+    await send(board)
+
+
+async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: Switchboard) -> None:
+    await put(api, "/quotas/stripe", HOURLY)
+    wedding = await a_wedding(api, "reserving")
+    now = utc_now()
+    body = {
+        "wedding_id": wedding,
+        "calls": 30,
+        "starts_at": now.isoformat(),
+        "ends_at": (now + timedelta(hours=1)).isoformat(),
+    }
+    headers = {"Idempotency-Key": "keep-30"}
+    path = "/api/v1/quotas/stripe/reservations"
+    made = [await api.http.post(path, json=body, headers=headers) for _ in range(2)]
+    assert [response.status_code for response in made] == [201, 201], made[0].text
+    assert made[0].json() == made[1].json()
+    shown = (await api.get("/quotas/stripe")).json()
+    assert [one["calls"] for one in shown["reservations"]] == [30]
+    assert shown["windows"][0]["reserved"] == 30
+    gone = await api.http.delete(f"{path}/{made[0].json()['id']}")
+    assert gone.status_code == 204
+    assert (await api.get("/quotas/stripe")).json()["reservations"] == []
+    assert (await api.http.delete(f"{path}/{made[0].json()['id']}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"calls": 90}, 409, "quota_full"),
+        ({"wedding_id": "nobody-s"}, 404, "not_found"),
+        ({"hours": -1}, 422, "invalid_input"),
+    ],
+)
+async def test_a_reservation_that_can_not_be_says_why(
+    api: Any, board: Switchboard, changes: dict[str, Any], status: int, code: str
+) -> None:
+    await put(api, "/quotas/stripe", HOURLY)
+    now, hours = utc_now(), changes.pop("hours", 1)
+    wedding = await a_wedding(api, f"refused-{code.replace('_', '-')}")
+    times = {"starts_at": now.isoformat(), "ends_at": (now + timedelta(hours=hours)).isoformat()}
+    body = {"wedding_id": wedding, "calls": 10, **times, **changes}
+    headers = {"Idempotency-Key": f"refused-{code}"}
+    response = await api.http.post("/api/v1/quotas/stripe/reservations", json=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+
+
+async def test_plans_tell_what_will_be_wanted_weeks_ahead(api: Any, board: Switchboard) -> None:
+    await put(api, "/quotas/resend", {"windows": [{"window": "day", "limit": 2}]})
+    for number in range(4):
+        await a_wedding(api, f"forecast-{number}")
+    async with board.transitions.db.system() as conn:
+        await conn.execute(
+            text("UPDATE steps SET status = 'scheduled', due_at = :at WHERE step_id = 'email'"),
+            {"at": utc_now() + timedelta(days=14)},
+        )
+    found = (await api.get("/quotas/forecast?days=28")).json()
+    (conflict,) = found["conflicts"]
+    assert (conflict["service"], conflict["window"], conflict["limit"]) == ("resend", "day", 2)
+    assert conflict["calls"] >= 4
+    assert (await api.get("/quotas/forecast?days=7")).json()["conflicts"] == []
+
+
+async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(api: Any, board: Switchboard) -> None:
+    await put(api, "/quotas/stripe", HOURLY)
+    wanted = [
+        {"id": "now", "service": "stripe", "calls": 60},
+        {"id": "later", "service": "stripe", "calls": 60, "priority": "low"},
+        {"id": "never", "service": "stripe", "calls": 101, "may_be_spread": False},
+        {"id": "free", "service": "twilio", "calls": 5},
+    ]
+    response = await api.post("/quotas/schedule", {"requests": wanted})
+    assert response.status_code == 200, response.text
+    found = response.json()
+    assert sorted(one["id"] for one in found["immediate"]) == ["free", "now"]
+    assert [one["id"] for one in found["delayed"]] == ["later"]
+    assert [one["id"] for one in found["conflicts"]] == ["never"]
+    assert found["priority_adjustments"] == []
+    assert found["estimated_completion"] == found["delayed"][0]["ends_at"]
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [],
+        [{"id": "a", "service": "nobody", "calls": 1}],
+        [{"id": "a", "service": "stripe", "calls": 1}, {"id": "a", "service": "stripe", "calls": 1}],
+        [{"id": "a", "service": "stripe", "calls": 1, "wedding_id": "nobody-s"}],
+    ],
+)
+async def test_a_schedule_of_what_is_not_is_refused(api: Any, requests: Any) -> None:
+    assert (await api.post("/quotas/schedule", {"requests": requests})).status_code == 422

@@ -1,0 +1,194 @@
+"""What people do about quotas: set limits, throttle, reserve; every deed is audited and live within a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.routing import forecast
+from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quotas import Counter, Quota, QuotaPolicy, Reservation, Throttle, WindowName
+from wedsync.domain.routing.vendor import Value
+from wedsync.store import access, quotas
+from wedsync.store.quotas import Key
+from wedsync.usecases.routing.book import ANY_ACCOUNT
+from wedsync.usecases.routing.quotas import Also
+from wedsync.usecases.routing.switchboard import Switchboard
+
+#: Of any window at most so much is reserved: the rest of the weddings want to live, too.
+_MOST_RESERVED_PART = 0.8
+
+
+class WindowView(Value):
+    """One window as it stands."""
+
+    window: WindowName
+    limit: int
+    burst: int | None
+    used: int
+    remaining: int
+    resets_at: datetime
+    #: Kept for weddings.
+    reserved: int
+
+
+class QuotaView(Value):
+    """An account's quota."""
+
+    service: str
+    account: str
+    windows: tuple[WindowView, ...]
+    #: The vendor takes nothing before; null: it does.
+    blocked_until: datetime | None
+    throttle: Throttle | None
+    reservations: tuple[Reservation, ...]
+    #: How more can be had.
+    upgrade: str
+
+
+def show(board: Switchboard, key: Key, quota: Quota | None = None) -> QuotaView:
+    """An account's quota as this process knows it; `quota`: as just read."""
+    now, policy = board.quotas.now(), board.book.quota_policy(*key)
+    known = quota or board.book.quota(*key)
+    windows = []
+    for one in policy.windows:
+        counter: Counter = rules.opened(known, one, now)
+        limit = rules.limit_of(one, counter)
+        windows.append(
+            WindowView(
+                window=one.window,
+                limit=limit,
+                burst=one.at_once if one.window in rules.SPREAD else None,
+                used=counter.used,
+                remaining=max(limit - counter.used, 0),
+                resets_at=counter.ends_at,
+                reserved=rules.withheld(known, counter, now),
+            )
+        )
+    is_blocked = known.blocked_until is not None and known.blocked_until > now
+    return QuotaView(
+        service=key[0],
+        account=key[1],
+        windows=tuple(windows),
+        blocked_until=known.blocked_until if is_blocked else None,
+        throttle=known.throttle,
+        reservations=known.reservations,
+        upgrade=policy.upgrade,
+    )
+
+
+async def list_quotas(board: Switchboard, service: str | None = None) -> tuple[QuotaView, ...]:
+    """Every account that has limits or has taken calls, as the database has it now. Raises StoreUnavailable."""
+    async with board.transitions.db.system() as conn:
+        rows = await quotas.read_all(conn)
+    keys = sorted({*board.book.accounts(), *(key for key in rows if key[1] != ANY_ACCOUNT)})
+    return tuple(show(board, key, rows.get(key)) for key in keys if service is None or key[0] == service)
+
+
+class QuotaManager:
+    """One person's hands. Raises StoreUnavailable."""
+
+    def __init__(self, board: Switchboard, principal: Principal, now: datetime) -> None:
+        self._board = board
+        self._principal = principal
+        self._now = now
+
+    async def set_limits(self, key: Key, policy: QuotaPolicy) -> None:
+        """An account's limits from now on; account `*`: of every one without its own. Raises NotFound."""
+        self._known(key)
+        async with self._board.transitions.db.system() as conn:
+            await quotas.put_policy(conn, key, policy, self._principal.actor, self._now)
+            await self._audit(conn, "quota.limited", key, policy)
+        await self._board.book.load()
+
+    async def throttle(self, key: Key, throttle: Throttle | None) -> Quota:
+        """Give ordinary calls a share of each limit, or all of it again (None). Raises NotFound."""
+        self._known(key)
+
+        async def also(conn: AsyncConnection) -> None:
+            await self._audit(conn, "quota.throttled" if throttle else "quota.unthrottled", key, throttle)
+
+        return await self._change(key, lambda quota: quota.model_copy(update={"throttle": throttle}), also)
+
+    async def reserve(self, key: Key, wanted: Reservation) -> Reservation:
+        """Keep calls for a wedding of the organization.
+
+        The same id again is the same reservation. Raises NotFound, InvalidInput, Conflict(reason="quota_full") when
+        more than 80 % of a window would be kept.
+        """
+        self._known(key)
+        policy = self._board.book.quota_policy(*key)
+        if not policy.windows:
+            raise Conflict(f"{key[0]} has no limits that anything could be reserved of", reason="no_limits")
+        if wanted.ends_at <= self._now:
+            raise InvalidInput("a reservation ends in the future", field="ends_at")
+        async with self._board.transitions.db.tenant(self._principal.organization_id) as conn:
+            if wanted.wedding_id not in await quotas.read_ceremonies(conn, [wanted.wedding_id]):
+                raise NotFound(f"no wedding {wanted.wedding_id!r}")
+
+        def change(quota: Quota) -> Quota:
+            kept = tuple(one for one in quota.reservations if one.id != wanted.id and one.ends_at > self._now)
+            changed = quota.model_copy(update={"reservations": (*kept, wanted)})
+            _refuse_too_much(changed, policy, wanted)
+            return changed
+
+        async def also(conn: AsyncConnection) -> None:
+            await self._audit(conn, "quota.reserved", key, wanted)
+
+        await self._change(key, change, also)
+        return wanted
+
+    async def release(self, key: Key, reservation_id: str) -> None:
+        """Give a reservation back. Raises NotFound."""
+        self._known(key)
+        found = next((one for one in (await self._read(key)).reservations if one.id == reservation_id), None)
+        if found is None or not await self._is_ours(found.wedding_id):
+            raise NotFound(f"no reservation {reservation_id!r}")
+
+        def change(quota: Quota) -> Quota:
+            return quota.model_copy(
+                update={"reservations": tuple(one for one in quota.reservations if one.id != reservation_id)}
+            )
+
+        async def also(conn: AsyncConnection) -> None:
+            await self._audit(conn, "quota.released", key, found)
+
+        await self._change(key, change, also)
+
+    async def _is_ours(self, wedding_id: str) -> bool:
+        async with self._board.transitions.db.tenant(self._principal.organization_id) as conn:
+            return wedding_id in await quotas.read_ceremonies(conn, [wedding_id])
+
+    async def _read(self, key: Key) -> Quota:
+        async with self._board.transitions.db.system() as conn:
+            return (await quotas.read_all(conn)).get(key) or Quota(service=key[0], account=key[1])
+
+    async def _change(self, key: Key, change: Callable[[Quota], Quota], also: Also) -> Quota:
+        changed = await self._board.quotas.change(key, change, also)
+        await self._board.book.load()
+        return changed
+
+    async def _audit(self, conn: AsyncConnection, action: str, key: Key, detail: Value | None) -> None:
+        told = {"account": key[1], **(detail.model_dump(mode="json") if detail is not None else {})}
+        await access.audit(conn, self._principal, action, f"quota/{key[0]}", told, self._now)
+
+    def _known(self, key: Key) -> None:
+        if key[0] not in self._board.book.services():
+            raise NotFound(f"there is no service {key[0]!r}")
+
+
+def _refuse_too_much(quota: Quota, policy: QuotaPolicy, wanted: Reservation) -> None:
+    for one in policy.windows:
+        seconds, limit = forecast.span_of(one)
+        start = forecast.start_of(wanted.starts_at, seconds)
+        end = start + (wanted.ends_at - wanted.starts_at if seconds <= 60 else timedelta(seconds=seconds))
+        kept = forecast.reserved_within(quota, start, end)
+        room = limit * max((end - start).total_seconds() / seconds, 1.0) * _MOST_RESERVED_PART
+        if kept > room:
+            since = f"{start:%Y-%m-%d %H:%M} UTC"
+            detail = f"{kept} calls would be kept of {quota.service}'s {one.window} from {since}; {room:g} may be"
+            raise Conflict(detail, reason="quota_full")

@@ -1,0 +1,114 @@
+"""Forecast what running plans will want of the quotas, and preview when further requests could be carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from wedsync.domain.errors import InvalidInput
+from wedsync.domain.routing import forecast
+from wedsync.domain.routing import schedule as rules
+from wedsync.domain.routing.forecast import Demand, Predicted
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy
+from wedsync.domain.routing.schedule import HORIZON, Schedule, Wanted
+from wedsync.domain.routing.vendor import Manifest, Value
+from wedsync.store import quotas
+from wedsync.store.quotas import Key
+from wedsync.usecases.routing.switchboard import Switchboard
+
+
+class Forecast(Value):
+    """What is to be expected of every account with limits."""
+
+    since: datetime
+    until: datetime
+    #: The windows in which at least half of the limit will be wanted, at most 1,000.
+    busy: tuple[Predicted, ...]
+    #: Those in which there will not be enough: some calls will wait for the next one.
+    conflicts: tuple[Predicted, ...]
+    #: Calls to come that were counted, and steps that can't be yet, since they wait for the end of another.
+    calls: int
+    undated_steps: int
+
+
+_MOST_SHOWN = 1000
+
+
+def _calls_of(manifest: Manifest, action: str) -> int:
+    spec = manifest.action(action)
+    return len(spec.operations) if spec is not None else 0
+
+
+async def _demand(board: Switchboard, manifests: dict[str, Manifest], since: datetime, until: datetime) -> list[Demand]:
+    async with board.transitions.db.system() as conn:
+        rows = await quotas.read_planned(conn, since, until)
+    found = []
+    for row in rows:
+        each = _calls_of(manifests[row.service], row.action) if row.service in manifests else 0
+        if each:
+            demand = Demand(
+                service=row.service, account=row.account, at=row.at, calls=each * row.steps, weddings=row.weddings
+            )
+            found.append(demand)
+    return found
+
+
+async def _stands(board: Switchboard, keys: Sequence[Key]) -> tuple[dict[Key, QuotaPolicy], dict[Key, Quota]]:
+    async with board.transitions.db.system() as conn:
+        rows = await quotas.read_all(conn)
+    return {key: board.book.quota_policy(*key) for key in keys}, rows
+
+
+async def forecast_quotas(
+    board: Switchboard, manifests: dict[str, Manifest], since: datetime, until: datetime
+) -> Forecast:
+    """What running plans want of each window between the two. Raises StoreUnavailable."""
+    demand = await _demand(board, manifests, since, until)
+    keys = sorted({(one.service, one.account) for one in demand} | set(board.book.accounts()))
+    policies, rows = await _stands(board, keys)
+    found = forecast.predicted(demand, policies, rows)
+    async with board.transitions.db.system() as conn:
+        undated = await quotas.count_undated(conn)
+    return Forecast(
+        since=since,
+        until=until,
+        busy=tuple(one for one in found if 2 * (one.calls + one.reserved) >= one.limit)[:_MOST_SHOWN],
+        conflicts=tuple(one for one in found if one.over_by)[:_MOST_SHOWN],
+        calls=sum(one.calls for one in demand),
+        undated_steps=undated,
+    )
+
+
+async def preview_schedule(
+    board: Switchboard,
+    manifests: dict[str, Manifest],
+    organization_id: str,
+    requests: Sequence[Wanted],
+    now: datetime,
+) -> Schedule:
+    """When the requests could be carried out beside what plans want; nothing is taken.
+
+    Raises InvalidInput for an id given twice, an unknown service or wedding; StoreUnavailable.
+    """
+    _check(board, requests)
+    demand = await _demand(board, manifests, now - timedelta(days=1), now + HORIZON)
+    weddings = sorted({one.wedding_id for one in requests if one.wedding_id is not None})
+    async with board.transitions.db.tenant(organization_id) as conn:
+        ceremonies = await quotas.read_ceremonies(conn, weddings)
+    for place, one in enumerate(requests):
+        if one.wedding_id is not None and one.wedding_id not in ceremonies:
+            raise InvalidInput(f"no wedding {one.wedding_id!r}", field=f"requests[{place}].wedding_id")
+    keys = sorted({(one.service, one.account) for one in requests} | {(one.service, one.account) for one in demand})
+    policies, rows = await _stands(board, keys)
+    ahead = [one for one in demand if one.at >= forecast.start_of(now, 60)]
+    return rules.schedule(requests, policies, rows, ahead, ceremonies, now)
+
+
+def _check(board: Switchboard, requests: Sequence[Wanted]) -> None:
+    seen = set()
+    for place, one in enumerate(requests):
+        if one.id in seen:
+            raise InvalidInput(f"{one.id!r} is given twice", field=f"requests[{place}].id")
+        seen.add(one.id)
+        if one.service not in board.book.services():
+            raise InvalidInput(f"there is no service {one.service!r}", field=f"requests[{place}].service")
