@@ -9,6 +9,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.guarded import SERVICE, Guarded, restored
+from tests.support.migrations import BROKEN, open_migrating
 from tests.support.routing import configure, open_switchboard
 from tests.support.stage import Stage
 from wedsync.domain.routing.messages import WatchStart
@@ -50,3 +51,16 @@ async def test_record_health(stage: Stage) -> None:
                 break
     await stage.client.get_workflow_handle(name).terminate()
     await keep(first, "health-watched")
+
+
+async def test_record_migrations(stage: Stage) -> None:
+    quick = {"shadow_seconds": 1, "canary_seconds": 2, "verify_seconds": 2, "look_seconds": 1}
+    async with open_migrating(stage) as migrating:
+        await migrating.add_broken()
+        wedding = await migrating.wedding()
+        back = await migrating.begin(wedding.organization_id, BROKEN, **quick)
+        assert (await migrating.end(back)).outcome == "rolled_back"
+        await keep(migrating.handle(back), "migration-rolled-back")
+        done = await migrating.begin(wedding.organization_id, **quick)
+        assert (await migrating.end(done)).outcome == "done"
+        await keep(migrating.handle(done), "migration-done")

@@ -17,6 +17,7 @@ from workers.main import GUARDED
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
 from workflows.guard_vendor import GuardVendor
+from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.retry_endpoint import RetryEndpoint
 from workflows.retry_webhook import RetryWebhook
 from workflows.run_transaction import RunTransaction
@@ -28,6 +29,7 @@ FOLDER = Path(__file__).parent
 RECORDED = sorted(FOLDER.rglob("*.json"))
 WORKFLOWS = (
     Wedding, RunTransaction, GuardVendor, WatchHealth, DrainOutbox, RetryEndpoint, DrainInbox, RetryWebhook,
+    MigrateVendorVersion,
 )  # fmt: skip
 
 
@@ -47,7 +49,18 @@ async def test_a_recorded_history_replays(file: Path) -> None:
 
 def test_every_kind_of_story_is_recorded() -> None:
     stories = {file.stem.partition("-")[0] for file in RECORDED}
-    assert stories >= {"typical", "fallback", "rollback", "hold", "timeline", "guard", "health", "outbox", "endpoint"}
+    assert stories >= {
+        "typical",
+        "fallback",
+        "rollback",
+        "hold",
+        "timeline",
+        "guard",
+        "health",
+        "outbox",
+        "endpoint",
+        "migration",
+    }
 
 
 @workflow.defn(name=TRANSACTION_WORKFLOW)

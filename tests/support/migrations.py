@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
-from temporalio.client import WorkflowHandle
+from temporalio.client import Client, WorkflowHandle
 
 from tests.support.plans import payment, plan
-from tests.support.routing import rows
-from tests.support.stage import Staged
-from tests.support.stages import SkippingStage
+from tests.support.routing import open_switchboard, rows
+from tests.support.stage import Stage, Staged
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.routing.vendor import Call, VersionSpec
 from wedsync.domain.routing.version_migration import MigrationResult, MigrationRules, migration_workflow_id
 from wedsync.kit.clock import utc_now
+from wedsync.kit.http import new_pool
 from wedsync.kit.ids import new_id
 from wedsync.store import versions
 from wedsync.usecases.routing import migrate_version
 from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 
 SERVICE = "stripe"
@@ -37,12 +40,31 @@ RULES: dict[str, Any] = {
 }
 
 
+@asynccontextmanager
+async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrating]:
+    """The pieces on a stage; at the end nothing is left of any migration. `env`: its server skips time."""
+
+    async def provide() -> Client:
+        return stage.client
+
+    pool = new_pool()
+    async with open_switchboard(stage.settings.database_url, provide) as board:
+        gateway = VendorGateway(stage.settings, load_registry(), pool, board)
+        yield Migrating(stage, board, gateway, env)
+        async with board.transitions.db.system() as conn:
+            await conn.execute(text("UPDATE weddings SET ended_at = now() WHERE ended_at IS NULL"))
+            for table in ("version_migrations", "version_pins", "vendor_versions"):
+                await conn.execute(text(f"DELETE FROM {table}"))
+        await stage.sandbox.clear_faults(SERVICE)
+    await pool.aclose()
+
+
 class Migrating:
     """The pieces of a stage that migrations are driven by."""
 
-    def __init__(self, skipping: SkippingStage, board: Switchboard, gateway: VendorGateway) -> None:
-        self.skipping, self.board, self.gateway = skipping, board, gateway
-        self.stage = skipping.stage
+    def __init__(self, stage: Stage, board: Switchboard, gateway: VendorGateway, env: Any = None) -> None:
+        self.stage, self.board, self.gateway, self.env = stage, board, gateway, env
+        self._one_at_a_time = asyncio.Lock()
 
     async def add_broken(self) -> None:
         """An operator believes that the broken version is as good as any."""
@@ -53,8 +75,9 @@ class Migrating:
 
     async def wedding(self, ceremony_at: datetime | None = None, payments: int = 1) -> Staged:
         """A wedding of an organization of its own, some of whose payments stand at the vendor."""
-        self.stage.organization_id = new_id()
-        wedding = await self.stage.wedding(plan(*(payment(f"pay{n}") for n in range(max(payments, 1)))))
+        async with self._one_at_a_time:
+            self.stage.organization_id = new_id()
+            wedding = await self.stage.wedding(plan(*(payment(f"pay{n}") for n in range(max(payments, 1)))))
         for n in range(payments):
             await self._pay(wedding, f"pay{n}")
         if ceremony_at is not None:
@@ -104,11 +127,12 @@ class Migrating:
 
     def handle(self, migration_id: str) -> WorkflowHandle[Any, Any]:
         """The migration's workflow."""
-        return self.skipping.env.client.get_workflow_handle(migration_workflow_id(migration_id))
+        return self.stage.client.get_workflow_handle(migration_workflow_id(migration_id))
 
     async def end(self, migration_id: str) -> MigrationResult:
-        """Let time go by until it ends."""
-        await self.skipping.env.fast_forward(self.handle(migration_id))
+        """Let time go by until it ends; on a plain server only wait."""
+        if self.env is not None:
+            await self.env.fast_forward(self.handle(migration_id))
         said = await asyncio.wait_for(self.handle(migration_id).result(), 60)
         return MigrationResult.model_validate(said)
 
@@ -120,7 +144,7 @@ class Migrating:
             )
             if found.stage in stages:
                 return found
-            await self.skipping.env.fast_forward(self.handle(migration_id), step)
+            await self.env.fast_forward(self.handle(migration_id), step)
         raise AssertionError(f"it is at {found.stage}")
 
     async def pins(self, organization_id: str | None) -> list[tuple[Any, ...]]:

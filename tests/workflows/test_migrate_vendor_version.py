@@ -5,41 +5,25 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
-from temporalio.client import Client
 
-from tests.support.migrations import BROKEN, NEW, SERVICE, Migrating, next_call, payment_call
-from tests.support.routing import open_switchboard, rows
+from tests.support.migrations import BROKEN, NEW, SERVICE, Migrating, next_call, open_migrating, payment_call
+from tests.support.routing import rows
 from tests.support.stages import SkippingStage
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
 from wedsync.domain.routing.version_migration import MigrationLook
 from wedsync.kit.clock import utc_now
-from wedsync.kit.http import new_pool
 from wedsync.store import versions
 from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.migrate_version_step import migrate_version as look_at
-from wedsync.usecases.routing.registry import load_registry
 
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
 async def migrating(skipping: SkippingStage) -> AsyncIterator[Migrating]:
-    async def provide() -> Client:
-        return skipping.env.client
-
-    pool = new_pool()
-    async with open_switchboard(skipping.stage.settings.database_url, provide) as board:
-        gateway = VendorGateway(skipping.stage.settings, load_registry(), pool, board)
-        yield Migrating(skipping, board, gateway)
-        async with board.transitions.db.system() as conn:
-            await conn.execute(text("UPDATE weddings SET ended_at = now() WHERE ended_at IS NULL"))
-            for table in ("version_migrations", "version_pins", "vendor_versions"):
-                await conn.execute(text(f"DELETE FROM {table}"))
-        await skipping.stage.sandbox.clear_faults(SERVICE)
-    await pool.aclose()
+    async with open_migrating(skipping.stage, skipping.env) as opened:
+        yield opened
 
 
 async def test_it_goes_through_all_stages_and_the_new_version_is_pinned(migrating: Migrating) -> None:
@@ -105,7 +89,7 @@ async def test_a_paused_migration_stays_where_it_is_and_goes_on(migrating: Migra
     await migrating.until(migration, "canary")
     principal = Principal(organization_id=wedding.organization_id, key_id="test")
     await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, paused=True)
-    await migrating.skipping.env.fast_forward(migrating.handle(migration), DAY)
+    await migrating.env.fast_forward(migrating.handle(migration), DAY)
     assert (await migrating.until(migration, "canary")).stage == "canary"
     await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, paused=False)
     assert (await migrating.end(migration)).outcome == "done"

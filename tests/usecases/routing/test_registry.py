@@ -80,6 +80,7 @@ def test_a_folder_without_a_manifest_is_no_vendor(tmp_path: Path) -> None:
         (('kind = "bearer"', 'kind = "blood"'), "auth.kind"),
         (('name = "acme"', 'name = "other"'), "name"),
         (('["payments"]', '["payments", "magic"]'), "capabilities.1"),
+        (("[auth]", '[[versions]]\nname = "9"\n[auth]'), "versions"),
         (('["payments"]', '["sms"]'), "actions.0.name"),
         (('"payments.collect"', '"payments.steal"'), "actions.0.name"),
         (('[[actions.operations]]\nname = "take"', ""), "actions.0.operations"),

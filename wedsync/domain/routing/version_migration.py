@@ -28,6 +28,8 @@ FREEZE_BEFORE, FREEZE_AFTER = timedelta(hours=48), timedelta(hours=12)
 IDLE_LOOK = timedelta(hours=1)
 #: How many standard errors of two shares the new version must fail above the old one: a bad day of both is none.
 _CERTAINTY = 3.0
+#: While no read was answered by both versions, the shadow is so many times as long.
+_PATIENCE = 3.0
 
 
 class MigrationRules(Value):
@@ -102,6 +104,8 @@ class Seen(Value):
     new_failed: int = 0
     old_calls: int = 0
     old_failed: int = 0
+    #: Objects that stand at the vendor; of so many the reads were compared, and of so many they differ.
+    readable: int = 0
     compared: int = 0
     different: int = 0
     #: The ceremonies of the weddings that depend on it.
@@ -189,6 +193,9 @@ def _after_shadow(m: Migration, seen: Seen, now: datetime) -> Move:
     if now < due:
         return _look_again(m, now, due, "while reads are compared")
     if not m.compared + seen.compared:
+        last = _due(m, m.rules.shadow_seconds * _PATIENCE)
+        if seen.readable and now < last:
+            return _look_again(m, now, last, "until a read is answered by both versions")
         return Move(kind="go", stage="rolled_back", why="nothing could be compared")
     return _unless_frozen(m, seen, now, m.rules.risky, "canary", "the reads agree")
 

@@ -22,7 +22,8 @@ SUNSET, NOT_FOR_WEDDINGS = "version_sunset", "version_not_for_weddings"
 NOTICE = timedelta(seconds=1)
 #: A pin that ended is known for so long: longer than any vendor honours an idempotency key.
 REMEMBERED = timedelta(days=3)
-_WHOLE = 100
+#: Of all weddings.
+WHOLE = 100
 
 
 class Pin(Value):
@@ -33,7 +34,7 @@ class Pin(Value):
     organization_id: str | None = None
     version: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
     #: Of the weddings, by a draw that repeats; 100: all.
-    share_percent: Annotated[int, Field(ge=1, le=100)] = _WHOLE
+    share_percent: Annotated[int, Field(ge=1, le=100)] = WHOLE
     since: datetime
     until: datetime | None = None
     #: The migration that laid it over the standing pin; empty: an operator's own.
@@ -43,7 +44,7 @@ class Pin(Value):
         """Whether it concerns the wedding's call first sent `at`."""
         if at < self.since or (self.until is not None and at >= self.until):
             return False
-        return self.share_percent >= _WHOLE or draw(self.migration_id or self.service, wedding_id) < self.share_percent
+        return self.share_percent >= WHOLE or draw(self.migration_id or self.service, wedding_id) < self.share_percent
 
 
 class Chosen(Value):
@@ -61,7 +62,7 @@ UNSAID = Chosen(name="")
 
 def draw(salt: str, wedding_id: str) -> int:
     """0 to 99, the same for a wedding each time."""
-    return int.from_bytes(hashlib.sha256(f"{salt}:{wedding_id}".encode()).digest()[:8], "big") % _WHOLE
+    return int.from_bytes(hashlib.sha256(f"{salt}:{wedding_id}".encode()).digest()[:8], "big") % WHOLE
 
 
 def standing(

@@ -146,7 +146,7 @@ async def _compare(gateway: VendorGateway, board: Switchboard, m: Migration) -> 
             return await _differs(gateway, m, _read_of(gateway, m, row))
 
     answers = [answer for answer in await asyncio.gather(*(one(row) for row in rows)) if answer is not None]
-    return {"compared": len(answers), "different": sum(answers)}
+    return {"readable": len(rows), "compared": len(answers), "different": sum(answers)}
 
 
 async def _differs(gateway: VendorGateway, m: Migration, call: Call) -> bool | None:

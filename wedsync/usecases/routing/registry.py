@@ -64,7 +64,7 @@ def read_manifest(text: str, where: str, folder: str) -> Manifest:
     """The manifest in TOML `text`.
 
     Raises InvalidInput whose detail names `where` and the field: not TOML, wrong shape, a name other than the folder's,
-    an action that the catalogue has not, an operation named twice in a list.
+    an action that the catalogue has not, an operation named twice in a list, versions without the one that is pinned.
     """
     try:
         raw = tomllib.loads(text)
@@ -87,6 +87,9 @@ def _faults(manifest: Manifest, folder: str) -> Iterable[tuple[str, str]]:
     for index, capability in enumerate(manifest.capabilities):
         if capability not in CAPABILITIES:
             yield f"capabilities.{index}", f"{capability!r} is not in the catalogue"
+    names = [version.name for version in manifest.versions]
+    if len(set(names)) != len(names) or (names and manifest.api_version not in names):
+        yield "versions", "each is named once, `api_version` among them"
     for index, action in enumerate(manifest.actions):
         yield from _action_faults(action, f"actions.{index}", manifest)
 

@@ -134,7 +134,8 @@ def require_usable(book: Book, service: str, version: str, now: datetime) -> Ver
 
 def default_version(book: Book, service: str, now: datetime) -> str:
     """The version of a service's calls where no pin of a tenant's own says otherwise."""
-    _, common = rules.standing(book.pins(service), None, "", now)
+    whole = (pin for pin in book.pins(service) if pin.share_percent == rules.WHOLE)
+    _, common = rules.standing(whole, None, "", now)
     return common or book.config(service).endpoints[0].version
 
 
