@@ -33,6 +33,13 @@ async def test_it_goes_through_all_stages_and_the_new_version_is_pinned(migratin
     assert result.outcome == "done"
     assert [step.partition(":")[0] for step in result.migration_steps] == ["shadow", "canary", "verify", "done"]
     assert [pin[1:] for pin in await migrating.pins(wedding.organization_id)] == [(NEW, 100, "")]
+    audited = await rows(
+        migrating.board,
+        "SELECT action FROM audit_log WHERE organization_id = :org AND action LIKE 'version.migration%' ORDER BY id",
+        org=wedding.organization_id,
+    )
+    stages = [row.action.removeprefix("version.migration_") for row in audited]
+    assert stages == ["begun", "shadow", "canary", "verify", "done"]
 
 
 async def test_a_version_that_answers_otherwise_is_found_in_the_shadow(migrating: Migrating) -> None:

@@ -66,6 +66,8 @@ class Migration(Value):
     service: str
     #: None: for every organization without a pin of its own.
     organization_id: str | None = None
+    #: The operator's organization, in whose name its moves are audited.
+    operator_id: str = ""
     from_version: str
     to_version: str
     rules: MigrationRules = MigrationRules()

@@ -115,6 +115,7 @@ async def begin(db: Database, client: Client, principal: Principal, migration: M
     """
     async with db.system() as conn:
         await versions.require_organization(conn, migration.organization_id)
+        migration = migration.model_copy(update={"operator_id": principal.organization_id})
         if not await versions.begin(conn, migration, principal.actor):
             await _require_same(conn, migration)
         else:

@@ -9,13 +9,14 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import VendorThrottled, VendorUnavailable, WedsyncError
 from wedsync.domain.routing import version_migration as rules
 from wedsync.domain.routing.vendor import Call, Effect
 from wedsync.domain.routing.version_migration import Migration, MigrationLook, MigrationNews, Move, Seen
 from wedsync.domain.routing.versions import NOTICE
 from wedsync.kit.clock import utc_now
-from wedsync.store import versions
+from wedsync.store import access, versions
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.switchboard import Situation, Switchboard
 
@@ -90,8 +91,18 @@ async def _move(
                 "ended_at": look.now if move.stage in rules.ENDED else None,
             }
         )
+        await _audit(conn, now_is, move, actor)
     await versions.save(conn, now_is)
     return now_is, move
+
+
+async def _audit(conn: AsyncConnection, m: Migration, move: Move, actor: str) -> None:
+    """Each move stands in the audit log under the key that began the migration."""
+    if m.operator_id:
+        principal = Principal(organization_id=m.operator_id, key_id=actor.removeprefix("key:"))
+        subject = f"service/{m.service}/migration/{m.id}"
+        detail = {"why": move.why, "to_version": m.to_version, "organization_id": m.organization_id}
+        await access.audit(conn, principal, f"version.migration_{move.stage}", subject, detail, utc_now())
 
 
 async def _lay_pins(conn: AsyncConnection, m: Migration, move: Move, actor: str) -> None:
