@@ -28,7 +28,7 @@ UPDATE failovers SET status = :status, fell_back = fell_back + :fell_back,
   restored_at = CASE WHEN :status = 'restored' THEN coalesce(restored_at, :now) ELSE restored_at END
 WHERE from_service = :service AND endpoint = :endpoint AND epoch = :epoch AND status <> 'restored'
 """)
-# Who depends on a service: weddings to come whose plan names it, as a service's vendor or as a fallback.
+# Who depends on a service: weddings to come whose plan gives it a service.
 _DEPENDENTS = """
 SELECT w.id, w.organization_id, w.ceremony_at FROM weddings w
 JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
@@ -36,17 +36,39 @@ WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:after AS timestamptz)
   AND jsonb_path_exists(p.body, '$.services[*].vendor ? (@ == $vendor)',
     jsonb_build_object('vendor', CAST(:service AS text)))
 """
-_AFFECT = text(f"""
-WITH affected AS ({_DEPENDENTS}), kept AS (
+# Whom its outage hits: weddings to come with an unfinished step that is with it, whose first choice it is, or whose
+# fallback it is while all that come before it are cut off.
+_AFFECT = text("""
+WITH hit AS (
+  SELECT w.id, w.organization_id, w.ceremony_at, s.status, s.due_at FROM weddings w
+  JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
+  JOIN steps s ON s.wedding_id = w.id AND s.status NOT IN ('succeeded', 'failed', 'skipped')
+  LEFT JOIN LATERAL (SELECT e AS said FROM jsonb_array_elements(p.body -> 'services') e
+    WHERE e ->> 'id' = s.service) service ON true
+  LEFT JOIN LATERAL (SELECT nullif(e -> 'fallbacks', 'null') AS fallbacks FROM jsonb_array_elements(p.body -> 'steps') e
+    WHERE e ->> 'id' = s.step_id OR (e -> 'services' ? s.service AND s.step_id = (e ->> 'id') || '-' || s.service)
+    LIMIT 1) own ON true
+  CROSS JOIN LATERAL (SELECT jsonb_build_array(service.said -> 'vendor')
+    || coalesce(own.fallbacks, service.said -> 'fallbacks', '[]') AS vendors) choice
+  WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:after AS timestamptz)
+    AND CASE WHEN s.vendor IS NOT NULL AND s.status NOT IN ('pending', 'scheduled') THEN s.vendor = :service
+      ELSE EXISTS (
+        SELECT FROM jsonb_array_elements_text(choice.vendors) WITH ORDINALITY v(name, place)
+        WHERE v.name = :service AND NOT EXISTS (
+          SELECT FROM jsonb_array_elements_text(choice.vendors) WITH ORDINALITY earlier(name, place)
+          WHERE earlier.place < v.place AND NOT EXISTS (
+            SELECT FROM circuits c WHERE c.service = earlier.name AND c.state = 'open'))) END
+), affected AS (
+  SELECT DISTINCT id, organization_id, ceremony_at FROM hit
+), kept AS (
   INSERT INTO failover_weddings (failover_id, organization_id, wedding_id, ceremony_at)
   SELECT :id, organization_id, id, ceremony_at FROM affected ON CONFLICT DO NOTHING
 )
 UPDATE failovers SET affected_weddings = (SELECT count(*) FROM affected),
   next_moment_at = least((SELECT min(ceremony_at) FROM affected WHERE ceremony_at >= :now),
-    (SELECT min(s.due_at) FROM steps s JOIN affected a ON a.id = s.wedding_id
-      WHERE s.status IN ('pending', 'scheduled') AND s.due_at >= :now))
+    (SELECT min(due_at) FROM hit WHERE status IN ('pending', 'scheduled') AND due_at >= :now))
 WHERE id = :id AND affected_weddings IS NULL
-""")  # noqa: S608 - a text of our own
+""")
 _CEREMONIES = text(f"SELECT ceremony_at FROM ({_DEPENDENTS}) d WHERE ceremony_at < CAST(:before AS timestamptz)")  # noqa: S608
 _DEPENDENTS_OF_ALL = text("""
 SELECT s.vendor AS service, count(*) AS weddings, min(s.ceremony_at) FILTER (WHERE s.ceremony_at >= :now) AS next_at

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
 from wedsync.domain.routing import circuit as rules
@@ -88,16 +90,20 @@ class Operator:
         return await self._do(service, endpoint, f"circuit.{position}", change)
 
     async def _do(self, service: str, endpoint: str, action: str, change: Callable[[Circuit, bool], Circuit]) -> Moved:
-        moved = await self._transitions.apply(service, endpoint, change, self._now, actor=self._principal.actor)
-        detail: dict[str, Any] = {
-            "endpoint": endpoint,
-            "was": moved.was.state,
-            "now_is": moved.now_is.state,
-            "epoch": moved.now_is.epoch,
-            "has_moved": moved.has_moved,
-        }
-        async with self._transitions.db.system() as conn:
+        async def account(conn: AsyncConnection, moved: Moved) -> None:
+            detail: dict[str, Any] = {
+                "endpoint": endpoint,
+                "was": moved.was.state,
+                "now_is": moved.now_is.state,
+                "epoch": moved.now_is.epoch,
+                "has_moved": moved.has_moved,
+            }
             await access.audit(conn, self._principal, action, f"service/{service}", detail, self._now)
+
+        # The deed and its line in the log stand or fall together.
+        moved = await self._transitions.apply(
+            service, endpoint, change, self._now, actor=self._principal.actor, after=account
+        )
         if moved.failover_id is not None:
             await self._transitions.describe(moved.failover_id, service, self._now)
         elif moved.has_moved and moved.now_is.epoch:

@@ -34,6 +34,7 @@ ClientProvider = Callable[[], Awaitable[Client]]
 #: `change(circuit, is_last)`: the circuit as it shall be.
 Change = Callable[[Circuit, bool], Circuit]
 Before = Callable[[AsyncConnection], Awaitable[bool]]
+After = Callable[[AsyncConnection, "Moved"], Awaitable[None]]
 
 #: The reason of a circuit that no call, but its probes have opened.
 PROBES_SAY_DOWN = "probes_say_down"
@@ -87,30 +88,44 @@ class Transitions:
         *,
         actor: str = "breaker",
         before: Before | None = None,
+        after: After | None = None,
     ) -> Moved:
         """Compare and set. Of several who want the same one makes it, and starts the guard.
 
-        `before` runs first in the same transaction; when it answers False nothing is changed. Raises StoreUnavailable.
+        `before` runs first in the same transaction; when it answers False nothing is changed. `after` runs last in it,
+        told what came of it. Raises StoreUnavailable, and what `change` and `after` raise.
         """
         async with self.db.system() as conn:
-            await circuits.lock_transitions(conn)
-            known = await circuits.read_all(conn)
-            was = await circuits.lock_one(conn, service, endpoint)
-            if before is not None and not await before(conn):
-                return Moved(was, was)
-            now_is = change(was, self.book.is_last(service, endpoint, known))
-            if now_is == was:
-                return Moved(was, was)
-            probes = self.book.policy(service).probes
-            if not await circuits.move(conn, was, now_is, probes):
-                return Moved(was, was)
-            failover_id = await self._account(conn, was, now_is, known, actor, now)
-        self.book.learn(now_is)
-        self._tell(was, now_is, actor)
-        if failover_id is not None:
+            moved = await self._move(conn, service, endpoint, change, now, actor, before)
+            if after is not None:
+                await after(conn, moved)
+        if moved.has_moved:
+            self.book.learn(moved.now_is)
+            self._tell(moved.was, moved.now_is, actor)
+        if moved.failover_id is not None:
             # Nobody waits for Temporal: the watch on health starts what could not be started.
-            self._soon(self.start_guard(failover_id, now_is, now))
-        return Moved(was, now_is, failover_id)
+            self._soon(self.start_guard(moved.failover_id, moved.now_is, now))
+        return moved
+
+    async def _move(
+        self,
+        conn: AsyncConnection,
+        service: str,
+        endpoint: str,
+        change: Change,
+        now: datetime,
+        actor: str,
+        before: Before | None,
+    ) -> Moved:
+        await circuits.lock_transitions(conn)
+        known = await circuits.read_all(conn)
+        was = await circuits.lock_one(conn, service, endpoint)
+        if before is not None and not await before(conn):
+            return Moved(was, was)
+        now_is = change(was, self.book.is_last(service, endpoint, known))
+        if now_is == was or not await circuits.move(conn, was, now_is, self.book.policy(service).probes):
+            return Moved(was, was)
+        return Moved(was, now_is, await self._account(conn, was, now_is, known, actor, now))
 
     def _tell(self, was: Circuit, now_is: Circuit, actor: str) -> None:
         if was.state == now_is.state and was.round == now_is.round:
