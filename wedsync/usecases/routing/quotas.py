@@ -64,6 +64,8 @@ class _Account:
     #: Moments of the last calls, for guessing the next ones.
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     learned_at: datetime | None = None
+    #: What the vendor told this process itself; the row may not say so yet.
+    blocked_until: datetime | None = None
 
 
 class QuotaDesk:
@@ -116,7 +118,7 @@ class QuotaDesk:
             here.left -= 1
             at = here.next_at or now
             here.next_at = at + here.pace
-            return await self._at(at, here.left)
+            return await self._at(key, here, at, here.left)
         self._numbers += 1
         taker = _Taker(priority, self._numbers, wedding_id, asyncio.get_running_loop().create_future())
         here.waiting.append(taker)
@@ -127,19 +129,28 @@ class QuotaDesk:
         except ThrottledUntil:
             _THROTTLED.add(1, {"service": service})
             raise
-        return await self._at(at, left)
+        return await self._at(key, here, at, left)
 
-    async def _at(self, moment: datetime, left: int) -> int:
+    async def _at(self, key: Key, here: _Account, moment: datetime, left: int) -> int:
         """Wait for a call's moment, a fifth of a second away at most."""
         wait = (moment - self.now()).total_seconds()
         if wait > 0:
             await asyncio.sleep(wait)
+        # A 429 that came meanwhile, here or elsewhere, holds for moments given out before it, too.
+        self._heed(here, self._book.quota(*key))
+        self._stop_if_blocked(here, self.now())
         return left
 
     def _stop_if_blocked(self, here: _Account, now: datetime) -> None:
-        until = here.known.blocked_until
+        until = self._as_told(here, now).blocked_until
         if until is not None and now < until:
+            _THROTTLED.add(1, {"service": here.known.service})
             raise _refusal(here.known.service, until, "blocked")
+
+    def _as_told(self, here: _Account, now: datetime) -> Quota:
+        """The row as last seen, with what the vendor told this process since."""
+        until = here.blocked_until
+        return here.known if until is None or now >= until else rules.blocked(here.known, until)
 
     def _heed(self, here: _Account, told: Quota) -> None:
         """What other processes were told by the vendor or an operator ends this one's block at once."""
@@ -197,9 +208,10 @@ class QuotaDesk:
         ahead = 0.0 if wedding_id or priority != rules.ORDINARY else self._recent_per_second(here)
         for _ in range(_MOST_SWAPS):
             now = self.now()
-            left = rules.take(here.known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
+            known = self._as_told(here, now)
+            left = rules.take(known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
             wanted = rules.block_size(policy, left, waiting, ahead)
-            changed, grant = rules.take(here.known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
+            changed, grant = rules.take(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
             if not grant.calls and here.known.version:
                 # Refused by what is known: others may only have taken more meanwhile, or given nothing back.
                 return grant
@@ -263,7 +275,8 @@ class QuotaDesk:
         key = (service, account)
         until = self.now() + timedelta(seconds=seconds)
         here = self._accounts.setdefault(key, _Account(known=self._book.quota(*key)))
-        here.calls, here.known = 0, rules.blocked(here.known, until)
+        # Not into what is known of the row: whoever finds it there takes it for written.
+        here.calls, here.blocked_until = 0, max(until, here.blocked_until or until)
         self._soon(key, lambda quota: rules.blocked(quota, until))
 
     def _soon(self, key: Key, change: Callable[[Quota], Quota]) -> None:
