@@ -1,7 +1,7 @@
 """A process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
 
 Waits for a line on its standard input, then calls the vendor as often as its quota lets it, and prints one JSON object:
-how many calls it made, how often it was told to wait, how often it asked Postgres.
+when it had leave for each call, how often it was told to wait, how often it asked Postgres.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ _TAKERS = 8
 async def main(url: str, vendor: str, seconds: float) -> None:
     """One volley."""
     loop, pool = asyncio.get_running_loop(), new_pool()
-    made = waits = 0
+    made: list[float] = []
+    waits = 0
 
     async def want(until: float) -> None:
-        nonlocal made, waits
+        nonlocal waits
         while time.time() < until:
             try:
                 await board.quotas.take("stripe", "default", 3)
@@ -33,8 +34,8 @@ async def main(url: str, vendor: str, seconds: float) -> None:
                 waits += 1
                 await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0))
                 continue
+            made.append(time.time())
             await pool.get(vendor)
-            made += 1
 
     async with open_switchboard(url) as board:
         print(json.dumps({"ready": True}), flush=True)  # noqa: T201

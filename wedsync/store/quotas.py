@@ -15,7 +15,6 @@ from wedsync.store.circuits import CHANNEL
 
 Key = tuple[str, str]
 
-_HASTY = text("SET LOCAL synchronous_commit = off")
 _TAKE = text("""
 INSERT INTO quotas (service, account, version, nonce, state)
 VALUES (:service, :account, 1, :nonce, CAST(:state AS jsonb))
@@ -23,7 +22,8 @@ ON CONFLICT (service, account) DO UPDATE SET
   state = CASE WHEN quotas.version = :seen THEN excluded.state ELSE quotas.state END,
   nonce = CASE WHEN quotas.version = :seen THEN excluded.nonce ELSE quotas.nonce END,
   version = CASE WHEN quotas.version = :seen THEN quotas.version + 1 ELSE quotas.version END
-RETURNING version, state, nonce = :nonce AS is_ours, clock_timestamp() AS at
+RETURNING version, state, nonce = :nonce AS is_ours, clock_timestamp() AS at,
+  CASE WHEN :hurries THEN set_config('synchronous_commit', 'off', true) END
 """)
 _ALL = text("SELECT service, account, version, state FROM quotas")
 _POLICIES = text("SELECT service, account, policy FROM quota_policies")
@@ -65,16 +65,14 @@ class Written:
     at: datetime
 
 
-async def hurry(conn: AsyncConnection) -> None:
-    """The transaction's end doesn't wait for the disk: after a crash some milliseconds of counts may be gone."""
-    await conn.execute(_HASTY)
+async def swap(conn: AsyncConnection, wanted: Quota, nonce: str, *, hurries: bool = False) -> Written:
+    """Write `wanted` if the row still has the version it was made from (`wanted.version`; 0: no row).
 
-
-async def swap(conn: AsyncConnection, wanted: Quota, nonce: str) -> Written:
-    """Write `wanted` if the row still has the version it was made from (`wanted.version`; 0: no row)."""
+    `hurries`: the transaction's end doesn't wait for the disk; after a crash some milliseconds of counts may be gone.
+    """
     state = wanted.model_dump_json(exclude={"service", "account", "version"})
     values = {"service": wanted.service, "account": wanted.account, "nonce": nonce, "state": state}
-    row = (await conn.execute(_TAKE, {**values, "seen": wanted.version})).one()
+    row = (await conn.execute(_TAKE, {**values, "seen": wanted.version, "hurries": hurries})).one()
     key = {"service": wanted.service, "account": wanted.account, "version": row.version}
     return Written(row.is_ours, _quota({**row.state, **key}), row.at)
 

@@ -53,7 +53,7 @@ def test_a_manifest_s_quotas_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "seconds", "least"), [({"second": 20}, 5, 0.95), ({"second": 200}, 3, 0.98), ({"minute": 60}, 180, 0.9)]
+    ("limits", "seconds", "least"), [({"second": 20}, 5, 0.87), ({"second": 200}, 3, 0.9), ({"minute": 60}, 180, 0.96)]
 )
 def test_the_limit_is_never_passed_in_any_stretch_and_nearly_all_of_it_is_used(
     limits: dict[str, int], seconds: float, least: float
@@ -72,17 +72,20 @@ def test_the_limit_is_never_passed_in_any_stretch_and_nearly_all_of_it_is_used(
     limit=st.integers(1, 300),
     asks=st.lists(st.tuples(st.floats(0, 0.3), st.integers(1, 40), st.sampled_from([1, 2, 3, 4])), max_size=60),
 )
-def test_whoever_asks_for_what_the_window_s_counter_never_passes_its_limit(
+def test_whoever_asks_for_what_no_stretch_of_a_second_holds_more_than_its_limit(
     limit: int, asks: list[tuple[float, int, int]]
 ) -> None:
-    quota, at, given_in = EMPTY, 0.0, dict[int, int]()
+    quota, at, moments = EMPTY, 0.0, list[float]()
     for pause, wanted, priority in asks:
         at += pause
         quota, grant = q.take(quota, policy(second=limit), wanted, after(at), priority=priority)
         assert 0 <= grant.calls <= wanted
-        given_in[int(at)] = given_in.get(int(at), 0) + grant.calls
         assert (grant.until is None) == (grant.calls > 0)
-    assert all(calls <= limit for calls in given_in.values())
+        if grant.not_before is not None:
+            assert grant.not_before - after(at) <= timedelta(seconds=q.HORIZON_SECONDS)
+            first = (grant.not_before - NOW).total_seconds()
+            moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
+    assert most_within(sorted(moments), 0.999) <= limit
 
 
 @settings(max_examples=30, deadline=None)
@@ -162,11 +165,11 @@ def test_a_reservation_of_another_hour_holds_nothing_back_and_one_that_is_over_i
     assert q.take(kept(starts=-3600, ends=-60), rule, 92, NOW)[1].calls == 92
 
 
-def test_the_idle_share_of_a_second_is_lent() -> None:
-    quota = kept(calls=3600, starts=0, ends=120)
-    rule = QuotaPolicy(windows=(WindowLimit(window="second", limit=100, burst=100),))
+def test_the_idle_share_of_a_minute_is_lent() -> None:
+    quota = kept(calls=60, starts=0, ends=120)
+    rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=100),))
     assert q.take(quota, rule, 100, after(0.1))[1].calls == 62
-    assert q.take(quota, rule, 100, after(0.6))[1].calls == 92
+    assert q.take(quota, rule, 100, after(31))[1].calls == 92
 
 
 def test_after_the_vendor_s_word_nobody_calls_until_then() -> None:

@@ -1,10 +1,10 @@
 """How many calls a vendor lets an account make: values in, the next quota out. Pure; time is an argument.
 
-Each window (second, minute, hour, day) has a counter that is never above its limit. Calls within seconds and minutes
-are spread, too (GCRA, as in ITU-T I.371), so that the limit holds however the vendor's own window lies against ours: in
-any stretch as long as the window there are at most `limit` calls: each has its moment, which a process may take a
-little ahead. A vendor's answer may say when its window ends; then ours ends with it. A process takes blocks; what it
-does not use by `good_until` counts as used.
+Each window but the second has a counter that is never above its limit. Calls within seconds and minutes are spread
+(GCRA, as in ITU-T I.371), so that the limit holds however the vendor's own window lies against ours: in any stretch as
+long as the window there are at most `limit` calls. Each has its moment, which a process may take a little ahead. A
+vendor's answer may say when its window ends; then ours ends with it. A process takes blocks; what it does not use by
+`good_until` counts as used.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _GUARD_PART, _GUARD_CAP_SECONDS = 0.05, 1.0
 #: The share of each window that a priority leaves to those before it, until this part of the window has passed.
 _LEFT_TO_OTHERS: dict[int, float] = {1: 0.0, 2: 0.03, 3: 0.08, 4: 0.25}
 _LEFT_UNTIL_PART = 0.8
-#: Wedding-day calls go before the spread of the others, by so much of the limit.
-_AHEAD_PART = 0.05
+#: So much of a second's limit is for calls of a wedding's day that don't stand in line.
+_AHEAD_PART = 0.02
+_LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 #: A moment that is so near is given out already.
-HORIZON_SECONDS = 0.2
+HORIZON_SECONDS = 0.5
 #: A block is at most so much of what remains, and lasts at most so long.
 _BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
 #: After what part of its window a short reservation's idle share is lent to others.
@@ -46,7 +47,7 @@ class WindowLimit(Value):
 
     window: WindowName
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    #: Calls that may come at once; None: a hundredth of a second's limit, a tenth of a minute's. Others are not spread.
+    #: Calls that may come at once; None: a hundredth of the limit. Hours and days are not spread.
     burst: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
     @property
@@ -54,7 +55,7 @@ class WindowLimit(Value):
         """The burst that holds."""
         if self.burst is not None:
             return min(self.burst, self.limit)
-        return max(1, self.limit // (100 if self.window == "second" else 10))
+        return max(1, self.limit // 100)
 
     @property
     def seconds(self) -> float:
@@ -112,6 +113,8 @@ class Counter(Value):
     used: int = 0
     #: When the calls taken so far would all have been made at an even pace.
     paced_until: datetime | None = None
+    #: The same for those calls of a wedding's day that go before the others.
+    ahead_until: datetime | None = None
     #: Lower than the policy's, as the vendor's answers said.
     limit: int | None = None
 
@@ -171,6 +174,7 @@ def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
         started_at=max(started_at, known.ends_at) if known is not None else started_at,
         ends_at=started_at + timedelta(seconds=one.seconds),
         paced_until=paced,
+        ahead_until=known.ahead_until if known is not None else None,
         limit=known.limit if known is not None else None,
     )
 
@@ -180,25 +184,40 @@ def guard_seconds(window: WindowName) -> float:
     return min(SECONDS[window] * _GUARD_PART, _GUARD_CAP_SECONDS)
 
 
+def slack(policy: QuotaPolicy) -> timedelta:
+    """How late after its moment a call may still be begun."""
+    shortest = min((one.window for one in policy.windows), key=SECONDS.__getitem__)
+    return timedelta(seconds=guard_seconds(shortest) if shortest in SPREAD else BLOCK_SECONDS)
+
+
 def limit_of(one: WindowLimit, counter: Counter) -> int:
     """The limit that holds: the vendor's word where it is lower."""
     return one.limit if counter.limit is None else min(one.limit, counter.limit)
 
 
+def _ahead(one: WindowLimit) -> int:
+    """How many calls of a second are wedding days' own, besides the line of the others."""
+    return math.floor(one.limit * _AHEAD_PART) if one.window == "second" else 0
+
+
 def _pace(one: WindowLimit, limit: int) -> timedelta:
-    """The time between two calls at an even pace that leaves room for the burst and the guard."""
-    even = max(limit - one.at_once, 1)
-    return timedelta(seconds=(one.seconds - guard_seconds(one.window)) / even)
+    """The time between two calls at an even pace that leaves room for the burst and for calls that come late."""
+    even = max(limit - one.at_once - _ahead(one), 1)
+    guard = guard_seconds(one.window)
+    # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
+    return timedelta(seconds=(one.seconds + guard if one.window == "second" else one.seconds - guard) / even)
 
 
-def _first_moment(one: WindowLimit, counter: Counter, pace: timedelta, now: datetime, favoured_limit: int) -> datetime:
-    """When the next call is due: long past after a pause, as far as the burst goes; favoured ones go ahead."""
-    paced = counter.paced_until
-    ahead = math.floor(favoured_limit * _AHEAD_PART) * pace
-    if favoured_limit and paced is not None:
-        # Those before us may have taken their moments ahead of time.
-        ahead += timedelta(seconds=HORIZON_SECONDS)
-    return max(paced or now, now) - pace * (one.at_once - 1) - ahead
+def _first_moment(one: WindowLimit, counter: Counter, pace: timedelta, now: datetime) -> datetime:
+    """When the next call is due: long past after a pause, as far as the burst goes."""
+    return max(counter.paced_until or now, now) - pace * (one.at_once - 1)
+
+
+def _goes_ahead(one: WindowLimit, counter: Counter, now: datetime) -> bool:
+    """Whether a wedding day's call need not stand in line: of each second's limit a few."""
+    few = _ahead(one)
+    each = timedelta(seconds=one.seconds / max(few, 1))
+    return few > 0 and max(counter.ahead_until or now, now) - now <= each * (few - 1)
 
 
 def _throttled(quota: Quota, now: datetime) -> float:
@@ -262,25 +281,42 @@ def _room(quota: Quota, one: WindowLimit, now: datetime, priority: int, is_reser
     left_to_others = 0 if favoured or passed >= _LEFT_UNTIL_PART else math.floor(limit * _LEFT_TO_OTHERS[priority])
     free = min(share, limit - left_to_others) - kept - counter.used
     guard = timedelta(seconds=guard_seconds(one.window))
-    if now >= counter.ends_at - guard:
+    if one.window == "second":
+        # Paced only: the line never ends with a second.
+        free = share - kept
+    elif now >= counter.ends_at - guard:
         return _Room(calls=0, until=counter.ends_at, left=max(limit - counter.used, 0))
     if free <= 0:
         until = counter.ends_at
-        opens_up = left_to_others > 0 and min(share, limit) - kept - counter.used > 0
+        opens_up = left_to_others > 0 and one.window != "second" and min(share, limit) - kept - counter.used > 0
         if opens_up:
             until = counter.started_at + (counter.ends_at - counter.started_at) * _LEFT_UNTIL_PART
         return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=max(limit - counter.used, 0))
     if one.window in SPREAD:
-        pace = _pace(one, max(share, 1))
-        first = _first_moment(one, counter, pace, now, limit if favoured else 0)
-        last = min(now + timedelta(seconds=HORIZON_SECONDS), counter.ends_at - guard)
-        if first > last:
-            soon = max(first - timedelta(seconds=HORIZON_SECONDS), now + timedelta(milliseconds=1))
-            until = soon if first <= counter.ends_at - guard else counter.ends_at
-            return _Room(calls=0, until=until, left=limit - counter.used)
-        free = min(free, math.floor((last - first) / pace) + 1)
-        return _Room(calls=free, until=max(first, now), left=limit - counter.used, pace_seconds=pace.total_seconds())
+        return _paced_room(one, counter, limit, share - kept, free, now, is_favoured=favoured)
     return _Room(calls=free, until=now, left=limit - counter.used)
+
+
+def _paced_room(
+    one: WindowLimit, counter: Counter, limit: int, share: int, free: int, now: datetime, *, is_favoured: bool
+) -> _Room:
+    """Moments ahead of which nobody else's lie."""
+    left = max(limit - counter.used, 0)
+    if is_favoured and _goes_ahead(one, counter, now):
+        return _Room(calls=min(free, 1), until=now, left=left)
+    pace = _pace(one, max(share, 1))
+    first = _first_moment(one, counter, pace, now)
+    if is_favoured and one.window != "second":
+        # The counter holds the limit: a wedding day's call takes no moment.
+        first = min(first, now)
+    end = _LONG_AFTER if one.window == "second" else counter.ends_at - timedelta(seconds=guard_seconds(one.window))
+    last = min(now + timedelta(seconds=HORIZON_SECONDS), end)
+    seconds = pace.total_seconds()
+    if first > last:
+        soon = max(first - timedelta(seconds=HORIZON_SECONDS), now + timedelta(milliseconds=1))
+        return _Room(calls=0, until=soon if first <= end else counter.ends_at, left=left, pace_seconds=seconds)
+    calls = min(free, math.floor((last - first) / pace) + 1)
+    return _Room(calls=calls, until=max(first, now), left=left, pace_seconds=seconds)
 
 
 def take(
@@ -300,12 +336,16 @@ def take(
         given = min(given, held.calls - held.used)
     if given <= 0:
         tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
-        return quota, Grant(calls=0, good_until=now, until=rooms[tightest].until, left=left, why=tightest)
-    counters = tuple(_counted(quota, one, given, now) for one in policy.windows)
+        room = rooms[tightest]
+        return quota, Grant(
+            calls=0, pace_seconds=room.pace_seconds, good_until=now, until=room.until, left=left, why=tightest
+        )
+    is_favoured = held is not None or priority == WEDDING_DAY
+    counters = tuple(_counted(quota, one, given, now, is_favoured=is_favoured) for one in policy.windows)
     not_before = max(now, *(room.until for room in rooms.values()))
     pace_seconds = max(room.pace_seconds for room in rooms.values())
     last = not_before + timedelta(seconds=pace_seconds * given)
-    ends = (counter.ends_at for counter in counters)
+    ends = (counter.ends_at for counter in counters if counter.window != "second")
     reservations = tuple(
         one.model_copy(update={"used": one.used + given}) if held is not None and one.id == held.id else one
         for one in quota.reservations
@@ -316,18 +356,21 @@ def take(
         calls=given,
         not_before=not_before,
         pace_seconds=pace_seconds,
-        good_until=min(last + timedelta(seconds=BLOCK_SECONDS) if not pace_seconds else last, *ends),
+        good_until=min([last if pace_seconds else last + timedelta(seconds=BLOCK_SECONDS), *ends]),
         left=left - given,
     )
 
 
-def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime) -> Counter:
+def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime, *, is_favoured: bool) -> Counter:
     counter = opened(quota, one, now)
-    paced = counter.paced_until
-    if one.window in SPREAD:
-        share = max(math.floor(limit_of(one, counter) * _throttled(quota, now)), 1)
-        paced = max(paced or now, now) + _pace(one, share) * calls
-    return counter.model_copy(update={"used": counter.used + calls, "paced_until": paced})
+    changes: dict[str, object] = {"used": counter.used + calls}
+    if is_favoured and one.window in SPREAD and _goes_ahead(one, counter, now):
+        each = timedelta(seconds=one.seconds / _ahead(one))
+        changes["ahead_until"] = max(counter.ahead_until or now, now) + each * calls
+    elif one.window in SPREAD:
+        share = math.floor(limit_of(one, counter) * _throttled(quota, now)) - withheld(quota, counter, now)
+        changes["paced_until"] = max(counter.paced_until or now, now) + _pace(one, max(share, 1)) * calls
+    return counter.model_copy(update=changes)
 
 
 def block_size(policy: QuotaPolicy, left: int | None, waiting: int, recent_per_second: float) -> int:

@@ -26,8 +26,10 @@ from wedsync.usecases.routing.book import Book
 
 log = structlog.get_logger(__name__)
 
-#: Who can ask again so soon waits here: asking again from a workflow would take longer.
-_SHORT_WAIT = timedelta(milliseconds=20)
+#: Who can ask again so soon waits here: asking again from a workflow would take longer. Until enough moments have come
+#: up for those that wait: ten processes would else ask Postgres for each single one.
+_SHORT_WAIT = timedelta(milliseconds=200)
+_LEAST_WAIT = timedelta(milliseconds=1)
 _MOST_SWAPS = 20
 #: What the vendor's headers say is written so often at most.
 _LEARN_EVERY = timedelta(milliseconds=500)
@@ -113,33 +115,42 @@ class QuotaDesk:
             self._stop_if_blocked(here, now)
             return None
         here.recent.append(now.timestamp())
-        if here.calls and here.good_until is not None and now < here.good_until and not here.waiting:
-            here.calls -= 1
-            here.left -= 1
-            at = here.next_at or now
-            here.next_at = at + here.pace
-            return await self._at(key, here, at, here.left)
+        slack = rules.slack(policy)
+        while True:
+            left, moment = self._in_hand(here) or await self._asked(key, here, priority, wedding_id)
+            wait = (moment - self.now()).total_seconds()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            # A 429 that came meanwhile, here or elsewhere, holds for moments given out before it, too.
+            self._heed(here, self._book.quota(*key))
+            self._stop_if_blocked(here, self.now())
+            if self.now() - moment <= slack:
+                return left
+            # Held up for so long that the call could arrive in a later window: its moment is lost.
+
+    def _in_hand(self, here: _Account) -> tuple[int, datetime] | None:
+        """A call of the block that the process holds."""
+        now = self.now()
+        if not here.calls or here.good_until is None or now >= here.good_until or here.waiting:
+            return None
+        here.calls -= 1
+        here.left -= 1
+        moment = here.next_at or now
+        here.next_at = moment + here.pace
+        return here.left, moment
+
+    async def _asked(self, key: Key, here: _Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
+        """Wait in line for a call of a new block. Raises ThrottledUntil."""
         self._numbers += 1
         taker = _Taker(priority, self._numbers, wedding_id, asyncio.get_running_loop().create_future())
         here.waiting.append(taker)
         if here.task is None or here.task.done():
-            here.task = asyncio.create_task(self._serve(key, here), name=f"quota-{service}")
+            here.task = asyncio.create_task(self._serve(key, here), name=f"quota-{key[0]}")
         try:
-            left, at = await taker.given
+            return await taker.given
         except ThrottledUntil:
-            _THROTTLED.add(1, {"service": service})
+            _THROTTLED.add(1, {"service": key[0]})
             raise
-        return await self._at(key, here, at, left)
-
-    async def _at(self, key: Key, here: _Account, moment: datetime, left: int) -> int:
-        """Wait for a call's moment, a fifth of a second away at most."""
-        wait = (moment - self.now()).total_seconds()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        # A 429 that came meanwhile, here or elsewhere, holds for moments given out before it, too.
-        self._heed(here, self._book.quota(*key))
-        self._stop_if_blocked(here, self.now())
-        return left
 
     def _stop_if_blocked(self, here: _Account, now: datetime) -> None:
         until = self._as_told(here, now).blocked_until
@@ -174,7 +185,8 @@ class QuotaDesk:
             if grant.calls:
                 self._hand_out(here, same, grant)
             elif grant.until is not None and grant.until - now <= _SHORT_WAIT:
-                await asyncio.sleep(max((grant.until - now).total_seconds(), 0.001))
+                enough = min(timedelta(seconds=grant.pace_seconds * len(same)), _SHORT_WAIT)
+                await asyncio.sleep(max(grant.until - now, enough, _LEAST_WAIT).total_seconds())
             else:
                 self._refuse(key, here, policy, grant, first.priority, now)
             _LEFT.set(grant.left or 0, {"service": key[0]})
@@ -234,9 +246,7 @@ class QuotaDesk:
         self.asked += 1
         before = utc_now()
         async with self._db.system() as conn:
-            if not tells:
-                await quotas.hurry(conn)
-            written = await quotas.swap(conn, wanted, new_id())
+            written = await quotas.swap(conn, wanted, new_id(), hurries=not tells)
             if tells and written.is_ours:
                 await quotas.tell(conn, wanted.service)
             if also is not None and written.is_ours:

@@ -1,0 +1,183 @@
+"""Ten processes and one limit: `python -m bench.quotas [SECONDS]`. Against callers that just try again after a 429.
+
+The vendor counts what comes in each whole second and answers 429 above the limit. First all want more than there is,
+all the time: how much of the limit is used, and is it ever passed? Then a burst of calls comes that takes several
+seconds' limits: what do its calls wait in all, by quotas and by naive retries?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from bench.routing_stage import database
+from wedsync.domain.errors import ThrottledUntil
+from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
+from wedsync.kit import logs
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import Pool, new_pool
+from wedsync.kit.settings import Settings
+from wedsync.store import quotas
+from wedsync.store.session import Database
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import Switchboard
+
+_PROCESSES, _LIMIT, _TAKERS = 10, 200, 10
+_BURST_EACH = 120
+#: What a naive caller waits before it tries again: doubling from a second, as tenacity's `wait_exponential()` does.
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+
+
+class Vendor:
+    """Counts by the second; above the limit it answers 429."""
+
+    def __init__(self) -> None:
+        self.came: Counter[int] = Counter()
+        self.refused = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                second = int(time.time())
+                self.came[second] += 1
+                if self.came[second] > _LIMIT:
+                    self.refused += 1
+                    writer.write(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+                else:
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+async def _by_quota(board: Switchboard, pool: Pool, url: str) -> int:
+    """One call; how often it was answered 429."""
+    while True:
+        try:
+            await board.quotas.take("stripe", "default", 3)
+        except ThrottledUntil as error:
+            await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0))
+            continue
+        return int((await pool.get(url)).status_code == 429)
+
+
+async def _naive(pool: Pool, url: str) -> int:
+    refused, wait = 0, _FIRST_WAIT
+    while (await pool.get(url)).status_code == 429:
+        refused += 1
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, _LONGEST_WAIT)
+    return refused
+
+
+async def _child(database_url: str, vendor: str, how: str, seconds: float) -> None:
+    """A process of the fleet: `steady` for so long, or one burst by `quota` or `naive`."""
+    logs.setup(Settings(log_level="CRITICAL"), "bench")
+    db, pool = Database(database_url, 3), new_pool()
+    delays: list[float] = []
+    async with Switchboard(db, load_registry().manifests).open() as board:
+        print("ready", flush=True)
+        start = float(await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline))
+        await asyncio.sleep(max(start - time.time(), 0))
+
+        async def steadily() -> None:
+            while time.time() < start + seconds:
+                await _by_quota(board, pool, vendor)
+
+        async def once() -> None:
+            await (_by_quota(board, pool, vendor) if how == "quota" else _naive(pool, vendor))
+            delays.append(time.time() - start)
+
+        deeds = [steadily() for _ in range(_TAKERS)] if how == "steady" else [once() for _ in range(_BURST_EACH)]
+        await asyncio.gather(*deeds)
+        print(json.dumps({"delays": delays, "asked": board.quotas.asked}), flush=True)
+    await pool.aclose()
+    await db.close()
+
+
+@dataclass
+class Run:
+    """What the vendor and the fleet saw."""
+
+    vendor: Vendor
+    delays: list[float]
+    asked: int
+    start: int
+
+
+async def _fleet(database_url: str, how: str, seconds: float) -> Run:
+    vendor = Vendor()
+    server = await asyncio.start_server(vendor.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    argv = [sys.executable, "-m", "bench.quotas", "--child", database_url, url, how, str(seconds)]
+    pipe = asyncio.subprocess.PIPE
+    processes = [
+        await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, env=dict(os.environ))
+        for _ in range(_PROCESSES)
+    ]
+    reports = []
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            await process.stdout.readline()
+        start = int(time.time()) + 2
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{start}\n".encode())
+        for process in processes:
+            assert process.stdout is not None
+            reports.append(json.loads(await process.stdout.readline()))
+    finally:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            await process.wait()
+        server.close()
+    delays = [delay for report in reports for delay in report["delays"]]
+    return Run(vendor, delays, sum(report["asked"] for report in reports), start)
+
+
+async def measure(seconds: float) -> list[str]:
+    """The steady fleet, then the two bursts."""
+    async with database() as url:
+        db = Database(url, 2)
+        policy = QuotaPolicy(windows=(WindowLimit(window="second", limit=_LIMIT),))
+        async with db.system() as conn:
+            await quotas.put_policy(conn, ("stripe", "default"), policy, "key:bench", utc_now())
+        await db.close()
+        steady = await _fleet(url, "steady", seconds)
+        ours = await _fleet(url, "quota", 0)
+        naive = await _fleet(url, "naive", 0)
+    # The first second also opens a hundred connections; the last one is cut short.
+    whole = [steady.vendor.came[steady.start + n] for n in range(1, int(seconds))]
+    used = sum(whole) / (_LIMIT * len(whole))
+    calls = sum(steady.vendor.came.values())
+    delay = sum(ours.delays) / sum(naive.delays)
+    return [
+        "",
+        f"Quotas: {_PROCESSES} processes, one limit of {_LIMIT} calls a second",
+        f"  always more wanted than there is: {used:.1%} used in {len(whole)} s (goal: 98 %), at most "
+        f"{max(steady.vendor.came.values())} in a second, {steady.vendor.refused} answers of 429; Postgres was asked "
+        f"{steady.asked / calls:.2f} times a call",
+        f"  a burst of {_PROCESSES * _BURST_EACH}: delays in all {delay:.2f} of naive retries' (goal: 0.4), "
+        f"{ours.vendor.refused} answers of 429 against {naive.vendor.refused}; the last call after "
+        f"{max(ours.delays):.1f} s against {max(naive.delays):.1f} s",
+    ]
+
+
+def main() -> None:
+    """Run alone, or as a process of the fleet."""
+    if "--child" in sys.argv:
+        _, _, database_url, vendor, how, seconds = sys.argv
+        asyncio.run(_child(database_url, vendor, how, float(seconds)))
+        return
+    print("\n".join(asyncio.run(measure(float(sys.argv[1]) if len(sys.argv) > 1 else 10))))
+
+
+if __name__ == "__main__":
+    main()

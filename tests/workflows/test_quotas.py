@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.api.enums.v1 import EventType
+
+from tests.support.plans import booking, plan
+from tests.support.puppet import Puppet
+from tests.support.stage import Stage, Staged
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy, WindowLimit
+from wedsync.kit.clock import utc_now
+from wedsync.store import quotas
+
+
+async def block(stage: Stage, vendor: str, seconds: float) -> None:
+    """As after a 429 of the vendor."""
+    until = utc_now() + timedelta(seconds=seconds)
+    async with stage.db.system() as conn:
+        known = (await quotas.read_all(conn)).get((vendor, "default"), Quota(service=vendor))
+        await quotas.swap(conn, known.model_copy(update={"blocked_until": until}), "test")
+        await quotas.tell(conn, vendor)
+
+
+async def waits(stage: Stage, wedding: Staged, tx: str) -> list[str]:
+    """The timers' summaries of a transaction."""
+    history = await wedding.tx_handle(tx).fetch_history()
+    sealed = [
+        event.user_metadata.summary
+        for event in history.events
+        if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED
+    ]
+    return list(await stage.client.data_converter.decode(sealed, [str] * len(sealed)))
+
+
+async def test_a_step_sleeps_until_the_vendor_takes_calls_again_and_has_tried_once(
+    stage: Stage, puppet: Puppet
+) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer")))
+    await block(stage, "replayer", 2.5)
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    assert len(puppet.calls(wedding.id, "reserve")) == 1
+    assert (await wedding.steps())["hall"].attempts == 1
+    (summary,) = await waits(stage, wedding, tx)
+    assert "waits for replayer's quota until" in summary
+
+
+async def test_who_would_wait_too_long_goes_to_the_next_vendor(stage: Stage, puppet: Puppet) -> None:
+    hall = booking("hall", "replayer", fallbacks=["finder"])
+    wedding = await stage.wedding(plan(hall))
+    await block(stage, "replayer", 90)
+    try:
+        await wedding.until(await wedding.ask(), "completed")
+    finally:
+        await block(stage, "replayer", -1)
+    step = (await wedding.steps())["hall"]
+    assert (step.vendor, step.fallback_used) == ("finder", True)
+
+
+async def test_many_steps_share_what_there_is_and_all_are_done(stage: Stage, puppet: Puppet) -> None:
+    policy = QuotaPolicy(windows=(WindowLimit(window="second", limit=5),))
+    async with stage.db.system() as conn:
+        await quotas.put_policy(conn, ("replayer", "default"), policy, "key:test", utc_now())
+    try:
+        wedding = await stage.wedding(plan(*(booking(f"hall-{n}", "replayer") for n in range(15))))
+        row = await wedding.until(await wedding.ask(), "completed")
+        assert row.gaps == []
+        assert len(puppet.calls(wedding.id, "reserve")) == 15
+        assert (row.ended_at - row.started_at).total_seconds() >= 2
+    finally:
+        async with stage.db.system() as conn:
+            await quotas.put_policy(conn, ("replayer", "default"), QuotaPolicy(), "key:test", utc_now())
