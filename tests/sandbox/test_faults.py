@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import OutcomeUnknown, VendorRejected, VendorThrottled, VendorUnavailable
+from wedsync.kit.http import VendorHttp
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.sandbox.faults import Fault, FaultBoard, Sign
 
@@ -158,3 +159,24 @@ def test_the_probability_of_a_seeded_fault_can_be_set() -> None:
 
 def test_seeded_hits_are_bounded_too() -> None:
     assert sum(_hits(Fault(mode="flap", seed=3, times=4), 200)) == 4
+
+
+async def test_a_fault_of_a_region_leaves_the_others_and_the_plain_address_alone(sandbox: EmbeddedSandbox) -> None:
+    await sandbox.faults("stripe", mode="down", region="eu-west")
+    answers = {}
+    for region in ("eu-west", "us-east", ""):
+        http = VendorHttp(
+            sandbox.pool, vendor="stripe", base_url=sandbox.vendor_url("stripe", region), timeout_seconds=5
+        )
+        try:
+            answers[region] = (await http.request("GET", "/v1/balance", headers=KEY)).status
+        except VendorUnavailable as error:
+            answers[region] = error.status or 0
+    assert answers == {"eu-west": 503, "us-east": 200, "": 200}
+
+
+def test_faults_of_two_regions_stand_side_by_side() -> None:
+    board = FaultBoard()
+    for region in ("eu-west", "us-east"):
+        board.put("stripe", Fault(mode="down", region=region))
+    assert [fault.region for fault in board.all()["stripe"]] == ["eu-west", "us-east"]

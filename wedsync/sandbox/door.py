@@ -40,23 +40,24 @@ class _Answer:
 
 
 class VendorDoor:
-    """ASGI application that serves `/{vendor}/...`."""
+    """ASGI application that serves `/{vendor}/...`, and at `/{vendor}@{region}/...` the same stand-in."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        vendor = scope["path"].split("/", 2)[1]
+        place = scope["path"].split("/", 2)[1]
+        vendor, _, region = place.partition("@")
         try:
             stand = self._market.stand(vendor)
         except NotFound as error:
             await JSONResponse({"error": {"code": error.code, "detail": error.detail}}, 404)(scope, receive, send)
             return
         body = await _read(receive)
-        root = f"/{vendor}"
+        root = f"/{place}"
         route, inner = _route(stand, {**scope, "root_path": root, "app_root_path": root})
         request = _with_body(inner, body)
-        sign = _sign(route, request)
+        sign = _sign(route, request, region)
         exchange = Exchange(request.method, str(request.url), dict(request.headers), body, sign)
         stand.log.add(exchange)
         hit = self._market.faults.strike(vendor, sign)
@@ -109,12 +110,13 @@ def _with_body(scope: Scope, body: bytes) -> Request:
     return Request(scope, receive)
 
 
-def _sign(route: Route | None, request: Request) -> Sign:
+def _sign(route: Route | None, request: Request, region: str) -> Sign:
     return Sign(
         operation=route.name if route is not None else "",
         account=str(request.path_params.get("account", "default")),
         wedding_id=request.headers.get(WEDDING_HEADER),
         step_id=request.headers.get(STEP_HEADER),
+        region=region,
     )
 
 

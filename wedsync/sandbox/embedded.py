@@ -42,9 +42,9 @@ class EmbeddedSandbox:
         host, port = self._bound.getsockname()
         return f"http://{host}:{port}"
 
-    def vendor_url(self, vendor: str) -> str:
-        """The base URL of `vendor`'s stand-in."""
-        return f"{self.base_url}/{vendor}"
+    def vendor_url(self, vendor: str, region: str = "") -> str:
+        """The base URL of `vendor`'s stand-in, in one of its regions."""
+        return f"{self.base_url}/{vendor}" + (f"@{region}" if region else "")
 
     def __enter__(self) -> Self:
         self._bound.listen(2048)
@@ -126,7 +126,8 @@ class EmbeddedSandbox:
     def real_url(self, vendor: str, url: str) -> str:
         """A logged URL as it would be at the vendor itself, by the manifest's base URL."""
         parts = urlsplit(url)
-        path = parts.path.removeprefix(f"/{vendor}") + (f"?{parts.query}" if parts.query else "")
+        # The first segment names the vendor, and perhaps a region.
+        path = "/" + parts.path.split("/", 2)[2] + (f"?{parts.query}" if parts.query else "")
         return self.registry.manifest(vendor).base_url.rstrip("/") + path
 
     async def set_clock(self, now: str) -> None:

@@ -28,6 +28,8 @@ class Fault(BaseModel):
     #: A route's name, an account's name, or `{account}.{operation}`; None: every request.
     operation: str | None = None
     wedding_id: str | None = None
+    #: Only requests to `/{vendor}@{region}/...`; None: wherever they were sent to.
+    region: str | None = None
     #: So many matching requests go through first.
     after: Annotated[int, Field(ge=0)] = 0
     #: Only so many are hit; None: all from then on.
@@ -39,9 +41,16 @@ class Fault(BaseModel):
     #: The share of requests that a seeded draw hits.
     probability: Annotated[float, Field(ge=0, le=1)] = 0.5
 
+    @property
+    def name(self) -> tuple[str | None, ...]:
+        """What of a vendor there is one of: a mode of certain requests."""
+        return (self.mode, self.operation, self.wedding_id, self.region)
+
     def concerns(self, sign: Sign) -> bool:
         """Whether the fault speaks of such a request."""
         if self.wedding_id is not None and self.wedding_id != sign.wedding_id:
+            return False
+        if self.region is not None and self.region != sign.region:
             return False
         if self.operation is None:
             return True
@@ -56,6 +65,8 @@ class Sign:
     account: str
     wedding_id: str | None
     step_id: str | None
+    #: Empty: the vendor's one address.
+    region: str = ""
 
 
 @dataclass
@@ -108,13 +119,8 @@ class FaultBoard:
     _standing: dict[str, list[_Standing]] = field(default_factory=dict)
 
     def put(self, vendor: str, fault: Fault) -> None:
-        """Set `fault`; it takes the place of one with the same mode, operation and wedding, and counts from zero."""
-        name = (fault.mode, fault.operation, fault.wedding_id)
-        kept = [
-            one
-            for one in self._standing.get(vendor, [])
-            if (one.fault.mode, one.fault.operation, one.fault.wedding_id) != name
-        ]
+        """Set `fault`; it takes the place of one that speaks of the same by the same mode, and counts from zero."""
+        kept = [one for one in self._standing.get(vendor, []) if one.fault.name != fault.name]
         self._standing[vendor] = [*kept, _Standing(fault)]
 
     def clear(self, vendor: str | None = None) -> None:

@@ -1,0 +1,151 @@
+"""A service with an endpoint in each of two regions, one of which is down, over real HTTP."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from tests.support.routing import a_call, configure, eventually, open_switchboard, rows
+from tests.support.stage import stage_settings
+from tests.support.stages import stage_sandbox
+from wedsync.domain.errors import VendorError
+from wedsync.domain.routing.failover import CEREMONY_AFTER
+from wedsync.domain.routing.messages import GuardLook
+from wedsync.domain.routing.strategy import Endpoint
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import new_pool
+from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store import access
+from wedsync.store.tables.weddings import plans, weddings
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.guard_vendor import guard_vendor
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import Situation, Switchboard
+
+__all__ = ["stage_sandbox"]
+NEAR, FAR = "eu-west", "us-east"
+#: Not back by itself within a test: a guard is asked, at a time that the test says.
+POLICY = {"open_seconds": 60.0, "open_cap_seconds": 60.0, "ramp_step_seconds": 10.0}
+
+
+@dataclass
+class Texts:
+    """Sends texts by Twilio, wherever the switchboard says."""
+
+    gateway: VendorGateway
+    board: Switchboard
+    sandbox: EmbeddedSandbox
+    sent: int = 0
+
+    async def send(self, times: int) -> Counter[str]:
+        """What became of so many texts: `sent`, or the error's reason."""
+        told: Counter[str] = Counter()
+        operation = self.gateway.manifest("twilio").action("sms.send").operations[0].name  # type: ignore[union-attr]
+        for _ in range(times):
+            self.sent += 1
+            call = a_call(
+                "twilio",
+                wedding_id=f"w{self.sent}",
+                action="sms.send",
+                operation=operation,
+                reference=f"{self.sent:032d}",
+                inputs={"to": {"id": "c", "name": "Giulia", "phone": "+390318125551"}, "text": "You are booked."},
+            )
+            try:
+                await self.gateway.send(call, Situation(can_go_elsewhere=True))
+                told["sent"] += 1
+            except VendorError as error:
+                told[error.reason or error.code] += 1
+        return told
+
+    async def asked(self) -> Counter[str]:
+        """How many requests each region got."""
+        urls = [request["url"] for request in await self.sandbox.requests("twilio")]
+        return Counter(region for url in urls for region in (NEAR, FAR) if f"@{region}/" in url)
+
+    def states(self) -> dict[str, str]:
+        return {name: self.board.book.circuit("twilio", name).state for name in (NEAR, FAR)}
+
+    async def lose_near(self) -> None:
+        await self.sandbox.faults("twilio", mode="down", region=NEAR)
+
+        async def is_left() -> bool:
+            await self.send(1)
+            return self.states()[NEAR] == "open"
+
+        await eventually(is_left)
+
+
+@pytest.fixture
+async def texts(fresh_database_urls: Any, stage_sandbox: EmbeddedSandbox, tmp_path: Path) -> AsyncIterator[Texts]:
+    url, pool = fresh_database_urls.app, new_pool()
+    await stage_sandbox.reset()
+    async with open_switchboard(url) as board:
+        ways = tuple(
+            Endpoint(name=region, region=region, base_url=stage_sandbox.vendor_url("twilio", region))
+            for region in (NEAR, FAR)
+        )
+        await configure(board, "twilio", POLICY, endpoints=ways, strategy="round_robin")
+        gateway = VendorGateway(stage_settings(url, stage_sandbox, tmp_path), load_registry(), pool, board)
+        yield Texts(gateway, board, stage_sandbox)
+    await stage_sandbox.reset()
+    await pool.aclose()
+
+
+async def test_of_two_regions_the_one_that_is_down_is_left_and_the_service_goes_on(texts: Texts) -> None:
+    assert await texts.send(4) == {"sent": 4}
+    assert await texts.asked() == {NEAR: 2, FAR: 2}
+    await texts.lose_near()
+    before = await texts.asked()
+    assert await texts.send(10) == {"sent": 10}
+    assert await texts.asked() == before + Counter({FAR: 10})
+    assert texts.states() == {NEAR: "open", FAR: "closed"}
+    found = await rows(texts.board, "SELECT endpoint FROM failovers")
+    assert [row.endpoint for row in found] == [NEAR]
+
+
+async def _married_at(board: Switchboard, ceremony_at: datetime) -> None:
+    """A wedding whose messages go by Twilio."""
+    now = utc_now()
+    of = {"organization_id": "studio", "wedding_id": "vows"}
+    body = {"services": [{"id": "texts", "name": "Texts", "role": "planning", "vendor": "twilio"}], "steps": []}
+    wedding = {
+        "id": "vows", "organization_id": "studio", "reference": "vows", "status": "planned", "phase": "preparation",
+        "mode": "normal", "ceremony_local": "2027-06-19T16:00", "zone": "Europe/Rome", "ceremony_at": ceremony_at,
+        "plan_version": 1, "created_at": now, "updated_at": now,
+    }  # fmt: skip
+    async with board.transitions.db.system() as conn:
+        await access.add_organization(conn, "studio", "Studio", now)
+    async with board.transitions.db.tenant("studio") as conn:
+        await conn.execute(insert(weddings).values(wedding))
+        await conn.execute(insert(plans).values({**of, "version": 1, "body": body, "created_at": now}))
+
+
+async def test_a_region_that_recovers_in_mid_vows_comes_back_only_when_they_are_over(texts: Texts) -> None:
+    vows_at = utc_now() + timedelta(minutes=2)
+    await _married_at(texts.board, vows_at)
+    await texts.lose_near()
+    await texts.sandbox.clear_faults("twilio")
+    epoch = texts.board.book.circuit("twilio", NEAR).epoch
+    before = await texts.asked()
+
+    async def guarded_at(moment: datetime) -> Any:
+        look = GuardLook(service="twilio", endpoint=NEAR, epoch=epoch, now=moment)
+        return await guard_vendor(texts.gateway, texts.board, look)
+
+    for minutes in (3, 30, 59):
+        news = await guarded_at(vows_at + timedelta(minutes=minutes))
+        assert (news.state, news.until) == ("open", vows_at + CEREMONY_AFTER)
+    assert await texts.send(5) == {"sent": 5}
+    assert await texts.asked() == before + Counter({FAR: 5})
+
+    news = await guarded_at(vows_at + CEREMONY_AFTER)
+    assert news.state == "ramping"
+    assert await texts.asked() == before + Counter({FAR: 5, NEAR: 3})
