@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.health.status import Health
+from wedsync.domain.health.trend import Concern, Sample, Warned
 
 _FIELDS = "status, since, checked_at, error_rate, response_ms, failures_in_row, successes_in_row, error_count, detail"
 _ENSURE = text("""
@@ -47,6 +49,20 @@ SELECT service, count(*) AS calls,
   percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms
 FROM vendor_calls WHERE at >= :since AND reason IS DISTINCT FROM 'circuit_open' GROUP BY service
 """)
+_ADD_SAMPLE = text("""
+UPDATE service_health SET samples = (SELECT jsonb_agg(e.look ORDER BY e.place) FROM (
+  SELECT look, place FROM jsonb_array_elements(samples || CAST(:sample AS jsonb)) WITH ORDINALITY t(look, place)
+  ORDER BY place DESC LIMIT :keep) e)
+WHERE service = :service RETURNING samples, concerns
+""")
+_WRITE_CONCERNS = text("UPDATE service_health SET concerns = CAST(:concerns AS jsonb) WHERE service = :service")
+_CONCERNS = text("SELECT service, concerns FROM service_health WHERE concerns @? '$[*].warned.metric'")
+_FAILING = text("""
+SELECT count(*) FILTER (WHERE outcome IN ('vendor_unavailable', 'outcome_unknown')) / greatest(count(*), 10)::float
+FROM vendor_calls WHERE service = :service AND at >= :since AND reason IS DISTINCT FROM 'circuit_open'
+""")
+_samples = TypeAdapter(tuple[Sample, ...])
+_concerns = TypeAdapter(tuple[Concern, ...])
 
 
 async def ensure(conn: AsyncConnection, services: Sequence[str], now: datetime) -> None:
@@ -75,6 +91,38 @@ async def write(conn: AsyncConnection, service: str, was: Health, now_is: Health
             "detail": now_is.detail,
         }
         await conn.execute(_CHANGED, values)
+
+
+async def add_sample(
+    conn: AsyncConnection, service: str, sample: Sample, keep: int
+) -> tuple[tuple[Sample, ...], tuple[Concern, ...]]:
+    """Remember a look beside the newest `keep`; all of them, oldest first, and the concerns as they stand.
+
+    Nobody else adds one of the service's until the transaction ends.
+    """
+    values = {"service": service, "sample": json.dumps([sample.model_dump(mode="json")]), "keep": keep}
+    row = (await conn.execute(_ADD_SAMPLE, values)).one()
+    return _samples.validate_python(row.samples), _concerns.validate_python(row.concerns)
+
+
+async def write_concerns(conn: AsyncConnection, service: str, concerns: Sequence[Concern]) -> None:
+    """Keep what a service's looks give rise to."""
+    said = json.dumps([concern.model_dump(mode="json") for concern in concerns])
+    await conn.execute(_WRITE_CONCERNS, {"service": service, "concerns": said})
+
+
+async def read_warnings(conn: AsyncConnection) -> dict[str, tuple[Warned, ...]]:
+    """The warnings that stand, by service. Also inside `tenant()`."""
+    found = await conn.execute(_CONCERNS)
+    return {
+        row.service: tuple(c.warned for c in _concerns.validate_python(row.concerns) if c.warned is not None)
+        for row in found
+    }
+
+
+async def failing(conn: AsyncConnection, service: str, since: datetime) -> float:
+    """The share, 0 to 1, of a service's real calls since a moment that failed; a few calls say little."""
+    return float((await conn.execute(_FAILING, {"service": service, "since": since})).scalar_one())
 
 
 async def read_all(conn: AsyncConnection) -> dict[str, Health]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from tests.support.routing import a_call, configure, eventually, open_switchboard, rows
+from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.errors import VendorUnavailable
+from wedsync.domain.health.trend import Sample
 from wedsync.domain.routing.messages import WatchStart
 from wedsync.domain.routing.services import HealthCheck
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store import health as store
 from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.read_services import read_health
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.routing.watch_health import RECHECK_SECONDS, Watch
@@ -108,6 +113,60 @@ async def test_a_wedding_that_is_near_has_its_services_watched_closely(watched: 
     assert watch._interval("stripe") == 60
     watch._near = {"stripe"}
     assert watch._interval("stripe") == 10
+
+
+async def test_a_trend_that_will_cross_before_the_next_wedding_is_warned_of_once(
+    watched: tuple[Switchboard, Watch],
+) -> None:
+    board, watch = watched
+    now = utc_now()
+    await watch.chores(now)
+    watch._next = {"stripe": now + timedelta(hours=6)}
+    risen = [
+        {"at": (now - timedelta(minutes=30 - minute)).isoformat(), "response_ms": 400 + minute * 60, "error_rate": 0}
+        for minute in range(30)
+    ]
+    async with board.transitions.db.system() as conn:
+        statement = text("UPDATE service_health SET samples = CAST(:risen AS jsonb) WHERE service = 'stripe'")
+        await conn.execute(statement, {"risen": json.dumps(risen)})
+    for look in range(4):
+        async with board.transitions.db.system() as conn:
+            assert ("stripe" in await store.read_warnings(conn)) == (look >= 3)
+        await watch.look_at_due(now + timedelta(seconds=look * 11))
+    (row,) = await rows(
+        board, "SELECT jsonb_array_length(samples) AS kept FROM service_health WHERE service = 'stripe'"
+    )
+    assert row.kept == 34
+    report = await read_health(board.transitions.db, board.book, now, None)
+    (warned,) = next(api.warnings for api in report.apis if api.service == "stripe")
+    assert warned.metric == "response_time"
+    assert now < warned.crosses_at < warned.next_wedding_at
+    assert all(not api.warnings for api in report.apis if api.service != "stripe")
+
+
+async def test_real_calls_that_fail_count_in_a_looks_error_rate(watched: tuple[Switchboard, Watch]) -> None:
+    board, watch = watched
+    await configure(board, circuit={"min_calls": 1000})
+    now = utc_now()
+    await watch.chores(now)
+    await fail(board, 5)
+    for _ in range(15):
+        await pass_one(board, ok=True)
+    await board.outcomes.flush()
+    await watch.look_at_due(now)
+    (row,) = await rows(board, "SELECT samples FROM service_health WHERE service = 'stripe'")
+    assert row.samples[-1]["error_rate"] == pytest.approx(0.25)
+
+
+async def test_only_the_newest_looks_are_kept(watched: tuple[Switchboard, Watch]) -> None:
+    board, watch = watched
+    now = utc_now()
+    await watch.chores(now)
+    async with board.transitions.db.system() as conn:
+        for number in range(7):
+            sample = Sample(at=now + timedelta(minutes=number), response_ms=number, error_rate=0)
+            kept, _ = await store.add_sample(conn, "stripe", sample, 5)
+    assert [sample.response_ms for sample in kept] == [2, 3, 4, 5, 6]
 
 
 async def test_a_watch_beats_and_ends_when_it_is_told(watched: tuple[Switchboard, Watch]) -> None:

@@ -183,6 +183,9 @@ service_health = Table(
     _number("successes_in_row"),
     _number("error_count", BigInteger),
     text("detail", server_default=sql("''")),
+    # The newest looks (`wedsync.domain.health.trend.Sample`) and what they give rise to (`Concern`).
+    document("samples", server_default=sql("'[]'")),
+    document("concerns", server_default=sql("'[]'")),
     # When the next probe is due; moved on by who takes it.
     instant("due_at"),
 )

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from wedsync.domain.health.status import ORDER, Health, Impact, Status, wedding_impact, worst
+from wedsync.domain.health.trend import Warned
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Phase
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.domain.routing.vendor import GatewayPolicy
 from wedsync.store import failovers, health
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
@@ -58,6 +60,8 @@ class ServiceView(RoutingView):
     health: HealthCheck
     circuit: CircuitPolicy
     failover: FailoverPolicy
+    #: What partners may send to it; whose keys may is not told.
+    gateway: GatewayPolicy
     #: Whether an operator has changed what the vendor's manifest says.
     is_configured: bool
     circuits: tuple[CircuitView, ...]
@@ -142,6 +146,8 @@ class ApiHealth(RoutingView):
     throttled_calls: int
     p95_ms: float | None
     detail: str
+    #: Thresholds that a trend will cross before the next wedding that depends on the service.
+    warnings: tuple[Warned, ...] = ()
 
 
 class Readiness(RoutingView):
@@ -189,7 +195,8 @@ def show_service(book: Book, service: str, now: datetime) -> ServiceView:
     """A service as its process's book knows it."""
     config = book.config(service)
     return ServiceView(
-        **{name: getattr(config, name) for name in type(config).model_fields},
+        **{name: getattr(config, name) for name in type(config).model_fields if name != "gateway"},
+        gateway=config.gateway.model_copy(update={"organizations": ()}),
         is_configured=book.is_configured(service),
         circuits=tuple(_show_circuit(book.circuit(service, one.name), config.circuit, now) for one in config.endpoints),
     )
@@ -250,8 +257,11 @@ async def read_health(
         looks = await health.read_all(conn)
         depends = await failovers.dependents(conn, now)
         calls = await health.read_calls(conn, now - RECENT)
+        warned = await health.read_warnings(conn)
     apis = [
-        _api(book, name, looks.get(name), depends.get(name, (0, None)), calls.get(name), now)
+        _api(book, name, looks.get(name), depends.get(name, (0, None)), calls.get(name), now).model_copy(
+            update={"warnings": warned.get(name, ())}
+        )
         for name in book.services()
     ]
     if wedding_critical_only:

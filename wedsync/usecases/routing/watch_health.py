@@ -8,11 +8,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health
+from wedsync.domain.health.trend import Metric, Sample, TrendPolicy, new_warnings, next_concerns
 from wedsync.domain.routing.messages import Watched, WatchStart
 from wedsync.domain.routing.services import CRITICAL_INTERVAL_SECONDS
+from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.store import failovers, health
 from wedsync.usecases.routing.call_vendor import VendorGateway
@@ -22,6 +25,10 @@ from wedsync.usecases.routing.switchboard import Switchboard
 log = structlog.get_logger(__name__)
 
 POLICY = HealthPolicy()
+TREND = TrendPolicy()
+#: Real calls so recent count in a look's error rate.
+_RECENT_CALLS = timedelta(minutes=5)
+_WARNINGS = telemetry.meter().create_counter("health_warnings", description="Warnings that a trend gave rise to")
 #: A service that has just failed is looked at again so soon.
 RECHECK_SECONDS = 5.0
 #: A wedding so near has its services watched closely.
@@ -41,6 +48,7 @@ class Watch:
         self._db = board.transitions.db
         self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._near: set[str] = set()
+        self._next: dict[str, datetime] = {}
         self.probes = self.changes = self.guards_started = 0
 
     async def run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
@@ -73,7 +81,8 @@ class Watch:
             found = await failovers.dependents(conn, now)
             missing = await failovers.unguarded(conn, now)
             await failovers.forget_calls(conn, now - RETENTION)
-        self._near = {name for name, (_, next_at) in found.items() if next_at is not None and next_at - now <= NEAR}
+        self._next = {name: next_at for name, (_, next_at) in found.items() if next_at is not None}
+        self._near = {name for name, next_at in self._next.items() if next_at - now <= NEAR}
         for failover in missing:
             circuit = self._board.book.circuit(failover.from_service, failover.endpoint)
             circuit = circuit.model_copy(update={"epoch": failover.epoch})
@@ -103,11 +112,27 @@ class Watch:
         recheck = timedelta(seconds=self._interval(service) if best.ok else RECHECK_SECONDS)
         async with self._db.system() as conn:
             await health.write(conn, service, was, now_is, now + recheck)
+            await self._follow(conn, service, best, now_is, now)
         if now_is.status != was.status:
             self.changes += 1
             log.warning("health.changed", service=service, was=was.status, now_is=now_is.status, detail=now_is.detail)
         if now_is.status == "down":
             await self._leave(service, looks, now)
+
+    async def _follow(self, conn: AsyncConnection, service: str, look: Look, now_is: Health, now: datetime) -> None:
+        """See where the looks are heading, and warn of what will come before the next wedding."""
+        rate = max(now_is.error_rate, await health.failing(conn, service, now - _RECENT_CALLS))
+        sample = Sample(at=now, response_ms=look.response_ms, error_rate=rate)
+        samples, were = await health.add_sample(conn, service, sample, TREND.keep)
+        config = self._board.book.config(service)
+        slow_seconds = min(config.circuit.slow_seconds, config.health.timeout_seconds)
+        thresholds: dict[Metric, float] = {"response_time": slow_seconds * 1000, "error_rate": POLICY.unhealthy_at}
+        now_are = next_concerns(were, samples, thresholds, self._next.get(service), now, TREND)
+        if now_are != were:
+            await health.write_concerns(conn, service, now_are)
+        for warned in new_warnings(were, now_are):
+            _WARNINGS.add(1, {"service": service, "metric": warned.metric})
+            log.warning("health.warning", service=service, **warned.model_dump(mode="json"))
 
     async def _leave(self, service: str, looks: list[Look], now: datetime) -> None:
         """Cut off the endpoints that gave no answer, with or without traffic that would show it."""
