@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     worker_build_id: str = ""
     #: Whether the worker program keeps asking vendors by themselves whether they are well.
     health_probes: bool = True
+    #: `WEDSYNC_PROBE_DATABASES__<NAME>`: URLs of databases that health checks of kind `database` may name.
+    probe_databases: dict[str, SecretStr] = {}
     graceful_shutdown_seconds: float = 20.0
     vendors: dict[str, VendorSettings] = {}
 

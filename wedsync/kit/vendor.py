@@ -1,7 +1,7 @@
 """What a vendor's package must offer: `client.py`, `webhook.py` and `sandbox.py` by these protocols.
 
 The registry finds a package by its `manifest.toml` and takes from it `client.Client`, and, where they exist,
-`webhook.verify`, `webhook.parse` and `sandbox.StandIn`.
+`webhook.verify`, `webhook.parse`, `sandbox.StandIn` and `probe.probe`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,15 @@ class ParseWebhook(Protocol):
     """
 
     def __call__(self, body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]: ...
+
+
+class ProbeVendor(Protocol):
+    """`probe.probe`: returns when the account can be used, raises an error of `wedsync.domain.errors` when not.
+
+    One or two cheap reads; for services whose health check is of kind `custom`.
+    """
+
+    async def __call__(self, http: VendorHttp, account: Account) -> None: ...
 
 
 Json = dict[str, JsonValue]

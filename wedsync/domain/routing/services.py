@@ -26,12 +26,26 @@ CRITICAL_INTERVAL_SECONDS = 10.0
 class HealthCheck(Value):
     """How a service is probed."""
 
+    #: http: `url` is asked. oauth: a token is fetched by client credentials, and `url` asked with it. database:
+    #: `SELECT 1`. custom: `probe` of the vendor's own `probe.py`.
+    kind: Literal["http", "oauth", "database", "custom"] = "http"
     #: Path at the endpoint, or a full URL.
     url: Annotated[str, Field(max_length=500, pattern=r"^(/|https?://)[\x21-\x7e]*$")] = "/"
     #: Answers that mean healthy; empty: anything but a 5xx, since a refusal is an answer too.
     expected_statuses: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = INTERVAL_SECONDS
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    #: For `oauth`: the token endpoint, as a path at the endpoint or a full URL, and what is asked for there.
+    token_url: Annotated[str, Field(max_length=500, pattern=r"^((/|https://)[\x21-\x7e]*)?$")] = ""
+    scope: Annotated[str, Field(max_length=500, pattern=r"^[\x20-\x7e]*$")] = ""
+    #: For `database`: which of those in `WEDSYNC_PROBE_DATABASES`; empty: our own store.
+    database: Annotated[str, Field(max_length=63, pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> HealthCheck:
+        if (self.kind == "oauth") != bool(self.token_url):
+            raise ValueError("a health check of kind oauth, and no other, has a token_url")
+        return self
 
     def accepts(self, status: int) -> bool:
         """Whether this answer means healthy."""

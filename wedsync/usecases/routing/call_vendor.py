@@ -99,6 +99,13 @@ class VendorGateway:
             account = account.model_copy(update={"base_url": endpoint.base_url})
         return self._transport(account, None, timeout_seconds)
 
+    def probe_database_url(self, name: str) -> str:
+        """The URL of a database that a health check names; raises InvalidInput for one that is not set."""
+        found = self._settings.probe_databases.get(name)
+        if found is None:
+            raise InvalidInput(f"no database is called {name!r}", field="database", reason="unknown_database")
+        return found.get_secret_value()
+
     def _transport(
         self, account: Account, headers: Mapping[str, str] | None, timeout_seconds: float | None = None
     ) -> VendorHttp:

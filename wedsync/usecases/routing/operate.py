@@ -15,6 +15,7 @@ from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.services import ServiceConfig
 from wedsync.store import access, circuits
 from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.registry import vendor_probe
 from wedsync.usecases.routing.transitions import Moved, Transitions
 
 Deed = Literal["trigger", "restore", "hold"]
@@ -36,6 +37,8 @@ class Operator:
         unknown = [name for name in config.backups if name not in self._book.services()]
         if unknown:
             raise InvalidInput(f"no vendor is called {unknown[0]!r}", field="backups", reason="unknown_vendor")
+        if config.health.kind == "custom" and vendor_probe(config.service) is None:
+            raise InvalidInput(f"{config.service} has no probe of its own", field="health.kind", reason="no_probe")
         before = self._book.config(config.service)
         async with self._transitions.db.system() as conn:
             await circuits.put_config(conn, config, self._principal.actor, self._now)

@@ -2,26 +2,89 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
-from wedsync.domain.errors import VendorError, WedsyncError
+import structlog
+
+from wedsync.domain.errors import InvalidInput, VendorError, WedsyncError
 from wedsync.domain.health.status import Look
-from wedsync.domain.routing.services import ServiceConfig
+from wedsync.domain.routing.services import HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint
-from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.kit.http import VendorHttp
+from wedsync.kit.vendor import Account
+from wedsync.store import alive
+from wedsync.usecases.routing.call_vendor import PLATFORM_ACCOUNT, VendorGateway
+from wedsync.usecases.routing.registry import vendor_probe
+
+log = structlog.get_logger(__name__)
+
+_NOT_EXPECTED = "an answer that is not expected"
 
 
 async def probe(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> Look:
-    """One look at an endpoint. Never raises: what went wrong is what the look says."""
-    http = gateway.transport_to(config.service, endpoint, config.health.timeout_seconds)
-    started = time.perf_counter()
-    detail = ""
+    """One look at an endpoint, within the check's timeout. Never raises: what went wrong is what the look says."""
+    seconds, started = config.health.timeout_seconds, time.perf_counter()
     try:
-        ok = config.health.accepts((await http.request("GET", config.health.url)).status)
-        detail = "" if ok else "an answer that is not expected"
-    except VendorError as error:
-        ok = error.status is not None and config.health.accepts(error.status)
-        detail = "" if ok else error.detail
+        async with asyncio.timeout(seconds):
+            detail = await _ask(gateway, config, endpoint)
     except WedsyncError as error:
-        ok, detail = False, error.detail
-    return Look(ok=ok, response_ms=round((time.perf_counter() - started) * 1000, 3), detail=detail[:300])
+        detail = error.detail or error.code
+    except TimeoutError:
+        detail = f"no answer within {seconds:g} s"
+    except Exception as error:
+        # A vendor's own probe may have any fault: that is no reason to stop watching the others.
+        log.exception("probe.broken", service=config.service)
+        detail = f"the probe is broken ({type(error).__name__})"
+    return Look(ok=not detail, response_ms=round((time.perf_counter() - started) * 1000, 3), detail=detail[:300])
+
+
+async def _ask(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> str:
+    """What is wrong; empty: nothing. Raises WedsyncError, which says the same."""
+    check = config.health
+    if check.kind == "database":
+        return await _ask_database(gateway, check)
+    http = gateway.transport_to(config.service, endpoint, check.timeout_seconds)
+    if check.kind == "http":
+        return await _ask_http(http, check)
+    account = gateway.account(config.service, PLATFORM_ACCOUNT)
+    if check.kind == "oauth":
+        return await _ask_oauth(http, check, account)
+    ask = vendor_probe(config.service)
+    if ask is None:
+        raise InvalidInput(f"{config.service} has no probe of its own", reason="no_probe")
+    await ask(http, account.model_copy(update={"base_url": http.base_url}))
+    return ""
+
+
+async def _ask_http(http: VendorHttp, check: HealthCheck, headers: dict[str, str] | None = None) -> str:
+    try:
+        status = (await http.request("GET", check.url, headers=headers)).status
+    except VendorError as error:
+        if error.status is None:
+            raise
+        is_refused = headers is not None and not check.expected_statuses and error.status in (401, 403)
+        return error.detail if is_refused or not check.accepts(error.status) else ""
+    return "" if check.accepts(status) else _NOT_EXPECTED
+
+
+async def _ask_oauth(http: VendorHttp, check: HealthCheck, account: Account) -> str:
+    """A token by client credentials (RFC 6749, sections 2.3.1 and 4.4), and one request that it authorizes."""
+    form = [("grant_type", "client_credentials"), *([("scope", check.scope)] if check.scope else [])]
+    answer = await http.request(
+        "POST", check.token_url, write=False, form=form, auth=(account.client_id, account.client_secret)
+    )
+    said = answer.json()
+    token = said.get("access_token") if isinstance(said, dict) else None
+    if not isinstance(token, str) or not token:
+        return "the token endpoint gave no token"
+    return await _ask_http(http, check, {"Authorization": f"Bearer {token}"})
+
+
+async def _ask_database(gateway: VendorGateway, check: HealthCheck) -> str:
+    if check.database:
+        await alive.ask(gateway.probe_database_url(check.database), check.timeout_seconds)
+    elif gateway.switchboard is not None:
+        async with gateway.switchboard.transitions.db.system() as conn:
+            await alive.ask_within(conn)
+    return ""

@@ -21,7 +21,7 @@ from wedsync.domain.errors import InvalidInput, NotFound
 from wedsync.domain.routing.vendor import ActionSpec, Manifest, OperationSpec
 from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
 from wedsync.kit.settings import Settings
-from wedsync.kit.vendor import ParseWebhook, VendorClient, VerifyWebhook
+from wedsync.kit.vendor import ParseWebhook, ProbeVendor, VendorClient, VerifyWebhook
 
 MANIFEST = "manifest.toml"
 _PACKAGE = "wedsync.vendors"
@@ -58,6 +58,15 @@ class Registry:
         if name not in self.manifests or importlib.util.find_spec(f"{_PACKAGE}.{name}.webhook") is None:
             return None
         return cast("WebhookModule", importlib.import_module(f"{_PACKAGE}.{name}.webhook"))
+
+
+def vendor_probe(name: str) -> ProbeVendor | None:
+    """The vendor's own health probe; None when it has none."""
+    if importlib.util.find_spec(f"{_PACKAGE}.{name}") is None:
+        return None
+    if importlib.util.find_spec(f"{_PACKAGE}.{name}.probe") is None:
+        return None
+    return cast("ProbeVendor", importlib.import_module(f"{_PACKAGE}.{name}.probe").probe)
 
 
 def read_manifest(text: str, where: str, folder: str) -> Manifest:
