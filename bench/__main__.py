@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 
-from bench import load, measures, outages, report, routing, webhooks_in, webhooks_out
+from bench import load, measures, outages, priority, quotas, report, routing, webhooks_in, webhooks_out
 from bench.measures import FULL, QUICK, Results, Size
 from bench.names import PEER_QUEUE
 from bench.stage import commit, open_stage
@@ -61,6 +61,8 @@ def main() -> None:
     print("\n".join(asyncio.run(webhooks_out.run(webhooks_out.QUICK if quick else webhooks_out.FULL))))
     print("\n".join(asyncio.run(routing.measure(8 if quick else 40))))
     print("\n".join(asyncio.run(outages.measure())))
+    print("\n".join(asyncio.run(quotas.measure())))
+    print("\n".join(asyncio.run(priority.measure())))
 
 
 if __name__ == "__main__":

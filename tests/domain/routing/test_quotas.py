@@ -125,6 +125,26 @@ def test_wedding_day_calls_find_room_where_others_wait() -> None:
     assert (ordinary.calls, urgent.calls) == (0, 1)
 
 
+def test_once_wedding_day_calls_come_the_line_makes_room_for_more_of_them() -> None:
+    rule = policy(second=50)
+    quota, moments, waits = EMPTY, list[float](), list[float]()
+    for tick in range(2000):
+        at = round(tick * 0.01, 6)
+        quota, grant = q.take(quota, rule, 20, after(at))
+        if grant.not_before is not None:
+            first = (grant.not_before - NOW).total_seconds()
+            moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
+        if tick % 20 == 0:
+            quota, urgent = q.take(quota, rule, 1, after(at), priority=q.WEDDING_DAY)
+            moment = urgent.not_before or urgent.until
+            assert moment is not None
+            waits.append((moment - after(at)).total_seconds())
+            if urgent.calls:
+                moments.append(at + waits[-1])
+    assert most_within(sorted(moments), 0.999) <= 50
+    assert max(waits[20:]) == 0
+
+
 def test_what_is_left_to_others_is_given_out_at_the_end() -> None:
     rule = policy(hour=100)
     quota, grant = q.take(EMPTY, rule, 100, NOW, priority=4)

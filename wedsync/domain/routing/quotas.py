@@ -31,8 +31,10 @@ _GUARD_PART, _GUARD_CAP_SECONDS = 0.05, 1.0
 #: The share of each window that a priority leaves to those before it, until this part of the window has passed.
 _LEFT_TO_OTHERS: dict[int, float] = {1: 0.0, 2: 0.03, 3: 0.08, 4: 0.25}
 _LEFT_UNTIL_PART = 0.8
-#: So much of a second's limit is for calls of a wedding's day that don't stand in line.
-_AHEAD_PART = 0.02
+#: So much of a second's limit is for calls of a wedding's day that don't stand in line: little until such calls come,
+#: then more, once the moments that were given out before have passed.
+_IDLE_AHEAD_PART, _AHEAD_PART = 0.02, 0.2
+_REMEMBERED, _ROOM_AFTER = timedelta(minutes=1), timedelta(seconds=2)
 _LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 #: A moment that is so near is given out already.
 HORIZON_SECONDS = 0.5
@@ -115,6 +117,9 @@ class Counter(Value):
     paced_until: datetime | None = None
     #: The same for those calls of a wedding's day that go before the others.
     ahead_until: datetime | None = None
+    #: When such calls began to come, and the newest.
+    favoured_since: datetime | None = None
+    favoured_at: datetime | None = None
     #: Lower than the policy's, as the vendor's answers said.
     limit: int | None = None
 
@@ -175,6 +180,8 @@ def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
         ends_at=started_at + timedelta(seconds=one.seconds),
         paced_until=paced,
         ahead_until=known.ahead_until if known is not None else None,
+        favoured_since=known.favoured_since if known is not None else None,
+        favoured_at=known.favoured_at if known is not None else None,
         limit=known.limit if known is not None else None,
     )
 
@@ -195,14 +202,27 @@ def limit_of(one: WindowLimit, counter: Counter) -> int:
     return one.limit if counter.limit is None else min(one.limit, counter.limit)
 
 
-def _ahead(one: WindowLimit) -> int:
-    """How many calls of a second are wedding days' own, besides the line of the others."""
-    return math.floor(one.limit * _AHEAD_PART) if one.window == "second" else 0
+def _is_wedding_day(counter: Counter, now: datetime) -> bool:
+    return counter.favoured_at is not None and now - counter.favoured_at < _REMEMBERED
 
 
-def _pace(one: WindowLimit, limit: int) -> timedelta:
+def _kept_ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
+    """How many calls of a second the others leave to wedding days: a few, and many once such calls come."""
+    part = _AHEAD_PART if _is_wedding_day(counter, now) else _IDLE_AHEAD_PART
+    return math.floor(one.limit * part) if one.window == "second" else 0
+
+
+def _ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
+    """How many calls of a second wedding days may make beside the line: many only when the line has made room."""
+    since = counter.favoured_since
+    has_room = since is not None and _is_wedding_day(counter, now) and now - since >= _ROOM_AFTER
+    part = _AHEAD_PART if has_room else _IDLE_AHEAD_PART
+    return math.floor(one.limit * part) if one.window == "second" else 0
+
+
+def _pace(one: WindowLimit, limit: int, kept_ahead: int = 0) -> timedelta:
     """The time between two calls at an even pace that leaves room for the burst and for calls that come late."""
-    even = max(limit - one.at_once - _ahead(one), 1)
+    even = max(limit - one.at_once - kept_ahead, 1)
     guard = guard_seconds(one.window)
     # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
     return timedelta(seconds=(one.seconds + guard if one.window == "second" else one.seconds - guard) / even)
@@ -215,7 +235,7 @@ def _first_moment(one: WindowLimit, counter: Counter, pace: timedelta, now: date
 
 def _goes_ahead(one: WindowLimit, counter: Counter, now: datetime) -> bool:
     """Whether a wedding day's call need not stand in line: of each second's limit a few."""
-    few = _ahead(one)
+    few = _ahead(one, counter, now)
     each = timedelta(seconds=one.seconds / max(few, 1))
     return few > 0 and max(counter.ahead_until or now, now) - now <= each * (few - 1)
 
@@ -304,7 +324,7 @@ def _paced_room(
     left = max(limit - counter.used, 0)
     if is_favoured and _goes_ahead(one, counter, now):
         return _Room(calls=min(free, 1), until=now, left=left)
-    pace = _pace(one, max(share, 1))
+    pace = _pace(one, max(share, 1), _kept_ahead(one, counter, now))
     first = _first_moment(one, counter, pace, now)
     if is_favoured and one.window != "second":
         # The counter holds the limit: a wedding day's call takes no moment.
@@ -365,11 +385,15 @@ def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime, *, is_fa
     counter = opened(quota, one, now)
     changes: dict[str, object] = {"used": counter.used + calls}
     if is_favoured and one.window in SPREAD and _goes_ahead(one, counter, now):
-        each = timedelta(seconds=one.seconds / _ahead(one))
+        each = timedelta(seconds=one.seconds / _ahead(one, counter, now))
         changes["ahead_until"] = max(counter.ahead_until or now, now) + each * calls
     elif one.window in SPREAD:
         share = math.floor(limit_of(one, counter) * _throttled(quota, now)) - withheld(quota, counter, now)
-        changes["paced_until"] = max(counter.paced_until or now, now) + _pace(one, max(share, 1)) * calls
+        pace = _pace(one, max(share, 1), _kept_ahead(one, counter, now))
+        changes["paced_until"] = max(counter.paced_until or now, now) + pace * calls
+    if is_favoured:
+        begins = not _is_wedding_day(counter, now)
+        changes |= {"favoured_at": now} | ({"favoured_since": now} if begins else {})
     return counter.model_copy(update=changes)
 
 

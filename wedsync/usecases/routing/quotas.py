@@ -140,17 +140,32 @@ class QuotaDesk:
         return here.left, moment
 
     async def _asked(self, key: Key, here: _Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
-        """Wait in line for a call of a new block. Raises ThrottledUntil."""
+        """Wait in line for a call of a new block; wedding days have a line of their own. Raises ThrottledUntil."""
+        if priority == rules.WEDDING_DAY:
+            return await self._asked_at_once(key, here, wedding_id)
         self._numbers += 1
         taker = _Taker(priority, self._numbers, wedding_id, asyncio.get_running_loop().create_future())
         here.waiting.append(taker)
         if here.task is None or here.task.done():
-            here.task = asyncio.create_task(self._serve(key, here), name=f"quota-{key[0]}")
+            here.task = asyncio.create_task(self._serve_all(key, here), name=f"quota-{key[0]}")
         try:
             return await taker.given
         except ThrottledUntil:
             _THROTTLED.add(1, {"service": key[0]})
             raise
+
+    async def _asked_at_once(self, key: Key, here: _Account, wedding_id: str) -> tuple[int, datetime]:
+        while True:
+            policy = self._book.quota_policy(*key)
+            grant = await self._grant(key, here, policy, 1, rules.WEDDING_DAY, wedding_id)
+            now = self.now()
+            if grant.calls:
+                return grant.left or 0, grant.not_before or now
+            until = grant.until or now
+            if until - now > _SHORT_WAIT:
+                _THROTTLED.add(1, {"service": key[0]})
+                raise _refusal(key[0], until, grant.why)
+            await asyncio.sleep(max(until - now, _LEAST_WAIT).total_seconds())
 
     def _stop_if_blocked(self, here: _Account, now: datetime) -> None:
         until = self._as_told(here, now).blocked_until
@@ -170,6 +185,17 @@ class QuotaDesk:
             here.known = told
             if is_stricter:
                 here.calls = 0
+
+    async def _serve_all(self, key: Key, here: _Account) -> None:
+        try:
+            await self._serve(key, here)
+        except Exception as error:
+            # Whoever waits learns of it: nobody else would ever wake them.
+            log.exception("quota.failed", service=key[0])
+            waiting, here.waiting = here.waiting, []
+            for taker in waiting:
+                if not taker.given.done():
+                    taker.given.set_exception(error)
 
     async def _serve(self, key: Key, here: _Account) -> None:
         """Ask for those that wait, the most urgent first, until nobody does."""
@@ -252,7 +278,8 @@ class QuotaDesk:
             if also is not None and written.is_ours:
                 await also(conn)
         self._ahead = written.at - (before + (utc_now() - before) / 2)
-        here.known = written.quota
+        if written.quota.version >= here.known.version:
+            here.known = written.quota
         return written.is_ours
 
     def _alone(self, here: _Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
