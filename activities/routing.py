@@ -12,6 +12,7 @@ from activities.errors import translated
 from wedsync.domain.routing.messages import GuardLook, GuardNews, Watched, WatchStart
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.guard_vendor import guard_vendor
+from wedsync.usecases.routing.notify import Notifier
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.routing.watch_health import Watch
 
@@ -21,9 +22,10 @@ _BEAT_SECONDS = 3.0
 class RoutingActivities:
     """Runs on the queue `records`: guards must not wait behind the calls of the vendor that they guard."""
 
-    def __init__(self, gateway: VendorGateway, board: Switchboard) -> None:
+    def __init__(self, gateway: VendorGateway, board: Switchboard, notifier: Notifier | None = None) -> None:
         self._gateway = gateway
         self._board = board
+        self._notifier = notifier
 
     @activity.defn(name="routing.guard_vendor")
     @translated
@@ -37,7 +39,7 @@ class RoutingActivities:
     async def watch_health(self, start: WatchStart) -> Watched:
         """Watch the services for a while; ends early when its worker does."""
         async with _worker_ending() as ending:
-            return await Watch(self._gateway, self._board).run(start, activity.heartbeat, ending)
+            return await Watch(self._gateway, self._board, self._notifier).run(start, activity.heartbeat, ending)
 
 
 @contextlib.asynccontextmanager

@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
     "subscription_disabled": Kind(409, "The subscription is disabled"),
     "subscription_stopped": Kind(409, "The subscription is paused or disabled"),
     "temporal_unreachable": Kind(503, "Temporal cannot be reached"),
+    "too_many_channels": Kind(409, "There are too many notification channels"),
     "too_many_subscriptions": Kind(409, "There are too many subscriptions"),
     "transaction_running": Kind(409, "A transaction is running that this would touch"),
     "unauthenticated": Kind(401, "An API key is needed"),

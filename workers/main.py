@@ -45,6 +45,7 @@ from wedsync.kit.temporal import connect
 from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.notify import Notifier
 from wedsync.usecases.routing.registry import limited_vendors, load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.pump import Pump
@@ -90,6 +91,8 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
         limited=limited_vendors(settings, registry.manifests),
     )
     gateway = VendorGateway(settings, registry, pool, switchboard)
+    keyring = Keyring.parse(settings.codec_keys.get_secret_value())
+    notifier = Notifier(gateway, switchboard, GuardedHttp(guard_policy(settings), max_connections=20), keyring)
     try:
         async with switchboard.open():
             yield Doors(
@@ -98,13 +101,14 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
                 webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
                 handoffs=HandoffActivities(db, provide),
                 deliveries=DeliveryActivities(db, provide, sender, pump),
-                routing=RoutingActivities(gateway, switchboard),
+                routing=RoutingActivities(gateway, switchboard, notifier),
                 versions=VersionActivities(gateway, switchboard),
             )
     finally:
         await pump.close()
         await teller.close()
         await sender.close()
+        await notifier.close()
         await pool.aclose()
         await db.close()
 

@@ -9,6 +9,7 @@ from api.v1 import (
     deliveries,
     events,
     inbox,
+    notifications,
     plans,
     quotas,
     services,
@@ -33,6 +34,7 @@ for module in (
     services,
     versions,
     quotas,
+    notifications,
 ):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.

@@ -169,6 +169,7 @@ class Switchboard:
             )
         except ThrottledUntil as error:
             telemetry.record_vendor_call(call.vendor, call.operation, error.code, 0.0)
+            self.transitions.quota_exhausted(call.vendor, error.until, utc_now())
             if ticket.probe is not None:
                 await self.end_probe(*ticket.probe, "ignored")
             raise

@@ -19,12 +19,13 @@ from temporalio.service import RPCError
 from wedsync.domain.errors import StoreUnavailable, WedsyncError
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import failover as rules_of_failover
+from wedsync.domain.routing import notify
 from wedsync.domain.routing.circuit import Circuit, Outcome
 from wedsync.domain.routing.messages import GUARD_VENDOR_WORKFLOW, LOOK_SIGNAL, GuardStart, guard_workflow_id
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.kit import telemetry
 from wedsync.kit.ids import new_id
-from wedsync.store import circuits, failovers
+from wedsync.store import circuits, failovers, notifications
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 
@@ -40,6 +41,7 @@ After = Callable[[AsyncConnection, "Moved"], Awaitable[None]]
 PROBES_SAY_DOWN = "probes_say_down"
 _RPC_TIMEOUT = timedelta(seconds=5)
 _CLOSE_SECONDS = 2.0
+_LONG_WAIT = timedelta(seconds=60)
 _TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", description="Transitions of circuits")
 
 
@@ -66,6 +68,8 @@ class Transitions:
         self.book = book
         self._provide = provide
         self._tells: set[asyncio.Task[Any]] = set()
+        #: When operators were last told of a service's quota.
+        self._exhausted: dict[str, datetime] = {}
 
     async def close(self) -> None:
         """Wait a moment for the tells that are under way."""
@@ -153,8 +157,11 @@ class Transitions:
         if now_is.state == "closed":
             if was.state != "closed":
                 await failovers.set_status(conn, *where, "restored", now)
-        elif now_is.held or now_is.forced == "open":
+                await notifications.announce(conn, notify.failover_ended("failover.restored", where, now))
+        elif _is_held(now_is):
             await failovers.set_status(conn, *where, "held", now)
+            if not _is_held(was):
+                await notifications.announce(conn, notify.failover_ended("failover.held", where, now))
         else:
             status = "restoring" if now_is.state == "ramping" else "active"
             fell_back = int(was.state == "ramping" and now_is.state == "open")
@@ -168,6 +175,7 @@ class Transitions:
         cut_off = {c.service for c in known if c.state == "open"}
         backup = rules_of_failover.choose_backup(config.backups, cut_off)
         past = await failovers.past_downtimes_ms(conn, circuit.service)
+        said = "held" if circuit.forced == "open" else status
         record = {
             "id": new_id(),
             "from_service": circuit.service,
@@ -176,12 +184,18 @@ class Transitions:
             "to_service": backup,
             "reason": circuit.reason,
             "strategy": config.failover.strategy,
-            "status": "held" if circuit.forced == "open" else status,
+            "status": said,
             "actor": actor,
             "estimated_downtime_ms": rules_of_failover.estimated_downtime_ms(circuit, now, config.circuit, past),
             "rollback_plan": rules_of_failover.rollback_plan(circuit.service, backup, config.circuit),
         }
-        return await failovers.begin(conn, record, now)
+        failover_id = await failovers.begin(conn, record, now)
+        if failover_id is not None:
+            notice = notify.failover_started(
+                circuit.service, circuit.endpoint, backup, circuit.reason, said, circuit.epoch, now
+            )
+            await notifications.announce(conn, notice)
+        return failover_id
 
     async def trip(
         self, service: str, endpoint: str, now: datetime, *, is_wedding_day: bool = False, is_down: bool = False
@@ -246,6 +260,21 @@ class Transitions:
             before=mine,
         )
 
+    def quota_exhausted(self, service: str, until: datetime, now: datetime) -> None:
+        """Have operators told, in a while, that calls wait longer than a moment for a vendor's quota."""
+        last = self._exhausted.get(service)
+        if until - now < _LONG_WAIT or (last is not None and now - last < _LONG_WAIT):
+            return
+        self._exhausted[service] = now
+        self._soon(self._announce(notify.quota_exhausted(service, until, now)))
+
+    async def _announce(self, notice: notify.Notice) -> None:
+        try:
+            async with self.db.system() as conn:
+                await notifications.announce(conn, notice)
+        except StoreUnavailable:
+            log.warning("notify.lost", kind=notice.kind, service=notice.service)
+
     async def describe(self, failover_id: str, service: str, now: datetime) -> None:
         """Find out whom a failover affects; losing it loses nothing, the guard does it again."""
         try:
@@ -295,6 +324,10 @@ class Transitions:
             await client.get_workflow_handle(name).signal(LOOK_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
         except (RPCError, RuntimeError, OSError, WedsyncError) as error:
             log.info("guard.not_woken", service=circuit.service, epoch=circuit.epoch, error=type(error).__name__)
+
+
+def _is_held(circuit: Circuit) -> bool:
+    return circuit.held or circuit.forced == "open"
 
 
 def _hastened(circuit: Circuit, _: bool, *, now: datetime, policy: rules.CircuitPolicy) -> Circuit:

@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health
 from wedsync.domain.health.trend import Metric, Sample, TrendPolicy, new_warnings, next_concerns
+from wedsync.domain.routing import notify
 from wedsync.domain.routing.messages import Watched, WatchStart
 from wedsync.domain.routing.services import CRITICAL_INTERVAL_SECONDS
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
-from wedsync.store import failovers, health
+from wedsync.store import failovers, health, notifications
 from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.notify import Notifier
 from wedsync.usecases.routing.probe import probe
 from wedsync.usecases.routing.switchboard import Switchboard
 
@@ -42,9 +44,11 @@ _PROBES_AT_ONCE = 8
 class Watch:
     """One watcher. Several may watch at once: each look is claimed by one."""
 
-    def __init__(self, gateway: VendorGateway, board: Switchboard) -> None:
+    def __init__(self, gateway: VendorGateway, board: Switchboard, notifier: Notifier | None = None) -> None:
         self._gateway = gateway
         self._board = board
+        self._notifier = notifier
+        self._telling: asyncio.Task[None] | None = None
         self._db = board.transitions.db
         self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._near: set[str] = set()
@@ -53,6 +57,13 @@ class Watch:
 
     async def run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
         """Watch for `start.seconds`, or until told to stop."""
+        try:
+            return await self._run(start, beat, stop)
+        finally:
+            if self._telling is not None:
+                await asyncio.gather(self._telling, return_exceptions=True)
+
+    async def _run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
         loop = asyncio.get_running_loop()
         ends_at, chores_at = loop.time() + start.seconds, 0.0
         while not stop.is_set() and loop.time() < ends_at:
@@ -62,12 +73,24 @@ class Watch:
                     await self.chores(utc_now())
                     chores_at = loop.time() + _CHORES_SECONDS
                 await self.look_at_due(utc_now())
+                self._tell()
             except StoreUnavailable:
                 log.warning("health.store_away")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(start.tick_seconds):
                     await stop.wait()
         return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
+
+    def _tell(self) -> None:
+        """Tell operators what they were not told yet; nobody waits for their servers."""
+        if self._notifier is not None and (self._telling is None or self._telling.done()):
+            self._telling = asyncio.create_task(self._deliver(self._notifier))
+
+    async def _deliver(self, notifier: Notifier) -> None:
+        try:
+            await notifier.deliver(utc_now())
+        except StoreUnavailable:
+            log.warning("notify.store_away")
 
     def services(self) -> list[str]:
         """Those that somebody has set up an account at; a generic business has no address but its plan's."""
@@ -81,6 +104,7 @@ class Watch:
             found = await failovers.dependents(conn, now)
             missing = await failovers.unguarded(conn, now)
             await failovers.forget_calls(conn, now - RETENTION)
+            await notifications.forget(conn, now - RETENTION)
         self._next = {name: next_at for name, (_, next_at) in found.items() if next_at is not None}
         self._near = {name for name, next_at in self._next.items() if next_at - now <= NEAR}
         for failover in missing:
@@ -112,6 +136,9 @@ class Watch:
         recheck = timedelta(seconds=self._interval(service) if best.ok else RECHECK_SECONDS)
         async with self._db.system() as conn:
             await health.write(conn, service, was, now_is, now + recheck)
+            if now_is.status != was.status:
+                notice = notify.health_changed(service, was.status, now_is.status, now_is.detail, now)
+                await notifications.announce(conn, notice)
             await self._follow(conn, service, best, now_is, now)
         if now_is.status != was.status:
             self.changes += 1
@@ -132,6 +159,7 @@ class Watch:
             await health.write_concerns(conn, service, now_are)
         for warned in new_warnings(were, now_are):
             _WARNINGS.add(1, {"service": service, "metric": warned.metric})
+            await notifications.announce(conn, notify.health_warned(service, warned, now))
             log.warning("health.warning", service=service, **warned.model_dump(mode="json"))
 
     async def _leave(self, service: str, looks: list[Look], now: datetime) -> None:

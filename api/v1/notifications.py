@@ -1,0 +1,94 @@
+"""`/api/v1/notification-channels`: by what operators are told of failovers, health and quotas."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.deps import Desk, MustBeOnce, OnDesk, respond
+from wedsync.domain.access.principal import Answer
+from wedsync.domain.errors import Conflict
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.ssrf import check_url, resolve
+from wedsync.usecases.access.answer_once import answer_once
+from wedsync.usecases.routing import notify_channels as channels
+from wedsync.usecases.routing.notify_channels import ChannelView, ChannelWithSecret, WantedChannel
+from wedsync.usecases.webhooks.outgoing.send import guard_policy
+
+router = APIRouter(tags=["services"])
+_PREFIX = "/notification-channels"
+_ONE = _PREFIX + "/{channel}"
+_REFUSED: dict[int | str, dict[str, Any]] = {403: {"description": "The key is no operator's."}}
+
+ChannelId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$")]
+
+
+def _require_operator(desk: Desk) -> None:
+    if not desk.state.settings.is_operator(desk.organization_id):
+        raise Conflict("only an operator of the platform may do that", reason="not_operator")
+
+
+@router.get(_PREFIX, responses=_REFUSED, summary="List notification channels")
+async def list_channels(desk: OnDesk) -> channels.Channels:
+    """The organization's channels and how they fare. For operators."""
+    _require_operator(desk)
+    async with desk.db.tenant(desk.organization_id) as conn:
+        return await channels.read_all(conn)
+
+
+@router.post(
+    _PREFIX,
+    status_code=201,
+    response_model=ChannelWithSecret,
+    responses={**_REFUSED, 409: {"description": "There are too many channels already."}},
+    summary="Make a notification channel",
+)
+async def create_channel(body: WantedChannel, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+    """Have operators told by log, signed webhook, email or text message; a webhook's secret is shown this once."""
+    _require_operator(desk)
+    if body.kind == "webhook":
+        resolver = getattr(desk.state, "resolver", resolve)
+        await check_url(body.target, guard_policy(desk.state.settings), resolver)
+    keyring = Keyring.parse(desk.state.settings.codec_keys.get_secret_value())
+    secrets: list[str | None] = []
+
+    async def deed(conn: AsyncConnection) -> Answer:
+        view = await channels.create(conn, desk.principal, body, keyring, desk.new_id(said), utc_now())
+        secrets.append(view.secret)
+        # What is kept for a repeated request holds no secret.
+        kept = view.model_copy(update={"secret": None}).model_dump(mode="json")
+        return Answer(status=201, headers={"Location": f"/api/v1{_PREFIX}/{view.id}"}, body=kept)
+
+    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    if secrets and not is_replay and isinstance(answer.body, dict):
+        answer = answer.model_copy(update={"body": {**answer.body, "secret": secrets[0]}})
+    return respond(answer, is_replay=is_replay)
+
+
+@router.get(_ONE, responses=_REFUSED, summary="Show a notification channel")
+async def show_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
+    """One channel, never its secret. For operators."""
+    _require_operator(desk)
+    async with desk.db.tenant(desk.organization_id) as conn:
+        return await channels.show(conn, channel)
+
+
+@router.delete(_ONE, status_code=204, responses=_REFUSED, summary="Delete a notification channel")
+async def delete_channel(channel: ChannelId, desk: OnDesk) -> Response:
+    """Tell nothing more by it; what waited is given up. For operators."""
+    _require_operator(desk)
+    async with desk.db.tenant(desk.organization_id) as conn:
+        await channels.delete(conn, desk.principal, channel, utc_now())
+    return Response(status_code=204)
+
+
+@router.post(_ONE + "/test", status_code=202, responses=_REFUSED, summary="Test a notification channel")
+async def test_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
+    """Have a `channel.test` told by it soon; `told_at` and `error` then say what came of it. For operators."""
+    _require_operator(desk)
+    await channels.try_out(desk.db, desk.principal, channel, utc_now())
+    return await show_channel(channel, desk)

@@ -1,0 +1,252 @@
+"""Operators are told: what they want, at least once, over real HTTP and through the vendors' own stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from tests.support.receivers import Receiver, open_receiver
+from tests.support.routing import configure, eventually, open_switchboard, rows
+from tests.support.stage import stage_settings
+from tests.support.stages import stage_sandbox
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.routing import notify as news
+from wedsync.domain.routing.messages import WatchStart
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.http import new_pool
+from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.ids import new_id
+from wedsync.kit.ssrf import GuardPolicy
+from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store import access
+from wedsync.store import notifications as store
+from wedsync.usecases.routing import notify_channels as channels
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.notify import Notifier
+from wedsync.usecases.routing.notify_channels import ChannelView, ChannelWithSecret, WantedChannel
+from wedsync.usecases.routing.operate import Operator
+from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.watch_health import Watch
+
+__all__ = ["stage_sandbox"]
+
+PRINCIPAL = Principal(organization_id="studio", key_id="k1")
+
+
+@dataclass
+class Desk:
+    """A process with a notifier."""
+
+    board: Switchboard
+    gateway: VendorGateway
+    notifier: Notifier
+    keyring: Keyring
+
+    async def channel(self, kind: str, target: str = "", **said: Any) -> ChannelWithSecret:
+        wanted = WantedChannel.model_validate({"name": "on call", "kind": kind, "target": target, **said})
+        async with self.board.transitions.db.tenant("studio") as conn:
+            return await channels.create(conn, PRINCIPAL, wanted, self.keyring, new_id(), utc_now())
+
+    async def announce(self, *notices: news.Notice) -> list[int]:
+        async with self.board.transitions.db.system() as conn:
+            return [await store.announce(conn, notice) for notice in notices]
+
+    async def shown(self, channel_id: str) -> ChannelView:
+        async with self.board.transitions.db.tenant("studio") as conn:
+            return await channels.show(conn, channel_id)
+
+    @property
+    def operator(self) -> Operator:
+        return Operator(self.board.transitions, PRINCIPAL, utc_now())
+
+
+@pytest.fixture
+async def desk(fresh_database_urls: Any, stage_sandbox: EmbeddedSandbox, tmp_path: Path) -> AsyncIterator[Desk]:
+    settings = stage_settings(fresh_database_urls.app, stage_sandbox, tmp_path)
+    keyring = Keyring.parse(settings.codec_keys.get_secret_value())
+    pool = new_pool()
+    async with open_switchboard(fresh_database_urls.app) as board:
+        async with board.transitions.db.system() as conn:
+            await access.add_organization(conn, "studio", "Studio", utc_now())
+        gateway = VendorGateway(settings, load_registry(), pool, board)
+        notifier = Notifier(gateway, board, GuardedHttp(GuardPolicy(allow_loopback=True)), keyring)
+        yield Desk(board, gateway, notifier, keyring)
+        await notifier.close()
+    await pool.aclose()
+    await stage_sandbox.clear_faults()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with open_receiver() as opened:
+        yield opened
+
+
+def down(service: str = "stripe", at: timedelta = timedelta()) -> news.Notice:
+    return news.health_changed(service, "healthy", "down", "no answer", utc_now() + at)
+
+
+async def test_a_webhook_is_signed_as_the_standard_says(desk: Desk, receiver: Receiver) -> None:
+    channel = await desk.channel("webhook", receiver.url())
+    assert await desk.announce(down()) == [1]
+    assert await desk.notifier.deliver(utc_now()) == 1
+    (request,) = receiver.requests
+    assert channel.secret is not None
+    said = Webhook(channel.secret).verify(request.body, request.headers)
+    assert (said["type"], said["severity"], said["service"]) == ("health.changed", "critical", "stripe")
+    assert said["id"] == request.headers["webhook-id"]
+    assert (await desk.shown(channel.id)).told_at is not None
+    assert await desk.notifier.deliver(utc_now() + timedelta(hours=1)) == 0
+
+
+async def test_what_fails_is_tried_again_with_the_same_id_until_it_is_told(desk: Desk, receiver: Receiver) -> None:
+    answers = iter([(500, {}), (302, {}), (204, {})])
+    receiver.answer = lambda _: next(answers)
+    channel = await desk.channel("webhook", receiver.url())
+    await desk.announce(down())
+    now = utc_now()
+    assert await desk.notifier.deliver(now) == 1
+    assert (await desk.shown(channel.id)).error == "answered 500"
+    assert await desk.notifier.deliver(now + timedelta(seconds=4)) == 0
+    assert await desk.notifier.deliver(now + timedelta(seconds=6)) == 1
+    assert await desk.notifier.deliver(now + timedelta(seconds=17)) == 1
+    found = await desk.shown(channel.id)
+    assert (found.waiting, found.error) == (0, None)
+    assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
+    assert len({request.body for request in receiver.requests}) == 1
+
+
+async def test_of_several_processes_one_tells_and_another_when_it_is_gone(desk: Desk) -> None:
+    await desk.channel("log")
+    await desk.announce(down())
+    now = utc_now()
+    db = desk.board.transitions.db
+
+    async def claim(at: timedelta) -> int:
+        async with db.system() as conn:
+            return len(await store.claim(conn, now + at, timedelta(seconds=60), 10))
+
+    assert sum(await asyncio.gather(*(claim(timedelta()) for _ in range(3)))) == 1
+    assert await claim(timedelta(seconds=59)) == 0
+    assert await claim(timedelta(seconds=61)) == 1
+
+
+async def test_a_channel_is_told_of_what_it_wants_only(desk: Desk) -> None:
+    await desk.channel("log", events=("health.changed",), least_severity="critical")
+    await desk.channel("log", events=("failover.started", "failover.restored"))
+    healthy = news.health_changed("stripe", "down", "healthy", "", utc_now())
+    started = news.failover_started("stripe", "default", "paypal", "asked", "active", 1, utc_now())
+    quota = news.quota_exhausted("stripe", utc_now(), utc_now())
+    assert await desk.announce(down(), healthy, started, quota) == [1, 0, 1, 0]
+
+
+async def test_the_same_news_is_told_once_within_the_window(desk: Desk) -> None:
+    await desk.channel("log", dedup_seconds=60)
+    said = await desk.announce(down(), down(at=timedelta(seconds=30)), down("paypal"), down(at=timedelta(seconds=61)))
+    assert said == [1, 0, 1, 1]
+    found = await rows(desk.board, "SELECT repeats FROM notifications ORDER BY created_at")
+    assert sorted(row.repeats for row in found) == [0, 0, 1]
+
+
+async def test_email_and_text_messages_go_through_the_products_own_vendors(
+    desk: Desk, stage_sandbox: EmbeddedSandbox
+) -> None:
+    mail = await desk.channel("email", "oncall@villa.example")
+    text = await desk.channel("sms", "+390318125551")
+    await desk.announce(down())
+    assert await desk.notifier.deliver(utc_now()) == 2
+    for channel in (mail, text):
+        found = await desk.shown(channel.id)
+        assert (found.waiting, found.error) == (0, None)
+    await desk.board.outcomes.flush()
+    calls = await rows(desk.board, "SELECT service, operation, outcome FROM vendor_calls")
+    assert {call.outcome for call in calls} == {"ok"}
+    assert {call.service for call in calls} <= {"resend", "sendgrid", "twilio", "vonage"}
+    assert len(calls) == 2
+
+
+async def test_another_vendor_is_tried_when_one_does_not_send(desk: Desk, stage_sandbox: EmbeddedSandbox) -> None:
+    (first, second) = desk.notifier._vendors("email")
+    await stage_sandbox.faults(first, mode="down")
+    channel = await desk.channel("email", "oncall@villa.example")
+    await desk.announce(down())
+    now = utc_now()
+    await desk.notifier.deliver(now)
+    assert (await desk.shown(channel.id)).error is not None
+    await desk.notifier.deliver(now + timedelta(seconds=6))
+    assert (await desk.shown(channel.id)).error is None
+    assert {first, second} == {"resend", "sendgrid"}
+
+
+async def test_a_url_of_this_networks_own_is_not_asked(desk: Desk) -> None:
+    guarded = Notifier(desk.gateway, desk.board, GuardedHttp(GuardPolicy(allow_loopback=False)), desk.keyring)
+    channel = await desk.channel("webhook", "https://127.0.0.1:9/hook")
+    await desk.announce(down())
+    await guarded.deliver(utc_now())
+    await guarded.close()
+    assert "guard" in str((await desk.shown(channel.id)).error)
+
+
+async def test_a_failover_is_told_of_in_its_own_transaction(desk: Desk) -> None:
+    await desk.channel("log")
+    await configure(desk.board)
+    await desk.operator.failover("stripe", "default", "trigger")
+    await desk.operator.failover("stripe", "default", "hold")
+    await desk.operator.failover("stripe", "default", "hold")
+    await desk.operator.force("stripe", "default", "closed")
+    found = await rows(desk.board, "SELECT notice ->> 'kind' AS kind FROM notifications ORDER BY created_at, kind")
+    assert [row.kind for row in found] == ["failover.started", "failover.held", "failover.restored"]
+
+
+async def test_a_quota_that_is_used_up_for_long_is_told_of_once(desk: Desk) -> None:
+    await desk.channel("log")
+    now = utc_now()
+    for until in (timedelta(seconds=5), timedelta(hours=1), timedelta(hours=1)):
+        desk.board.transitions.quota_exhausted("stripe", now + until, now)
+
+    async def told() -> list[Any]:
+        return await rows(desk.board, "SELECT notice ->> 'kind' AS kind FROM notifications")
+
+    assert [row.kind for row in await eventually(told)] == ["quota.exhausted"]
+
+
+async def test_the_watch_on_health_tells_by_itself(
+    desk: Desk, receiver: Receiver, stage_sandbox: EmbeddedSandbox
+) -> None:
+    await desk.channel("webhook", receiver.url(), events=("health.changed",))
+    await stage_sandbox.faults("stripe", mode="down")
+    stop = asyncio.Event()
+    watch = Watch(desk.gateway, desk.board, desk.notifier)
+    running = asyncio.create_task(watch.run(WatchStart(seconds=60, tick_seconds=0.05), lambda: None, stop))
+    (request, *_) = await receiver.until(1)
+    stop.set()
+    await running
+    assert json.loads(request.body)["detail"]["now_is"] == "degraded"
+
+
+async def test_messages_that_are_over_are_forgotten_and_those_that_wait_are_not(desk: Desk) -> None:
+    await desk.channel("log", dedup_seconds=0)
+    await desk.announce(down())
+    await desk.notifier.deliver(utc_now())
+    await desk.announce(down())
+    async with desk.board.transitions.db.system() as conn:
+        assert await store.forget(conn, utc_now() + timedelta(hours=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("log", "x"), ("email", "nobody"), ("sms", "0123"), ("webhook", "ftp://x"), ("webhook", ""), ("pigeon", "")],
+)
+def test_a_target_that_does_not_fit_is_refused(kind: str, target: str) -> None:
+    with pytest.raises(ValueError, match=r"target|log"):
+        WantedChannel.model_validate({"name": "x", "kind": kind, "target": target})

@@ -1,0 +1,163 @@
+"""Tell operators what they want to know of: at least once, by log, signed webhook, email or text message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from pydantic import JsonValue
+
+from wedsync.domain.errors import InvalidInput, WedsyncError
+from wedsync.domain.routing.notify import ChannelKind, Notice, pause_after
+from wedsync.domain.routing.vendor import Call
+from wedsync.domain.webhooks.outgoing.signing import headers_of
+from wedsync.kit import telemetry
+from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import Keyring
+from wedsync.kit.http_guard import GuardedHttp
+from wedsync.store import notifications as store
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.switchboard import Switchboard
+
+log = structlog.get_logger(__name__)
+
+#: One attempt, all in all; and for how long nobody else makes one.
+TIMEOUT_SECONDS = 15.0
+_LEASE = timedelta(seconds=60)
+_AT_ONCE = 20
+_TOLD = telemetry.meter().create_counter("operator_notices", description="Attempts to tell operators, by outcome")
+
+
+class Notifier:
+    """The process's way to operators. Several processes may tell at once: each message is claimed by one."""
+
+    def __init__(self, gateway: VendorGateway, board: Switchboard, http: GuardedHttp, keyring: Keyring) -> None:
+        self._gateway = gateway
+        self._board = board
+        self._db = board.transitions.db
+        self._http = http
+        self._keyring = keyring
+
+    async def deliver(self, now: datetime) -> int:
+        """Make one attempt at each message that is due, twenty at the most; how many. Raises StoreUnavailable."""
+        async with self._db.system() as conn:
+            claimed = await store.claim(conn, now, _LEASE, _AT_ONCE)
+        await asyncio.gather(*(self._attempt(one, now) for one in claimed))
+        return len(claimed)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+
+    async def _attempt(self, claimed: Any, now: datetime) -> None:
+        notice, error = Notice.model_validate(claimed.notice), ""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                error = await self._send(claimed, notice)
+        except TimeoutError:
+            error = f"no answer within {TIMEOUT_SECONDS:g} s"
+        except WedsyncError as fault:
+            error = fault.detail or fault.code
+        pause = pause_after(claimed.attempts) if error else None
+        outcome = "ok" if not error else "given_up" if pause is None else "failed"
+        _TOLD.add(1, {"channel": claimed.kind, "outcome": outcome})
+        if error:
+            log.warning("notify.failed", channel=claimed.channel_id, kind=notice.kind, error=error, outcome=outcome)
+        async with self._db.system() as conn:
+            await store.settle(conn, claimed, now, error[:300] or None, None if pause is None else now + pause)
+
+    async def _send(self, claimed: Any, notice: Notice) -> str:
+        """What went wrong; empty: nothing. Raises WedsyncError, which says the same."""
+        match claimed.kind:
+            case "webhook":
+                return await self._post(claimed, notice)
+            case "email" | "sms":
+                await self._gateway.send(self._call(claimed, notice))
+            case _:
+                log.warning("operator.notice", **notice.model_dump(mode="json", exclude={"about"}))
+        return ""
+
+    async def _post(self, claimed: Any, notice: Notice) -> str:
+        body = _body(claimed.id, notice)
+        secret = open_secret(self._keyring, claimed.organization_id, claimed.channel_id, claimed.secret)
+        reply = await self._http.post(
+            claimed.target,
+            headers=headers_of(claimed.id, claimed.id, body, [secret], utc_now()),
+            body=body,
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        if reply.status is not None and 200 <= reply.status < 300:
+            return ""
+        return reply.error or f"answered {reply.status}"
+
+    def _call(self, claimed: Any, notice: Notice) -> Call:
+        """The same call at each attempt at one vendor; the attempts go round those that are set up."""
+        capability: ChannelKind = claimed.kind
+        vendors = self._vendors(capability)
+        if not vendors:
+            raise InvalidInput(f"nobody is set up who sends {capability}", reason="no_vendor")
+        vendor = vendors[(claimed.attempts - 1) % len(vendors)]
+        spec = self._gateway.manifest(vendor).action(f"{capability}.send")
+        assert spec is not None  # noqa: S101 - `_vendors` has seen it
+        to = {"id": "operator", "name": "Operator", "email" if capability == "email" else "phone": claimed.target}
+        said = {"text": _text(notice)} if capability == "sms" else {"subject": _subject(notice), "text": _text(notice)}
+        inputs: dict[str, JsonValue] = {"to": to, **said}
+        return Call(
+            organization_id=claimed.organization_id,
+            wedding_id="",
+            transaction_id="",
+            step_id="",
+            vendor=vendor,
+            action=spec.name,
+            operation=spec.operations[0].name,
+            idempotency_key=claimed.id,
+            reference=claimed.id.replace("-", ""),
+            inputs=inputs,
+            first_sent_at=claimed.created_at,
+        )
+
+    def _vendors(self, capability: str) -> list[str]:
+        """Who is set up to send it, those whose circuit is closed first."""
+        book = self._board.book
+        found = [
+            name
+            for name in book.services()
+            if self._gateway.is_set_up(name)
+            and (spec := self._gateway.manifest(name).action(f"{capability}.send")) is not None
+            and spec.operations
+        ]
+        return sorted(
+            found, key=lambda name: all(book.circuit(name, e.name).state != "closed" for e in _ends(book, name))
+        )
+
+
+def _ends(book: Any, service: str) -> Any:
+    return book.config(service).endpoints
+
+
+def _body(message_id: str, notice: Notice) -> bytes:
+    """The JSON of a webhook, the same bytes each time."""
+    said = notice.model_dump(mode="json", exclude={"about", "kind"})
+    content = {"id": message_id, "type": notice.kind, **said}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _subject(notice: Notice) -> str:
+    return f"[{notice.severity}] {notice.summary}"
+
+
+def _text(notice: Notice) -> str:
+    return f"{_subject(notice)}\n{notice.kind} at {notice.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def seal_secret(keyring: Keyring, organization_id: str, channel_id: str, secret: str) -> bytes:
+    """A webhook's signing secret for storage, bound to its channel."""
+    return keyring.seal(secret.encode(), tenant=organization_id, row=f"notification_channel:{channel_id}")
+
+
+def open_secret(keyring: Keyring, organization_id: str, channel_id: str, sealed: bytes) -> str:
+    """Undo `seal_secret`; raises InvalidInput."""
+    return keyring.open(sealed, tenant=organization_id, row=f"notification_channel:{channel_id}").decode()
