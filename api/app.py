@@ -14,12 +14,15 @@ from api.middleware import BodyLimit, Guard, RequestIds
 from api.openapi import describe
 from api.v1.events import HEARTBEAT_SECONDS
 from wedsync.kit import telemetry, temporal
+from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
 from wedsync.store.notices import Notices
 from wedsync.store.outbox import NEWS
 from wedsync.store.projection import EVENTS_CHANNEL
 from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.gateway import Gateway
 from wedsync.usecases.routing.registry import limited_vendors, load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
@@ -62,10 +65,14 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         state.switchboard = Switchboard(
             state.database, manifests, state.temporal, limited=limited_vendors(settings, manifests)
         )
+        pool = new_pool()
+        vendors = VendorGateway(settings, state.registry, pool, state.switchboard)
+        state.gateway = Gateway(vendors, state.switchboard, state.database)
         try:
             async with state.switchboard.open():
                 yield
         finally:
+            await pool.aclose()
             await state.notices.close()
             await state.teller.close()
             await state.inbox_teller.close()

@@ -21,6 +21,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 GUARDED = ("/api/v1/", "/api/admin/", "/api/integrations/health-check")
 #: ... but what is opened by a signed link.
 LINKS = "/api/v1/vendor-links/"
+#: What is passed on as it comes has limits of its own.
+STREAMED = "/api/v1/gateway/"
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _log = logs.get(__name__)
 
@@ -95,7 +97,8 @@ class BodyLimit:
         self._most = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(("/api/v1/", "/codec/")):
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not path.startswith(("/api/v1/", "/codec/")) or path.startswith(STREAMED):
             await self._app(scope, receive, send)
             return
         body = None if self._declares_too_much(scope) else await self._read(receive)

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from api.middleware import GUARDED
-from api.problems import KINDS, MEDIA_TYPE, Problem
+from api.problems import GATEWAY_ONLY, KINDS, MEDIA_TYPE, Problem
 from wedsync.domain.weddings.plan import Plan
 
 FILE = Path(__file__).with_name("openapi.json")
@@ -71,7 +71,7 @@ def _add_refusals(operation: dict[str, Any], path: str, method: str) -> None:
         if "cursor" in {parameter["name"] for parameter in operation.get("parameters", ())}:
             statuses.add(400)
     for status in sorted(statuses):
-        titles = sorted(code for code, kind in KINDS.items() if kind.status == status)
+        titles = sorted(code for code, kind in KINDS.items() if kind.status == status and code not in GATEWAY_ONLY)
         known = responses.get(str(status), {}).get("description", "")
         description = known if known and known != "Validation Error" else f"Codes: {', '.join(titles)}"
         responses[str(status)] = {

@@ -30,6 +30,11 @@ KINDS: dict[str, Kind] = {
     "already_undone": Kind(409, "The transaction is undone already"),
     "conflict": Kind(409, "The object's state does not allow it now"),
     "content_too_large": Kind(413, "The body is too large"),
+    "answer_too_large": Kind(502, "The vendor's answer is too large"),
+    "at_capacity": Kind(503, "Too many requests to the vendor are under way"),
+    "circuit_open": Kind(503, "The vendor is cut off for now"),
+    "gateway_forbidden": Kind(403, "The gateway does not let this through"),
+    "gateway_path_invalid": Kind(400, "The path can't be passed on"),
     "idempotency_in_flight": Kind(409, "The same request is being answered"),
     "idempotency_key_invalid": Kind(400, "The Idempotency-Key is not valid"),
     "idempotency_key_missing": Kind(400, "An Idempotency-Key is needed"),
@@ -38,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "invalid_cursor": Kind(400, "The cursor is not one that a list gave"),
     "invalid_input": Kind(422, "The request is not valid"),
     "invalid_plan": Kind(422, "The plan can't be run"),
+    "no_answer": Kind(502, "The vendor gave no answer"),
     "no_limits": Kind(409, "There is no limit to reserve of"),
     "quota_full": Kind(409, "Too much of the quota would be reserved"),
     "last_provider": Kind(409, "Nobody is left who could do its work"),
@@ -56,18 +62,22 @@ KINDS: dict[str, Kind] = {
     "nothing_asked": Kind(409, "This is not asked, or not any more"),
     "rate_limited": Kind(429, "Too many requests"),
     "reference_taken": Kind(409, "A wedding with this plan's id stands already"),
+    "request_timeout": Kind(408, "The request did not come in time"),
     "result_needed": Kind(409, "A later step needs this step's result"),
     "step_not_held": Kind(409, "The step waits for no decision"),
     "store_unavailable": Kind(503, "The database cannot be reached"),
     "subscription_disabled": Kind(409, "The subscription is disabled"),
     "subscription_stopped": Kind(409, "The subscription is paused or disabled"),
     "temporal_unreachable": Kind(503, "Temporal cannot be reached"),
+    "throttled_until": Kind(429, "Nothing is left of the vendor's quota"),
+    "timed_out": Kind(504, "The vendor gave no answer in time"),
     "too_many_channels": Kind(409, "There are too many notification channels"),
     "too_many_subscriptions": Kind(409, "There are too many subscriptions"),
     "transaction_running": Kind(409, "A transaction is running that this would touch"),
     "unauthenticated": Kind(401, "An API key is needed"),
     "unknown_event_type": Kind(422, "There is no such type of event"),
     "unknown_version": Kind(422, "The service has no such version"),
+    "unreachable": Kind(502, "The vendor can't be reached"),
     "unsupported_media_type": Kind(415, "The body's media type is not taken here"),
     "url_forbidden": Kind(422, "We do not send to that URL"),
     "url_unresolvable": Kind(422, "The URL's host has no address"),
@@ -77,8 +87,14 @@ KINDS: dict[str, Kind] = {
     "version_in_use": Kind(409, "The service is at that version already"),
     "version_not_for_weddings": Kind(409, "The version is not for weddings"),
     "version_sunset": Kind(409, "The version is past its sunset"),
+    "vendor_not_authorized": Kind(502, "The vendor does not take the platform's credential"),
     "wedding_over": Kind(409, "The wedding is over"),
 }
+#: What only requests that are passed on to vendors are answered with.
+GATEWAY_ONLY = frozenset((
+    "answer_too_large", "at_capacity", "circuit_open", "gateway_forbidden", "gateway_path_invalid", "no_answer",
+    "request_timeout", "throttled_until", "timed_out", "unreachable", "vendor_not_authorized",
+))  # fmt: skip
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large", 415: "unsupported_media_type"}
 #: May be tried again after so long.
 _RETRY_AFTER = {"idempotency_in_flight": "1", "store_unavailable": "5", "temporal_unreachable": "5"}

@@ -8,6 +8,7 @@ from api.deps import guarded
 from api.v1 import (
     deliveries,
     events,
+    gateway,
     inbox,
     notifications,
     plans,
@@ -35,6 +36,7 @@ for module in (
     versions,
     quotas,
     notifications,
+    gateway,
 ):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.

@@ -15,6 +15,7 @@ from wedsync.domain.routing.circuit import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.domain.routing.vendor import GatewayPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.routing import read_services as views
 from wedsync.usecases.routing.operate import Operator
@@ -49,6 +50,7 @@ class PutService(_Asked):
     health: HealthCheck | None = None
     circuit: CircuitPolicy | None = None
     failover: FailoverPolicy | None = None
+    gateway: GatewayPolicy | None = None
 
 
 class AskFailover(_Asked):

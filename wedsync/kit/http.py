@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal
 
 import httpx
@@ -44,6 +45,8 @@ Pool = httpx.AsyncClient
 _MOST_ORIGINS, _SHARED_POOLS = 256, 8
 #: Kept open with nothing to do, per origin. Each is looked at before every request: a hundred would cost 2 ms a call.
 _MOST_IDLE = 16
+#: Why a streamed request has no answer: the time was up.
+TIMED_OUT = "timed_out"
 #: The most of an answer that is read.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
@@ -86,8 +89,11 @@ class ByOrigin(httpx.AsyncBaseTransport):
 
 
 def new_pool(*, max_connections: int = 200) -> httpx.AsyncClient:
-    """The process's connections, so many for each origin: no environment proxies, no redirects, bounded."""
-    return httpx.AsyncClient(transport=ByOrigin(max_connections), follow_redirects=False, trust_env=False)
+    """The process's connections, so many for each origin: no environment proxies, redirects or cookies, bounded."""
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(
+        transport=ByOrigin(max_connections), cookies=no_cookies, follow_redirects=False, trust_env=False
+    )
 
 
 class VendorResponse:
@@ -107,6 +113,41 @@ class VendorResponse:
             raise OutcomeUnknown(
                 f"{self._vendor} answered {self.status} with a body that is not JSON", vendor=self._vendor
             ) from None
+
+
+class StreamedAnswer:
+    """An answer of any status whose body is still on its way, as it comes over the wire. Close it."""
+
+    def __init__(self, response: httpx.Response, vendor: str, *, is_write: bool) -> None:
+        self.status = response.status_code
+        #: In the order of the wire; a name may come more than once.
+        self.headers: list[tuple[str, str]] = response.headers.multi_items()
+        self._response = response
+        self._vendor = vendor
+        self._is_write = is_write
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body's bytes, still encoded; raises VendorUnavailable or OutcomeUnknown when it breaks off."""
+        try:
+            async for chunk in self._response.aiter_raw():
+                yield chunk
+        except httpx.HTTPError as error:
+            raise _no_answer(self._vendor, error, is_write=self._is_write) from error
+
+    async def close(self) -> None:
+        """Let go of the connection; one whose body was not read to its end is not used again."""
+        await self._response.aclose()
+
+
+def _never_sent(vendor: str, error: Exception) -> VendorUnavailable:
+    detail = f"{vendor} could not be reached ({type(error).__name__})"
+    return VendorUnavailable(detail, vendor=vendor, reason="unreachable")
+
+
+def _no_answer(vendor: str, error: Exception, *, is_write: bool) -> VendorError:
+    kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
+    reason = TIMED_OUT if isinstance(error, httpx.TimeoutException) else "no_answer"
+    return kind(f"{vendor} gave no answer ({type(error).__name__})", vendor=vendor, reason=reason)
 
 
 def default_error(status: int, body: Any) -> tuple[str, str]:
@@ -183,9 +224,7 @@ class VendorHttp:
                 timeout=self._timeout,
             )
         except _NEVER_SENT as error:
-            raise VendorUnavailable(
-                f"{self.vendor} could not be reached ({type(error).__name__})", vendor=self.vendor, reason="unreachable"
-            ) from error
+            raise _never_sent(self.vendor, error) from error
         except httpx.HTTPError as error:
             kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
             raise kind(
@@ -196,6 +235,40 @@ class VendorHttp:
             self.on_headers(response.headers)
         self._raise_for_status(response, is_write)
         return VendorResponse(response.status_code, response.headers, response.content, self.vendor)
+
+    async def stream(
+        self,
+        method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"],
+        path: str,
+        *,
+        headers: Sequence[tuple[str, str]],
+        query: str = "",
+        body: AsyncIterator[bytes] | None = None,
+    ) -> StreamedAnswer:
+        """Send one request as it is given, its body as it comes, and return the answer, of any status, once it begins.
+
+        `path` and `query` are as they stand on the wire; a `Content-Length` among the headers frames the body. Raises
+        VendorUnavailable(reason="unreachable": never sent), and VendorUnavailable or, for a write, OutcomeUnknown
+        (reason="timed_out" or "no_answer"). What `body` raises comes through.
+        """
+        is_write = method not in ("GET", "HEAD")
+        sent = [("User-Agent", "wedsync"), *self.headers.items(), *headers]
+        try:
+            request = httpx.Request(
+                method,
+                self.base_url + path + (f"?{query}" if query else ""),
+                headers=sent,
+                content=body,
+                extensions={"timeout": self._timeout.as_dict()},
+            )
+            response = await self._pool.send(request, stream=True)
+        except (*_NEVER_SENT, httpx.InvalidURL) as error:
+            raise _never_sent(self.vendor, error) from error
+        except httpx.HTTPError as error:
+            raise _no_answer(self.vendor, error, is_write=is_write) from error
+        if self.on_headers is not None:
+            self.on_headers(response.headers)
+        return StreamedAnswer(response, self.vendor, is_write=is_write)
 
     def _raise_for_status(self, response: httpx.Response, write: bool) -> None:
         status = response.status_code

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from wedsync.domain.routing.circuit import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.strategy import Endpoint, Strategy
-from wedsync.domain.routing.vendor import Manifest, Value
+from wedsync.domain.routing.vendor import GatewayPolicy, Manifest, Value
 
 Dependency = Literal["critical", "important", "optional"]
 
@@ -67,6 +67,8 @@ class ServiceConfig(Value):
     health: HealthCheck = HealthCheck()
     circuit: CircuitPolicy = CircuitPolicy()
     failover: FailoverPolicy = FailoverPolicy()
+    #: What partners may send to it.
+    gateway: GatewayPolicy = GatewayPolicy()
 
     @model_validator(mode="after")
     def _distinct(self) -> ServiceConfig:
@@ -120,4 +122,5 @@ def default_config(manifest: Manifest, manifests: Mapping[str, Manifest]) -> Ser
             timeout_seconds=min(manifest.timeout_seconds, 5.0),
         ),
         circuit=CircuitPolicy(slow_seconds=slow),
+        gateway=manifest.gateway,
     )

@@ -66,6 +66,34 @@ class AuthSpec(Value):
     kind: Literal["bearer", "basic", "header", "oauth_client", "query", "sigv4", "none"]
     #: For `header`: its name, e.g. `X-API-KEY`.
     header: str = ""
+    #: Credentials in the query: a parameter's name, and the account's field that it carries.
+    params: dict[str, Literal["api_key", "account_id", "client_id", "client_secret"]] = {}
+
+
+class GatewayPolicy(Value):
+    """What partners may send to a service through the gateway, by the platform's own account. By default nothing."""
+
+    #: `METHOD /path`; in the path `*` stands for anything within a segment, `**` for anything.
+    allow: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Field(max_length=300, pattern=r"^(GET|HEAD|POST|PUT|PATCH|DELETE) /[A-Za-z0-9._~!$&'()*+,=:@%/-]*$"),
+            ],
+            ...,
+        ],
+        Field(max_length=200),
+    ] = ()
+    #: Request headers that pass beside the usual ones; credentials, cookies and internal ones never do.
+    headers: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], ...], Field(max_length=50)] = ()
+    #: Whose keys may use it beside the operators': the platform's account holds everybody's objects.
+    organizations: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=1000)
+    ] = ()
+    request_max_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 10 * 1024 * 1024
+    response_max_bytes: Annotated[int, Field(ge=0, le=1 << 32)] = 50 * 1024 * 1024
+    #: For the whole exchange; each wait within it is as long as the vendor's usual timeout at most.
+    total_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
 
 class VersionSpec(Value):
@@ -115,6 +143,7 @@ class Manifest(Value):
     endpoints: dict[str, str] = {}
     #: The versions that its client speaks, `api_version` among them; none: only that one.
     versions: tuple[VersionSpec, ...] = ()
+    gateway: GatewayPolicy = GatewayPolicy()
     actions: tuple[ActionSpec, ...] = ()
 
     @property

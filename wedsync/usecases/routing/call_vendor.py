@@ -120,6 +120,11 @@ class VendorGateway:
         )
 
     def _client(self, call: Call, endpoint: Endpoint | None, version: Chosen | None = None) -> VendorClient:
+        http, account = self.reach(call, endpoint, version)
+        return self._registry.client_class(call.vendor)(http, account)
+
+    def reach(self, call: Call, endpoint: Endpoint | None, version: Chosen | None) -> tuple[VendorHttp, Account]:
+        """The transport and the account of one call, at the endpoint and by the version that it was given."""
         # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
         told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
         account = self.account(call.vendor, call.account)
@@ -130,7 +135,7 @@ class VendorGateway:
         http = self._transport(account, told)
         if self.switchboard is not None:
             http.on_headers = partial(self.switchboard.quotas.learn, call.vendor, call.account)
-        return self._registry.client_class(call.vendor)(http, account)
+        return http, account
 
     async def _observed(
         self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], situation: Situation

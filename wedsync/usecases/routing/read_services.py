@@ -15,6 +15,7 @@ from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Phase
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.domain.routing.vendor import GatewayPolicy
 from wedsync.store import failovers, health
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
@@ -59,6 +60,8 @@ class ServiceView(RoutingView):
     health: HealthCheck
     circuit: CircuitPolicy
     failover: FailoverPolicy
+    #: What partners may send to it; whose keys may is not told.
+    gateway: GatewayPolicy
     #: Whether an operator has changed what the vendor's manifest says.
     is_configured: bool
     circuits: tuple[CircuitView, ...]
@@ -192,7 +195,8 @@ def show_service(book: Book, service: str, now: datetime) -> ServiceView:
     """A service as its process's book knows it."""
     config = book.config(service)
     return ServiceView(
-        **{name: getattr(config, name) for name in type(config).model_fields},
+        **{name: getattr(config, name) for name in type(config).model_fields if name != "gateway"},
+        gateway=config.gateway.model_copy(update={"organizations": ()}),
         is_configured=book.is_configured(service),
         circuits=tuple(_show_circuit(book.circuit(service, one.name), config.circuit, now) for one in config.endpoints),
     )

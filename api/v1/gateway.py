@@ -1,0 +1,178 @@
+"""`/api/v1/gateway/{service}/{path}`: a partner's requests to a vendor, by the platform's account."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, cast, get_args
+
+from fastapi import APIRouter, Header, Path, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from api.deps import Desk, OnDesk
+from api.problems import of_error, problem, request_id_of
+from api.v1.services import ServiceName
+from wedsync.domain.errors import (
+    Conflict,
+    InvalidInput,
+    NotAuthorized,
+    OutcomeUnknown,
+    ThrottledUntil,
+    VendorError,
+    VendorThrottled,
+    VendorUnavailable,
+)
+from wedsync.domain.routing.gateway import Method
+from wedsync.domain.routing.messages import CIRCUIT_OPEN
+from wedsync.kit import logs
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import TIMED_OUT
+from wedsync.kit.standin import WEDDING_HEADER
+from wedsync.usecases.routing.gateway import Asked, Passed
+from wedsync.usecases.routing.switchboard import AT_CAPACITY
+
+router = APIRouter(prefix="/gateway", tags=["gateway"])
+_log = logs.get(__name__)
+_PREFIX = "/api/v1/gateway/"
+#: Whose answer it is: a problem of ours has no such header.
+ANSWERED_BY = b"x-wedsync-service"
+#: Vendors' pages are never run as ours.
+_HARMLESS = (b"content-security-policy", b"default-src 'none'; sandbox")
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The vendor's answer, whatever its status, with `X-Wedsync-Service`.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    400: {"description": "The path can't be passed on."},
+    403: {"description": "No rule of the service lets this through, or not by this key."},
+    408: {"description": "The body did not come in time."},
+    409: {"description": "The version that the service is pinned to may not be used."},
+    413: {"description": "The body is longer than the service's limit."},
+    429: {"description": "Nothing is left of the vendor's quota; `Retry-After` says until when."},
+    502: {"description": "The vendor can't be reached, broke off, or answered more than the limit."},
+    503: {"description": "The vendor is cut off for now; `Retry-After` says until when."},
+    504: {"description": "The vendor did not answer in time; whether it did what was asked is not known."},
+}
+_BODY = {
+    "requestBody": {
+        "description": "Passed on as it comes.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class _PassedOn(StreamingResponse):
+    """A vendor's answer, sent on as it comes."""
+
+    def __init__(self, passed: Passed, service: str) -> None:
+        super().__init__(passed.chunks(), passed.status)
+        self._passed = passed
+        self._service = service
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in passed.headers]
+        if not any(name == b"cache-control" for name, _ in headers):
+            headers.append((b"cache-control", b"no-store"))
+        self.raw_headers = [*headers, (ANSWERED_BY, service.encode()), _HARMLESS]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except (VendorError, Conflict) as error:
+            # The server then closes the connection before the answer's end, so that nobody takes it for whole.
+            _log.warning("gateway.cut_off", vendor=self._service, outcome=error.code, reason=error.reason)
+        finally:
+            await self._passed.close()
+
+
+async def pass_on(
+    service: ServiceName,
+    path: Annotated[str, Path(max_length=2048, description="The vendor's own path.", examples=["v1/products"])],
+    desk: OnDesk,
+    wedding: Annotated[
+        str, Header(alias=WEDDING_HEADER, max_length=128, description="The wedding that it is for, by either id.")
+    ] = "",
+) -> Response:
+    """Send the request to the vendor by the platform's account, and its answer back, both as they come.
+
+    What is let through is listed by service; by default nothing is. See `docs/gateway.md`.
+    """
+    del path  # Read from the wire, where its escapes still stand.
+    try:
+        return await _passed_on(desk, service, wedding)
+    except (VendorError, InvalidInput) as error:
+        return _refusal(desk, service, error)
+
+
+for _method in get_args(Method):
+    router.add_api_route(
+        "/{service}/{path:path}",
+        pass_on,
+        methods=[_method],
+        name=f"gateway_{_method.lower()}",
+        response_class=StreamingResponse,
+        responses=_RESPONSES,
+        summary=f"Send a {_method} request to a vendor",
+        openapi_extra=None if _method in ("GET", "HEAD") else _BODY,
+    )
+
+
+async def _passed_on(desk: Desk, service: str, wedding: str) -> Response:
+    request = desk.request
+    asked = Asked(
+        organization_id=desk.organization_id,
+        is_operator=desk.state.settings.is_operator(desk.organization_id),
+        service=service,
+        method=cast("Method", request.method),
+        path=_path_on_the_wire(request, service),
+        query=request.scope["query_string"].decode("latin-1"),
+        headers=tuple(request.headers.items()),
+        wedding=wedding,
+        has_body=request.method not in ("GET", "HEAD")
+        and (request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers),
+    )
+    return _PassedOn(await desk.state.gateway.pass_on(asked, _body(request)), service)
+
+
+def _path_on_the_wire(request: Request, service: str) -> str:
+    raw = request.scope.get("raw_path") or request.scope["path"].encode()
+    before, slash, path = raw.decode("latin-1").partition(f"{_PREFIX}{service}/")
+    if before or not slash:
+        raise InvalidInput("the service's name is written without escapes", field="path", reason="gateway_path_invalid")
+    return f"/{path}"
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise InvalidInput("the body ended too early", field="body", reason="malformed_body") from None
+
+
+def _refusal(desk: Desk, service: str, error: VendorError | InvalidInput) -> Response:
+    """A call that has no answer, as a problem; what has a code of its own (a version, a path) as everywhere."""
+    request_id = request_id_of(desk.request)
+    code, seconds = _code_of(error), 0.0
+    if code is None:
+        return of_error(error, request_id)
+    if isinstance(error, ThrottledUntil):
+        seconds = (error.until - utc_now()).total_seconds()
+    elif isinstance(error, VendorThrottled):
+        seconds = error.retry_after_seconds
+    elif code == CIRCUIT_OPEN:
+        seconds = desk.state.gateway.retry_after_seconds(service, utc_now())
+    headers = {"Retry-After": str(max(1, math.ceil(seconds)))} if seconds else {}
+    return problem(code, error.detail, request_id=request_id, headers=headers)
+
+
+def _code_of(error: VendorError | InvalidInput) -> str | None:
+    if isinstance(error, ThrottledUntil):
+        return "throttled_until"
+    if isinstance(error, NotAuthorized):
+        return "vendor_not_authorized"
+    if isinstance(error, VendorThrottled):
+        return AT_CAPACITY if error.reason == AT_CAPACITY else "throttled_until"
+    if isinstance(error, VendorUnavailable | OutcomeUnknown):
+        return error.reason if error.reason in (CIRCUIT_OPEN, TIMED_OUT, "unreachable") else "no_answer"
+    return None

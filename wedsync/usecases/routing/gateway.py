@@ -1,0 +1,301 @@
+"""A partner's request on its way to a vendor, by the platform's account, through the pipeline that all calls take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+
+import structlog
+from pydantic import Field
+
+from wedsync.domain.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, VendorError, VendorUnavailable
+from wedsync.domain.routing import gateway as rules
+from wedsync.domain.routing.gateway import Headers, Method
+from wedsync.domain.routing.vendor import Call, GatewayPolicy, Manifest, Value
+from wedsync.kit import telemetry
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import TIMED_OUT, StreamedAnswer, VendorHttp
+from wedsync.kit.ids import new_id
+from wedsync.store.session import Database
+from wedsync.usecases.routing.authorize import Credential, authorize, tokens_of
+from wedsync.usecases.routing.call_vendor import PLATFORM_ACCOUNT, VendorGateway
+from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
+from wedsync.usecases.weddings.read_wedding import wedding_row
+
+log = structlog.get_logger(__name__)
+
+#: Of a request that no wedding waits for.
+_ACTION, _LOW = "gateway", Situation(priority=4)
+#: When it is not known how long a circuit stays open.
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+class Asked(Value):
+    """A partner's request but for its body."""
+
+    organization_id: str
+    is_operator: bool = False
+    service: str
+    method: Method
+    #: As it stood on the wire, from the slash after the service on.
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = Field(default=(), repr=False)
+    #: The wedding that it is for, by its id or its plan's; empty: none.
+    wedding: str = ""
+    has_body: bool = False
+
+
+class Passed:
+    """A vendor's answer on its way back. Close it, read or not: the call is counted then."""
+
+    def __init__(self, trip: _Trip, answer: StreamedAnswer, fault: VendorError | None) -> None:
+        self.status = answer.status
+        self.headers: Headers = rules.response_headers(answer.headers)
+        self._trip = trip
+        self._answer = answer
+        self._fault: BaseException | None = fault
+        self._is_closed = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body; raises VendorError when it breaks off, Conflict beyond the limits: it must not look whole."""
+        size, most = 0, self._trip.policy.response_max_bytes
+        try:
+            async for chunk in _within(self._answer.chunks(), self._trip.seconds_left):
+                size += len(chunk)
+                if size > most:
+                    raise Conflict(f"the answer is longer than {most} bytes", reason="answer_too_large")
+                yield chunk
+        except (VendorError, Conflict) as error:
+            self._fault = error
+            raise
+
+    async def close(self) -> None:
+        """Let go of the connection and have the call counted, once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._answer.close()
+        finally:
+            await self._trip.end(self._fault)
+
+
+class Gateway:
+    """The process's own."""
+
+    def __init__(self, vendors: VendorGateway, switchboard: Switchboard, db: Database) -> None:
+        self._vendors = vendors
+        self._switchboard = switchboard
+        self._db = db
+
+    def retry_after_seconds(self, service: str, now: datetime) -> float:
+        """When a service that is cut off may be asked again."""
+        book = self._switchboard.book
+        circuits = [book.circuit(service, endpoint.name) for endpoint in book.config(service).endpoints]
+        until = [circuit.open_until for circuit in circuits if circuit.open_until is not None]
+        return max((min(until) - now).total_seconds(), _LOOK_AGAIN_SECONDS) if until else _LOOK_AGAIN_SECONDS
+
+    async def pass_on(self, asked: Asked, body: AsyncIterator[bytes]) -> Passed:
+        """Send the request and return the vendor's answer, of any status, once it begins.
+
+        Raises NotFound (service, wedding), Conflict(reason="gateway_forbidden" or "answer_too_large"), InvalidInput
+        (reason="gateway_path_invalid", "content_too_large", "request_timeout"), what `Switchboard.admit` raises,
+        NotAuthorized, VendorUnavailable, OutcomeUnknown, and what reading `body` raises.
+        """
+        policy = self._policy(asked)
+        path = rules.clean_path(asked.path)
+        rules.check_query(asked.query)
+        rule = rules.allowed_by(policy, asked.method, path)
+        if rule is None:
+            raise Conflict(f"{asked.method} of this path of {asked.service} is not allowed", reason="gateway_forbidden")
+        headers = rules.request_headers(asked.headers, policy)
+        declared = next((value for name, value in headers if name == "content-length"), "0")
+        if not declared.isdecimal() or len(declared) > 18 or int(declared) > policy.request_max_bytes:
+            raise _too_large(policy)
+        call = await self._call(asked, rule)
+        ticket = await self._switchboard.admit(call, ORDINARY if call.wedding_id else _LOW)
+        trip = _Trip(self._switchboard, ticket, call, self._vendors.manifest(asked.service), policy)
+        try:
+            return await self._send(trip, asked, path, headers, body)
+        except BaseException as error:
+            await trip.end(error)
+            raise
+
+    def _policy(self, asked: Asked) -> GatewayPolicy:
+        if asked.service not in self._switchboard.book.services():
+            raise NotFound(f"there is no service {asked.service!r}")
+        policy = self._switchboard.book.config(asked.service).gateway
+        if not rules.may_use(policy, asked.organization_id, is_operator=asked.is_operator):
+            raise Conflict(f"{asked.service} is not open to your organization's keys", reason="gateway_forbidden")
+        return policy
+
+    async def _call(self, asked: Asked, rule: str) -> Call:
+        wedding_id = ""
+        if asked.wedding:
+            async with self._db.tenant(asked.organization_id) as conn:
+                wedding_id = (await wedding_row(conn, asked.wedding)).id
+        key = next((value for name, value in asked.headers if name.lower() == "idempotency-key"), "")
+        return Call(
+            organization_id=asked.organization_id,
+            wedding_id=wedding_id,
+            transaction_id="",
+            step_id="",
+            vendor=asked.service,
+            account=PLATFORM_ACCOUNT,
+            action=_ACTION,
+            # By the rule, not the path: there are as many paths as objects.
+            operation=f"{asked.method} {rule.partition(' ')[2]}",
+            idempotency_key=key,
+            reference=new_id(),
+            inputs={},
+            first_sent_at=utc_now(),
+        )
+
+    async def _send(self, trip: _Trip, asked: Asked, path: str, headers: Headers, body: AsyncIterator[bytes]) -> Passed:
+        http, account = self._vendors.reach(trip.call, trip.ticket.endpoint, trip.ticket.version)
+        by_version = _version_header(trip.ticket, trip.manifest)
+        credential = await authorize(trip.manifest, http, account)
+        content = trip.bounded(body) if asked.has_body else None
+        ours = {name for name, _ in (*by_version, *credential.headers)}
+        headers = [*(header for header in headers if header[0] not in ours), *by_version]
+        answer = await _exchange(trip, http, asked, path, headers, credential, content)
+        if answer.status == 401 and credential.token:
+            tokens_of(trip.manifest, http, account).forget(credential.token)
+            if content is None:
+                # As the vendor's client does: what was not authorized did nothing. A body can't be sent twice.
+                await answer.close()
+                credential = await authorize(trip.manifest, http, account)
+                answer = await _exchange(trip, http, asked, path, headers, credential, None)
+        return await trip.answered(answer, asked.method)
+
+
+class _Trip:
+    """One admitted request, from its leave to its record."""
+
+    def __init__(
+        self, switchboard: Switchboard, ticket: Ticket, call: Call, manifest: Manifest, policy: GatewayPolicy
+    ) -> None:
+        self.ticket = ticket
+        self.call = call
+        self.manifest = manifest
+        self.policy = policy
+        #: Whether all of the partner's body has gone out.
+        self.has_sent = False
+        self._switchboard = switchboard
+        self._began = time.perf_counter()
+        #: Until the vendor's answer began; how fast the partner reads it says nothing about the vendor.
+        self._seconds: float | None = None
+
+    def seconds_left(self) -> float:
+        """Of the whole exchange."""
+        return max(self._began + self.policy.total_seconds - time.perf_counter(), 0.0)
+
+    async def bounded(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The partner's body as long as it comes in time and within the limit."""
+        size, wait = 0, self.manifest.timeout_seconds
+        try:
+            async for chunk in _within(body, lambda: wait):
+                size += len(chunk)
+                if size > self.policy.request_max_bytes:
+                    raise _too_large(self.policy)
+                if chunk:
+                    yield chunk
+        except Conflict as error:
+            if error.reason != TIMED_OUT:
+                raise
+            detail = f"nothing of the body came for {wait:g} s"
+            raise _stalled(detail) from error
+        self.has_sent = True
+
+    async def answered(self, answer: StreamedAnswer, method: Method) -> Passed:
+        """The answer as the partner gets it; raises Conflict when it says itself that it is too long."""
+        self._seconds = time.perf_counter() - self._began
+        length = next((value for name, value in answer.headers if name.lower() == "content-length"), "")
+        most = self.policy.response_max_bytes
+        if method != "HEAD" and length.isdecimal() and (len(length) > 18 or int(length) > most):
+            await answer.close()
+            raise Conflict(f"the answer is longer than {most} bytes", reason="answer_too_large")
+        fault = rules.fault_of(
+            self.call.vendor,
+            method,
+            answer.status,
+            dict(answer.headers),
+            utc_now(),
+            is_503_undone=self.manifest.unavailable_means_not_processed,
+        )
+        return Passed(self, answer, fault)
+
+    async def end(self, error: BaseException | None) -> None:
+        """Count the call and write its record."""
+        seconds = time.perf_counter() - self._began if self._seconds is None else self._seconds
+        await self._switchboard.settle(self.ticket, self.call, "send", error, seconds)
+        outcome = "ok" if error is None else getattr(error, "code", "internal")
+        telemetry.record_vendor_call(self.call.vendor, self.call.operation, outcome, seconds)
+        log.info(
+            "vendor.call",
+            vendor=self.call.vendor,
+            operation=self.call.operation,
+            ask="gateway",
+            outcome=outcome,
+            milliseconds=round(seconds * 1000, 1),
+            wedding_id=self.call.wedding_id,
+        )
+
+
+async def _exchange(
+    trip: _Trip,
+    http: VendorHttp,
+    asked: Asked,
+    path: str,
+    headers: Headers,
+    credential: Credential,
+    content: AsyncIterator[bytes] | None,
+) -> StreamedAnswer:
+    sent = [*headers, *credential.headers]
+    query = rules.with_params(asked.query, credential.params)
+    if content is None:
+        sent = [(name, value) for name, value in sent if name != "content-length"]
+        if asked.method not in ("GET", "HEAD"):
+            sent.append(("content-length", "0"))
+    try:
+        async with asyncio.timeout(trip.seconds_left()):
+            return await http.stream(asked.method, path, headers=sent, query=query, body=content)
+    except TimeoutError:
+        if content is not None and not trip.has_sent:
+            # Else slow partners could have the vendor cut off.
+            raise _stalled(f"the body took longer than {trip.policy.total_seconds:g} s") from None
+        kind = VendorUnavailable if asked.method in ("GET", "HEAD") else OutcomeUnknown
+        raise kind(f"{asked.service} gave no answer in time", vendor=asked.service, reason=TIMED_OUT) from None
+
+
+def _version_header(ticket: Ticket, manifest: Manifest) -> Headers:
+    """The version that the pins say, asked for by its header; a partner never chooses another."""
+    spec = ticket.version.spec
+    if spec is None:
+        spec = next((known for known in manifest.versions if known.name == manifest.api_version), None)
+    return [(spec.header.lower(), spec.name)] if spec is not None and spec.header else []
+
+
+def _stalled(detail: str) -> InvalidInput:
+    return InvalidInput(detail, field="body", reason="request_timeout")
+
+
+def _too_large(policy: GatewayPolicy) -> InvalidInput:
+    detail = f"a request's body is at most {policy.request_max_bytes} bytes"
+    return InvalidInput(detail, field="body", reason="content_too_large")
+
+
+async def _within(source: AsyncIterator[bytes], seconds: Callable[[], float]) -> AsyncIterator[bytes]:
+    """The chunks of `source` for as long as each comes in time; else raises Conflict(reason="timed_out")."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds()):
+                chunk = await anext(source)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Conflict("the time for it is up", reason=TIMED_OUT) from None
+        yield chunk
