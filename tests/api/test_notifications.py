@@ -62,7 +62,10 @@ async def test_a_webhooks_secret_is_shown_once(api: Any) -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        {"name": "on\ncall"},
+        {"name": "\x00"},
         {"kind": "email"},
+        {"kind": "email", "target": "a@b.example\nBcc: c@d.example"},
         {"kind": "sms", "target": "12"},
         {"kind": "webhook", "target": "http://169.254.169.254/latest"},
         {"kind": "webhook", "target": "https://user:pw@example.com/"},

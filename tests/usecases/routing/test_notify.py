@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from tests.support.receivers import Receiver, open_receiver
@@ -162,10 +163,10 @@ async def test_email_and_text_messages_go_through_the_products_own_vendors(
     desk: Desk, stage_sandbox: EmbeddedSandbox
 ) -> None:
     mail = await desk.channel("email", "oncall@villa.example")
-    text = await desk.channel("sms", "+390318125551")
+    sms = await desk.channel("sms", "+390318125551")
     await desk.announce(down())
     assert await desk.notifier.deliver(utc_now()) == 2
-    for channel in (mail, text):
+    for channel in (mail, sms):
         found = await desk.shown(channel.id)
         assert (found.waiting, found.error) == (0, None)
     await desk.board.outcomes.flush()
@@ -234,6 +235,33 @@ async def test_the_watch_on_health_tells_by_itself(
     assert json.loads(request.body)["detail"]["now_is"] == "degraded"
 
 
+async def test_a_message_that_can_not_be_told_keeps_no_other_from_being_told(desk: Desk, receiver: Receiver) -> None:
+    await desk.channel("webhook", receiver.url(), dedup_seconds=0)
+    await desk.announce(down(), down())
+    async with desk.board.transitions.db.system() as conn:
+        spoil = "UPDATE notifications SET notice = '{}' WHERE id = (SELECT min(id) FROM notifications)"
+        await conn.execute(text(spoil))
+    assert await desk.notifier.deliver(utc_now()) == 2
+    found = await rows(desk.board, "SELECT error, ended_at FROM notifications ORDER BY id")
+    assert [row.error is None for row in found] == [False, True]
+    assert len(receiver.requests) == 1
+
+
+async def test_an_ending_watch_does_not_wait_for_a_receiver_that_is_silent(desk: Desk, receiver: Receiver) -> None:
+    receiver.answer = lambda _: None
+    await desk.channel("webhook", receiver.url(), dedup_seconds=0)
+    await desk.announce(down())
+    stop = asyncio.Event()
+    watch = Watch(desk.gateway, desk.board, desk.notifier)
+    running = asyncio.create_task(watch.run(WatchStart(seconds=60, tick_seconds=0.05), lambda: None, stop))
+    await receiver.until(1)
+    stop.set()
+    async with asyncio.timeout(10):
+        await running
+    (row,) = await rows(desk.board, "SELECT ended_at, attempts FROM notifications")
+    assert (row.ended_at, row.attempts) == (None, 1)
+
+
 async def test_messages_that_are_over_are_forgotten_and_those_that_wait_are_not(desk: Desk) -> None:
     await desk.channel("log", dedup_seconds=0)
     await desk.announce(down())
@@ -245,7 +273,15 @@ async def test_messages_that_are_over_are_forgotten_and_those_that_wait_are_not(
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [("log", "x"), ("email", "nobody"), ("sms", "0123"), ("webhook", "ftp://x"), ("webhook", ""), ("pigeon", "")],
+    [
+        ("log", "x"),
+        ("email", "nobody"),
+        ("sms", "0123"),
+        ("sms", "+390318125551\n"),
+        ("webhook", "ftp://x"),
+        ("webhook", ""),
+        ("pigeon", ""),
+    ],
 )
 def test_a_target_that_does_not_fit_is_refused(kind: str, target: str) -> None:
     with pytest.raises(ValueError, match=r"target|log"):

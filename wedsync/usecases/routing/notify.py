@@ -53,19 +53,22 @@ class Notifier:
         await self._http.close()
 
     async def _attempt(self, claimed: Any, now: datetime) -> None:
-        notice, error = Notice.model_validate(claimed.notice), ""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                error = await self._send(claimed, notice)
+                error = await self._send(claimed, Notice.model_validate(claimed.notice))
         except TimeoutError:
             error = f"no answer within {TIMEOUT_SECONDS:g} s"
         except WedsyncError as fault:
             error = fault.detail or fault.code
+        except Exception as fault:
+            # One message that can't be told must not keep the others from being told.
+            log.exception("notify.broken", channel=claimed.channel_id)
+            error = f"it can't be told ({type(fault).__name__})"
         pause = pause_after(claimed.attempts) if error else None
         outcome = "ok" if not error else "given_up" if pause is None else "failed"
         _TOLD.add(1, {"channel": claimed.kind, "outcome": outcome})
         if error:
-            log.warning("notify.failed", channel=claimed.channel_id, kind=notice.kind, error=error, outcome=outcome)
+            log.warning("notify.failed", channel=claimed.channel_id, kind=claimed.kind, error=error, outcome=outcome)
         async with self._db.system() as conn:
             await store.settle(conn, claimed, now, error[:300] or None, None if pause is None else now + pause)
 

@@ -24,17 +24,17 @@ from wedsync.usecases.webhooks.outgoing.secrets import new_secret
 
 MOST_CHANNELS = 50
 _TARGETS = {
-    "webhook": r"https?://",
-    "email": r"[^@\s]+@[^@\s]+\.[^@\s]+$",
-    "sms": r"\+[1-9]\d{6,14}$",
-    "log": r"$",
+    "webhook": r"https?://\S+",
+    "email": r"[^@\s]+@[^@\s]+\.[^@\s]+",
+    "sms": r"\+[1-9][0-9]{6,14}",
+    "log": "",
 }
 
 
 class WantedChannel(Value):
     """A channel as an operator asks for it."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     kind: ChannelKind
     #: A URL, an address, a phone number (E.164); empty for the log.
     target: Annotated[str, Field(max_length=500)] = ""
@@ -47,7 +47,7 @@ class WantedChannel(Value):
 
     @model_validator(mode="after")
     def _fits(self) -> WantedChannel:
-        if re.match(_TARGETS[self.kind], self.target) is None:
+        if re.fullmatch(_TARGETS[self.kind], self.target) is None:
             raise ValueError(f"that is no target of a channel of kind {self.kind}")
         return self
 
@@ -135,7 +135,7 @@ async def try_out(db: Database, principal: Principal, channel_id: str, now: date
         kind="channel.test",
         severity="info",
         service="wedsync",
-        summary=f"a test of the channel {shown.name!r}, as an operator asked",
+        summary=f"a test of the channel {shown.name}, as an operator asked",
         occurred_at=now,
     )
     async with db.system() as conn:

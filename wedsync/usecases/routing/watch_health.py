@@ -39,6 +39,8 @@ NEAR = timedelta(hours=48)
 RETENTION = timedelta(days=30)
 _CHORES_SECONDS = 10.0
 _PROBES_AT_ONCE = 8
+#: An ending watch waits so long for what it is telling operators.
+_TELL_SECONDS = 2.0
 
 
 class Watch:
@@ -61,7 +63,9 @@ class Watch:
             return await self._run(start, beat, stop)
         finally:
             if self._telling is not None:
-                await asyncio.gather(self._telling, return_exceptions=True)
+                # What is cut short is told again by the next watch.
+                await asyncio.wait([self._telling], timeout=_TELL_SECONDS)
+                self._telling.cancel()
 
     async def _run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
         loop = asyncio.get_running_loop()
