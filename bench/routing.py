@@ -68,7 +68,7 @@ async def measure(seconds: float) -> list[str]:
     logs.setup(Settings(log_level="WARNING"), "bench")
     rounds = max(1, round(seconds / _ROUND_SECONDS / 2))
     async with database() as url, pipeline(url) as way:
-        policy = QuotaPolicy(windows=(WindowLimit(window="minute", limit=1_000_000),))
+        policy = QuotaPolicy(windows=(WindowLimit(window="day", limit=100_000_000),))
         async with way.board.transitions.db.system() as conn:
             await quotas.put_policy(conn, ("twilio", "default"), policy, "key:bench", utc_now())
         await way.board.book.load()

@@ -28,6 +28,8 @@ IDLE_FLUSH_SECONDS = 1.0
 MOST_RECORDS = 20_000
 #: Written at once.
 _BATCH = 2000
+#: So many don't wait for more: a long batch holds up the calls beside it.
+_MANY = 250
 #: How long after a wedding-day call the wedding-day thresholds hold.
 _WEDDING_DAY = timedelta(minutes=5)
 _LOST = telemetry.meter().create_counter("vendor_call_records_lost", description="Records dropped for want of room")
@@ -69,6 +71,8 @@ class Outcomes:
             _LOST.add(1)
         self._records.append(record)
         self._any.set()
+        if len(self._records) >= _MANY:
+            self._urgent.set()
         if key is None or outcome == "ignored":
             return
         self._tallies[key] = self._tallies.get(key, Tally()).plus(outcome)

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 #: Who can ask again so soon waits here: asking again from a workflow would take longer. Until enough moments have come
 #: up for those that wait: ten processes would else ask Postgres for each single one.
 _SHORT_WAIT = timedelta(milliseconds=200)
+_CLOCK_KEPT = timedelta(minutes=1)
 _LEAST_WAIT = timedelta(milliseconds=1)
 _MOST_SWAPS = 20
 #: What the vendor's headers say is written so often at most.
@@ -60,6 +61,8 @@ class _Account:
     #: The moment of the block's next call, and the pace of those after it.
     next_at: datetime | None = None
     pace: timedelta = timedelta(0)
+    #: With fewer in hand the next block is asked for.
+    low: int = 0
     left: int = 0
     waiting: list[_Taker] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
@@ -81,6 +84,7 @@ class QuotaDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Postgres' clock, by which the fleet counts, less this machine's.
         self._ahead = timedelta(0)
+        self._clock_took, self._clock_set_at = timedelta.max, datetime.min.replace(tzinfo=UTC)
         #: How often Postgres was asked.
         self.asked = 0
 
@@ -117,7 +121,7 @@ class QuotaDesk:
         here.recent.append(now.timestamp())
         slack = rules.slack(policy)
         while True:
-            left, moment = self._in_hand(here) or await self._asked(key, here, priority, wedding_id)
+            left, moment = self._in_hand(key, here) or await self._asked(key, here, priority, wedding_id)
             wait = (moment - self.now()).total_seconds()
             if wait > 0:
                 await asyncio.sleep(wait)
@@ -128,16 +132,28 @@ class QuotaDesk:
                 return left
             # Held up for so long that the call could arrive in a later window: its moment is lost.
 
-    def _in_hand(self, here: _Account) -> tuple[int, datetime] | None:
+    def _in_hand(self, key: Key, here: _Account) -> tuple[int, datetime] | None:
         """A call of the block that the process holds."""
         now = self.now()
         if not here.calls or here.good_until is None or now >= here.good_until or here.waiting:
             return None
         here.calls -= 1
         here.left -= 1
-        moment = here.next_at or now
+        moment = here.next_at if here.pace and here.next_at is not None else now
         here.next_at = moment + here.pace
+        is_low = here.calls < here.low or here.good_until - now < timedelta(seconds=rules.BLOCK_SECONDS / 4)
+        if is_low and not here.pace and (here.task is None or here.task.done()):
+            here.task = asyncio.create_task(self._refill(key, here), name=f"quota-{key[0]}")
         return here.left, moment
+
+    async def _refill(self, key: Key, here: _Account) -> None:
+        """Ask for the next block before the last call of this one is taken; then for those who came meanwhile."""
+        grant = await self._grant(key, here, self._book.quota_policy(*key), 0, rules.ORDINARY, "")
+        if grant.calls and not grant.pace_seconds:
+            here.calls += grant.calls
+            here.good_until, here.low, here.left = grant.good_until, here.calls // 4, (grant.left or 0) + here.calls
+        if here.waiting:
+            await self._serve_all(key, here)
 
     async def _asked(self, key: Key, here: _Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
         """Wait in line for a call of a new block; wedding days have a line of their own. Raises ThrottledUntil."""
@@ -226,7 +242,7 @@ class QuotaDesk:
         rest = grant.calls - len(takers)
         if rest > 0:
             here.calls, here.good_until, here.left = rest, grant.good_until, left + rest
-            here.next_at, here.pace = at + len(takers) * pace, pace
+            here.next_at, here.pace, here.low = at + len(takers) * pace, pace, rest // 4
 
     def _refuse(
         self, key: Key, here: _Account, policy: QuotaPolicy, grant: Grant, priority: int, now: datetime
@@ -277,10 +293,16 @@ class QuotaDesk:
                 await quotas.tell(conn, wanted.service)
             if also is not None and written.is_ours:
                 await also(conn)
-        self._ahead = written.at - (before + (utc_now() - before) / 2)
+        self._set_clock(written.at, before, utc_now())
         if written.quota.version >= here.known.version:
             here.known = written.quota
         return written.is_ours
+
+    def _set_clock(self, told: datetime, before: datetime, after: datetime) -> None:
+        """Believe the quickest of the last minute's answers: a slow one says little about the moment it speaks of."""
+        took = after - before
+        if took <= self._clock_took or after - self._clock_set_at > _CLOCK_KEPT:
+            self._ahead, self._clock_took, self._clock_set_at = told - (before + took / 2), took, after
 
     def _alone(self, here: _Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
         """Postgres is away: a small part of each limit, counted here only."""
