@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 #: Who can ask again so soon waits here: asking again from a workflow would take longer. Until enough moments have come
 #: up for those that wait: ten processes would else ask Postgres for each single one.
 _SHORT_WAIT = timedelta(milliseconds=200)
+#: Where no limit says how far apart calls may be, those that come back after a 429 come so.
+_APART, _FARTHEST = timedelta(milliseconds=20), timedelta(seconds=10)
 _CLOCK_KEPT = timedelta(minutes=1)
 _LEAST_WAIT = timedelta(milliseconds=1)
 _MOST_SWAPS = 20
@@ -69,6 +71,9 @@ class _Account:
     #: Moments of the last calls, for guessing the next ones.
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     learned_at: datetime | None = None
+    #: How many were refused until when, by the vendor's own word.
+    refused: int = 0
+    refused_until: datetime | None = None
     #: What the vendor told this process itself; the row may not say so yet.
     blocked_until: datetime | None = None
 
@@ -148,10 +153,13 @@ class QuotaDesk:
 
     async def _refill(self, key: Key, here: _Account) -> None:
         """Ask for the next block before the last call of this one is taken; then for those who came meanwhile."""
-        grant = await self._grant(key, here, self._book.quota_policy(*key), 0, rules.ORDINARY, "")
-        if grant.calls and not grant.pace_seconds:
-            here.calls += grant.calls
-            here.good_until, here.low, here.left = grant.good_until, here.calls // 4, (grant.left or 0) + here.calls
+        try:
+            grant = await self._grant(key, here, self._book.quota_policy(*key), 0, rules.ORDINARY, "")
+            if grant.calls and not grant.pace_seconds:
+                here.calls += grant.calls
+                here.good_until, here.low, here.left = grant.good_until, here.calls // 4, (grant.left or 0) + here.calls
+        except Exception:
+            log.exception("quota.not_refilled", service=key[0])
         if here.waiting:
             await self._serve_all(key, here)
 
@@ -187,7 +195,11 @@ class QuotaDesk:
         until = self._as_told(here, now).blocked_until
         if until is not None and now < until:
             _THROTTLED.add(1, {"service": here.known.service})
-            raise _refusal(here.known.service, until, "blocked")
+            here.refused = here.refused + 1 if here.refused_until == until else 0
+            here.refused_until = until
+            # One after another: all at that very moment would only be refused again.
+            later = min(_APART * here.refused, _FARTHEST)
+            raise _refusal(here.known.service, until + later, "blocked")
 
     def _as_told(self, here: _Account, now: datetime) -> Quota:
         """The row as last seen, with what the vendor told this process since."""
