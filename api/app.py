@@ -101,6 +101,7 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, most_bytes=settings.request_max_bytes)
     app.add_middleware(Guard)
+    app.add_middleware(webhooks.WebhookDoor)
     app.add_middleware(RequestIds)
     telemetry.instrument_app(app)
     return app

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import problem, request_id_of
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
@@ -28,6 +29,7 @@ from wedsync.usecases.webhooks.receive import (
 from wedsync.usecases.webhooks.tell import InboxTeller
 
 PATH = "/api/integrations/webhooks/{source}"
+_PREFIX = PATH.partition("{")[0]
 CONNECTION_PATH = PATH + "/{connection}"
 #: The codes of `api.problems.KINDS` by what went wrong.
 _CODES: dict[type[WedsyncError], str] = {
@@ -99,6 +101,27 @@ async def receive_webhook(source: str, request: Request, desk: Desk) -> Response
 async def receive_connection(source: str, connection: str, request: Request, desk: Desk) -> Response:
     """The same for one of a source's connections, named by its id."""
     return await _receive(source, connection, request, desk)
+
+
+class WebhookDoor:
+    """Takes events in before routing: they come in bursts, and FastAPI's way to an endpoint costs as much as the deed.
+
+    The endpoints above describe the same for readers of the API, and answer what is no POST to one or two plain names.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(_PREFIX):
+            names = scope["path"][len(_PREFIX) :].split("/")
+            if len(names) <= 2 and all(names):
+                request = Request(scope, receive)
+                desk = await get_reception(request)
+                response = await _receive(names[0], names[1] if len(names) == 2 else "", request, desk)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def _receive(source: str, connection: str, request: Request, desk: Desk) -> Response:
