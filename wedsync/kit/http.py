@@ -17,6 +17,7 @@ import httpx
 from pydantic import JsonValue
 
 from wedsync.domain.errors import (
+    InvalidInput,
     NotAuthorized,
     OutcomeUnknown,
     VendorError,
@@ -120,8 +121,8 @@ class StreamedAnswer:
 
     def __init__(self, response: httpx.Response, vendor: str, *, is_write: bool) -> None:
         self.status = response.status_code
-        #: In the order of the wire; a name may come more than once.
-        self.headers: list[tuple[str, str]] = response.headers.multi_items()
+        #: In the order of the wire; a name may come more than once. Latin-1, as bytes are that nobody has named.
+        self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         self._response = response
         self._vendor = vendor
         self._is_write = is_write
@@ -249,7 +250,7 @@ class VendorHttp:
 
         `path` and `query` are as they stand on the wire; a `Content-Length` among the headers frames the body. Raises
         VendorUnavailable(reason="unreachable": never sent), and VendorUnavailable or, for a write, OutcomeUnknown
-        (reason="timed_out" or "no_answer"). What `body` raises comes through.
+        (reason="timed_out" or "no_answer"); InvalidInput for what HTTP can't carry. What `body` raises comes through.
         """
         is_write = method not in ("GET", "HEAD")
         sent = [("User-Agent", "wedsync"), *self.headers.items(), *headers]
@@ -257,13 +258,16 @@ class VendorHttp:
             request = httpx.Request(
                 method,
                 self.base_url + path + (f"?{query}" if query else ""),
-                headers=sent,
+                headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent],
                 content=body,
                 extensions={"timeout": self._timeout.as_dict()},
             )
             response = await self._pool.send(request, stream=True)
         except (*_NEVER_SENT, httpx.InvalidURL) as error:
             raise _never_sent(self.vendor, error) from error
+        except httpx.LocalProtocolError as error:
+            # Of our own making, or of whoever gave us the request: nothing against the vendor.
+            raise InvalidInput("the request can't be sent as it stands", field="headers") from error
         except httpx.HTTPError as error:
             raise _no_answer(self.vendor, error, is_write=is_write) from error
         if self.on_headers is not None:

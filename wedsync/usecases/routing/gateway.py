@@ -186,7 +186,8 @@ class _Trip:
         self.has_sent = False
         self._switchboard = switchboard
         self._began = time.perf_counter()
-        #: Until the vendor's answer began; how fast the partner reads it says nothing about the vendor.
+        #: From the end of the partner's body until the vendor's answer began is what says how quick the vendor is.
+        self._waits_since = self._began
         self._seconds: float | None = None
 
     def seconds_left(self) -> float:
@@ -209,10 +210,11 @@ class _Trip:
             detail = f"nothing of the body came for {wait:g} s"
             raise _stalled(detail) from error
         self.has_sent = True
+        self._waits_since = time.perf_counter()
 
     async def answered(self, answer: StreamedAnswer, method: Method) -> Passed:
         """The answer as the partner gets it; raises Conflict when it says itself that it is too long."""
-        self._seconds = time.perf_counter() - self._began
+        self._seconds = time.perf_counter() - self._waits_since
         length = next((value for name, value in answer.headers if name.lower() == "content-length"), "")
         most = self.policy.response_max_bytes
         if method != "HEAD" and length.isdecimal() and (len(length) > 18 or int(length) > most):
@@ -230,7 +232,7 @@ class _Trip:
 
     async def end(self, error: BaseException | None) -> None:
         """Count the call and write its record."""
-        seconds = time.perf_counter() - self._began if self._seconds is None else self._seconds
+        seconds = time.perf_counter() - self._waits_since if self._seconds is None else self._seconds
         await self._switchboard.settle(self.ticket, self.call, "send", error, seconds)
         outcome = "ok" if error is None else getattr(error, "code", "internal")
         telemetry.record_vendor_call(self.call.vendor, self.call.operation, outcome, seconds)
