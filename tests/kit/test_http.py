@@ -67,3 +67,22 @@ async def test_a_connection_is_used_again() -> None:
             await pool.get(url)
         await pool.aclose()
     assert len(taken) == 1
+
+
+async def test_no_vendors_cookies_are_kept() -> None:
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    pool = new_pool()
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    for _ in range(2):
+        assert (await pool.get(url)).status_code == 200
+    await pool.aclose()
+    server.close()
+    assert len(asked) == 2
+    assert "cookie" not in "".join(asked)
