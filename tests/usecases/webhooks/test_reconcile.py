@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -44,6 +45,7 @@ class Till:
             "stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"},
             "paypal": {"base_url": sandbox.vendor_url("paypal"), "client_id": "c", "client_secret": "s"},
             "vsco": {"base_url": sandbox.vendor_url("vsco"), "api_key": "v"},
+            "google_calendar": {"base_url": sandbox.vendor_url("google_calendar"), "api_key": "g"},
             "twilio": {"base_url": sandbox.vendor_url("twilio"), "api_key": "t", "account_id": ACCOUNT_SID},
         }
         settings = Settings.model_validate({"vendors": vendors})
@@ -99,6 +101,19 @@ class Till:
         assert sent.status_code == 201, sent.text
         return str(sent.json()["sid"])
 
+    async def note_in_google(self, number: int, **private: str) -> str:
+        base, headers = self.gateway.account("google_calendar", "default").base_url, {"Authorization": "Bearer g"}
+        event = {
+            "id": f"event{number}",
+            "summary": f"Ceremony {number}",
+            "start": {"dateTime": "2027-06-19T16:00:00+02:00"},
+            "end": {"dateTime": "2027-06-19T18:00:00+02:00"},
+            "extendedProperties": {"private": private},
+        }
+        made = await self.http.post(f"{base}/calendars/primary/events", json=event, headers=headers)
+        assert made.status_code == 200, made.text
+        return f"{base}/calendars/primary/events/event{number}"
+
     async def rows(self) -> list[Any]:
         async with self.db.system() as conn:
             return list((await conn.execute(select(inbox_table))).all())
@@ -116,7 +131,13 @@ async def till(fresh_database_urls: Any) -> AsyncIterator[Till]:
 
 
 def test_events_of_those_that_list_them_can_be_listed() -> None:
-    assert set(reconcilable(load_registry())) == {"stripe", "paypal", "twilio", "vsco"}
+    assert set(reconcilable(load_registry())) == {
+        "google_calendar",
+        "stripe",
+        "paypal",
+        "twilio",
+        "vsco",
+    }
 
 
 async def test_payments_that_paypal_never_told_of_are_filled_in_page_by_page(
@@ -156,7 +177,28 @@ async def test_bookings_that_vsco_never_told_of_are_filled_in(till: Till) -> Non
     assert (await till.reconciler.look("vsco", later + timedelta(minutes=1))).gaps == 0
 
 
-@pytest.mark.parametrize("source", ["paypal", "twilio", "vsco"])
+async def test_changes_that_google_never_told_of_are_filled_in_but_not_what_we_wrote_ourselves(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wedsync.vendors.google_calendar.reconcile._PAGE", 2)
+    monkeypatch.setattr("wedsync.vendors.google_calendar.reconcile._AT_ONCE", timedelta())
+    ours = [await till.note_in_google(number, wedding_id=f"w{number}", step_id="event") for number in range(3)]
+    theirs = await till.note_in_google(9)
+    await asyncio.sleep(0.01)
+    headers = {"Authorization": "Bearer g"}
+    moved = {"location": "Terrace"}
+    for url in (ours[0], theirs):
+        assert (await till.http.patch(url, json=moved, headers=headers)).status_code == 200
+    assert (await till.http.delete(ours[1], headers=headers)).status_code == 204
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    found = await till.reconciler.look("google_calendar", later)
+    assert (found.looked_at, found.gaps) == (2, 2)
+    told = {(row.event["object_id"], row.event["vendor_type"], row.event["wedding_id"]) for row in await till.rows()}
+    assert told == {("event0", "confirmed", "w0"), ("event1", "cancelled", "w1")}
+    assert (await till.reconciler.look("google_calendar", later + timedelta(minutes=1))).gaps == 0
+
+
+@pytest.mark.parametrize("source", ["google_calendar", "paypal", "twilio", "vsco"])
 async def test_a_look_that_fails_is_repeated_from_where_the_last_one_ended(till: Till, source: str) -> None:
     root = till.gateway.account(source, "default").base_url.rpartition("/")[0]
     await till.http.put(f"{root}/_sandbox/faults/{source}", json={"mode": "down"})

@@ -28,6 +28,7 @@ def build(desk: Desk) -> StandIn:
     events = "/calendars/{calendar}/events"
     return StandIn(
         routes=[
+            Route(events, google.list_changed, methods=["GET"], name="list_events"),
             Route(events, google.insert, methods=["POST"], name="insert_event"),
             Route(f"{events}/{{event_id}}", google.get, methods=["GET"], name="get_event"),
             Route(f"{events}/{{event_id}}", google.patch, methods=["PATCH"], name="update_event"),
@@ -140,6 +141,24 @@ class _Google:
         self._keep(calendar, {**event, **_settable(body)})
         self._desk.record(request, event_id, "insert_event")
         return JSONResponse(self._desk.objects[_key(calendar, event_id)]["event"])
+
+    async def list_changed(self, request: Request) -> Response:
+        """By `updatedMin`, deleted ones when asked for, page by page."""
+        denied = _unauthorized(request)
+        if denied:
+            return denied
+        asked, calendar = request.query_params, request.path_params["calendar"]
+        since = asked.get("updatedMin", "")
+        kept = (one["event"] for one in self._desk.objects.values() if one["calendar"] == calendar)
+        events = [
+            event
+            for event in kept
+            if event["updated"][:19] >= since[:19]
+            and (event["status"] != "cancelled" or asked.get("showDeleted") == "true")
+        ]
+        start, size = int(asked.get("pageToken", "0")), int(asked.get("maxResults", "250"))
+        more = {"nextPageToken": str(start + size)} if start + size < len(events) else {}
+        return JSONResponse({"kind": "calendar#events", "items": events[start : start + size], **more})
 
     async def get(self, request: Request) -> Response:
         denied = _unauthorized(request)

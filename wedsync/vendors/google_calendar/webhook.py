@@ -1,12 +1,15 @@
 """Google's push notifications: a channel's token, no signature, no body.
 
 https://developers.google.com/workspace/calendar/api/guides/push. A notification only says that something in the
-calendar changed; what, has to be asked for.
+calendar changed; what, has to be asked for. What a look at the calendar's list found comes the same way, as the event
+itself.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from datetime import datetime
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
@@ -16,7 +19,12 @@ verify = tokens.google_channel
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event: `calendar.changed`, or `other` for the `sync` that opens a channel; raises InvalidInput."""
+    """One event: `calendar.changed`, or `other` for the `sync` that opens a channel; raises InvalidInput.
+
+    Without a notification's headers the body is a changed event of the calendar's list.
+    """
+    if body and not headers:
+        return [_listed(body)]
     channel = read.header(headers, "x-goog-channel-id")
     number = read.header(headers, "x-goog-message-number")
     state = read.header(headers, "x-goog-resource-state")
@@ -33,3 +41,22 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             facts={"channel_id": channel, "resource_uri": read.header(headers, "x-goog-resource-uri")},
         )
     ]
+
+
+def _listed(body: bytes) -> VendorEvent:
+    try:
+        event = json.loads(body)
+        event_id, etag, private = event["id"], str(event["etag"]).strip('"'), event["extendedProperties"]["private"]
+        updated = datetime.fromisoformat(event["updated"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput("not an event of a calendar", field="body") from error
+    return VendorEvent(
+        source="google_calendar",
+        event_id=f"{event_id}:{etag}",
+        type="calendar.changed",
+        vendor_type=str(event.get("status", "confirmed")),
+        object_id=str(event_id),
+        wedding_id=private.get("wedding_id"),
+        step_id=private.get("step_id"),
+        occurred_at=updated,
+    )
