@@ -15,6 +15,7 @@ from temporalio.client import Client
 
 from api.app import create_app
 from api.examples import PLAN
+from tests.support.gateway import gate, gateway_sandbox  # noqa: F401 - fixtures
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings.ledger import StepState
 from wedsync.kit.clock import utc_now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
+
+from tests.support.routing import eventually, rows
+from wedsync.kit.settings import Settings, VendorSettings
+from wedsync.sandbox.embedded import EmbeddedSandbox
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
@@ -113,3 +119,90 @@ async def served(app: Any, headers: Any) -> AsyncIterator[httpx.AsyncClient]:
     server.should_exit = True
     await task
     listener.close()
+
+
+GIVEN = {
+    "api_key": "platform-key",
+    "account_id": "platform-account",
+    "client_id": "platform-client",
+    "client_secret": "platform-secret",
+}
+WHOLE = {"allow": ["GET /**", "POST /**", "PUT /**", "PATCH /**", "DELETE /**"]}
+
+
+@pytest.fixture(scope="module")
+async def gateway_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedSandbox]:
+    with EmbeddedSandbox(Settings(state_dir=tmp_path_factory.mktemp("sandbox"))) as running:
+        yield running
+        await running.close()
+
+
+@dataclass
+class Gate:
+    """The application on a real port, between a partner and its vendors: stripe and others by the sandbox, vsco raw."""
+
+    api: Any
+    http: httpx.AsyncClient
+    sandbox: EmbeddedSandbox
+    raw: RawVendor
+
+    async def open(self, service: str, policy: dict[str, Any] | None = None, **config: Any) -> None:
+        """Configure what may pass."""
+        body = {"gateway": WHOLE if policy is None else policy, **config}
+        response = await self.api.http.put(f"/api/v1/services/{service}", json=body)
+        assert response.status_code == 200, response.text
+
+    async def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        return await self.http.request(method, f"/api/v1/gateway{path}", **request)
+
+    async def wire(self, request: str) -> bytes:
+        """The answer to a request that is sent as it stands but for the headers that all have."""
+        url = self.http.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        line, _, rest = request.partition("\r\n")
+        key = self.http.headers["authorization"]
+        writer.write(f"{line}\r\nHost: x\r\nAuthorization: {key}\r\nConnection: close\r\n{rest}".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def calls(self, number: int = 1) -> list[Any]:
+        """The records of what was passed on, in order, once there are so many."""
+        board = self.api.app.state.switchboard
+
+        async def found() -> list[Any]:
+            await board.outcomes.flush()
+            made = await rows(board, "SELECT * FROM vendor_calls ORDER BY id")
+            return made if len(made) >= number else []
+
+        made: list[Any] = await eventually(found)
+        return made
+
+
+@pytest.fixture
+async def gate(new_api: Any, fresh_database_urls: Any, gateway_sandbox: EmbeddedSandbox) -> AsyncIterator[Gate]:
+    sandbox = gateway_sandbox
+    async with raw_vendor() as raw:
+        await sandbox.reset()
+        vendors = {
+            name: VendorSettings.model_validate({"base_url": sandbox.vendor_url(name), **GIVEN})
+            for name in ("stripe", "paypal", "twilio")
+        }
+        vendors |= {
+            name: VendorSettings.model_validate({"base_url": f"{raw.url}/api", **GIVEN}) for name in ("vsco", "vonage")
+        }
+        vendors["sendgrid"] = VendorSettings(base_url=raw.url)
+        api = await new_api(fresh_database_urls, vendors=vendors)
+        async with served(api.app, api.http.headers) as http:
+            yield Gate(api, http, sandbox, raw)
+
+
+def problem_of(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), json.loads(body)["code"]
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    assert "x-wedsync-service" not in response.headers
+    return response.status_code, response.json()["code"]
