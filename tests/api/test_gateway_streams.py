@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -122,8 +123,9 @@ async def test_an_answer_beyond_the_limit_never_looks_whole(gate: Gate) -> None:
     gate.raw.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\nConnection: close\r\n\r\n" + b"a" * 1001)
     assert problem(await gate.send("GET", "/vsco/film")) == (502, "answer_too_large")
     gate.raw.answers(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"a" * 1001)
-    with pytest.raises(httpx.RemoteProtocolError):
-        await gate.send("GET", "/vsco/film")
+    # By then the answer may have begun; if it has, it breaks off.
+    with contextlib.suppress(httpx.RemoteProtocolError):
+        assert problem(await gate.send("GET", "/vsco/film")) == (502, "answer_too_large")
     assert [call.reason for call in await gate.calls(2)] == ["answer_too_large"] * 2
 
 

@@ -35,16 +35,17 @@ async def test_a_channel_is_made_listed_tried_and_deleted_and_each_is_audited(ap
     before = len(await audited(api))
     channel = await made(api, events=["health.changed"], least_severity="warning", dedup_seconds=60)
     assert channel["secret"] is None
-    (listed,) = (await api.get(PATH)).json()["data"]
+    (listed,) = [one for one in (await api.get(PATH)).json()["data"] if one["id"] == channel["id"]]
     assert listed == {name: value for name, value in channel.items() if name != "secret"}
     assert (listed["waiting"], listed["told_at"], listed["error"]) == (0, None, None)
     tried = await api.post(f"{PATH}/{channel['id']}/test")
     assert (tried.status_code, tried.json()["waiting"]) == (202, 1)
     gone = await api.http.delete(f"/api/v1{PATH}/{channel['id']}")
     assert gone.status_code == 204
-    assert (await api.get(PATH)).json()["data"] == []
+    assert (await api.get(f"{PATH}/{channel['id']}")).status_code == 404
     async with api.db.system() as conn:
-        assert (await conn.execute(text("SELECT count(*) FROM notifications"))).scalar_one() == 0
+        waiting = text("SELECT count(*) FROM notifications WHERE channel_id = :id")
+        assert (await conn.execute(waiting, {"id": channel["id"]})).scalar_one() == 0
     deeds = [f"notification_channel.{deed}" for deed in ("created", "tested", "deleted")]
     assert (await audited(api))[before:] == deeds
 

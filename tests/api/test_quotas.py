@@ -13,7 +13,7 @@ from wedsync.domain.errors import ThrottledUntil
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.routing.switchboard import Situation, Switchboard
 
-HOURLY = {"windows": [{"window": "hour", "limit": 100}], "upgrade": "https://stripe.com/docs/rate-limits"}
+DAILY = {"windows": [{"window": "day", "limit": 100}], "upgrade": "https://stripe.com/docs/rate-limits"}
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ async def a_wedding(api: Any, id_: str, **more: Any) -> str:
 
 
 async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api: Any, board: Switchboard) -> None:
-    shown = await put(api, "/quotas/stripe", HOURLY)
+    shown = await put(api, "/quotas/stripe", DAILY)
     assert shown.status_code == 200, shown.text
     await eventually(lambda: len(board.book.quota_policy("stripe", "default").windows) == 1, 2)
     await send(board)
     found = (await api.get("/quotas/stripe")).json()
     (window,) = found["windows"]
     assert (window["limit"], window["used"], window["remaining"], window["reserved"]) == (100, 1, 99, 0)
-    assert found["upgrade"] == HOURLY["upgrade"]
+    assert found["upgrade"] == DAILY["upgrade"]
     listed = {one["service"]: one for one in (await api.get("/quotas")).json()["data"]}
     assert listed["stripe"]["windows"] == found["windows"]
     # What no operator has set is as the vendor documents it.
@@ -79,13 +79,13 @@ async def test_limits_that_can_not_be_are_refused(api: Any, body: Any) -> None:
 
 async def test_nobody_knows_a_quota_of_nobody(api: Any) -> None:
     assert (await api.get("/quotas/nobody")).status_code == 404
-    assert (await put(api, "/quotas/nobody", HOURLY)).status_code == 404
+    assert (await put(api, "/quotas/nobody", DAILY)).status_code == 404
 
 
 async def test_a_throttle_is_felt_in_other_processes_within_a_second_and_not_on_a_wedding_day(
     api: Any, board: Switchboard
 ) -> None:
-    await put(api, "/quotas/stripe", HOURLY)
+    await put(api, "/quotas/stripe", DAILY)
     await board.book.load()
     await send(board)
     response = await put(api, "/quotas/stripe/throttle", {"percent": 0, "reason": "incident"})
@@ -107,7 +107,7 @@ async def test_a_throttle_is_felt_in_other_processes_within_a_second_and_not_on_
 
 
 async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: Switchboard) -> None:
-    await put(api, "/quotas/stripe", HOURLY)
+    await put(api, "/quotas/stripe", DAILY)
     wedding = await a_wedding(api, "reserving")
     now = utc_now()
     body = {
@@ -141,7 +141,7 @@ async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: 
 async def test_a_reservation_that_can_not_be_says_why(
     api: Any, board: Switchboard, changes: dict[str, Any], status: int, code: str
 ) -> None:
-    await put(api, "/quotas/stripe", HOURLY)
+    await put(api, "/quotas/stripe", DAILY)
     now, hours = utc_now(), changes.pop("hours", 1)
     wedding = await a_wedding(api, f"refused-{code.replace('_', '-')}")
     times = {"starts_at": now.isoformat(), "ends_at": (now + timedelta(hours=hours)).isoformat()}
@@ -168,7 +168,7 @@ async def test_plans_tell_what_will_be_wanted_weeks_ahead(api: Any, board: Switc
 
 
 async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(api: Any, board: Switchboard) -> None:
-    await put(api, "/quotas/stripe", HOURLY)
+    await put(api, "/quotas/stripe", DAILY)
     wanted = [
         {"id": "now", "service": "stripe", "calls": 60},
         {"id": "later", "service": "stripe", "calls": 60, "priority": "low"},

@@ -65,7 +65,7 @@ def too_many(seconds: float) -> VendorThrottled:
 async def test_a_429_stops_the_fleet_of_an_account_that_has_taken_calls_before(
     board: Switchboard, other: Switchboard
 ) -> None:
-    await limit(WindowLimit(window="hour", limit=10_000), board, other)
+    await limit(WindowLimit(window="day", limit=10_000), board, other)
     await send(other)
     await send(board)
     await send(board, too_many(30))
@@ -139,12 +139,12 @@ async def test_a_storm_of_429s_lets_nothing_out_until_it_is_over_and_then_all(
 async def test_a_process_that_is_lost_with_its_block_leaves_the_limit_whole(
     board: Switchboard, other: Switchboard
 ) -> None:
-    await limit(WindowLimit(window="hour", limit=300), board, other)
+    await limit(WindowLimit(window="day", limit=300), board, other)
     sent = made = 0
     while (lost := other.quotas._accounts[KEY].calls if sent else 0) == 0:
         await send(other)
         sent += 1
     while await refusal(board) is None:
         made += 1
-    # Until an hour is near its end, 8 % of it are left to weddings.
+    # Until a day is near its end, 8 % of it are left to weddings.
     assert 276 <= sent + lost + made <= 300

@@ -48,8 +48,9 @@ async def limit(board: Switchboard, *windows: WindowLimit, key: tuple[str, str] 
     await board.book.load()
 
 
-def hourly(calls: int) -> WindowLimit:
-    return WindowLimit(window="hour", limit=calls)
+def daily(calls: int) -> WindowLimit:
+    """A window that hardly ever ends amid a test."""
+    return WindowLimit(window="day", limit=calls)
 
 
 async def send(board: Switchboard, situation: Situation = ORDINARY, **call: Any) -> int | None:
@@ -73,7 +74,7 @@ def window_end(seconds: int) -> float:
 
 
 def is_late() -> bool:
-    return time.time() % 3600 >= 2880
+    return time.time() % 86_400 >= 69_120
 
 
 async def test_what_nobody_limits_asks_nobody(board: Switchboard) -> None:
@@ -84,39 +85,39 @@ async def test_what_nobody_limits_asks_nobody(board: Switchboard) -> None:
 async def test_a_full_quota_says_when_to_come_again_and_wedding_days_have_the_last(
     board: Switchboard,
 ) -> None:
-    await limit(board, hourly(40))
+    await limit(board, daily(40))
     made, refused = await until_refused(board)
-    # Towards its end an hour is everybody's.
+    # Towards its end a day is everybody's.
     assert made == (40 if is_late() else 37)
-    assert refused.until.timestamp() == window_end(3600) - (0 if is_late() else 720)
+    assert refused.until.timestamp() == window_end(86_400) - (0 if is_late() else 17_280)
     made, refused = await until_refused(board, WEDDING_DAY)
     assert made == (0 if is_late() else 3)
-    assert refused.until.timestamp() == window_end(3600)
-    assert "its quota of this hour is used; nothing was sent" in refused.detail
+    assert refused.until.timestamp() == window_end(86_400)
+    assert "its quota of this day is used; nothing was sent" in refused.detail
 
 
 async def test_blocks_are_taken_so_that_postgres_is_not_asked_for_each_call(board: Switchboard) -> None:
-    await limit(board, hourly(1_000_000))
+    await limit(board, daily(1_000_000))
     for _ in range(400):
         await send(board)
     assert board.quotas.asked < 60
 
 
 async def test_each_call_s_record_says_what_was_left(board: Switchboard) -> None:
-    await limit(board, hourly(1000))
+    await limit(board, daily(1000))
     assert await send(board) == 999
     await board.outcomes.flush()
     assert [row.quota_left for row in await rows(board, "SELECT quota_left FROM vendor_calls")] == [999]
 
 
 async def test_accounts_have_quotas_of_their_own(board: Switchboard) -> None:
-    await limit(board, hourly(10), key=("stripe", "*"))
+    await limit(board, daily(10), key=("stripe", "*"))
     assert (await until_refused(board))[0] == 10
     assert (await until_refused(board, account="studio"))[0] == 10
 
 
 async def test_what_one_process_takes_another_misses(board: Switchboard, url: str) -> None:
-    await limit(board, hourly(100))
+    await limit(board, daily(100))
     async with open_switchboard(url) as other:
         mine = [await send(board) for _ in range(30)]
         theirs, _ = await until_refused(other)
@@ -146,7 +147,7 @@ async def test_after_a_429_nobody_in_the_fleet_calls_until_the_vendor_said(board
 
 
 async def test_the_vendor_s_own_count_is_believed_when_it_is_stricter(board: Switchboard) -> None:
-    await limit(board, hourly(1000))
+    await limit(board, daily(1000))
     await send(board)
     board.quotas.learn(*KEY, {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "100", "x-ratelimit-reset": "900"})
 
@@ -159,7 +160,7 @@ async def test_the_vendor_s_own_count_is_believed_when_it_is_stricter(board: Swi
 async def test_a_hand_on_the_tap_is_felt_everywhere_at_once_but_not_on_a_wedding_day(
     board: Switchboard, url: str
 ) -> None:
-    await limit(board, hourly(1000))
+    await limit(board, daily(1000))
     async with open_switchboard(url) as other:
         await send(other)
         await board.quotas.change(KEY, lambda q: q.model_copy(update={"throttle": Throttle(percent=0)}))
@@ -176,7 +177,7 @@ async def test_a_hand_on_the_tap_is_felt_everywhere_at_once_but_not_on_a_wedding
 
 
 async def test_what_is_reserved_for_a_wedding_is_there_when_all_else_is_gone(board: Switchboard) -> None:
-    await limit(board, hourly(100))
+    await limit(board, daily(100))
     now = utc_now()
     kept = Reservation(
         id="r", wedding_id="w1", calls=20, starts_at=now - timedelta(minutes=1), ends_at=now + timedelta(hours=2)
@@ -213,7 +214,7 @@ async def test_wedding_day_calls_go_before_a_backlog(board: Switchboard) -> None
 
 async def test_without_postgres_a_small_part_is_taken_all_the_same(url: str) -> None:
     async with open_switchboard(url) as board:
-        await limit(board, hourly(200))
+        await limit(board, daily(200))
         assert await send(board) == 199
         board.quotas._db = Database("postgresql://nobody@127.0.0.1:9/nothing", 1)
         board.quotas._accounts.clear()
