@@ -222,6 +222,17 @@ async def test_without_postgres_a_small_part_is_taken_all_the_same(url: str) -> 
         assert 0 < made <= 20
 
 
+async def test_without_postgres_news_of_the_row_add_nothing_to_that_part(url: str) -> None:
+    async with open_switchboard(url) as board:
+        await limit(board, daily(200))
+        board.quotas._db = Database("postgresql://nobody@127.0.0.1:9/nothing", 1)
+        for _ in range(10):
+            await send(board)
+        (here,) = board.quotas._accounts.values()
+        here.known = here.known.model_copy(update={"version": here.known.version + 1, "counters": ()})
+        assert (await until_refused(board))[0] <= 10
+
+
 async def test_a_manifest_s_quotas_hold_where_they_are_asked_for(url: str) -> None:
     db = Database(url, 4)
     async with Switchboard(db, load_registry().manifests, limited=["resend"]).open() as board:

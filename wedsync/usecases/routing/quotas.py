@@ -76,6 +76,8 @@ class _Account:
     refused_until: datetime | None = None
     #: What the vendor told this process itself; the row may not say so yet.
     blocked_until: datetime | None = None
+    #: What was taken without Postgres: the row's news must not wipe it.
+    alone: Quota | None = None
 
 
 class QuotaDesk:
@@ -321,7 +323,11 @@ class QuotaDesk:
         log.warning("quota.alone", service=here.known.service)
         part = tuple(one.model_copy(update={"limit": max(one.limit // _ALONE_PART, 1)}) for one in policy.windows)
         mine = policy.model_copy(update={"windows": part})
-        here.known, grant = rules.take(here.known, mine, waiting, now, priority=priority)
+        _, spare = rules.take(self._as_told(here, now), policy, waiting, now, priority=priority)
+        if not spare.calls:
+            return spare
+        so_far = here.alone or Quota(service=here.known.service, account=here.known.account)
+        here.alone, grant = rules.take(so_far, mine, spare.calls, now, priority=priority)
         return grant
 
     # ---- what the vendor says

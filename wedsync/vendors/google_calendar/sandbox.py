@@ -209,7 +209,8 @@ class _Google:
     def _keep(self, calendar: str, event: dict[str, Any]) -> None:
         key = _key(calendar, event["id"])
         version = self._desk.objects.get(key, {"version": 0})["version"] + 1
-        event = {**event, "updated": _stamp(self._desk.now()), "etag": f'"{3400000000000000 + version * 2}"'}
+        updated = event["created"] if version == 1 else _stamp(self._desk.now())
+        event = {**event, "updated": updated, "etag": f'"{3400000000000000 + version * 2}"'}
         self._desk.objects[key] = {"event": event, "version": version, "calendar": calendar}
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
