@@ -17,15 +17,16 @@ DAILY = {"windows": [{"window": "day", "limit": 100}], "upgrade": "https://strip
 
 
 @pytest.fixture
+async def api(new_api: Any, fresh_database_urls: Any) -> Any:
+    """On a database of its own: a quota holds for everybody who calls the vendor."""
+    return await new_api(fresh_database_urls)
+
+
+@pytest.fixture
 async def board(api: Any) -> AsyncIterator[Switchboard]:
     """Another process."""
     async with open_switchboard(api.settings.database_url) as opened:
         yield opened
-        async with opened.transitions.db.system() as conn:
-            for table in ("quotas", "quota_policies"):
-                await conn.execute(text(f"DELETE FROM {table}"))
-        api.app.state.switchboard.quotas._accounts.clear()
-        await api.app.state.switchboard.book.load()
 
 
 async def put(api: Any, path: str, body: Any) -> Any:

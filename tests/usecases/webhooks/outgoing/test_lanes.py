@@ -182,3 +182,20 @@ async def test_a_process_that_ends_gives_back_what_waits(fresh_database_urls: An
         await office.expire_leases()
         await office.send()
         assert await office.statuses() == {"delivered": 200}
+
+
+async def test_a_process_that_ends_while_it_claims_gives_back_what_it_claimed(
+    fresh_database_urls: Any, receiver: Receiver
+) -> None:
+    async with open_post_office(fresh_database_urls.app) as office:
+        await office.subscribe(receiver.url())
+        await office.tell(50)
+        task = asyncio.create_task(office.pump.run())
+        while not any(one.get_name() == "claim-deliveries" for one in asyncio.all_tasks()):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await office.pump.close()
+        rows = await office.deliveries()
+        assert sum(row.leased_until is not None for row in rows) <= 4
+        assert len(rows) == 50

@@ -78,6 +78,7 @@ class Pump:
         self._tasks: set[asyncio.Task[None]] = set()
         self._made: list[tuple[Claimed, Attempt]] = []
         self._settling: asyncio.Task[None] | None = None
+        self._claiming: asyncio.Task[tuple[int, datetime | None]] | None = None
         self._buckets: dict[str, Bucket] = {}
         self._changed = asyncio.Event()
         self._cursor = ""
@@ -89,14 +90,15 @@ class Pump:
         while time.monotonic() < ends_at:
             self._changed.clear()
             await self._give_back(self._lanes.give_back())
-            claimed: list[Claimed] = []
+            claimed = 0
             room = self._room()
             if room:
                 is_fresh_round = self._cursor == ""
-                claimed, self._cursor = await self._claim(room)
-                due_at = await self._accept(claimed)
+                # A run that is cancelled in the middle must not leave claimed deliveries in nobody's hand.
+                self._claiming = asyncio.create_task(self._claim(room), name="claim-deliveries")
+                claimed, due_at = await asyncio.shield(self._claiming)
                 soonest = min(filter(None, (soonest, due_at)), default=None)
-                sent += len(claimed)
+                sent += claimed
             if room and (claimed or not (is_fresh_round and self._cursor == "")):
                 continue
             if not self._lanes.young() and not self._lanes.waiting and not self._is_settling():
@@ -115,6 +117,8 @@ class Pump:
 
     async def close(self) -> None:
         """End what is under way: it is sent again once its lease is over; what waits is given back."""
+        if self._claiming is not None:
+            await asyncio.gather(self._claiming, return_exceptions=True)
         waiting = self._lanes.give_back(all_of_it=True)
         tasks = list(self._tasks)
         for task in tasks:
@@ -134,10 +138,11 @@ class Pump:
         free = self._free()
         return min(self._limits.batch, max(0, free + self._limits.spare - self._lanes.waiting)) if free else 0
 
-    async def _claim(self, limit: int) -> tuple[list[Claimed], str]:
+    async def _claim(self, limit: int) -> tuple[int, datetime | None]:
+        """How many were claimed, and when the first of those that their endpoints' rates put off is due."""
         now = utc_now()
         async with self._db.system() as conn:
-            return await store.claim_pending(
+            claimed, self._cursor = await store.claim_pending(
                 conn,
                 after=self._cursor,
                 limit=limit,
@@ -146,6 +151,7 @@ class Pump:
                 now=now,
                 lease_until=now + LEASE,
             )
+        return len(claimed), await self._accept(claimed)
 
     async def _accept(self, claimed: list[Claimed]) -> datetime | None:
         """Take in hand what the endpoints' rates allow, put the rest off; returns when the first of that is due."""
