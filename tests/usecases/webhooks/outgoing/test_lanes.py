@@ -191,7 +191,9 @@ async def test_a_process_that_ends_while_it_claims_gives_back_what_it_claimed(
         await office.subscribe(receiver.url())
         await office.tell(50)
         task = asyncio.create_task(office.pump.run())
-        while not any(one.get_name() == "claim-deliveries" for one in asyncio.all_tasks()):
+        for _ in range(1000):
+            if any(one.get_name() == "claim-deliveries" for one in asyncio.all_tasks()):
+                break
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
