@@ -23,7 +23,7 @@ from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.gateway import Gateway
-from wedsync.usecases.routing.registry import limited_vendors, load_registry
+from wedsync.usecases.routing.registry import limited_vendors, load_registry, set_up_vendors
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.tell import InboxTeller
@@ -63,7 +63,11 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         state.notices.start()
         manifests = state.registry.manifests
         state.switchboard = Switchboard(
-            state.database, manifests, state.temporal, limited=limited_vendors(settings, manifests)
+            state.database,
+            manifests,
+            state.temporal,
+            limited=limited_vendors(settings, manifests),
+            set_up=set_up_vendors(settings, manifests),
         )
         pool = new_pool()
         vendors = VendorGateway(settings, state.registry, pool, state.switchboard)

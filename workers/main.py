@@ -46,7 +46,7 @@ from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.notify import Notifier
-from wedsync.usecases.routing.registry import limited_vendors, load_registry
+from wedsync.usecases.routing.registry import limited_vendors, load_registry, set_up_vendors
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
@@ -89,6 +89,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
         provide,
         most_in_flight=settings.worker_calls_per_vendor,
         limited=limited_vendors(settings, registry.manifests),
+        set_up=set_up_vendors(settings, registry.manifests),
     )
     gateway = VendorGateway(settings, registry, pool, switchboard)
     keyring = Keyring.parse(settings.codec_keys.get_secret_value())

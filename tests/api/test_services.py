@@ -5,11 +5,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from tests.support.routing import eventually, fail, open_switchboard, rows
-from wedsync.kit.settings import Settings
+from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.usecases.routing.switchboard import Switchboard
+
+
+@pytest.fixture
+async def api(new_api: Any, database_urls: Any) -> Any:
+    """With accounts at two vendors that stand in for each other."""
+    account = VendorSettings(api_key=SecretStr("key"))
+    return await new_api(database_urls, vendors={"stripe": account, "paypal": account})
 
 
 @pytest.fixture

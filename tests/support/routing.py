@@ -42,11 +42,11 @@ def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Ca
 
 
 @asynccontextmanager
-async def open_switchboard(url: str, provide: Any = None) -> AsyncIterator[Switchboard]:
+async def open_switchboard(url: str, provide: Any = None, **options: Any) -> AsyncIterator[Switchboard]:
     """A process's switchboard with a pool of its own."""
     db = Database(url, 4)
     try:
-        async with Switchboard(db, load_registry().manifests, provide).open() as board:
+        async with Switchboard(db, load_registry().manifests, provide, **options).open() as board:
             yield board
     finally:
         await db.close()

@@ -11,7 +11,7 @@ from wedsync.domain.routing import circuit as c
 from wedsync.domain.routing import failover as f
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
-from wedsync.domain.routing.services import ServiceConfig, default_config, is_last
+from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Manifest, OperationSpec
 
@@ -91,10 +91,15 @@ def test_at_the_quiet_moment_it_is_quiet(minutes: list[int]) -> None:
     assert all(not (one - f.CEREMONY_BEFORE <= quiet < one + f.CEREMONY_AFTER) for one in ceremonies)
 
 
-def test_the_first_standing_backup_takes_over() -> None:
-    assert f.choose_backup(("paypal", "adyen"), ["paypal"]) == "adyen"
-    assert f.choose_backup(("paypal",), ["paypal"]) is None
-    assert f.choose_backup((), []) is None
+def test_backups_stand_in_order_while_an_endpoint_of_theirs_does() -> None:
+    config = ServiceConfig(service="stripe", backups=("paypal", "adyen"))
+    paypal = ServiceConfig(service="paypal", endpoints=(Endpoint(), Endpoint(name="eu")))
+    known = {"paypal": paypal, "adyen": ServiceConfig(service="adyen")}
+    assert standing(config, set(), known) == ("paypal", "adyen")
+    assert standing(config, {("paypal", "default")}, known) == ("paypal", "adyen")
+    assert standing(config, {("paypal", "default"), ("paypal", "eu")}, known) == ("adyen",)
+    assert standing(config, {("adyen", "default")}, {"adyen": known["adyen"]}) == ()
+    assert standing(ServiceConfig(service="villa"), set(), known) == ()
 
 
 def test_the_downtime_is_at_least_cool_down_and_ramp() -> None:

@@ -89,12 +89,6 @@ def quiet_moment(ceremonies: Iterable[datetime], now: datetime) -> datetime | No
     return quiet
 
 
-def choose_backup(backups: Sequence[str], cut_off: Iterable[str]) -> str | None:
-    """The first backup that is not cut off itself; None: there is none, so nothing may be cut off."""
-    out = set(cut_off)
-    return next((name for name in backups if name not in out), None)
-
-
 def estimated_downtime_ms(circuit: Circuit, now: datetime, policy: CircuitPolicy, past_ms: Sequence[int] = ()) -> int:
     """Until all traffic is back: the median of past failovers, or at least the cool down and the ramp."""
     open_for = max(((circuit.open_until or now) - now).total_seconds(), 0.0)

@@ -80,22 +80,30 @@ class ServiceConfig(Value):
         return self
 
 
+def standing(
+    config: ServiceConfig, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
+) -> tuple[str, ...]:
+    """The backups that could take over now, in order: those with an endpoint that is not cut off.
+
+    `cut_off` holds (service, endpoint) pairs; `others` the configurations of the services that can be called, so one
+    that nobody has set up is not among them.
+    """
+    return tuple(
+        backup
+        for backup in config.backups
+        if backup in others and any((backup, e.name) not in cut_off for e in others[backup].endpoints)
+    )
+
+
 def is_last(
     config: ServiceConfig, endpoint: str, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> bool:
-    """Whether nobody else could do the endpoint's work: no other endpoint of its service, no backup.
-
-    `cut_off` holds (service, endpoint) pairs; `others` the configurations of the backups that are known.
-    """
+    """Whether nobody else could do the endpoint's work: no other endpoint of its service, no backup; as `standing`."""
     if any(
         e.name != endpoint and not e.dedicated and (config.service, e.name) not in cut_off for e in config.endpoints
     ):
         return False
-    return all(
-        all((backup, e.name) in cut_off for e in others[backup].endpoints)
-        for backup in config.backups
-        if backup in others
-    )
+    return not standing(config, cut_off, others)
 
 
 def default_config(manifest: Manifest, manifests: Mapping[str, Manifest]) -> ServiceConfig:

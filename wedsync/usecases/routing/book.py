@@ -11,7 +11,7 @@ import structlog
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, policy_of
-from wedsync.domain.routing.services import ServiceConfig, default_config, is_last
+from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
 from wedsync.domain.routing.vendor import Manifest, VersionSpec
 from wedsync.domain.routing.versions import Pin
 from wedsync.kit.clock import utc_now
@@ -38,10 +38,13 @@ class Book:
         *,
         policy: CircuitPolicy | None = None,
         limited: Collection[str] = (),
+        set_up: Collection[str] | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._db = db
         self._manifests = manifests
+        #: Vendors that somebody has set up: only they can stand in for others. None: all of them.
+        self._set_up = frozenset(manifests if set_up is None else set_up)
         #: Of circuits that no operator has configured; None: by the vendor's manifest.
         self._policy = policy
         #: Vendors whose manifests' quotas hold where no operator has set others.
@@ -112,6 +115,10 @@ class Book:
         """Whether an operator has changed it."""
         return service in self._configured
 
+    def is_set_up(self, service: str) -> bool:
+        """Whether it can be called: it is installed, and somebody has an account at it."""
+        return service in self._manifests and service in self._set_up
+
     def policy(self, service: str, *, is_wedding_day: bool = False) -> CircuitPolicy:
         """When its circuits open."""
         policy = self.config(service).circuit
@@ -163,10 +170,18 @@ class Book:
 
     def is_last(self, service: str, endpoint: str, known: Iterable[Circuit] | None = None) -> bool:
         """Whether nobody else is left to do the endpoint's work; by `known` circuits when they are given."""
-        config = self.config(service)
-        others = {name: self.config(name) for name in config.backups if name in self._manifests}
+        return is_last(self.config(service), endpoint, self._cut_off(known), self._others(service))
+
+    def standing(self, service: str, known: Iterable[Circuit] | None = None) -> tuple[str, ...]:
+        """Who could take the service's work over now, in order; by `known` circuits when they are given."""
+        return standing(self.config(service), self._cut_off(known), self._others(service))
+
+    def _others(self, service: str) -> dict[str, ServiceConfig]:
+        return {name: self.config(name) for name in self.config(service).backups if self.is_set_up(name)}
+
+    def _cut_off(self, known: Iterable[Circuit] | None) -> set[tuple[str, str]]:
         every = self._circuits.values() if known is None else known
-        return is_last(config, endpoint, {c.key for c in every if c.state == "open"}, others)
+        return {circuit.key for circuit in every if circuit.state == "open"}
 
     async def _listen(self) -> None:
         async for _ in self._db.listen(circuits.CHANNEL):

@@ -23,7 +23,7 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
 from wedsync.kit.vendor import Account, VendorClient
-from wedsync.usecases.routing.registry import Registry
+from wedsync.usecases.routing.registry import Registry, is_set_up
 from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
 
 log = structlog.get_logger(__name__)
@@ -89,8 +89,7 @@ class VendorGateway:
 
     def is_set_up(self, vendor: str) -> bool:
         """Whether somebody has given the platform an account at the vendor, or an address."""
-        given = self._settings.vendor(vendor)
-        return bool(given.base_url or given.api_key.get_secret_value() or given.client_id)
+        return is_set_up(self._settings, vendor)
 
     def transport_to(self, vendor: str, endpoint: Endpoint, timeout_seconds: float) -> VendorHttp:
         """The transport to one endpoint of the platform's account, for probes."""

@@ -336,10 +336,9 @@ def _status(look: Health | None, phases: Sequence[Phase], calls: Any) -> Status:
 
 
 def _has_backup(book: Book, config: ServiceConfig, now: datetime) -> bool:
-    standing = (name for name in config.backups if name in book.services())
     return any(
         rules.phase(book.circuit(name, one.name), now) not in ("open", "half_open")
-        for name in standing
+        for name in filter(book.is_set_up, config.backups)
         for one in book.config(name).endpoints
     )
 

@@ -141,6 +141,17 @@ def limited_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> fr
     )
 
 
+def is_set_up(settings: Settings, vendor: str) -> bool:
+    """Whether somebody has given the platform an account at the vendor, or an address."""
+    given = settings.vendor(vendor)
+    return bool(given.base_url or given.api_key.get_secret_value() or given.client_id)
+
+
+def set_up_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> frozenset[str]:
+    """The vendors that can be called: those that are set up, and those whose addresses stand in plans."""
+    return frozenset(name for name, manifest in manifests.items() if manifest.endpoints or is_set_up(settings, name))
+
+
 @cache
 def load_registry() -> Registry:
     """The registry of the installed vendors, read once per process."""

@@ -106,10 +106,11 @@ class Switchboard:
         policy: CircuitPolicy | None = None,
         most_in_flight: int = 0,
         limited: Collection[str] = (),
+        set_up: Collection[str] | None = None,
     ) -> None:
         self._db = db
         self._manifests = manifests
-        self.book = Book(db, manifests, policy=policy, limited=limited)
+        self.book = Book(db, manifests, policy=policy, limited=limited, set_up=set_up)
         self.quotas = QuotaDesk(db, self.book)
         self.transitions = Transitions(db, self.book, provide)
         self.outcomes = Outcomes(self.transitions)

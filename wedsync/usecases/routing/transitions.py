@@ -172,8 +172,7 @@ class Transitions:
         self, conn: AsyncConnection, circuit: Circuit, known: list[Circuit], actor: str, status: str, now: datetime
     ) -> str | None:
         config = self.book.config(circuit.service)
-        cut_off = {c.service for c in known if c.state == "open"}
-        backup = rules_of_failover.choose_backup(config.backups, cut_off)
+        backup = next(iter(self.book.standing(circuit.service, known)), None)
         past = await failovers.past_downtimes_ms(conn, circuit.service)
         said = "held" if circuit.forced == "open" else status
         record = {
@@ -237,7 +236,7 @@ class Transitions:
 
     async def _hasten_backups(self, service: str, now: datetime) -> None:
         """Whoever stands in for the last provider is looked at again soon."""
-        for backup in self.book.config(service).backups:
+        for backup in filter(self.book.is_set_up, self.book.config(service).backups):
             for endpoint in self.book.config(backup).endpoints:
                 known = self.book.circuit(backup, endpoint.name)
                 hasten = functools.partial(_hastened, now=now, policy=self.book.policy(backup))

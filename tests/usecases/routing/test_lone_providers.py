@@ -1,0 +1,101 @@
+"""Who has nobody set up to stand in for it, on real Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import insert
+
+from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, rows
+from wedsync.domain.access.principal import Principal
+from wedsync.domain.errors import Conflict
+from wedsync.domain.health.status import Health
+from wedsync.kit.clock import utc_now
+from wedsync.kit.settings import Settings, VendorSettings
+from wedsync.store import access, health
+from wedsync.store.tables.weddings import plans, weddings
+from wedsync.usecases.routing.operate import Operator
+from wedsync.usecases.routing.read_services import read_health
+from wedsync.usecases.routing.registry import load_registry, set_up_vendors
+from wedsync.usecases.routing.switchboard import Switchboard
+
+STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
+
+
+@pytest.fixture
+async def board(fresh_database_urls: Any) -> AsyncIterator[Switchboard]:
+    """Of a platform that has an account at Stripe and nowhere else."""
+    async with open_switchboard(fresh_database_urls.app, set_up=["stripe"]) as opened:
+        await configure(opened, circuit=STUCK)
+        yield opened
+
+
+def test_set_up_are_those_with_an_account_or_an_address() -> None:
+    vendors = {
+        "stripe": VendorSettings(api_key=SecretStr("k")),
+        "paypal": VendorSettings(client_id="c"),
+        "twilio": VendorSettings(base_url="http://127.0.0.1:1"),
+        "vonage": VendorSettings(webhook_secret=SecretStr("s")),
+    }
+    found = set_up_vendors(Settings(vendors=vendors), load_registry().manifests)
+    assert found == {"stripe", "paypal", "twilio", "generic"}
+
+
+async def test_a_service_whose_backups_nobody_has_set_up_is_never_cut_off(board: Switchboard) -> None:
+    await fail(board, 20)
+    await board.outcomes.flush()
+    assert board.book.circuit("stripe", "default").state == "closed"
+    assert (await board.admit(a_call())).probe is None
+    assert await rows(board, "SELECT * FROM failovers") == []
+
+
+async def test_a_hand_that_leaves_it_is_warned(board: Switchboard) -> None:
+    hand = Operator(board.transitions, Principal(organization_id="studio", key_id="k1"), utc_now())
+    with pytest.raises(Conflict) as caught:
+        await hand.failover("stripe", "default", "trigger")
+    assert caught.value.reason == "last_provider"
+
+
+async def test_its_failover_names_a_backup_that_is_set_up(fresh_database_urls: Any) -> None:
+    async with open_switchboard(fresh_database_urls.app, set_up=["stripe", "paypal", "generic"]) as board:
+        await configure(board, circuit=STUCK, backups=("vonage", "paypal"))
+        await fail(board)
+        await eventually(lambda: board.book.circuit("stripe", "default").state == "open")
+        (record,) = await rows(board, "SELECT to_service FROM failovers")
+        assert record.to_service == "paypal"
+
+
+@pytest.mark.parametrize(("set_up", "ready"), [(["stripe"], False), (["stripe", "paypal"], True)])
+async def test_weddings_can_be_held_only_by_who_is_set_up(
+    fresh_database_urls: Any, set_up: list[str], ready: bool
+) -> None:
+    now = utc_now()
+    async with open_switchboard(fresh_database_urls.app, set_up=set_up) as board:
+        await _depend_on_stripe(board)
+        async with board.transitions.db.system() as conn:
+            await health.ensure(conn, ["stripe"], now)
+            down = Health(status="down", since=now, checked_at=now)
+            await health.write(conn, "stripe", Health(since=now), down, now)
+        report = await read_health(board.transitions.db, board.book, now, None)
+        assert report.wedding_day_readiness.ready is ready
+        assert report.wedding_day_readiness.blocking == (() if ready else ("stripe",))
+
+
+async def _depend_on_stripe(board: Switchboard) -> None:
+    now = utc_now()
+    of = {"organization_id": "studio", "wedding_id": "w"}
+    body = {"services": [{"id": "pay", "name": "Pay", "role": "planning", "vendor": "stripe", "fallbacks": []}]}
+    values = {
+        "id": "w", "organization_id": "studio", "reference": "w", "status": "planned", "phase": "preparation",
+        "mode": "normal", "ceremony_local": "2027-06-19T16:00", "zone": "Europe/Rome",
+        "ceremony_at": now + timedelta(hours=20), "plan_version": 1, "created_at": now, "updated_at": now,
+    }  # fmt: skip
+    async with board.transitions.db.system() as conn:
+        await access.add_organization(conn, "studio", "Studio", now)
+    async with board.transitions.db.tenant("studio") as conn:
+        await conn.execute(insert(weddings).values(values))
+        await conn.execute(insert(plans).values({**of, "version": 1, "body": body, "created_at": now}))
