@@ -31,11 +31,12 @@ class Claimed(Value):
     policy: RetryPolicy
     event: Event
     useful_until: datetime | None
+    due_at: datetime | None = None
 
     @property
     def open(self) -> OpenDelivery:
         """As the rules see it."""
-        return OpenDelivery(id=self.id, tries=self.tries, useful_until=self.useful_until)
+        return OpenDelivery(id=self.id, tries=self.tries, useful_until=self.useful_until, due_at=self.due_at)
 
 
 class Settled(NamedTuple):
@@ -62,8 +63,8 @@ _IN_ORDER = """(NOT s.ordered OR d.wedding_id IS NULL OR NOT EXISTS (
 _FREE = "(d.leased_until IS NULL OR d.leased_until <= :now)"
 _TAKEN = """
   UPDATE deliveries d SET leased_until = :lease FROM picked p WHERE d.id = p.id
-  RETURNING d.id, d.number, d.subscription_id, d.event_id, d.tries"""
-_SHOWN = """t.id, t.subscription_id, t.tries, s.url, s.secrets, s.payload, s.api_version, s.rate_per_second,
+  RETURNING d.id, d.number, d.subscription_id, d.event_id, d.tries, d.due_at"""
+_SHOWN = """t.id, t.subscription_id, t.tries, t.due_at, s.url, s.secrets, s.payload, s.api_version, s.rate_per_second,
   s.pace_per_second, s.max_attempts, s.backoff, e.id AS event_id, e.type, e.data, e.occurred_at, e.organization_id,
   e.wedding_id, e.sequence, e.useful_until"""
 _JOINED = """JOIN webhook_subscriptions s ON s.id = t.subscription_id JOIN outgoing_events e ON e.id = t.event_id"""
@@ -106,8 +107,8 @@ def _claim_open(condition: str, order: str) -> Any:
     return text(_CLAIM_OPEN.format(condition=condition, order=order, **parts))
 
 
-#: The one that was tried least: an event that alone is refused must not keep its endpoint from being found well.
-_CLAIM_PROBE = _claim_open("d.status IN ('pending', 'retrying')", "d.tries, d.number")
+#: The one that was sent least: an event that alone is refused must not keep its endpoint from being found well.
+_CLAIM_PROBE = _claim_open("d.status IN ('pending', 'retrying')", "d.attempts, d.number")
 _CLAIM_PARKED = _claim_open("d.status IN ('pending', 'retrying') AND d.due_at <= :now", "d.number")
 _CLAIM_RETRYING = _claim_open("d.status = 'retrying' AND d.due_at <= :now", "d.number")
 
@@ -135,6 +136,7 @@ def _claimed(row: Any) -> Claimed:
         policy=RetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff),
         event=event,
         useful_until=row.useful_until,
+        due_at=row.due_at,
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -114,6 +115,40 @@ def test_each_failed_probe_waits_longer_and_the_last_exhausts() -> None:
     assert now - NOW == schedule.total(POLICY)
 
 
+@pytest.mark.parametrize("minutes", [2, 120, 1200])
+def test_an_urgent_event_brings_probes_closer_but_the_end_and_its_warnings_no_nearer(minutes: int) -> None:
+    urgent_until = NOW + timedelta(minutes=minutes)
+
+    def failed(before: EndpointState, now: datetime) -> EndpointState:
+        urgent = urgent_until if now < urgent_until else None
+        return endpoint.after_attempts(before, [attempt(None, now)], jitter=0.999, now=now, useful_until=urgent)
+
+    found, now, given_, before_the_day = failed(state(), NOW), NOW, [], 0
+    while found.status == "failing":
+        assert found.next_probe_at is not None
+        now = found.next_probe_at
+        before_the_day += now < urgent_until
+        percent = endpoint.due_warning(found, now)
+        if percent is not None:
+            given_.append(percent)
+            found = found.model_copy(update={"warned": percent})
+        found = failed(found, now)
+    unhurried = sum(end < timedelta(minutes=minutes) for end in itertools.accumulate(schedule.waits(POLICY)))
+    assert before_the_day > unhurried
+    assert (found.status, found.reason, given_[-1]) == ("disabled", "exhausted", 90)
+    assert (
+        0.9 * schedule.total(POLICY) - timedelta(seconds=1)
+        <= now - NOW
+        <= schedule.total(POLICY) + timedelta(seconds=5)
+    )
+
+
+def test_an_outage_of_our_own_uses_none_of_an_endpoints_probes_up() -> None:
+    late = NOW + timedelta(days=3)
+    found = after(after(state(), attempt(None)), attempt(None, late), now=late)
+    assert (found.status, found.next_probe_at) == ("failing", late + timedelta(minutes=5))
+
+
 def test_an_answered_probe_begins_recovery() -> None:
     failing = after(state(), attempt(None))
     well = after(failing, attempt(200, NOW + timedelta(seconds=5)))
@@ -159,6 +194,15 @@ def test_warnings_come_at_50_70_and_90_percent_once_each() -> None:
 def test_what_an_answer_makes_of_a_delivery(status: int, tries: int, becomes: str, tries_after: int) -> None:
     verdict = endpoint.judge(OpenDelivery(id="d", tries=tries), attempt(status), POLICY, jitter=0, now=NOW)
     assert (verdict.status, verdict.tries) == (becomes, tries_after)
+
+
+def test_a_probe_before_a_deliverys_own_time_uses_no_attempt_up() -> None:
+    later = NOW + timedelta(hours=1)
+    probed = OpenDelivery(id="d", tries=7, due_at=later)
+    verdict = endpoint.judge(probed, attempt(500), POLICY, jitter=0, now=NOW)
+    assert (verdict.status, verdict.tries, verdict.due_at) == ("retrying", 7, later)
+    assert endpoint.judge(probed, attempt(500, later), POLICY, jitter=0, now=later).status == "failed"
+    assert endpoint.judge(probed, attempt(200), POLICY, jitter=0, now=NOW).status == "delivered"
 
 
 # -- who wants what ---------------------------------------------------------------------------------------------------

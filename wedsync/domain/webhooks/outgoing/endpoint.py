@@ -72,6 +72,8 @@ class OpenDelivery(Value):
     #: Attempts since it was first due or last replayed.
     tries: int
     useful_until: datetime | None = None
+    #: Its own time, which a probe of its endpoint may come before; None: it has come.
+    due_at: datetime | None = None
 
 
 class Verdict(Value):
@@ -93,13 +95,18 @@ def outcome_of(attempt: Attempt) -> Outcome:
 
 
 def judge(delivery: OpenDelivery, attempt: Attempt, policy: RetryPolicy, *, jitter: float, now: datetime) -> Verdict:
-    """What becomes of a delivery after an attempt. A 429 does not use an attempt up."""
+    """What becomes of a delivery after an attempt.
+
+    Neither a 429 nor a failed probe that came before the delivery's own time uses an attempt up.
+    """
     outcome = outcome_of(attempt)
     if outcome == "ok":
         return Verdict(status="delivered", tries=delivery.tries + 1)
     if outcome == "throttled":
         wait = _throttled_wait(attempt)
         return Verdict(status="retrying", tries=delivery.tries, due_at=now + wait)
+    if delivery.due_at is not None and attempt.at < delivery.due_at:
+        return Verdict(status="retrying", tries=delivery.tries, due_at=delivery.due_at)
     tries = delivery.tries + 1
     wait_or_none = schedule.wait_after(
         policy, tries, jitter=jitter, now=now, useful_until=delivery.useful_until, retry_after=attempt.retry_after
@@ -156,13 +163,25 @@ def _is_probe(state: EndpointState, attempt: Attempt) -> bool:
 def _next_round(
     state: EndpointState, attempt: Attempt, *, jitter: float, now: datetime, useful_until: datetime | None
 ) -> EndpointState:
-    """Failing, or failing still: when the next probe is sent, or that there is none any more."""
+    """Failing, or failing still: when the next probe is sent, or that there is none any more.
+
+    An urgent event brings probes closer together, but the end no nearer: neither more probes nor more time alone, only
+    both, lead there.
+    """
     is_first = state.status != "failing"
     round_ = 1 if is_first else state.round + 1
-    wait = schedule.wait_after(
-        state.policy, round_, jitter=jitter, now=now, useful_until=useful_until, retry_after=attempt.retry_after
-    )
     since = now if is_first or state.failing_since is None else state.failing_since
+    number = min(round_, 1 + schedule.passed(state.policy, now - since))
+    wait = schedule.wait_after(
+        state.policy,
+        number,
+        jitter=jitter,
+        now=now,
+        useful_until=useful_until,
+        retry_after=attempt.retry_after,
+        # What was hurried is out of step, and its last probe must not come after the end.
+        most=since + schedule.total(state.policy) - now if round_ > number else None,
+    )
     failing = _with(state, round=round_, failing_since=since)
     if wait is None:
         return _exhausted(failing)

@@ -7,6 +7,7 @@ random, so that endpoints don't wake together.
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -20,6 +21,8 @@ _EXPONENTIAL = tuple(
     timedelta(seconds=seconds) for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
 )
 _FIXED = timedelta(minutes=15)
+#: The clocks of those who compare may differ by so much.
+_SLACK = timedelta(seconds=1)
 #: However soon an event ends to be useful.
 _SHORTEST = timedelta(seconds=5)
 JITTER = 0.1
@@ -49,6 +52,12 @@ def total(policy: RetryPolicy) -> timedelta:
     return sum(waits(policy), timedelta())
 
 
+def passed(policy: RetryPolicy, elapsed: timedelta) -> int:
+    """How many of the policy's waits, none of them compressed, fit into so much time, jitter granted."""
+    ends = itertools.accumulate(waits(policy))
+    return sum(elapsed >= end * (1 - JITTER) - _SLACK for end in ends)
+
+
 def wait_after(
     policy: RetryPolicy,
     attempt: int,
@@ -57,11 +66,12 @@ def wait_after(
     now: datetime,
     useful_until: datetime | None = None,
     retry_after: timedelta | None = None,
+    most: timedelta | None = None,
 ) -> timedelta | None:
     """How long to wait after failed attempt number `attempt` (1, 2, ...); None: that was the last.
 
     `jitter` is in [0, 1). Where the event is useful until less than the rest of the schedule from now, the rest is
-    compressed into that time. `retry_after` lengthens the wait, up to `RETRY_AFTER_CAP`.
+    compressed into that time. `most` shortens the wait further. `retry_after` lengthens it, up to `RETRY_AFTER_CAP`.
     """
     left = waits(policy)[attempt - 1 :]
     if not left:
@@ -70,6 +80,8 @@ def wait_after(
     if useful_until is not None and now < useful_until:
         share = (useful_until - now) / sum(left, timedelta())
         wait = max(_SHORTEST, wait * min(1.0, share))
+    if most is not None:
+        wait = max(_SHORTEST, min(wait, most))
     if retry_after is not None:
         wait = max(wait, min(retry_after, RETRY_AFTER_CAP))
     return wait
