@@ -69,6 +69,7 @@ def test_no_failed_write_ever_counts_as_done(status: int) -> None:
         ("nan", DEFAULT_RETRY_AFTER_SECONDS),
         ("", DEFAULT_RETRY_AFTER_SECONDS),
         ("soon", DEFAULT_RETRY_AFTER_SECONDS),
+        ("Thu, 01 Jan 2026 00:00:00 +99999999999999999999", DEFAULT_RETRY_AFTER_SECONDS),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
         ("Sat, 19 Jun 2027 12:00:30 -0000", 30.0),
         (format_datetime(NOW - timedelta(days=1), usegmt=True), 0.0),

@@ -44,7 +44,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float:
     except ValueError:
         try:
             moment = parsedate_to_datetime(raw)
-        except (ValueError, TypeError):
+        except (ValueError, OverflowError, TypeError):
             return DEFAULT_RETRY_AFTER_SECONDS
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)

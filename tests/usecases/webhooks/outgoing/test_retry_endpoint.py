@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from tests.support.outgoing import PostOffice
+import pytest
+from sqlalchemy import update
+
+from tests.support.outgoing import KEYRING, PostOffice
 from tests.support.receivers import Receiver
 from wedsync.domain.webhooks.outgoing import schedule
 from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
 from wedsync.kit.clock import utc_now
+from wedsync.store.tables.outgoing import webhook_subscriptions
 from wedsync.usecases.webhooks.outgoing import replay, subscribe
 from wedsync.usecases.webhooks.outgoing.sweep import GRACE, sweep_outbox
 
@@ -158,6 +162,57 @@ async def test_events_that_end_with_the_day_are_tried_faster_as_it_comes_near(
             break
         now += timedelta(seconds=look.wait_seconds)
     assert attempts >= 6
+
+
+async def test_an_urgent_event_neither_disables_its_endpoint_nor_costs_the_others_their_attempts(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    subscription = await office.subscribe(receiver.url())
+    receiver.answer = lambda request: (500, {})
+    soon = utc_now() + timedelta(minutes=2)
+    wedding = await office.wedding(soon)
+    await office.tell(3, "step.failed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
+    await office.tell(1, "payment.captured")
+    await office.send()
+    now, probes = utc_now(), 0
+    while now < soon + timedelta(minutes=30):
+        look = await office.look(subscription, now)
+        probes += look.sent
+        assert look.wait_seconds is not None
+        now += timedelta(seconds=look.wait_seconds)
+    assert probes > 8
+    row = await office.row(subscription)
+    assert (row.status, row.warned) == ("failing", 0)
+    payment = (await office.deliveries(subscription))[-1]
+    assert payment.status == "retrying"
+    assert payment.tries <= 5 < payment.attempts
+
+
+@pytest.mark.parametrize(
+    "said", ["Thu, 01 Jan 2026 00:00:00 +99999999999999999999", "Thu, 99 Jan 99999 00:00:00 GMT", "-5", "soon"]
+)
+async def test_a_retry_after_that_no_clock_can_read_leaves_a_recorded_attempt(
+    office: PostOffice, receiver: Receiver, said: str
+) -> None:
+    subscription = await office.subscribe(receiver.url())
+    receiver.answer = lambda request: (503, {"Retry-After": said})
+    await office.tell(1)
+    await office.send()
+    (delivery,) = await office.deliveries(subscription)
+    assert (delivery.status, delivery.attempts, delivery.last_status) == ("retrying", 1, 503)
+    assert delivery.leased_until is None
+
+
+async def test_what_breaks_while_a_delivery_is_sent_is_a_failed_attempt(office: PostOffice, receiver: Receiver) -> None:
+    subscription = await office.subscribe(receiver.url())
+    await office.tell(1)
+    sealed = KEYRING.seal(b"[{}]", tenant="o1", row=f"webhook_subscription:{subscription}")
+    async with office.db.system() as conn:
+        await conn.execute(update(webhook_subscriptions).values(secrets=sealed))
+    await office.send()
+    (delivery,) = await office.deliveries(subscription)
+    assert (delivery.status, delivery.attempts) == ("retrying", 1)
+    assert delivery.last_error.startswith("it can't be sent (")
 
 
 async def test_the_sweep_finds_endpoints_and_deliveries_that_were_missed(

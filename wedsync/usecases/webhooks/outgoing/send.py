@@ -10,6 +10,7 @@ from wedsync.domain.errors import WedsyncError
 from wedsync.domain.webhooks.clean import clean_text
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt
 from wedsync.domain.webhooks.outgoing.signing import body_of, headers_of
+from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http_guard import GuardedHttp, Reply
@@ -23,6 +24,8 @@ TIMEOUT_SECONDS = 15.0
 #: So much of an answer is kept.
 KEEP_BYTES = 2048
 
+_log = logs.get(__name__)
+
 
 class Sender:
     """The process's way to others' endpoints."""
@@ -34,24 +37,31 @@ class Sender:
 
     async def send(self, claimed: Claimed, at: datetime) -> Attempt:
         """Sign and post a delivery once; `at` is when, by the clock of whoever decides about it. Never raises."""
+        try:
+            return _attempt(claimed, await self._post(claimed), at)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was: an attempt that nobody records would be made again and again.
+            _log.exception("delivery_broken", delivery_id=claimed.id)
+            reply = Reply(status=None, duration_ms=0, error=f"it can't be sent ({type(error).__name__})")
+            return _attempt(claimed, reply, at)
+
+    async def _post(self, claimed: Claimed) -> Reply:
         event = claimed.event
         try:
             held = unseal(self._keyring, event.organization_id, claimed.subscription_id, claimed.sealed_secrets)
         except WedsyncError as error:
-            reply = Reply(status=None, duration_ms=0, error=f"the signing secret can't be read ({error.reason})")
-        else:
-            # The signature's time is the receiver's matter: the wall clock's, whatever `at` says.
-            now = utc_now()
-            body = body_of(event, claimed.payload, claimed.api_version)
-            signing = [item.secret for item in active(held, now)]
-            reply = await self._http.post(
-                claimed.url,
-                headers=headers_of(event.id, claimed.id, body, signing, now),
-                body=body,
-                timeout_seconds=self._timeout_seconds,
-                keep_bytes=KEEP_BYTES,
-            )
-        return _attempt(claimed, reply, at)
+            return Reply(status=None, duration_ms=0, error=f"the signing secret can't be read ({error.reason})")
+        # The signature's time is the receiver's matter: the wall clock's, whatever the one who decides says.
+        now = utc_now()
+        body = body_of(event, claimed.payload, claimed.api_version)
+        signing = [item.secret for item in active(held, now)]
+        return await self._http.post(
+            claimed.url,
+            headers=headers_of(event.id, claimed.id, body, signing, now),
+            body=body,
+            timeout_seconds=self._timeout_seconds,
+            keep_bytes=KEEP_BYTES,
+        )
 
     async def close(self) -> None:
         """Close every connection."""
@@ -86,6 +96,7 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
         return timedelta(seconds=min(int(said[:10]), 10**6))
     try:
         until = parsedate_to_datetime(said)
-    except ValueError:
+        return max(timedelta(), (until if until.tzinfo else until.replace(tzinfo=UTC)) - now)
+    except (ValueError, OverflowError, TypeError):
+        # A zone of a billion hours is one of them.
         return None
-    return max(timedelta(), (until if until.tzinfo else until.replace(tzinfo=UTC)) - now)
