@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import urllib.request
 
+import psycopg
 import pytest
+
+from wedsync.kit import temporal
+from wedsync.local.postgres import EmbeddedPostgres
+from wedsync.store import migrate
 
 
 def test_the_vendors_are_listed_with_what_they_can_do(nowhere, wedsync, monkeypatch):
@@ -69,15 +75,72 @@ def test_the_sandbox_says_where_it_is_and_ends_when_told(tmp_path):
         assert program.wait(20) == 0
 
 
-def test_migrating_says_the_revision_and_what_became_of_temporal(nowhere, wedsync, monkeypatch, fresh_database_urls):
+def test_migrating_with_no_temporal_named_says_the_revision_and_that_nothing_was_provisioned(
+    nowhere, wedsync, monkeypatch, fresh_database_urls
+):
+    monkeypatch.setenv("WEDSYNC_DATABASE_OWNER_URL", fresh_database_urls.owner)
+    monkeypatch.setattr(temporal, "DEFAULT_ADDRESS", "127.0.0.1:1")
+    ran = wedsync("migrate", "--json")
+    assert ran.code == 0
+    assert ran.json == {"revision": migrate.newest(), "temporal": "none configured, not provisioned"}
+    assert wedsync("migrate", "--down", "base", "--json").json == {"revision": "base", "temporal": None}
+    assert wedsync("migrate", "--json").json["revision"] == ran.json["revision"]
+
+
+def test_a_temporal_server_that_was_named_and_does_not_answer_exits_7(
+    nowhere, wedsync, monkeypatch, fresh_database_urls
+):
     monkeypatch.setenv("WEDSYNC_DATABASE_OWNER_URL", fresh_database_urls.owner)
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     ran = wedsync("migrate", "--json")
-    assert ran.code == 0
-    assert ran.json["revision"]
-    assert ran.json["temporal"] == "unreachable, not provisioned"
-    assert wedsync("migrate", "--down", "base", "--json").json == {"revision": "base", "temporal": None}
-    assert wedsync("migrate", "--json").json["revision"] == ran.json["revision"]
+    assert (ran.code, ran.json["error"]["code"]) == (7, "temporal_unreachable")
+    assert "127.0.0.1:1" in ran.json["error"]["detail"]
+
+
+@pytest.mark.parametrize("revision", ["NOSUCH", "9999", "+1"])
+def test_going_down_to_a_revision_that_is_none_exits_2(nowhere, wedsync, monkeypatch, fresh_database_urls, revision):
+    monkeypatch.setenv("WEDSYNC_DATABASE_OWNER_URL", fresh_database_urls.owner)
+    ran = wedsync("migrate", "--down", revision, "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, "invalid_input")
+    assert [error["field"] for error in ran.json["error"]["errors"]] == ["revision"]
+    assert asyncio.run(migrate.current(fresh_database_urls.owner)) == migrate.newest()
+
+
+def test_an_empty_password_of_the_application_exits_2_before_anything_is_done(
+    nowhere, wedsync, monkeypatch, fresh_database_urls
+):
+    monkeypatch.setenv("WEDSYNC_DATABASE_OWNER_URL", fresh_database_urls.owner)
+    assert wedsync("migrate", "--down", "base").code == 0
+    monkeypatch.setenv("WEDSYNC_DATABASE_URL", "postgresql://wedsync_app:@127.0.0.1:1/wedsync")
+    ran = wedsync("migrate", "--json")
+    assert (ran.code, ran.json["error"]["errors"][0]["field"]) == (2, "WEDSYNC_DATABASE_URL")
+    assert asyncio.run(migrate.current(fresh_database_urls.owner)) is None
+
+
+def test_migrating_a_new_server_gives_the_application_a_login_that_owns_nothing(
+    nowhere, wedsync, monkeypatch, tmp_path, temporal_server
+):
+    server = EmbeddedPostgres(tmp_path / "postgres", hasty=True)
+    try:
+        server.start()
+        monkeypatch.setenv("WEDSYNC_DATABASE_OWNER_URL", server.url(owner=True))
+        monkeypatch.setenv("WEDSYNC_DATABASE_URL", server.url())
+        monkeypatch.setenv("TEMPORAL_ADDRESS", temporal_server.address)
+        assert wedsync("migrate").code == 0
+        with psycopg.connect(server.url(), autocommit=True) as app:
+            powers = "rolsuper, rolcreaterole, rolcreatedb, rolbypassrls"
+            query = (
+                f"SELECT session_user::text, current_user::text, {powers} FROM pg_roles WHERE rolname = session_user"
+            )
+            assert app.execute(query).fetchall() == [("wedsync_app", "wedsync_app", False, False, False, False)]
+            owned = "SELECT relname FROM pg_class WHERE pg_has_role(session_user, relowner, 'MEMBER')"
+            assert app.execute(owned).fetchall() == []
+            app.execute("RESET ROLE")
+            assert app.execute("SELECT count(*) FROM organizations").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                app.execute("ALTER TABLE organizations DISABLE ROW LEVEL SECURITY")
+    finally:
+        server.destroy()
 
 
 def test_migrating_provisions_the_namespace(nowhere, wedsync, monkeypatch, fresh_database_urls, temporal_server):

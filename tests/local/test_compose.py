@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from wedsync.local.temporal_server import DYNAMIC_CONFIG
+from wedsync.store.session import APP_ROLE
 from wedsync.usecases.routing.registry import load_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "temporal-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+_OWNER = "WEDSYNC_DATABASE_OWNER_URL"
 _KEYS = {"services", "networks", "volumes", "configs", "secrets"}
 _SERVICE_KEYS = {
     "image",
@@ -88,6 +90,21 @@ def test_published_ports_are_on_the_loopback_and_differ() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert len({port.split(":")[1] for port in published}) == len(published)
+
+
+def _login(url: str) -> str:
+    return url.removeprefix("postgresql://").partition(":")[0]
+
+
+def test_only_the_migrations_log_in_as_the_tables_owner() -> None:
+    environments = {name: service.get("environment", {}) for name, service in SERVICES.items()}
+    owner = environments["wedsync-postgres"]["POSTGRES_USER"]
+    programs = {name: found for name, found in environments.items() if "WEDSYNC_DATABASE_URL" in found}
+    assert {"migrate", "api", "worker", "worker-critical"} <= set(programs)
+    assert {_login(found["WEDSYNC_DATABASE_URL"]) for found in programs.values()} == {APP_ROLE}
+    owners = {name: found[_OWNER] for name, found in programs.items() if _OWNER in found}
+    assert {name: _login(url) for name, url in owners.items()} == {"migrate": owner}
+    assert owner != APP_ROLE
 
 
 def test_both_temporal_servers_run_with_the_same_dynamic_configuration() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wedsync.cli import output as out
-from wedsync.cli.output import BAD_INPUT, CONFLICT, CliError, JsonFlag
+from wedsync.cli.output import BAD_INPUT, CONFLICT, UNREACHABLE, CliError, JsonFlag
 
 if TYPE_CHECKING:
     from wedsync.domain.routing.vendor import Manifest
@@ -92,7 +92,8 @@ def migrate(
 ) -> int:
     """Bring the database and Temporal up to date.
 
-    The database to the newest revision (or down to REV), the namespace to the search attributes that are used.
+    The database to the newest revision (or down to REV), the namespace to the search attributes that are used. It
+    logs in by WEDSYNC_DATABASE_OWNER_URL and gives wedsync_app the password in WEDSYNC_DATABASE_URL.
     """
     from wedsync.kit.settings import Settings
 
@@ -105,14 +106,15 @@ def migrate(
 
 
 async def _migrate(settings: Settings, url: str, down: str | None) -> int:
-    from wedsync.store.migrate import downgrade, upgrade
+    from wedsync.store.migrate import app_password, downgrade, upgrade
 
     output = out.current()
     if down is not None:
         await downgrade(url, down)
         output.result({"revision": down, "temporal": None}, f"database: {down}")
         return out.ACCEPTED
-    revision = await upgrade(url)
+    has_owner = bool(settings.database_owner_url and settings.database_url)
+    revision = await upgrade(url, app_password(settings.database_url) if has_owner else None)
     temporal = await _provision(settings)
     output.result({"revision": revision, "temporal": temporal}, f"database: {revision}", f"Temporal: {temporal}")
     return out.ACCEPTED
@@ -124,8 +126,12 @@ async def _provision(settings: Settings) -> str:
 
     try:
         done = await temporal.provision(await temporal.connect(settings))
-    except TemporalUnreachable:
-        return "unreachable, not provisioned"
+    except TemporalUnreachable as error:
+        # Only a server that nobody named may be missing.
+        if temporal.is_configured():
+            detail = f"{error.detail}: its namespace is not provisioned (the database is up to date)"
+            raise CliError(error.code, detail, UNREACHABLE) from error
+        return "none configured, not provisioned"
     except Conflict as error:
         raise CliError("temporal_refused", error.detail, CONFLICT) from error
     return f"provisioned, {len(done.added)} search attributes added"

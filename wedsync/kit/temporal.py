@@ -98,6 +98,11 @@ def data_converter(settings: Settings) -> DataConverter:
     )
 
 
+def is_configured() -> bool:
+    """Whether somebody named a server, by TEMPORAL_ADDRESS or in Temporal's own profile."""
+    return bool(ClientConfigProfile.load().address)
+
+
 def address_and_namespace() -> tuple[str, str]:
     """Where `connect` goes: `(host:port, namespace)`."""
     profile = ClientConfigProfile.load()

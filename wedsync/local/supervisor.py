@@ -165,9 +165,8 @@ class Supervisor:
         from wedsync.store.session import Database
         from wedsync.usecases.access import bootstrap
 
-        postgres = self._servers.get(POSTGRES)
-        password = postgres.credentials.app_password if isinstance(postgres, EmbeddedPostgres) else None
-        await migrate.upgrade(environment["WEDSYNC_DATABASE_OWNER_URL"], password)
+        url, owner_url = environment["WEDSYNC_DATABASE_URL"], environment["WEDSYNC_DATABASE_OWNER_URL"]
+        await migrate.upgrade(owner_url, migrate.app_password(url) if owner_url != url else None)
         if not self._settings.is_local:
             return None
         known = self._state.read_identity()

@@ -17,12 +17,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from psycopg import sql
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from wedsync.domain.errors import StoreUnavailable
+from wedsync.domain.errors import InvalidInput, StoreUnavailable
 from wedsync.store.session import APP_ROLE, sqlalchemy_url
 
 
@@ -44,6 +45,19 @@ def newest() -> str:
     if head is None:
         raise RuntimeError("there are no migrations")
     return head
+
+
+def app_password(url: str) -> str | None:
+    """The password that `url` logs in `wedsync_app` by; None when it names another login, or no password at all.
+
+    Raises InvalidInput for one that is named and empty, as an unset variable of a compose file leaves it.
+    """
+    parts = sqlalchemy_url(url)
+    if parts.username != APP_ROLE or parts.password is None:
+        return None
+    if not parts.password:
+        raise InvalidInput(f"the password of {APP_ROLE} is empty", field="WEDSYNC_DATABASE_URL")
+    return str(parts.password)
 
 
 #: Alembic keeps its context in module globals: one run at a time in a process.
@@ -76,8 +90,14 @@ async def upgrade(owner_url: str, app_password: str | None = None) -> str:
 
 
 async def downgrade(owner_url: str, revision: str) -> None:
-    """Take the database down to `revision` (`base`: empty). Roles stay: other databases of the cluster may use them."""
-    await _run(owner_url, lambda config: command.downgrade(config, revision))
+    """Take the database down to `revision` (`base`: empty). Roles stay: other databases of the cluster may use them.
+
+    Raises InvalidInput when there is no such revision below where the database stands, StoreUnavailable.
+    """
+    try:
+        await _run(owner_url, lambda config: command.downgrade(config, revision))
+    except CommandError as error:
+        raise InvalidInput(f"the database can't go down to {revision}: {error}", field="revision") from error
 
 
 async def current(owner_url: str) -> str | None:
