@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from wedsync.cli import changes, demo, output, plans, programs, rehearse, run, stack, weddings
+from wedsync.cli import access, changes, demo, output, plans, programs, rehearse, run, stack, weddings
 from wedsync.cli.output import CliError, JsonFlag
 
 _EPILOG = (
@@ -47,7 +47,7 @@ def options(
     """Run the third-party side of weddings durably: book, pay, schedule, tell, and undo."""
 
 
-for _module in (stack, demo, plans, run, weddings, changes, rehearse, programs):
+for _module in (stack, demo, plans, run, weddings, changes, rehearse, programs, access):
     _module.register(app)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,10 +24,40 @@ async def find_key(conn: AsyncConnection, key_hmac: bytes) -> Principal | None:
     return None if row is None else Principal(organization_id=row.organization_id, key_id=row.id)
 
 
-async def add_organization(conn: AsyncConnection, organization_id: str, name: str, now: datetime) -> None:
-    """Create an organization; one that is there stays. Within `system()`."""
+async def add_organization(conn: AsyncConnection, organization_id: str, name: str, now: datetime) -> bool:
+    """Create an organization; one that is there stays, and False is returned. Within `system()`."""
     values = {"id": organization_id, "name": name, "created_at": now}
-    await conn.execute(upsert(organizations).values(values).on_conflict_do_nothing())
+    statement = upsert(organizations).values(values).on_conflict_do_nothing().returning(organizations.c.id)
+    return (await conn.execute(statement)).first() is not None
+
+
+async def has_organization(conn: AsyncConnection, organization_id: str) -> bool:
+    """Whether there is one of this id. Within `system()`."""
+    return (await conn.execute(select(organizations.c.id).filter_by(id=organization_id))).first() is not None
+
+
+async def read_organizations(conn: AsyncConnection) -> list[Any]:
+    """Every organization, the oldest first: `id`, `name`, `created_at`. Within `system()`."""
+    table = organizations.c
+    query = select(table.id, table.name, table.created_at).order_by(table.created_at, table.id)
+    return list((await conn.execute(query)).all())
+
+
+async def read_keys(conn: AsyncConnection) -> list[Any]:
+    """Every key, the oldest first: `id`, `organization_id`, `name`, `created_at`, `revoked_at`. Within `system()`."""
+    table = api_keys.c
+    query = select(table.id, table.organization_id, table.name, table.created_at, table.revoked_at)
+    return list((await conn.execute(query.order_by(table.created_at, table.id))).all())
+
+
+async def revoke_key(conn: AsyncConnection, key_id: str, now: datetime) -> Any | None:
+    """Revoke a key, one that was revoked before stays so since then: `organization_id`, `revoked_at`; None: unknown.
+
+    Within `system()`.
+    """
+    since = func.coalesce(api_keys.c.revoked_at, now)
+    statement = update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=since)
+    return (await conn.execute(statement.returning(api_keys.c.organization_id, api_keys.c.revoked_at))).first()
 
 
 async def add_key(
@@ -53,11 +83,24 @@ async def audit(
     now: datetime,
 ) -> None:
     """Append to the audit log."""
+    await audit_as(conn, principal.organization_id, principal.actor, action, subject, detail, now)
+
+
+async def audit_as(
+    conn: AsyncConnection,
+    organization_id: str,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Append what a program did by itself; `actor` is `system:<program>`."""
     await conn.execute(
         insert(audit_log).values(
-            organization_id=principal.organization_id,
+            organization_id=organization_id,
             at=now,
-            actor=principal.actor,
+            actor=actor,
             action=action,
             subject=subject,
             detail=detail,
