@@ -66,7 +66,7 @@ async def get_reception(request: Request) -> Reception:
     reception: Reception | None = getattr(state, "webhook_reception", None)
     if reception is None:
         state.webhook_pool = new_pool(max_connections=20)
-        gateway = VendorGateway(state.settings, state.registry, state.webhook_pool)
+        gateway = VendorGateway(state.settings, state.registry, state.webhook_pool, getattr(state, "switchboard", None))
         teller = InboxTeller(state.temporal)
         reception = Reception(state.settings, state.database, state.registry, teller, gateway=gateway)
         state.webhook_reception = reception

@@ -228,8 +228,9 @@ async def test_what_came_by_itself_is_no_gap_and_what_is_young_is_left_alone(til
     await till.pay(1)
     assert (await till.reconciler.look("stripe", datetime.now(UTC))).looked_at == 0
     later = datetime.now(UTC) + timedelta(minutes=5)
-    http, account = till.gateway.http("stripe"), till.gateway.account("stripe", "default")
-    (body,) = await list_events(http, account, later - timedelta(days=1), later)
+    (body,) = await till.gateway.ask(
+        "stripe", "list_events", lambda http, account: list_events(http, account, later - timedelta(days=1), later)
+    )
     (event,) = load_registry().webhook("stripe").parse(body, {})  # type: ignore[union-attr]
     assert json.loads(body)["id"] == event.event_id
     async with till.db.system() as conn:

@@ -19,7 +19,9 @@ from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import Call, Effect, Manifest
 from wedsync.domain.routing.versions import FACT, Chosen, marked
 from wedsync.kit import telemetry
-from wedsync.kit.http import VendorHttp
+from wedsync.kit.clock import utc_now
+from wedsync.kit.http import StreamedAnswer, VendorHttp, VendorResponse
+from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
 from wedsync.kit.vendor import Account, VendorClient
@@ -31,6 +33,9 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 Ask = Literal["send", "find", "look"]
+_Question = Callable[[VendorHttp], Awaitable[VendorResponse]]
+#: Of what no wedding waits for.
+LOW = Situation(priority=4)
 #: Only the platform's own account has other endpoints than its own address.
 PLATFORM_ACCOUNT = "default"
 
@@ -82,10 +87,32 @@ class VendorGateway:
         """The present state of what the step did."""
         return await self._observed("look", call, lambda client: client.look(call), situation)
 
-    def http(self, vendor: str, account: str = "default", headers: Mapping[str, str] | None = None) -> VendorHttp:
-        """The transport to one account; raises InvalidInput for a vendor that is not installed."""
-        self.manifest(vendor)
-        return self._transport(self.account(vendor, account), headers)
+    async def ask(
+        self,
+        vendor: str,
+        operation: str,
+        deed: Callable[[VendorHttp, Account], Awaitable[T]],
+        situation: Situation = LOW,
+    ) -> T:
+        """What `deed` gives when it puts its questions by the platform's account: what no one step asks for.
+
+        Each of its requests is a call of its own (a page of a list, a token), admitted, counted and recorded as
+        `operation`; all go to one endpoint, by the manifest's version. Raises InvalidInput for a vendor that is not
+        installed, what `Switchboard.admit` raises, and what `deed` raises.
+        """
+        manifest = self.manifest(vendor)
+        situation = situation.model_copy(update={"version": manifest.api_version})
+        call = _platform_call(vendor, operation)
+        endpoint = None
+        if self.switchboard is not None:
+            endpoint = await self.switchboard.endpoint_of(call, situation)
+            call = call.model_copy(update={"facts": {"endpoint": endpoint.name}})
+        _, account = self.reach(call, endpoint, None)
+
+        async def put(send: _Question) -> VendorResponse:
+            return await self._passed("look", call, lambda http, _: send(http), situation)
+
+        return await deed(_Questions(self._pool, account, manifest.timeout_seconds, put), account)
 
     def is_set_up(self, vendor: str) -> bool:
         """Whether somebody has given the platform an account at the vendor, or an address."""
@@ -118,10 +145,6 @@ class VendorGateway:
             unavailable_means_not_processed=manifest.unavailable_means_not_processed,
         )
 
-    def _client(self, call: Call, endpoint: Endpoint | None, version: Chosen | None = None) -> VendorClient:
-        http, account = self.reach(call, endpoint, version)
-        return self._registry.client_class(call.vendor)(http, account)
-
     def reach(self, call: Call, endpoint: Endpoint | None, version: Chosen | None) -> tuple[VendorHttp, Account]:
         """The transport and the account of one call, at the endpoint and by the version that it was given."""
         # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
@@ -139,15 +162,25 @@ class VendorGateway:
     async def _observed(
         self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], situation: Situation
     ) -> T:
+        def by_client(http: VendorHttp, account: Account) -> Awaitable[T]:
+            return deed(self._registry.client_class(call.vendor)(http, account))
+
+        return await self._passed(ask, call, by_client, situation)
+
+    async def _passed(
+        self, ask: Ask, call: Call, deed: Callable[[VendorHttp, Account], Awaitable[T]], situation: Situation
+    ) -> T:
+        """Admit, reach, settle."""
         if self.switchboard is None:
-            return await self._recorded(ask, call, lambda: deed(self._client(call, None)))
+            http, account = self.reach(call, None, None)
+            return await self._recorded(ask, call, lambda: deed(http, account))
         self.manifest(call.vendor)
         ticket = await self.switchboard.admit(call, situation)
         started = time.perf_counter()
         fault: BaseException | None = None
         try:
-            client = self._client(call, ticket.endpoint, ticket.version)
-            answer = await self._recorded(ask, call, lambda: deed(client))
+            http, account = self.reach(call, ticket.endpoint, ticket.version)
+            answer = await self._recorded(ask, call, lambda: deed(http, account))
         except BaseException as error:
             fault = error
             raise
@@ -198,6 +231,53 @@ class VendorGateway:
                     transaction_id=call.transaction_id,
                     step_id=call.step_id,
                 )
+
+
+class _Questions(VendorHttp):
+    """A transport each request of which is a call of its own: it goes by the transport that its leave gives."""
+
+    def __init__(
+        self,
+        pool: Any,
+        account: Account,
+        timeout_seconds: float,
+        put: Callable[[_Question], Awaitable[VendorResponse]],
+    ) -> None:
+        super().__init__(pool, vendor=account.vendor, base_url=account.base_url, timeout_seconds=timeout_seconds)
+        self._put = put
+
+    async def request(self, *given: Any, **named: Any) -> VendorResponse:
+        """As `VendorHttp.request`; raises what `Switchboard.admit` raises, too."""
+
+        async def send(http: VendorHttp) -> VendorResponse:
+            http.read_error = self.read_error
+            try:
+                return await http.request(*given, **named)
+            finally:
+                self.last_headers = http.last_headers
+
+        return await self._put(send)
+
+    async def stream(self, *_: Any, **__: Any) -> StreamedAnswer:
+        """Not offered: only the gateway streams."""
+        raise TypeError("a question is not streamed")
+
+
+def _platform_call(vendor: str, operation: str) -> Call:
+    return Call(
+        organization_id="",
+        wedding_id="",
+        transaction_id="",
+        step_id="",
+        vendor=vendor,
+        account=PLATFORM_ACCOUNT,
+        action="platform",
+        operation=operation,
+        idempotency_key="",
+        reference=new_id(),
+        inputs={},
+        first_sent_at=utc_now(),
+    )
 
 
 def speaking(account: Account, version: Chosen, manifest: Manifest) -> Account:

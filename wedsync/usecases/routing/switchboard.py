@@ -163,6 +163,12 @@ class Switchboard:
         self._measured[ticket.service, endpoint.name].in_flight += 1
         return ticket
 
+    async def endpoint_of(self, call: Call, situation: Situation = ORDINARY) -> Endpoint:
+        """The endpoint that a call made now would go to."""
+        if self._manifests[call.vendor].endpoints:
+            return Endpoint(name=call.account)
+        return await self._choose(self.book.config(call.vendor), call, situation)
+
     async def _take_quota(self, ticket: Ticket, call: Call, situation: Situation) -> None:
         try:
             ticket.quota_left = await self.quotas.take(
@@ -233,7 +239,8 @@ class Switchboard:
             config.strategy,
             config.endpoints,
             loads,
-            turn=next(self._turns[config.service]),
+            # What lives somewhere takes nobody's turn.
+            turn=0 if isinstance(lives_at, str) else next(self._turns[config.service]),
             key=call.wedding_id,
             venue=await self._venue(call) if config.strategy == "geographic" else None,
             is_wedding_day=situation.is_wedding_day,
@@ -242,6 +249,8 @@ class Switchboard:
 
     async def _venue(self, call: Call) -> tuple[float, float] | None:
         """Where the wedding is; asked once per wedding and process."""
+        if not call.wedding_id:
+            return None
         if call.wedding_id not in self._venues:
             try:
                 async with self._db.tenant(call.organization_id) as conn:

@@ -21,6 +21,7 @@ from wedsync.kit.settings import Settings
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import Registry
+from wedsync.usecases.routing.switchboard import ORDINARY
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.record import STORE_TIMEOUT_SECONDS, Recorder
 from wedsync.usecases.webhooks.sources import DEFAULT_LIMIT, Source, SourceBook
@@ -170,8 +171,12 @@ class Reception:
     async def _read(self, source: Source, message: InboundMessage) -> list[VendorEvent]:
         if source.config is not None and not may_post(source.config.allowed_networks, message.client):
             raise AddressRefused("this source takes messages from other addresses only")
-        if source.prepare is not None and self._gateway is not None:
-            await source.prepare(message.headers, self._gateway.http(source.vendor))
+        prepare = source.prepare
+        if prepare is not None and self._gateway is not None:
+            # Nothing goes out while what it needs is at hand.
+            await self._gateway.ask(
+                source.vendor, "signing_key", lambda http, _: prepare(message.headers, http), ORDINARY
+            )
         if not self._is_authentic(source, message):
             raise SignatureRefused("the signature is not valid")
         # After the signature, so that forgers can't use up the source's limit.

@@ -35,6 +35,9 @@ OVERLAP = timedelta(minutes=10)
 PATIENCE = timedelta(minutes=2)
 _BATCH = 100
 
+#: What records of calls name a page of a list.
+LIST = "list_events"
+
 ListEvents = Callable[[VendorHttp, Account, datetime, datetime], Awaitable[list[bytes]]]
 
 _log = logs.get(__name__)
@@ -74,7 +77,7 @@ class Reconciler:
     async def look(self, source: str, now: datetime) -> Reconciled:
         """Record what the vendor lists and the inbox has not, from where the last look ended.
 
-        Raises StoreUnavailable and the vendor errors of `wedsync.domain.errors`.
+        Raises StoreUnavailable, what `Switchboard.admit` raises, and the vendor errors of `wedsync.domain.errors`.
         """
         list_events, module = lister(self._registry, source), self._registry.webhook(source)
         account = self._gateway.account(source, "default")
@@ -88,7 +91,7 @@ class Reconciler:
             )
         since = now - FIRST_LOOK if checked is None else checked - OVERLAP
         until = now - PATIENCE
-        bodies = await list_events(self._gateway.http(source), account, since, until)
+        bodies = await self._gateway.ask(source, LIST, lambda http, here: list_events(http, here, since, until))
         events = ((body, clean_event(event)) for body in bodies for event in module.parse(body, {}))
         rows = [self._row(source, body, event) for body, event in events]
         return await _fill(self._db, source, rows, until, now)

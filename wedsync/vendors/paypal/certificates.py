@@ -5,6 +5,7 @@ https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message
 
 from __future__ import annotations
 
+import asyncio
 import re
 import warnings
 from collections import OrderedDict
@@ -97,6 +98,8 @@ class Certificates:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[bytes, tuple[x509.Certificate, ...]]] = OrderedDict()
         self._failures: OrderedDict[str, datetime] = OrderedDict()
+        #: One fetches what several wait for.
+        self._under_way: dict[str, asyncio.Lock] = {}
 
     def keep(self, url: str, pem: bytes, roots: Sequence[x509.Certificate]) -> None:
         """Keep what `url` gave, to be trusted under `roots`."""
@@ -116,10 +119,19 @@ class Certificates:
         Only PayPal's own addresses are asked, and, when the account's base URL is a loopback address (the sandbox),
         those beneath it, whose root is then trusted too.
         """
-        now = utc_now()
         local = is_loopback(http.base_url) and url.startswith(http.base_url + PATH)
-        if url in self._kept or not (local or is_official(url)) or not self._may_try(url, now):
+        if url in self._kept or not (local or is_official(url)) or not self._may_try(url, utc_now()):
             return
+        lock = self._under_way.setdefault(url, asyncio.Lock())
+        async with lock:
+            try:
+                if url not in self._kept and url not in self._failures:
+                    await self._fetch(url, http, local=local)
+            finally:
+                self._under_way.pop(url, None)
+
+    async def _fetch(self, url: str, http: VendorHttp, *, local: bool) -> None:
+        now = utc_now()
         try:
             pem = (await http.request("GET", url)).body
             roots: Sequence[x509.Certificate] = public_roots()
@@ -137,4 +149,6 @@ class Certificates:
     def _may_try(self, url: str, now: datetime) -> bool:
         while self._failures and now - next(iter(self._failures.values())) > _PAUSE:
             self._failures.popitem(last=False)
-        return url not in self._failures and len(self._failures) < _MAX_FAILURES
+        if url in self._under_way:
+            return True
+        return url not in self._failures and len(self._failures) + len(self._under_way) < _MAX_FAILURES
