@@ -69,7 +69,10 @@ def client_of(app: FastAPI) -> httpx.AsyncClient:
 
 @pytest.fixture
 def api_settings(settings: Settings) -> Settings:
-    vendors = {"stripe": VendorSettings(webhook_secret=SecretStr(f"{OLD_SECRET},{NEW_SECRET}"))}
+    vendors = {
+        "stripe": VendorSettings(webhook_secret=SecretStr(f"{OLD_SECRET},{NEW_SECRET}")),
+        "zapier": VendorSettings(webhook_secret=SecretStr(NEW_SECRET)),
+    }
     return settings.model_copy(update={"vendors": vendors, "request_max_bytes": 10_000})
 
 
@@ -203,6 +206,23 @@ async def test_text_that_postgres_cannot_hold_is_recorded_all_the_same(desk: Des
     response = await post(desk, body)
     assert (response.status_code, response.json()["event_id"]) == (200, "evt_\ufffd")
     assert len(await desk.rows()) == 1
+
+
+async def test_an_objects_id_too_long_for_an_index_is_recorded_short(desk: Desk) -> None:
+    response = await post(desk, payload("evt_1", id="pi_" + "x" * 3000))
+    assert response.status_code == 200
+    (row,) = await desk.rows()
+    assert row.event["object_id"].startswith("sha256:")
+
+
+async def test_a_contact_with_malformed_text_is_recorded_all_the_same(desk: Desk) -> None:
+    body = json.dumps({"id": "1", "type": "booked", "email": "a\ud800@example.com"}).encode()
+    response = await desk.http.post(
+        "/api/integrations/webhooks/zapier", content=body, headers={"X-API-Key": NEW_SECRET}
+    )
+    assert (response.status_code, response.json()["duplicate"]) == (200, False)
+    (row,) = await desk.rows()
+    assert len(row.contacts) == 1
 
 
 async def test_a_body_beyond_the_limit_is_refused_declared_or_streamed(desk: Desk) -> None:

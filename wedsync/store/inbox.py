@@ -150,6 +150,17 @@ async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: dateti
     return [_claimed(row) for row in result]
 
 
+async def claim_one(connection: AsyncConnection, row_id: int, now: datetime) -> ClaimedRow | None:
+    """The row, locked, when it is due and no other drain has it in hand."""
+    result = await connection.execute(
+        select(*_CLAIMED)
+        .where(inbox.c.id == row_id, inbox.c.due_at <= now, inbox.c.state != "retrying")
+        .with_for_update(skip_locked=True)
+    )
+    row = result.first()
+    return None if row is None else _claimed(row)
+
+
 async def claim_retrying(connection: AsyncConnection, row_id: int) -> ClaimedRow | None:
     """The row, locked, when it is to be tried again on its own."""
     result = await connection.execute(
@@ -197,7 +208,9 @@ async def state_of(connection: AsyncConnection, row_id: int) -> tuple[str, int]:
 
 
 def _claimed(row: Any) -> ClaimedRow:
-    return ClaimedRow(**{**row._mapping, "contacts": tuple(row.contacts or ())})
+    # What is no event at all is judged with the events, where it is one row's fault and not the batch's.
+    event = row.event if isinstance(row.event, dict) else {}
+    return ClaimedRow(**{**row._mapping, "event": event, "contacts": tuple(row.contacts or ())})
 
 
 async def settle(connection: AsyncConnection, verdicts: Mapping[int, Verdict], now: datetime) -> None:

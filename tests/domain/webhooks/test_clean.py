@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.webhooks.clean import clean_event, clean_text
+from wedsync.domain.webhooks.clean import MAX_OBJECT_ID_LENGTH, clean_event, clean_text
 
 
 @given(st.text(alphabet=st.characters(codec=None, categories=None)))
@@ -23,9 +26,38 @@ def test_every_text_of_an_event_is_cleaned() -> None:
         type="other",
         vendor_type="a\ud800",
         object_id="b\x00",
+        contacts=("anna\ud800@example.com", "+390318125551"),
         facts={"k\x00": ["v\udfff", {"n": "x\x00", "number": 1, "none": None}]},
     )
     cleaned = clean_event(event)
     assert (cleaned.event_id, cleaned.vendor_type, cleaned.object_id) == ("evt\ufffd", "a\ufffd", "b\ufffd")
     assert cleaned.facts == {"k\ufffd": ["v\ufffd", {"n": "x\ufffd", "number": 1, "none": None}]}
     assert cleaned.wedding_id is None
+    assert cleaned.contacts == ("anna\ufffd@example.com", "+390318125551")
+
+
+def told(**changes: object) -> VendorEvent:
+    values = {"source": "generic", "event_id": "1", "type": "other", "vendor_type": "x"} | changes
+    return clean_event(VendorEvent.model_validate(values))
+
+
+def test_an_objects_id_of_any_length_fits_an_index_and_still_tells_objects_apart() -> None:
+    longest = "\U0001f492" * MAX_OBJECT_ID_LENGTH
+    assert told(object_id=longest).object_id == longest
+    one, other = (told(object_id=longest + tail).object_id for tail in "ab")
+    assert one is not None
+    assert other is not None
+    assert len({one, other, told(object_id=longest + "a").object_id}) == 2
+    assert len(one) < 100
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("2027-06-01T12:00:00", None),
+        ("2027-06-01T12:00:00Z", datetime(2027, 6, 1, 12, tzinfo=UTC)),
+        ("2027-06-01T14:00:00+02:00", datetime(2027, 6, 1, 12, tzinfo=UTC)),
+    ],
+)
+def test_a_time_of_an_unknown_zone_is_none(said: str, kept: datetime | None) -> None:
+    assert told(occurred_at=said).occurred_at == kept

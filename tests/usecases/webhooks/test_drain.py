@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -129,6 +130,41 @@ async def test_one_bad_event_does_not_hold_up_the_others_and_dies_with_its_reaso
     assert (row.state, row.attempts, row.due_at) == ("dead", 9, None)
     assert row.error.startswith("the stored event does not fit: ")
     assert "Anna" not in row.error
+
+
+async def test_an_event_that_postgres_refuses_never_stops_its_lane(house: Any) -> None:
+    wedding = await house.add_wedding()
+    # Random, so that Postgres can't compress it to fit an index entry.
+    await house.record("long", wedding_id=wedding, object_id=secrets.token_hex(5000), occurred_at=NOW)
+    await house.record("good", wedding_id=wedding, object_id="pi_1", occurred_at=NOW)
+    assert (await drain(house)).totals == DrainTotals(processed=1, put_off=1)
+    rows = await house.rows()
+    assert (rows["good"].state, rows["long"].state, rows["long"].attempts) == ("processed", "retrying", 1)
+    assert rows["long"].error == "the event could not be processed: ProgramLimitExceeded"
+    handle = house.client.get_workflow_handle(retry_workflow_id(rows["long"].id))
+    assert (await handle.describe()).workflow_type == "RetryWebhook"
+    await handle.terminate()
+    again = await retry_event(house.db, house.provider, rows["long"].id, NOW)
+    assert (again.state, again.attempts, again.wait_seconds) == ("retrying", 2, 30)
+    assert (await drain(house, NOW + timedelta(hours=1))).claimed == 0
+
+
+async def test_an_event_that_cannot_be_compared_never_stops_its_lane(house: Any) -> None:
+    wedding = await house.add_wedding()
+    for event_id, moment in (("aware", NOW), ("naive", NOW.replace(tzinfo=None)), ("none", None)):
+        await house.record(event_id, wedding_id=wedding, object_id="pi_1", occurred_at=moment)
+    await house.record("not one", wedding_id=wedding)
+    async with house.db.system() as connection:
+        row = update(inbox_table).where(inbox_table.c.event_id == "not one")
+        await connection.execute(row.values(event=["no event"]))
+    assert (await drain(house)).totals == DrainTotals(processed=2, put_off=2)
+    rows = await house.rows()
+    assert {name: row.state for name, row in rows.items()} == {
+        "aware": "processed", "none": "processed", "naive": "retrying", "not one": "retrying",
+    }  # fmt: skip
+    assert sorted({event.event_id for event in await house.told(wedding)}) == ["aware", "none"]
+    for name in ("naive", "not one"):
+        await house.client.get_workflow_handle(retry_workflow_id(rows[name].id)).terminate()
 
 
 async def test_an_older_event_never_follows_a_newer_one_of_the_same_object(house: Any) -> None:

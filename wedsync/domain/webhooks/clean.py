@@ -1,11 +1,15 @@
-"""Makes what a vendor sent storable: Postgres refuses NUL and lone surrogates in text, which JSON allows."""
+"""Makes what a vendor sent storable: Postgres refuses NUL and lone surrogates in text, and long keys of an index."""
 
 from __future__ import annotations
+
+import hashlib
 
 from pydantic import JsonValue
 
 from wedsync.domain.routing.vendor import VendorEvent
 
+#: A longer object id is no vendor's, and would not fit an index entry (2,704 bytes with source and topic).
+MAX_OBJECT_ID_LENGTH = 500
 _REPLACEMENT = "\ufffd"
 
 
@@ -27,13 +31,27 @@ def clean_json(value: JsonValue) -> JsonValue:
     return value
 
 
+def short_id(text: str) -> str:
+    """`text`, or `sha256:` and its digest when it is longer than `MAX_OBJECT_ID_LENGTH`: still one for each object."""
+    return text if len(text) <= MAX_OBJECT_ID_LENGTH else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def clean_event(event: VendorEvent) -> VendorEvent:
-    """`event` with every text in it cleaned; raises RecursionError when its facts are nested too deeply."""
-    texts = ("event_id", "type", "vendor_type", "object_id", "wedding_id", "step_id")
+    """`event` with its texts and contacts cleaned, its object's id short, its time dropped when its zone is unknown.
+
+    Raises RecursionError when its facts are nested too deeply.
+    """
+    texts = ("event_id", "type", "vendor_type", "wedding_id", "step_id")
     changes: dict[str, object] = {}
     for name in texts:
         value = getattr(event, name)
         if value is not None:
             changes[name] = clean_text(value)
+    if event.object_id is not None:
+        changes["object_id"] = short_id(clean_text(event.object_id))
+    if event.occurred_at is not None and event.occurred_at.tzinfo is None:
+        # A time of an unknown zone is none: it can't be compared with others.
+        changes["occurred_at"] = None
+    changes["contacts"] = tuple(clean_text(contact) for contact in event.contacts)
     changes["facts"] = {clean_text(key): clean_json(value) for key, value in event.facts.items()}
     return event.model_copy(update=changes)

@@ -61,7 +61,7 @@ async def decide(
         try:
             events.append((row, VendorEvent.model_validate(row.event)))
         except ValidationError as error:
-            verdicts[row.id] = rules.after_fault(row, _misfit(error), now, policy=_policy(row, configs))
+            verdicts[row.id] = rules.after_fault(row, _misfit(error), now, policy=policy_of(row, configs))
     matches = await _matches(connection, events, configs)
     to_tell: list[_Told] = []
     for row, event in events:
@@ -72,13 +72,14 @@ async def decide(
         elif match is None:
             verdicts[row.id] = rules.unclaimed(row, now)
         else:
-            to_tell.append(_Told(row, event, match, _policy(row, configs)))
+            to_tell.append(_Told(row, event, match, policy_of(row, configs)))
     if to_tell:
         verdicts |= await _tell_newer(connection, client_provider, to_tell, now)
     return verdicts
 
 
-def _policy(row: ClaimedRow, configs: Mapping[str, SourceConfig]) -> RetryPolicy | None:
+def policy_of(row: ClaimedRow, configs: Mapping[str, SourceConfig]) -> RetryPolicy | None:
+    """The retry policy of the row's registered source; None: the default one."""
     config = configs.get(row.source)
     return None if config is None else config.retry_policy
 

@@ -7,15 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from wedsync.domain.webhooks.inbox import ClaimedRow, Verdict
+from temporalio.service import RPCError
+
+from wedsync.domain.errors import StoreUnavailable, TemporalUnreachable
+from wedsync.domain.webhooks.inbox import ClaimedRow, Verdict, after_fault
 from wedsync.domain.webhooks.messages import DrainedBatch, DrainTotals, Lane, RetriedEvent, RetryStart
 from wedsync.kit import logs
 from wedsync.store import inbox
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks import metrics
-from wedsync.usecases.webhooks.decide import decide
+from wedsync.usecases.webhooks.decide import decide, policy_of
 from wedsync.usecases.webhooks.retry import start_retries
 from wedsync.usecases.webhooks.tell import ClientProvider
+
+#: After so many weddings of a failed batch could not be told, Temporal counts as away.
+_MOST_UNTOLD = 3
 
 _log = logs.get(__name__)
 
@@ -31,19 +37,92 @@ async def drain_batch(
     as before.
     """
     started = time.monotonic()
-    async with db.system() as connection:
-        rows = await inbox.claim(connection, lane, limit, now)
-        if not rows:
-            due_at = await inbox.next_due_at(connection, lane)
-            wait = None if due_at is None else max(0.0, (due_at - now).total_seconds())
-            return DrainedBatch(claimed=0, next_due_seconds=wait)
-        verdicts = await decide(connection, client_provider, rows, now)
-        # What statistics call latency ends when the weddings were told.
+    rows: list[ClaimedRow] = []
+    try:
+        async with db.system() as connection:
+            rows = await inbox.claim(connection, lane, limit, now)
+            if not rows:
+                due_at = await inbox.next_due_at(connection, lane)
+                wait = None if due_at is None else max(0.0, (due_at - now).total_seconds())
+                return DrainedBatch(claimed=0, next_due_seconds=wait)
+            verdicts = await decide(connection, client_provider, rows, now)
+            # What statistics call latency ends when the weddings were told.
+            told_at = now + timedelta(seconds=time.monotonic() - started)
+            await inbox.settle(connection, verdicts, told_at)
+    except Exception as error:
+        if not rows or _is_infrastructure(error):
+            raise
+        _log.error("webhook_batch_fault", lane=lane, rows=len(rows), error=_name(error))
+        verdicts = await _drain_each(db, client_provider, rows, now)
         told_at = now + timedelta(seconds=time.monotonic() - started)
-        await inbox.settle(connection, verdicts, told_at)
-    _count(lane, rows, verdicts, told_at)
-    await start_retries(client_provider, _retries(rows, verdicts, now))
+    settled = [row for row in rows if row.id in verdicts]
+    _count(lane, settled, verdicts, told_at)
+    await start_retries(client_provider, _retries(settled, verdicts, now))
     return DrainedBatch(claimed=len(rows), totals=_totals(verdicts))
+
+
+async def _drain_each(
+    db: Database, client_provider: ClientProvider, rows: Sequence[ClaimedRow], now: datetime
+) -> dict[int, Verdict]:
+    """The rows of a batch that failed, each in a transaction of its own: the culprit's fault is noted on it alone.
+
+    Those whose weddings could not be told are left as they are. Raises as `drain_batch`.
+    """
+    verdicts: dict[int, Verdict] = {}
+    untold: list[RPCError] = []
+    for row in rows:
+        try:
+            verdict = await _drain_one(db, client_provider, row.id, now)
+        except RPCError as error:
+            untold.append(error)
+            if len(untold) == _MOST_UNTOLD:
+                break
+        else:
+            verdicts |= {} if verdict is None else {row.id: verdict}
+    if untold and not verdicts:
+        raise untold[0]
+    return verdicts
+
+
+async def _drain_one(db: Database, client_provider: ClientProvider, row_id: int, now: datetime) -> Verdict | None:
+    """What became of one due row; None: another drain has it in hand."""
+    row: ClaimedRow | None = None
+    try:
+        async with db.system() as connection:
+            row = await inbox.claim_one(connection, row_id, now)
+            if row is None:
+                return None
+            verdicts = await decide(connection, client_provider, [row], now)
+            await inbox.settle(connection, verdicts, now)
+    except Exception as error:
+        if row is None or _is_infrastructure(error):
+            raise
+        return await _note_fault(db, row, error, now)
+    return verdicts[row_id]
+
+
+async def _note_fault(db: Database, row: ClaimedRow, error: Exception, now: datetime) -> Verdict:
+    """Settle a row that our code or Postgres could not deal with; only the error's kind is kept: no guest's data."""
+    _log.error("webhook_event_fault", source=row.source, event_id=row.event_id, error=_name(error))
+    async with db.system() as connection:
+        configs = await inbox.source_configs(connection, {row.source} if row.organization_id else ())
+        verdict = after_fault(
+            row, f"the event could not be processed: {_name(error)}", now, policy=policy_of(row, configs)
+        )
+        await inbox.settle(connection, {row.id: verdict}, now)
+    return verdict
+
+
+def _is_infrastructure(error: Exception) -> bool:
+    """Whether an error speaks of what we stand on, and not of the events in hand."""
+    if isinstance(error, RecursionError):
+        return False
+    # Temporal's client says RuntimeError when it reaches no server.
+    return isinstance(error, StoreUnavailable | TemporalUnreachable | RPCError | OSError | RuntimeError)
+
+
+def _name(error: Exception) -> str:
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 async def retry_event(db: Database, client_provider: ClientProvider, row_id: int, now: datetime) -> RetriedEvent:
@@ -51,13 +130,19 @@ async def retry_event(db: Database, client_provider: ClientProvider, row_id: int
 
     Raises StoreUnavailable, TemporalUnreachable, RPCError.
     """
-    async with db.system() as connection:
-        row = await inbox.claim_retrying(connection, row_id)
-        if row is None:
-            state, attempts = await inbox.state_of(connection, row_id)
-            return RetriedEvent(state=state, attempts=attempts)
-        verdicts = await decide(connection, client_provider, [row], now)
-        await inbox.settle(connection, verdicts, now)
+    row: ClaimedRow | None = None
+    try:
+        async with db.system() as connection:
+            row = await inbox.claim_retrying(connection, row_id)
+            if row is None:
+                state, attempts = await inbox.state_of(connection, row_id)
+                return RetriedEvent(state=state, attempts=attempts)
+            verdicts = await decide(connection, client_provider, [row], now)
+            await inbox.settle(connection, verdicts, now)
+    except Exception as error:
+        if row is None or _is_infrastructure(error):
+            raise
+        verdicts = {row_id: await _note_fault(db, row, error, now)}
     _count("retry", [row], verdicts, now)
     verdict = verdicts[row_id]
     waits = verdict.state == "retrying" and verdict.due_at is not None

@@ -122,7 +122,8 @@ class Reception:
         try:
             events = await self._read(source, message)
             wanted = [event for event in events if self._is_wanted(source, event)]
-            lanes = await self._record(source, message, wanted)
+            rows = self._rows(source, message, wanted)
+            lanes = await self._recorder.record(rows) if rows else {}
         except WedsyncError as error:
             self.count_refusal(source, error.code)
             raise
@@ -205,11 +206,11 @@ class Reception:
         if wait_seconds:
             raise SourceThrottled("too many messages from this source", retry_after_seconds=wait_seconds)
 
-    async def _record(
-        self, source: Source, message: InboundMessage, events: Sequence[VendorEvent]
-    ) -> dict[tuple[str, str], Lane]:
-        rows = [(source.key, self._row(source, message, event, index == 0)) for index, event in enumerate(events)]
-        return await self._recorder.record(rows) if rows else {}
+    def _rows(self, source: Source, message: InboundMessage, events: Sequence[VendorEvent]) -> list[tuple[str, NewRow]]:
+        try:
+            return [(source.key, self._row(source, message, event, index == 0)) for index, event in enumerate(events)]
+        except _MALFORMED as error:
+            raise InvalidInput("the body is not what this source sends", field="body") from error
 
     def _is_wanted(self, source: Source, event: VendorEvent) -> bool:
         words = source.config.event_types if source.config else ()
