@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from api.main import _Server
+from wedsync.usecases.weddings import follow_events
 
 
 @asynccontextmanager
@@ -108,6 +109,22 @@ async def test_a_stream_goes_on_after_the_listening_connection_broke(api: Any, d
             )
         asked = await api.post(f"/weddings/{wedding['id']}/transactions", {"kind": "orchestrate"})
         assert (await stream.next())["data"]["id"] == asked.json()["id"]
+
+
+async def test_without_notices_events_are_looked_for_long_before_the_next_heartbeat(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wedding = await api.wedding()
+    monkeypatch.setattr(follow_events, "_LOOK_AGAIN_SECONDS", 0.05)
+    api.app.state.heartbeat = 600.0
+    await api.app.state.notices.close()
+    api.app.state.notices.is_closing = False
+    async with serving(api) as (client, _), following(client, wedding["id"]) as stream:
+        assert (await stream.next())["id"] == "1"
+        asked = await api.post(f"/weddings/{wedding['id']}/transactions", {"kind": "orchestrate"})
+        assert (await stream.next())["data"]["id"] == asked.json()["id"]
+        await api.move(wedding["id"], asked.json()["id"], "completed")
+        assert (await stream.next())["data"]["status"] == "completed"
 
 
 async def test_a_client_that_leaves_is_forgotten(api: Any) -> None:

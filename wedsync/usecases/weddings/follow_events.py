@@ -34,14 +34,21 @@ async def follow_events(
     Ends when the process is about to end. Raises StoreUnavailable.
     """
     with notices.waiting(wedding_id) as waiter:
+        silent_until = time.monotonic() + heartbeat_seconds
         while not waiter.is_closing:
             async with db.tenant(organization_id) as conn:
                 rows = await store.read_events(conn, wedding_id, after, _BATCH)
             for row in rows:
                 after = row.id
                 yield WeddingEvent(id=row.id, type=row.type, data=row.data)
-            if len(rows) < _BATCH and not await waiter.news(heartbeat_seconds):
+            if rows:
+                silent_until = time.monotonic() + heartbeat_seconds
+            if len(rows) == _BATCH:
+                continue
+            await waiter.news(min(_LOOK_AGAIN_SECONDS, max(0.0, silent_until - time.monotonic())))
+            if time.monotonic() >= silent_until:
                 yield None
+                silent_until = time.monotonic() + heartbeat_seconds
 
 
 async def until_settled(
