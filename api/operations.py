@@ -12,7 +12,7 @@ from temporalio.service import RPCError
 
 from api.middleware import principal_of
 from api.problems import problem, request_id_of
-from wedsync.domain.errors import InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
+from wedsync.domain.errors import Conflict, InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
 from wedsync.kit import telemetry
 from wedsync.kit.codec import decode_payloads_json
 from wedsync.kit.settings import Settings
@@ -123,13 +123,16 @@ async def preflight(cors: Cors) -> Response:
 async def decode(request: Request, cors: Cors) -> Response:
     """Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
 
-    Needs an API key; in the local environment the Temporal UI's own pages need none.
+    One key seals every organization's payloads, so an operator's API key is needed; in the local environment the
+    Temporal UI's own pages need none.
     """
     state = request.app.state
     is_own_page = state.settings.is_local and "Access-Control-Allow-Origin" in cors
     try:
         if not is_own_page:
-            await principal_of(request)
+            principal = await principal_of(request)
+            if not state.settings.is_operator(principal.organization_id):
+                raise Conflict("only an operator of the platform may do that", reason="not_operator")
         body = await decode_payloads_json(payload_codec(state.settings), await request.body())
     except WedsyncError as error:
         from api.problems import of_error

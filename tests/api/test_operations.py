@@ -88,7 +88,8 @@ async def test_the_local_ui_needs_no_key_and_other_pages_do(api: Any) -> None:
 
 
 async def test_outside_the_local_environment_the_ui_needs_a_key_too(new_api: Any, database_urls: Any) -> None:
-    api = await new_api(database_urls, environment="staging", codec_origins=" http://ops.test/ ,")
+    operators = {"environment": "staging", "operator_organizations": "other, local"}
+    api = await new_api(database_urls, codec_origins=" http://ops.test/ ,", **operators)
     body = await encoded(api)
     origin = {"Origin": "http://ops.test"}
     assert (await api.http.post("/codec/decode", content=body, headers=origin)).status_code == 200
@@ -97,6 +98,13 @@ async def test_outside_the_local_environment_the_ui_needs_a_key_too(new_api: Any
     assert refused.status_code == 401
     # So that the UI can say why.
     assert refused.headers["access-control-allow-origin"] == "http://ops.test"
+
+
+async def test_the_codec_decodes_for_operators_only(new_api: Any, database_urls: Any) -> None:
+    api = await new_api(database_urls, environment="staging", operator_organizations="somebody-else")
+    refused = await api.http.post("/codec/decode", content=await encoded(api), headers={"Origin": UI})
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_operator")
+    assert refused.headers["access-control-allow-origin"] == UI
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     codec_keys: SecretStr = SecretStr(LOCAL_CODEC_KEY)
     #: Origins allowed to call the codec endpoint (the Temporal UI), comma-separated.
     codec_origins: str = ""
-    #: Organizations, by commas, whose keys see what belongs to nobody yet: unmatched events of the platform's vendors.
+    #: Organizations, by commas, whose keys run the platform: its services, what belongs to nobody yet, the codec.
     operator_organizations: str = ""
     temporal_ui_url: str = ""
     request_max_bytes: int = 1_048_576
