@@ -13,7 +13,8 @@ from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import Conflict
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.ssrf import check_url, resolve
+from wedsync.kit.lookups import resolve
+from wedsync.kit.ssrf import check_url
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.routing import notify_channels as channels
 from wedsync.usecases.routing.notify_channels import ChannelView, ChannelWithSecret, WantedChannel
@@ -52,7 +53,7 @@ async def create_channel(body: WantedChannel, desk: OnDesk, said: MustBeOnce) ->
     _require_operator(desk)
     if body.kind == "webhook":
         resolver = getattr(desk.state, "resolver", resolve)
-        await check_url(body.target, guard_policy(desk.state.settings), resolver)
+        await check_url(body.target, guard_policy(desk.state.settings), resolver, owner=desk.organization_id)
     keyring = Keyring.parse(desk.state.settings.codec_keys.get_secret_value())
     secrets: list[str | None] = []
 

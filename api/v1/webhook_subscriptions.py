@@ -18,7 +18,8 @@ from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Payload
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.ssrf import check_url, resolve
+from wedsync.kit.lookups import resolve
+from wedsync.kit.ssrf import check_url
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.webhooks.outgoing import subscribe
 from wedsync.usecases.webhooks.outgoing.read import list_subscriptions, show_delivery
@@ -100,7 +101,7 @@ def _keyring(desk: OnDesk) -> Keyring:
 
 async def _check_url(desk: OnDesk, url: str) -> None:
     resolver = getattr(desk.state, "resolver", resolve)
-    await check_url(url, guard_policy(desk.state.settings), resolver)
+    await check_url(url, guard_policy(desk.state.settings), resolver, owner=desk.organization_id)
 
 
 def _once_shown(answer: Answer, secret: str | None, *, is_replay: bool) -> JSONResponse:

@@ -20,8 +20,9 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.ids import new_id
+from wedsync.kit.lookups import resolve
 from wedsync.kit.settings import LOCAL_CODEC_KEY
-from wedsync.kit.ssrf import GuardPolicy
+from wedsync.kit.ssrf import GuardPolicy, Resolver
 from wedsync.store import outbox
 from wedsync.store.session import Database
 from wedsync.store.tables.access import organizations
@@ -172,12 +173,18 @@ class PostOffice:
 
 @contextlib.asynccontextmanager
 async def open_post_office(
-    database_url: str, *, timeout_seconds: float = 10.0, limits: PumpLimits | None = None, provider: Any = no_temporal
+    database_url: str,
+    *,
+    timeout_seconds: float = 10.0,
+    limits: PumpLimits | None = None,
+    provider: Any = no_temporal,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[PostOffice]:
     """A post office on an empty database."""
     db = Database(database_url, 5)
     teller = OutboxTeller(provider, interval_seconds=0.01)
-    sender = Sender(GuardedHttp(GuardPolicy(allow_loopback=True)), KEYRING, timeout_seconds=timeout_seconds)
+    http = GuardedHttp(GuardPolicy(allow_loopback=True), resolver=resolver)
+    sender = Sender(http, KEYRING, timeout_seconds=timeout_seconds)
     pump = Pump(db, sender, teller, limits)
     async with db.system() as conn:
         await conn.execute(insert(organizations).values(id="o1", name="Studio", created_at=utc_now()))

@@ -15,6 +15,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from wedsync.kit import ssrf
+from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
 from wedsync.kit.ssrf import ForbiddenTarget, GuardPolicy, Resolver
 
 #: So much of an answer is read, so that its connection can be used again.
@@ -34,12 +35,14 @@ class Reply(BaseModel):
     duration_ms: int
     #: Why there was no answer, for people: `timed out`, `could not connect`, ...
     error: str | None = None
+    #: Nothing was tried: the host was not even looked up.
+    is_put_off: bool = False
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
     """Opens TCP connections to checked addresses only; TLS above it still asks for the URL's own name."""
 
-    def __init__(self, policy: GuardPolicy, resolver: Resolver = ssrf.resolve) -> None:
+    def __init__(self, policy: GuardPolicy, resolver: Resolver = resolve) -> None:
         self._policy = policy
         self._resolver = resolver
         self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
@@ -100,7 +103,7 @@ class GuardedHttp:
         self,
         policy: GuardPolicy,
         *,
-        resolver: Resolver = ssrf.resolve,
+        resolver: Resolver = resolve,
         max_connections: int = 1000,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
@@ -110,14 +113,28 @@ class GuardedHttp:
         )
 
     async def post(
-        self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float, keep_bytes: int = 2048
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout_seconds: float,
+        keep_bytes: int = 2048,
+        owner: str = "",
     ) -> Reply:
-        """POST once; whatever happens is told in the reply, of whose body `keep_bytes` are kept."""
+        """POST once; whatever happens is told in the reply, of whose body `keep_bytes` are kept.
+
+        `owner`: the organization on whose behalf it is done; each has a share of the lookups of names.
+        """
         began = time.perf_counter()
         try:
             ssrf.read_url(url, self._policy)
-            async with asyncio.timeout(timeout_seconds):
-                status, answered, kept = await self._exchange(url, headers, body, keep_bytes)
+            # A connection is opened in the task of the request that needs it.
+            with on_behalf_of(owner):
+                async with asyncio.timeout(timeout_seconds):
+                    status, answered, kept = await self._exchange(url, headers, body, keep_bytes)
+        except NoResolverFree as error:
+            return Reply(status=None, duration_ms=_since(began), error=error.detail, is_put_off=True)
         except (ForbiddenTarget, TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return Reply(status=None, duration_ms=_since(began), error=_why(error, timeout_seconds))
         return Reply(status=status, headers=answered, body=kept, duration_ms=_since(began))

@@ -7,24 +7,21 @@ gains nothing.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
-import socket
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from wedsync.domain.errors import InvalidInput, WedsyncError
 from wedsync.domain.routing.vendor import Value
+from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: All addresses of a host; raises OSError when there are none.
+#: All addresses of a host; raises OSError when there are none, NoResolverFree when they were not looked up.
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_URL_LENGTH = 2000
-_RESOLVE_SECONDS = 5.0
 #: Beside what `ipaddress` calls not global: it takes these for global.
 _ALSO_FORBIDDEN = tuple(
     ipaddress.ip_network(text)
@@ -49,9 +46,6 @@ _IPV6_PUBLIC = ipaddress.ip_network("2000::/3")
 _LABELS = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 #: What `inet_aton` reads as a number: decimal, octal, hexadecimal.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
-
-# Names are looked up in threads of their own: slow ones must not hold up the event loop's few.
-_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="resolve")
 
 
 class ForbiddenTarget(WedsyncError):
@@ -142,24 +136,22 @@ def check_addresses(addresses: Sequence[str], policy: GuardPolicy) -> list[str]:
     return found
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Every address of a host, by the system's resolver; raises OSError, within 5 s."""
-    loop = asyncio.get_running_loop()
-    looked_up = loop.run_in_executor(_threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    async with asyncio.timeout(_RESOLVE_SECONDS):
-        return [str(answer[4][0]) for answer in await looked_up]
-
-
-async def check_url(url: str, policy: GuardPolicy, resolver: Resolver = resolve) -> Target:
+async def check_url(url: str, policy: GuardPolicy, resolver: Resolver = resolve, *, owner: str = "") -> Target:
     """What a URL must pass to be registered: its text, and every address of its host now.
+
+    `owner`: the organization whose lookup it is.
 
     Raises InvalidInput(field="url") with reason `url_forbidden` or `url_unresolvable`.
     """
     try:
         target = read_url(url, policy)
-        check_addresses(await resolver(target.host, target.port), policy)
+        with on_behalf_of(owner):
+            check_addresses(await resolver(target.host, target.port), policy)
     except ForbiddenTarget as error:
         raise InvalidInput(error.detail, field="url", reason="url_forbidden") from None
     except (OSError, UnicodeError):
         raise InvalidInput("the URL's host can't be resolved", field="url", reason="url_unresolvable") from None
+    except NoResolverFree:
+        detail = "the URL's host can't be resolved while so many others wait for an answer: try again"
+        raise InvalidInput(detail, field="url", reason="url_unresolvable") from None
     return target

@@ -91,6 +91,7 @@ class Notifier:
             headers=headers_of(claimed.id, claimed.id, body, [secret], utc_now()),
             body=body,
             timeout_seconds=TIMEOUT_SECONDS,
+            owner=claimed.organization_id,
         )
         if reply.status is not None and 200 <= reply.status < 300:
             return ""

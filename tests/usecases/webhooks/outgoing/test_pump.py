@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from standardwebhooks.webhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
@@ -14,10 +16,12 @@ from tests.support.outgoing import PostOffice, open_post_office
 from tests.support.receivers import Receiver
 from wedsync.domain.webhooks.outgoing.happenings import Happening
 from wedsync.kit.clock import utc_now
+from wedsync.kit.lookups import Lookups
 from wedsync.store import outbox
+from wedsync.store.tables.outgoing import webhook_subscriptions
 from wedsync.usecases.webhooks.outgoing import subscribe
 from wedsync.usecases.webhooks.outgoing.pump import LEASE, PumpLimits
-from wedsync.usecases.webhooks.outgoing.send import TIMEOUT_SECONDS
+from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, TIMEOUT_SECONDS
 
 
 async def test_an_event_reaches_its_subscriber_as_documented_and_signed(office: PostOffice, receiver: Receiver) -> None:
@@ -191,3 +195,38 @@ async def test_events_that_nobody_wants_leave_no_trace(fresh_database_urls: Any,
     async with open_post_office(fresh_database_urls.app) as office:
         await office.tell(count)
         assert (await office.events(), await office.deliveries()) == ([], [])
+
+
+async def test_a_delivery_whose_host_could_not_even_be_looked_up_is_put_off_not_attempted(
+    fresh_database_urls: Any, receiver: Receiver
+) -> None:
+    free = threading.Event()
+
+    def look(host: str) -> tuple[str, ...]:
+        if host.startswith("hang"):
+            free.wait(30)
+        return ("127.0.0.1",)
+
+    lookups = Lookups(look, threads=2, each=2, seconds=0.3)
+    async with open_post_office(fresh_database_urls.app, resolver=lookups) as office:
+        # They hold what the organization has of lookups.
+        for number in range(2):
+            await office.subscribe(f"https://hang-{number}.test:1/")
+        await office.tell(1)
+        await office.pump.run()
+        well = await office.subscribe(receiver.url().replace("127.0.0.1", "localhost"))
+        await office.tell(1)
+        await office.pump.run()
+        await office.pump.idle()
+        (delivery,) = await office.deliveries(well)
+        assert (delivery.status, delivery.attempts, delivery.leased_until) == ("pending", 0, None)
+        assert (await office.row(well)).status == "active"
+        async with office.db.system() as conn:
+            await conn.execute(
+                update(webhook_subscriptions).where(webhook_subscriptions.c.id == well).values(status="failing")
+            )
+        probed = await office.look(well, utc_now())
+        assert (probed.status, probed.sent, probed.wait_seconds) == ("failing", 0, PUT_OFF.total_seconds())
+        free.set()
+        await office.until_settled(well, utc_now() + PUT_OFF)
+        assert await office.statuses(well) == {"delivered": 1}

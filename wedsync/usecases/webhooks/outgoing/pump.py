@@ -21,7 +21,7 @@ from wedsync.store import deliveries as store
 from wedsync.store.deliveries import Claimed
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.outgoing.lanes import Lanes
-from wedsync.usecases.webhooks.outgoing.send import Sender
+from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, Sender
 from wedsync.usecases.webhooks.outgoing.settle import settle
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 
@@ -204,6 +204,9 @@ class Pump:
             if attempt is None:
                 self._lanes.lost(item)
                 self._changed.set()
+        if attempt is None:
+            await self._put_off(item)
+            return
         is_well = attempt.error is None
         self._lanes.landed(item, is_well=is_well)
         self._made.append((item, attempt))
@@ -212,6 +215,14 @@ class Pump:
         self._start()
         if not is_well or self._lanes.wants(item.subscription_id):
             self._changed.set()
+
+    async def _put_off(self, item: Claimed) -> None:
+        """What could not be tried is due again soon: by the sweep, if nothing else has the pump run."""
+        try:
+            async with self._db.system() as conn:
+                await store.put_off(conn, {item.id: utc_now() + PUT_OFF})
+        except StoreUnavailable:
+            _log.warning("deliveries_kept_until_their_lease_ends", count=1)
 
     def _is_settling(self) -> bool:
         return self._settling is not None and not self._settling.done()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from wedsync.domain.webhooks.outgoing import endpoint as rules
 from wedsync.domain.webhooks.outgoing.endpoint import EndpointState
@@ -14,13 +15,23 @@ from wedsync.store import outbox
 from wedsync.store.deliveries import Claimed
 from wedsync.store.session import Database, told
 from wedsync.usecases.webhooks.outgoing.pump import LEASE
-from wedsync.usecases.webhooks.outgoing.send import Sender
+from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, Sender
 from wedsync.usecases.webhooks.outgoing.settle import announce, settle
 
 #: Claimed at once, and sent one after another: what was parked keeps its order.
 BATCH = 20
 #: One look goes on sending for so long.
 LOOK_SECONDS = 8.0
+
+
+class _Sent(NamedTuple):
+    """What came of sending."""
+
+    state: EndpointState
+    #: Attempts made.
+    attempts: int
+    #: Nothing more could be tried for now.
+    is_put_off: bool
 
 
 async def look_at_endpoint(db: Database, sender: Sender, endpoint_id: str, now: datetime) -> EndpointLook:
@@ -37,8 +48,9 @@ async def look_at_endpoint(db: Database, sender: Sender, endpoint_id: str, now: 
         if not claimed:
             rest = await _rest(db, state, now)
             return rest.model_copy(update={"sent": look.sent if look else 0})
-        state, sent = await _send(db, sender, state, claimed, now)
-        look = _next_look(state, now, (look.sent if look else 0) + sent)
+        sent = await _send(db, sender, state, claimed, now)
+        state = sent.state
+        look = _next_look(sent, now, (look.sent if look else 0) + sent.attempts)
     return look
 
 
@@ -64,8 +76,8 @@ async def _look_at_failing(db: Database, sender: Sender, state: EndpointState, n
     if not claimed:
         # Nothing waits for it, or the pump still has it in hand: the next event is the probe.
         return await _rest(db, state, now)
-    after, sent = await _send(db, sender, state, claimed, now)
-    return _next_look(after, now, sent)
+    sent = await _send(db, sender, state, claimed, now)
+    return _next_look(sent, now, sent.attempts)
 
 
 async def _warn(db: Database, state: EndpointState, percent: int, now: datetime) -> EndpointState:
@@ -79,12 +91,13 @@ async def _warn(db: Database, state: EndpointState, percent: int, now: datetime)
     return warned
 
 
-async def _send(
-    db: Database, sender: Sender, state: EndpointState, claimed: Sequence[Claimed], now: datetime
-) -> tuple[EndpointState, int]:
-    began, made = time.monotonic(), []
+async def _send(db: Database, sender: Sender, state: EndpointState, claimed: Sequence[Claimed], now: datetime) -> _Sent:
+    began, made, is_put_off = time.monotonic(), [], False
     for item in claimed:
         attempt = await sender.send(item, now)
+        if attempt is None:
+            is_put_off = True
+            break
         made.append((item, attempt))
         # The others would fare no better, or would take too long.
         if rules.outcome_of(attempt) not in ("ok", "refused") or time.monotonic() - began > LOOK_SECONDS:
@@ -92,14 +105,16 @@ async def _send(
     left = claimed[len(made) :]
     if left:
         async with db.system() as conn:
-            await store.put_off(conn, {item.id: now for item in left})
+            await store.put_off(conn, {item.id: item.due_at or now for item in left})
     outcome = await settle(db, made, now)
-    return outcome.states.get(state.id, state), len(made)
+    return _Sent(outcome.states.get(state.id, state), len(made), is_put_off)
 
 
-def _next_look(state: EndpointState, now: datetime, sent: int) -> EndpointLook:
-    wait: float | None = None
-    if state.status == "failing":
+def _next_look(after: _Sent, now: datetime, sent: int) -> EndpointLook:
+    state, wait = after.state, None
+    if after.is_put_off:
+        wait = PUT_OFF.total_seconds()
+    elif state.status == "failing":
         wait = _wait(state, now)
     elif state.status in ("active", "recovering"):
         wait = 0.0 if state.pace_per_second is None else 1.0 / state.pace_per_second

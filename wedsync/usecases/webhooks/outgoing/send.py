@@ -21,6 +21,8 @@ from wedsync.usecases.webhooks.outgoing.secrets import active, unseal
 
 #: Connecting, sending and the answer, all together.
 TIMEOUT_SECONDS = 15.0
+#: What could not even be tried is due again after so long.
+PUT_OFF = timedelta(seconds=5)
 #: So much of an answer is kept.
 KEEP_BYTES = 2048
 
@@ -35,10 +37,14 @@ class Sender:
         self._keyring = keyring
         self._timeout_seconds = timeout_seconds
 
-    async def send(self, claimed: Claimed, at: datetime) -> Attempt:
-        """Sign and post a delivery once; `at` is when, by the clock of whoever decides about it. Never raises."""
+    async def send(self, claimed: Claimed, at: datetime) -> Attempt | None:
+        """Sign and post a delivery once; `at` is when, by the clock of whoever decides about it. Never raises.
+
+        None: nothing was tried, for want of a resolver; the delivery is to be given back.
+        """
         try:
-            return _attempt(claimed, await self._post(claimed), at)
+            reply = await self._post(claimed)
+            return None if reply.is_put_off else _attempt(claimed, reply, at)
         except Exception as error:  # noqa: BLE001
             # Whatever it was: an attempt that nobody records would be made again and again.
             _log.exception("delivery_broken", delivery_id=claimed.id)
@@ -61,6 +67,7 @@ class Sender:
             body=body,
             timeout_seconds=self._timeout_seconds,
             keep_bytes=KEEP_BYTES,
+            owner=event.organization_id,
         )
 
     async def close(self) -> None:
