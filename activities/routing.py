@@ -38,8 +38,8 @@ class RoutingActivities:
     @translated
     async def watch_health(self, start: WatchStart) -> Watched:
         """Watch the services for a while; ends early when its worker does."""
-        async with _worker_ending() as ending:
-            return await Watch(self._gateway, self._board, self._notifier).run(start, activity.heartbeat, ending)
+        async with beating(), _worker_ending() as ending:
+            return await Watch(self._gateway, self._board, self._notifier).run(start, ending)
 
 
 @contextlib.asynccontextmanager

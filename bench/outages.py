@@ -143,15 +143,12 @@ async def _under_load(way: Way, deed: object) -> None:
 
 async def unseen(way: Way) -> float:
     """Seconds until probes alone have a critical service without traffic cut off."""
-    config = way.board.book.config("twilio")
-    health = config.health.model_copy(update={"interval_seconds": 10.0})
+    config = way.board.book.config("twilio").model_copy(update={"dependency": "critical"})
     async with way.board.transitions.db.system() as conn:
-        await circuits.put_config(
-            conn, config.model_copy(update={"dependency": "critical", "health": health}), "key:bench", utc_now()
-        )
+        await circuits.put_config(conn, config, "key:bench", utc_now())
     await way.board.book.load()
     stop, watch = asyncio.Event(), Watch(way.gateway, way.board)
-    task = asyncio.create_task(watch.run(WatchStart(seconds=90, tick_seconds=0.5), lambda: None, stop))
+    task = asyncio.create_task(watch.run(WatchStart(seconds=90, tick_seconds=0.5), stop))
     await asyncio.sleep(1.0)
     way.vendor.tell("down", PRIMARY)
     began = time.perf_counter()

@@ -6,8 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health, wedding_impact, worst
-from wedsync.domain.routing.services import HealthCheck
+from wedsync.domain.health.status import (
+    Health,
+    HealthPolicy,
+    Look,
+    next_health,
+    seconds_to_next_look,
+    wedding_impact,
+    worst,
+)
+from wedsync.domain.routing.services import (
+    CRITICAL_INTERVAL_SECONDS,
+    HealthCheck,
+    ServiceConfig,
+    watched_every_seconds,
+)
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = HealthPolicy()
@@ -83,3 +96,57 @@ def test_a_refusal_is_an_answer_unless_statuses_are_named() -> None:
     assert HealthCheck().accepts(401)
     assert not HealthCheck().accepts(503)
     assert not HealthCheck(expected_statuses=(200,)).accepts(401)
+
+
+def seconds_until_down(look_seconds: float, *, tick_seconds: float = 1.0, hurried_seconds: float = 0.25) -> float:
+    """How long an outage that begins right after a good look goes unseen at the worst."""
+    health, at, ticks = Health(since=NOW), CRITICAL_INTERVAL_SECONDS, tick_seconds
+    while True:
+        at += ticks + look_seconds
+        look = Look(ok=False, response_ms=look_seconds * 1000)
+        health = next_health(health, look, NOW + timedelta(seconds=at), POLICY)
+        if health.status == "down":
+            return at
+        at += seconds_to_next_look(health, look, CRITICAL_INTERVAL_SECONDS, POLICY)
+        ticks = hurried_seconds
+
+
+@pytest.mark.parametrize("look_seconds", [0.0, 0.5, 2.5, 5.0])
+def test_a_critical_service_that_is_down_is_found_within_thirty_seconds_even_when_it_hangs(look_seconds: float) -> None:
+    assert seconds_until_down(look_seconds) < 30
+
+
+def test_a_short_hiccup_is_no_outage() -> None:
+    assert seconds_until_down(0.0) - CRITICAL_INTERVAL_SECONDS > POLICY.recheck_seconds
+
+
+def test_a_first_failed_look_is_repeated_at_once_and_one_that_went_well_in_its_own_time() -> None:
+    failed = Look(ok=False, response_ms=4000)
+    health = next_health(Health(since=NOW), failed, NOW, POLICY)
+    assert seconds_to_next_look(health, failed, 60, POLICY) == 1
+    health = next_health(health, failed, NOW, POLICY)
+    assert seconds_to_next_look(health, failed, 60, POLICY) == 1
+    assert seconds_to_next_look(health, Look(ok=False), 60, POLICY) == 5
+    health = next_health(health, failed, NOW, POLICY)
+    assert (health.status, seconds_to_next_look(health, failed, 60, POLICY)) == ("down", 5)
+    assert seconds_to_next_look(health, Look(ok=True), 60, POLICY) == 60
+    assert seconds_to_next_look(health, failed, 2, POLICY) == 2
+
+
+@pytest.mark.parametrize(
+    ("dependency", "is_near", "interval", "seconds"),
+    [
+        ("important", False, 60, 60),
+        ("important", True, 60, 10),
+        ("critical", False, 60, 10),
+        ("critical", True, 4, 4),
+        ("optional", False, 600, 600),
+    ],
+)
+def test_what_weddings_need_is_looked_at_every_ten_seconds(
+    dependency: str, is_near: bool, interval: float, seconds: float
+) -> None:
+    config = ServiceConfig.model_validate(
+        {"service": "stripe", "dependency": dependency, "health": {"interval_seconds": interval}}
+    )
+    assert watched_every_seconds(config, is_near=is_near) == seconds

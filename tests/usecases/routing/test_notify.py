@@ -228,7 +228,7 @@ async def test_the_watch_on_health_tells_by_itself(
     await stage_sandbox.faults("stripe", mode="down")
     stop = asyncio.Event()
     watch = Watch(desk.gateway, desk.board, desk.notifier)
-    running = asyncio.create_task(watch.run(WatchStart(seconds=60, tick_seconds=0.05), lambda: None, stop))
+    running = asyncio.create_task(watch.run(WatchStart(seconds=60, tick_seconds=0.05), stop))
     (request, *_) = await receiver.until(1)
     stop.set()
     await running
@@ -253,7 +253,7 @@ async def test_an_ending_watch_does_not_wait_for_a_receiver_that_is_silent(desk:
     await desk.announce(down())
     stop = asyncio.Event()
     watch = Watch(desk.gateway, desk.board, desk.notifier)
-    running = asyncio.create_task(watch.run(WatchStart(seconds=60, tick_seconds=0.05), lambda: None, stop))
+    running = asyncio.create_task(watch.run(WatchStart(seconds=60, tick_seconds=0.05), stop))
     await receiver.until(1)
     stop.set()
     async with asyncio.timeout(10):

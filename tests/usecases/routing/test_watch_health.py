@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from temporalio.testing import ActivityEnvironment
 
+from activities.routing import RoutingActivities
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
@@ -27,7 +29,7 @@ from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.read_services import read_health
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.routing.watch_health import RECHECK_SECONDS, Watch
+from wedsync.usecases.routing.watch_health import POLICY, Watch
 
 __all__ = ["stage_sandbox"]
 
@@ -104,15 +106,15 @@ async def test_an_outage_without_traffic_is_found_and_left_within_thirty_seconds
         await board.admit(a_call())
     (record,) = await rows(board, "SELECT to_service, actor FROM failovers")
     assert (record.to_service, record.actor) == ("paypal", "health")
-    assert seconds >= 2 * RECHECK_SECONDS
+    assert seconds >= POLICY.recheck_seconds
 
 
 async def test_a_wedding_that_is_near_has_its_services_watched_closely(watched: tuple[Switchboard, Watch]) -> None:
     board, watch = watched
-    await configure(board, health=HealthCheck(url="/v1/balance", interval_seconds=60))
-    assert watch._interval("stripe") == 60
-    watch._near = {"stripe"}
-    assert watch._interval("stripe") == 10
+    await configure(board, "vonage", health=HealthCheck(interval_seconds=60))
+    assert watch._interval("vonage") == 60
+    watch._near = {"vonage"}
+    assert watch._interval("vonage") == 10
 
 
 async def test_a_trend_that_will_cross_before_the_next_wedding_is_warned_of_once(
@@ -169,17 +171,69 @@ async def test_only_the_newest_looks_are_kept(watched: tuple[Switchboard, Watch]
     assert [sample.response_ms for sample in kept] == [2, 3, 4, 5, 6]
 
 
-async def test_a_watch_beats_and_ends_when_it_is_told(watched: tuple[Switchboard, Watch]) -> None:
+async def test_a_service_that_is_made_critical_is_watched_closely(watched: tuple[Switchboard, Watch]) -> None:
+    board, watch = watched
+    check = HealthCheck(url="/", interval_seconds=60)
+    await configure(board, "twilio", dependency="critical", health=check)
+    await configure(board, "vonage", dependency="important", health=check)
+    now = utc_now()
+    await watch.chores(now)
+    await watch.look_at_due(now)
+    await watch.look_at_due(now + timedelta(seconds=11))
+    found = await rows(board, "SELECT service, jsonb_array_length(samples) AS looks FROM service_health")
+    looks = {row.service: row.looks for row in found}
+    assert (looks["twilio"], looks["vonage"]) == (2, 1)
+
+
+async def test_an_outage_that_hangs_is_found_soon_and_holds_up_no_other_look(
+    watched: tuple[Switchboard, Watch], stage_sandbox: EmbeddedSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, watch = watched
+    quick = POLICY.model_copy(update={"confirm_seconds": 0.1, "recheck_seconds": 0.5})
+    monkeypatch.setattr("wedsync.usecases.routing.watch_health.POLICY", quick)
+    await configure(board, "stripe", {"open_seconds": 60}, health=HealthCheck(url="/v1/balance", timeout_seconds=0.3))
+    await configure(board, "paypal", health=HealthCheck(timeout_seconds=60))
+    for vendor in ("stripe", "paypal"):
+        await stage_sandbox.faults(vendor, mode="slow", delay_ms=60_000)
+    stop = asyncio.Event()
+    running = asyncio.create_task(watch.run(WatchStart(seconds=600), stop))
+
+    def is_left() -> bool:
+        return board.book.circuit("stripe", "default").state == "open"
+
+    await eventually(is_left, 20)
+    (paypal,) = await rows(board, "SELECT checked_at FROM service_health WHERE service = 'paypal'")
+    assert paypal.checked_at is None
+    assert (await health(board, "twilio")).status == "healthy"
+    stop.set()
+    await running
+
+
+async def test_a_watch_ends_when_it_is_told(watched: tuple[Switchboard, Watch]) -> None:
     _, watch = watched
-    beats, stop = [0], asyncio.Event()
-
-    def beat() -> None:
-        beats[0] += 1
-
-    task = asyncio.create_task(watch.run(WatchStart(seconds=600, tick_seconds=0.05), beat, stop))
-    await eventually(lambda: beats[0] > 2)
+    stop = asyncio.Event()
+    task = asyncio.create_task(watch.run(WatchStart(seconds=600, tick_seconds=0.05), stop))
+    await eventually(lambda: watch.probes >= len(watch.services()))
     began = time.monotonic()
     stop.set()
     done = await task
     assert time.monotonic() - began < 5
     assert done.probes >= len(watch.services())
+
+
+async def test_a_look_that_takes_long_doesnt_keep_the_activity_from_beating(
+    watched: tuple[Switchboard, Watch], stage_sandbox: EmbeddedSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, watch = watched
+    monkeypatch.setattr("activities.routing._BEAT_SECONDS", 0.05)
+    await configure(board, "paypal", health=HealthCheck(timeout_seconds=60))
+    await stage_sandbox.faults("paypal", mode="slow", delay_ms=60_000)
+    beats: list[Any] = []
+    env = ActivityEnvironment()
+    env.on_heartbeat = lambda *details: beats.append(details)
+    doors = RoutingActivities(watch._gateway, board)
+    running = asyncio.create_task(env.run(doors.watch_health, WatchStart(seconds=600, tick_seconds=30)))
+    await eventually(lambda: len(beats) > 20)
+    env.worker_shutdown()
+    done = await running
+    assert done.changes == 0

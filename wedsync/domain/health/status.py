@@ -31,6 +31,9 @@ class HealthPolicy(Value):
     #: Failures in a row that mean down, and successes in a row that mean up again.
     down_after: Annotated[int, Field(ge=1)] = 3
     up_after: Annotated[int, Field(ge=1)] = 2
+    #: After a first failed look the next comes so soon; while it goes on failing, looks begin so far apart.
+    confirm_seconds: Annotated[float, Field(gt=0)] = 1.0
+    recheck_seconds: Annotated[float, Field(gt=0)] = 5.0
     #: The weight of the newest look in the smoothed error rate and response time.
     smoothing: Annotated[float, Field(gt=0, le=1)] = 0.2
 
@@ -92,6 +95,22 @@ def _next_status(was: Status, rate: float, failures: int, successes: int, policy
     if rate >= policy.degraded_at or (was != "healthy" and rate >= policy.degraded_until):
         return "degraded"
     return "healthy"
+
+
+def seconds_to_next_look(health: Health, look: Look, interval_seconds: float, policy: HealthPolicy) -> float:
+    """How long after the end of `look`, which led to `health`, the next one is due.
+
+    An outage that hangs is found as soon as one that answers: what a look took counts for the wait.
+    """
+    if look.ok:
+        return interval_seconds
+    if health.status == "down":
+        wait = policy.recheck_seconds
+    elif health.failures_in_row <= 1:
+        wait = policy.confirm_seconds
+    else:
+        wait = max(policy.confirm_seconds, policy.recheck_seconds - look.response_ms / 1000)
+    return min(wait, interval_seconds)
 
 
 def wedding_impact(

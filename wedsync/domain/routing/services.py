@@ -95,6 +95,12 @@ def standing(
     )
 
 
+def watched_every_seconds(config: ServiceConfig, *, is_near: bool) -> float:
+    """How often a service is looked at: closely when weddings can't do without it, or one of its is near."""
+    seconds = config.health.interval_seconds
+    return min(seconds, CRITICAL_INTERVAL_SECONDS) if is_near or config.dependency == "critical" else seconds
+
+
 def is_last(
     config: ServiceConfig, endpoint: str, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> bool:

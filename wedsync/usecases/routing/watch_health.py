@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health
+from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health, seconds_to_next_look
 from wedsync.domain.health.trend import Metric, Sample, TrendPolicy, new_warnings, next_concerns
 from wedsync.domain.routing import notify
 from wedsync.domain.routing.messages import Watched, WatchStart
-from wedsync.domain.routing.services import CRITICAL_INTERVAL_SECONDS
+from wedsync.domain.routing.services import watched_every_seconds
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.store import failovers, health, notifications
@@ -31,14 +30,16 @@ TREND = TrendPolicy()
 #: Real calls so recent count in a look's error rate.
 _RECENT_CALLS = timedelta(minutes=5)
 _WARNINGS = telemetry.meter().create_counter("health_warnings", description="Warnings that a trend gave rise to")
-#: A service that has just failed is looked at again so soon.
-RECHECK_SECONDS = 5.0
 #: A wedding so near has its services watched closely.
 NEAR = timedelta(hours=48)
 #: Records of calls are kept so long.
 RETENTION = timedelta(days=30)
 _CHORES_SECONDS = 10.0
-_PROBES_AT_ONCE = 8
+#: As many as would all hang when it is our own network that is away.
+_PROBES_AT_ONCE = 32
+#: While a failed look waits to be confirmed.
+_HURRIED_TICK_SECONDS = 0.25
+_LEASE_MARGIN_SECONDS = 1.0
 #: An ending watch waits so long for what it is telling operators.
 _TELL_SECONDS = 2.0
 
@@ -55,33 +56,40 @@ class Watch:
         self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._near: set[str] = set()
         self._next: dict[str, datetime] = {}
+        #: By service; a look that hangs holds up no other.
+        self._looks: dict[str, asyncio.Task[None]] = {}
+        #: Those whose last look failed, and which are not down yet.
+        self._unsure: set[str] = set()
         self.probes = self.changes = self.guards_started = 0
 
-    async def run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
+    async def run(self, start: WatchStart, stop: asyncio.Event) -> Watched:
         """Watch for `start.seconds`, or until told to stop."""
         try:
-            return await self._run(start, beat, stop)
+            return await self._run(start, stop)
         finally:
-            if self._telling is not None:
-                # What is cut short is told again by the next watch.
-                await asyncio.wait([self._telling], timeout=_TELL_SECONDS)
-                self._telling.cancel()
+            under_way = [*self._looks.values(), *([self._telling] if self._telling is not None else [])]
+            if under_way:
+                # What is cut short is told and looked at again by the next watch.
+                await asyncio.wait(under_way, timeout=_TELL_SECONDS)
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _run(self, start: WatchStart, beat: Callable[[], None], stop: asyncio.Event) -> Watched:
+    async def _run(self, start: WatchStart, stop: asyncio.Event) -> Watched:
         loop = asyncio.get_running_loop()
         ends_at, chores_at = loop.time() + start.seconds, 0.0
         while not stop.is_set() and loop.time() < ends_at:
-            beat()
             try:
                 if loop.time() >= chores_at:
                     await self.chores(utc_now())
                     chores_at = loop.time() + _CHORES_SECONDS
-                await self.look_at_due(utc_now())
+                await self.start_looks(utc_now())
                 self._tell()
             except StoreUnavailable:
                 log.warning("health.store_away")
+            tick = min(start.tick_seconds, _HURRIED_TICK_SECONDS) if self._unsure else start.tick_seconds
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(start.tick_seconds):
+                async with asyncio.timeout(tick):
                     await stop.wait()
         return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
 
@@ -116,17 +124,41 @@ class Watch:
             circuit = circuit.model_copy(update={"epoch": failover.epoch})
             self.guards_started += await self._board.transitions.start_guard(failover.id, circuit, now)
 
+    async def start_looks(self, now: datetime) -> list[asyncio.Task[None]]:
+        """Begin to probe every service whose look is due. Raises StoreUnavailable."""
+        leases = {name: self._lease(name) for name in self.services() if name not in self._looks}
+        async with self._db.system() as conn:
+            due = await health.claim(conn, leases, now)
+        return [self._start(name, was) for name, was in due.items()]
+
     async def look_at_due(self, now: datetime) -> int:
         """Probe every service whose look is due; how many. Raises StoreUnavailable."""
-        intervals = {name: self._interval(name) for name in self.services()}
-        async with self._db.system() as conn:
-            due = await health.claim(conn, intervals, now)
-        await asyncio.gather(*(self._look(name, was) for name, was in due.items()))
-        return len(due)
+        begun = await self.start_looks(now)
+        await asyncio.gather(*begun)
+        return len(begun)
+
+    def _start(self, service: str, was: Health) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._try_to_look(service, was), name=f"look-{service}")
+        self._looks[service] = task
+        task.add_done_callback(lambda _: self._looks.pop(service, None))
+        return task
+
+    async def _try_to_look(self, service: str, was: Health) -> None:
+        try:
+            await self._look(service, was)
+        except StoreUnavailable:
+            log.warning("health.store_away")
+        except Exception:
+            # One service's rows are no reason to stop watching the others.
+            log.exception("health.look_broken", service=service)
 
     def _interval(self, service: str) -> float:
-        seconds = self._board.book.config(service).health.interval_seconds
-        return min(seconds, CRITICAL_INTERVAL_SECONDS) if service in self._near else seconds
+        return watched_every_seconds(self._board.book.config(service), is_near=service in self._near)
+
+    def _lease(self, service: str) -> float:
+        """Another watcher looks when this one has said nothing for so long."""
+        timeout = self._board.book.config(service).health.timeout_seconds
+        return max(self._interval(service), timeout + _LEASE_MARGIN_SECONDS)
 
     async def _look(self, service: str, was: Health) -> None:
         config = self._board.book.config(service)
@@ -137,9 +169,13 @@ class Watch:
         best = next((look for look in looks if look.ok), looks[0])
         now = utc_now()
         now_is = next_health(was, best, now, POLICY)
-        recheck = timedelta(seconds=self._interval(service) if best.ok else RECHECK_SECONDS)
+        if best.ok or now_is.status == "down":
+            self._unsure.discard(service)
+        else:
+            self._unsure.add(service)
+        wait = timedelta(seconds=seconds_to_next_look(now_is, best, self._interval(service), POLICY))
         async with self._db.system() as conn:
-            await health.write(conn, service, was, now_is, now + recheck)
+            await health.write(conn, service, was, now_is, now + wait)
             if now_is.status != was.status:
                 notice = notify.health_changed(service, was.status, now_is.status, now_is.detail, now)
                 await notifications.announce(conn, notice)
