@@ -14,13 +14,14 @@ from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.source import KNOWN_TYPES, PayloadPaths, SourceConfig
 
 _MAX_FIELDS = 1000
+_HEADER = "header:"
 #: A unix time beyond this is in milliseconds (the year 5138 in seconds).
 _MILLISECONDS_FROM = 100_000_000_000
 
 #: Where the parts stand by scheme, as the sources document it.
 PATHS: dict[str, PayloadPaths] = {
-    "standard_webhooks": PayloadPaths(id="header:webhook-id|header:svix-id", object="data.id"),
-    "svix": PayloadPaths(id="header:svix-id|header:webhook-id", object="data.id"),
+    "standard_webhooks": PayloadPaths(id="", object="data.id"),
+    "svix": PayloadPaths(id="", object="data.id"),
     "slack": PayloadPaths(
         id="event_id|trigger_id", type="event.type|type|command", object="event.channel", occurred_at="event_time"
     ),
@@ -48,10 +49,16 @@ def paths_of(config: SourceConfig) -> PayloadPaths:
     return config.paths or PATHS.get(config.scheme) or PayloadPaths()
 
 
-def parse_mapped(config: SourceConfig, body: bytes, headers: Mapping[str, str]) -> VendorEvent:
-    """The one event in `body`, JSON or a form; raises InvalidInput, ValueError or RecursionError for anything else."""
+def parse_mapped(
+    config: SourceConfig, body: bytes, headers: Mapping[str, str], signed_id: str | None = None
+) -> VendorEvent:
+    """The one event in `body`, JSON or a form; raises InvalidInput, ValueError or RecursionError for anything else.
+
+    `signed_id` is the message's id where the scheme signs one: no header that says another is then believed.
+    """
     document = _document(body, headers)
     paths = paths_of(config)
+    id_paths = paths.id if signed_id is None else "|".join(p for p in paths.id.split("|") if not _is_header(p))
 
     def part(path: str) -> Any:
         return _part(document, headers, path)
@@ -59,7 +66,7 @@ def parse_mapped(config: SourceConfig, body: bytes, headers: Mapping[str, str]) 
     vendor_type = _text(part(paths.type)) or "unknown"
     return VendorEvent(
         source=config.vendor or config.scheme,
-        event_id=_text(part(paths.id)) or f"sha256:{hashlib.sha256(body).hexdigest()}",
+        event_id=_text(part(id_paths)) or signed_id or f"sha256:{hashlib.sha256(body).hexdigest()}",
         type=our_word(config, vendor_type),
         vendor_type=vendor_type[:200],
         object_id=_text(part(paths.object)),
@@ -102,14 +109,18 @@ def _document(body: bytes, headers: Mapping[str, str]) -> Any:
 
 def _part(document: Any, headers: Mapping[str, str], paths: str) -> Any:
     for path in filter(None, paths.split("|")):
-        if path.startswith("header:"):
-            wanted = path.removeprefix("header:").lower()
+        if _is_header(path):
+            wanted = path.removeprefix(_HEADER).lower()
             found: Any = next((value for name, value in headers.items() if name.lower() == wanted), None)
         else:
             found = _walk(document, path)
         if found not in (None, ""):
             return found
     return None
+
+
+def _is_header(path: str) -> bool:
+    return path.startswith(_HEADER)
 
 
 def _walk(document: Any, path: str) -> Any:

@@ -18,7 +18,8 @@ from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
 from wedsync.kit.signatures.handshakes import Handshake
-from wedsync.kit.signatures.table import SCHEMES, Verify, hmac_scheme
+from wedsync.kit.signatures.table import SCHEMES, STANDARD_SCHEMES, Verify, hmac_scheme
+from wedsync.kit.standard_webhooks import read_envelope
 from wedsync.store import sources as store
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import Registry
@@ -179,7 +180,12 @@ class SourceBook:
 
 
 def _mapped(config: SourceConfig) -> Parse:
-    return lambda body, headers: [parse_mapped(config, body, headers)]
+    def read(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
+        # The envelope that was verified, whichever spelling of its headers that was.
+        envelope = read_envelope(headers) if config.scheme in STANDARD_SCHEMES else None
+        return [parse_mapped(config, body, headers, envelope.message_id if envelope else None)]
+
+    return read
 
 
 def _by_vendor(config: SourceConfig, parse: Parse) -> Parse:
