@@ -82,7 +82,7 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
     404: {"description": "No such source", **_PROBLEM},
     413: {"description": "The body is too large", **_PROBLEM},
     429: {"description": "Too many messages from this source; `Retry-After` says when", **_PROBLEM},
-    503: {"description": "Nothing was recorded; send again", **_PROBLEM},
+    503: {"description": "Nothing was recorded; send again after `Retry-After`", **_PROBLEM},
 }
 
 

@@ -22,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from twilio.request_validator import RequestValidator
 
 from api.webhooks import router
+from tests.support.black_hole import black_hole
 from wedsync.domain.webhooks.bucket import Limit
 from wedsync.domain.webhooks.messages import LANES, drain_workflow_id
 from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
@@ -275,6 +276,26 @@ async def test_with_postgres_down_the_source_is_asked_to_send_again(
     await db.close()
     assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
     assert int(response.headers["retry-after"]) > 0
+
+
+async def test_with_postgres_hung_the_source_is_asked_to_send_again_and_when(
+    api_settings: Settings, temporal_client: Client
+) -> None:
+    async def provider() -> Client:
+        return temporal_client
+
+    async with black_hole() as address:
+        db = Database(f"postgresql://nobody:x@{address}/none")
+        app = app_of(api_settings, db, provider)
+        app.state.webhook_reception = Reception(
+            api_settings, db, load_registry(), InboxTeller(provider), store_timeout_seconds=0.5
+        )
+        body = payload()
+        async with app.router.lifespan_context(app), client_of(app) as http:
+            named = [PATH, "/api/integrations/webhooks/registered"]
+            answers = [await http.post(path, content=body, headers=signed(body)) for path in named]
+        await db.close()
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in answers] == [(503, "5")] * 2
 
 
 async def test_with_temporal_down_events_are_still_acknowledged_and_kept(

@@ -101,7 +101,7 @@ class Reception:
         self._teller = teller
         self._pepper = settings.api_key_pepper.get_secret_value()
         self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
-        self._book = SourceBook(settings, db, registry, self._keyring, limit)
+        self._book = SourceBook(settings, db, registry, self._keyring, limit, store_timeout_seconds)
         self._recorder = Recorder(db, store_timeout_seconds)
         self._tally = Tally(db)
         self._buckets: dict[str, Bucket] = {}
@@ -165,6 +165,7 @@ class Reception:
 
     async def close(self) -> None:
         """Finish what is being written, counted and told."""
+        await self._book.close()
         await self._recorder.close()
         await self._tally.close()
         await self._teller.close()

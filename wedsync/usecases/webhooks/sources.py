@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from wedsync.domain.errors import InvalidInput, NotFound
+from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.bucket import Limit
 from wedsync.domain.webhooks.mapped import parse_mapped
@@ -31,6 +32,9 @@ SERVICES = ("slack", "zoom", "github", "meta", "zapier", "svix", "standard_webho
 #: A registered source is read anew after so long: a rotation reaches every process by then.
 _FRESH_SECONDS = 1.0
 _MAX_KEPT = 2000
+#: Reads of registered sources under way at once, and messages that wait for one: those beyond are refused.
+_MOST_READS = 100
+_MOST_READERS = 2000
 #: The address of the platform's own connection to a vendor.
 DEFAULT_CONNECTION = "default"
 
@@ -74,17 +78,28 @@ class Source:
 class SourceBook:
     """Finds the source at an address; what is registered is kept for a second."""
 
-    def __init__(self, settings: Settings, db: Database, registry: Registry, keyring: Keyring, limit: Limit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        registry: Registry,
+        keyring: Keyring,
+        limit: Limit,
+        timeout_seconds: float,
+    ) -> None:
         self._settings = settings
         self._db = db
         self._registry = registry
         self._keyring = keyring
         self._limit = limit
         self._built_in: dict[str, Source | None] = {}
+        self._timeout_seconds = timeout_seconds
         self._kept: OrderedDict[tuple[str, str], tuple[float, Source | None]] = OrderedDict()
+        self._reads: dict[tuple[str, str], asyncio.Task[Source | None]] = {}
+        self._readers = 0
 
     async def find(self, path: str, connection: str = "") -> Source:
-        """The source; raises NotFound, StoreUnavailable."""
+        """The source; raises NotFound, and StoreUnavailable at the latest after `timeout_seconds`."""
         if connection in ("", DEFAULT_CONNECTION):
             built_in = self.built_in(path)
             if built_in is not None:
@@ -135,16 +150,48 @@ class SourceBook:
         kept = self._kept.get(key)
         if kept is not None and time.monotonic() - kept[0] < _FRESH_SECONDS:
             return kept[1]
-        found = await self._read(path, connection) if len(path) <= 100 and len(connection) <= 64 else None
+        if len(path) > 100 or len(connection) > 64 or not (path + connection).isascii() or "\x00" in path + connection:
+            return None
+        found = await self._read_in_time(key)
         self._kept[key] = (time.monotonic(), found)
         self._kept.move_to_end(key)
         while len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
         return found
 
+    async def _read_in_time(self, key: tuple[str, str]) -> Source | None:
+        """What Postgres holds at that address: one read for all that ask meanwhile."""
+        read = self._reads.get(key)
+        if self._readers >= _MOST_READERS or (read is None and len(self._reads) >= _MOST_READS):
+            raise StoreUnavailable("too many messages wait for the database", reason="full")
+        if read is None:
+            read = self._reads[key] = asyncio.create_task(self._read(*key), name="read-webhook-source")
+            read.add_done_callback(lambda done: self._end_read(key, done))
+        self._readers += 1
+        try:
+            # Not `asyncio.timeout`: ending a query that hangs takes psycopg some seconds more.
+            await asyncio.wait({read}, timeout=self._timeout_seconds)
+        finally:
+            self._readers -= 1
+        if not read.done():
+            read.cancel()
+        if not read.done() or read.cancelled():
+            raise StoreUnavailable("the database does not answer", reason="timeout")
+        return read.result()
+
+    def _end_read(self, key: tuple[str, str], read: asyncio.Task[Source | None]) -> None:
+        del self._reads[key]
+        if not read.cancelled():
+            # Looked at, so that a failure for which nobody waits any more is not reported as forgotten.
+            read.exception()
+
+    async def close(self) -> None:
+        """End what is being read."""
+        for read in self._reads.values():
+            read.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+
     async def _read(self, path: str, connection: str) -> Source | None:
-        if not (path + connection).isascii() or "\x00" in path + connection:
-            return None
         async with self._db.system() as conn:
             row = await (store.by_connection(conn, path, connection) if connection else store.at_path(conn, path))
             secrets = await store.list_secrets(conn, row.id) if row is not None else []

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from datetime import datetime
 
-from wedsync.domain.errors import WedsyncError
+from wedsync.domain.errors import StoreUnavailable
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.store import sources
@@ -15,6 +15,8 @@ from wedsync.store.session import Database
 
 #: A flood of refusals is written so often, whatever its size.
 INTERVAL_SECONDS = 2.0
+#: A database that has not answered by then counts as down.
+_TIMEOUT_SECONDS = 5.0
 
 _log = logs.get(__name__)
 
@@ -54,11 +56,11 @@ class Tally:
             for (organization_id, source, reason, hour), count in counted.items()
         ]
         try:
-            async with self._db.system() as conn:
+            async with asyncio.timeout(_TIMEOUT_SECONDS), self._db.system() as conn:
                 await sources.add_counts(conn, rows)
-        except WedsyncError as error:
+        except (StoreUnavailable, TimeoutError) as error:
             self._counts.update(counted)
-            _log.warning("webhook_counts_kept", reason=error.code)
+            _log.warning("webhook_counts_kept", reason=type(error).__name__)
 
     async def _write_soon(self) -> None:
         while not self._is_closing.is_set():
