@@ -16,6 +16,7 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.app import create_app, serve
 from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.sandbox.faults import Fault
 from wedsync.vendors.paypal import webhook as paypal_webhook
 from wedsync.vendors.paypal.certificates import Certificates
 from wedsync.vendors.stripe import webhook
@@ -94,6 +95,19 @@ async def test_standing_faults_are_listed_and_cleared(sandbox: EmbeddedSandbox) 
     assert list(await _ask(sandbox, "GET", "/faults")) == ["paypal"]
     await sandbox.clear_faults()
     assert await _ask(sandbox, "GET", "/faults") == {}
+
+
+async def test_null_stands_for_what_is_not_said(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:
+    nulls: dict[str, Any] = dict.fromkeys(
+        ("operation", "wedding_id", "after", "times", "delay_ms", "retry_after_seconds", "seed", "probability")
+    )
+    await sandbox.faults("stripe", mode="throttle", **nulls)
+    plain = Fault(mode="throttle").model_dump()
+    assert await _ask(sandbox, "GET", "/faults") == {"stripe": [plain]}
+    await sandbox.clear_faults()
+    intent = await make_intent()
+    body = {"event": "payment_intent.created", "object_id": intent, "copies": None, "delay_ms": None}
+    assert (await _ask(sandbox, "POST", "/webhooks/stripe", body))["sent"] == 1
 
 
 async def test_the_log_shows_the_request_as_it_came(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:

@@ -145,10 +145,23 @@ def test_a_new_fault_of_the_same_name_replaces_the_old_one_and_others_stand_besi
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), mode=st.sampled_from(["flap", "down", "commit_then_drop"]))
 def test_a_seeded_fault_repeats_itself(seed: int, mode: Any) -> None:
-    fault = Fault(mode=mode, seed=seed)
+    fault = Fault(mode=mode, seed=seed, probability=0.5)
     first = _hits(fault, 200)
     assert first == _hits(fault, 200)
     assert 50 < sum(first) < 150
+
+
+@pytest.mark.parametrize("mode", ["down", "slow", "throttle", "commit_then_drop", "refuse"])
+def test_a_seed_alone_spares_nobody(mode: Any) -> None:
+    board = FaultBoard()
+    board.put("stripe", Fault(mode=mode, seed=42, delay_ms=7))
+    hits = [board.strike("stripe", _sign()) for _ in range(20)]
+    assert all(hit.delay_ms == 7 if mode == "slow" else hit.fault is not None for hit in hits)
+
+
+def test_flapping_is_down_about_half_of_the_time_and_by_a_draw_without_a_seed_too() -> None:
+    assert _hits(Fault(mode="flap"), 200) == _hits(Fault(mode="flap", seed=0, probability=0.5), 200)
+    assert sum(_hits(Fault(mode="flap", seed=7), 1000)) in range(430, 570)
 
 
 def test_the_probability_of_a_seeded_fault_can_be_set() -> None:

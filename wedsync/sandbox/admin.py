@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from wedsync.domain.errors import NotFound, WedsyncError
 from wedsync.kit.standin import LedgerEntry
-from wedsync.sandbox.faults import Fault
+from wedsync.sandbox.faults import Fault, without_nulls
 from wedsync.sandbox.hooks import HookPolicy
 from wedsync.sandbox.stand import Market
 
@@ -38,6 +38,11 @@ class WebhookBody(BaseModel):
     copies: Annotated[int, Field(ge=1, le=100)] = 1
     delay_ms: Annotated[int, Field(ge=0, le=600_000)] = 0
     bad_signature: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, said: Any) -> Any:
+        return without_nulls(said)
 
 
 class PolicyBody(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Mode = Literal["down", "slow", "throttle", "commit_then_drop", "refuse", "flap"]
 
@@ -14,12 +14,22 @@ Mode = Literal["down", "slow", "throttle", "commit_then_drop", "refuse", "flap"]
 DEFAULT_DELAY_MS = 15_000
 
 
+#: How much of the time a vendor that flaps is down, where nothing else is said.
+FLAP_SHARE = 0.5
+
+
+def without_nulls(said: Any) -> Any:
+    """An object without what is null in it, so that the defaults stand; anything else as it is."""
+    return {name: value for name, value in said.items() if value is not None} if isinstance(said, dict) else said
+
+
 class Fault(BaseModel):
     """`PUT /_sandbox/faults/{vendor}`.
 
     down: 503 with a page of HTML, no effect. slow: waits `delay_ms`, then goes on. throttle: 429 with `Retry-After`.
     commit_then_drop: takes effect, then the connection drops. refuse: the vendor's own refusal. flap: down or healthy
-    by a seeded draw for each request.
+    by a seeded draw for each request. `seed` alone changes nothing of the other modes; with `probability` any of them
+    hits by such a draw. Null stands for what is not said.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,10 +46,22 @@ class Fault(BaseModel):
     times: Annotated[int, Field(ge=1)] | None = None
     delay_ms: Annotated[int, Field(ge=0, le=600_000)] = DEFAULT_DELAY_MS
     retry_after_seconds: Annotated[int, Field(ge=0, le=86_400)] = 1
-    #: With it a matching request is hit by a draw that repeats from run to run.
+    #: Of the draws, which then repeat from run to run; None: 0.
     seed: int | None = None
-    #: The share of requests that a seeded draw hits.
-    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    #: The share of matching requests that a draw hits; None: half of them for flap, every one for the other modes.
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, said: Any) -> Any:
+        return without_nulls(said)
+
+    @property
+    def share(self) -> float:
+        """The share of matching requests that it hits."""
+        if self.probability is not None:
+            return self.probability
+        return FLAP_SHARE if self.mode == "flap" else 1.0
 
     @property
     def name(self) -> tuple[str | None, ...]:
@@ -82,7 +104,7 @@ class _Standing:
         self.seen += 1
         if self.seen <= fault.after or (fault.times is not None and self.hits >= fault.times):
             return False
-        if (fault.mode == "flap" or fault.seed is not None) and not self._drawn():
+        if not self._drawn():
             return False
         self.hits += 1
         return True
@@ -95,7 +117,7 @@ class _Standing:
     def _drawn(self) -> bool:
         # The draw hangs on the seed and the request's number alone, so that a run can be repeated.
         draw = random.Random(f"{self.fault.seed or 0}:{self.seen}").random()  # noqa: S311
-        return draw < self.fault.probability
+        return draw < self.fault.share
 
 
 @dataclass(frozen=True)
