@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -15,9 +16,15 @@ from wedsync.kit.settings import Settings
 class _Server(uvicorn.Server):
     """Ends the streams and the waiting requests first, so that the others can be finished."""
 
+    #: Called with the URL once requests are taken.
+    ready: Callable[[str], None] | None = None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         settle_memory()
+        if self.started and self.ready is not None:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app = self.config.loaded_app
@@ -27,8 +34,11 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(settings: Settings) -> None:
-    """Serve on `settings.api_host` and `settings.api_port` until SIGINT or SIGTERM; finish what was begun."""
+async def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
+    """Serve on `settings.api_host` and `settings.api_port` until SIGINT or SIGTERM; finish what was begun.
+
+    `ready` is called with the URL once requests are taken. Raises SystemExit when it can't start; its log says why.
+    """
     config = uvicorn.Config(
         create_app(settings),
         host=settings.api_host,
@@ -38,4 +48,6 @@ async def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.graceful_shutdown_seconds),
     )
-    await _Server(config).serve()
+    server = _Server(config)
+    server.ready = ready
+    await server.serve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import structlog
@@ -193,10 +193,11 @@ async def ensure_watch(client: Client) -> None:
     )
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish what runs within `settings.graceful_shutdown_seconds`.
 
-    Raises TemporalUnreachable when there is no server at the start.
+    `ready` is called with the names of the queues once they are served. Raises TemporalUnreachable when there is no
+    server at the start.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -217,6 +218,9 @@ async def run(settings: Settings) -> None:
             except RPCError as error:
                 log.warning("schedule.not_made", reason=error.status.name)
             settle_memory()
-            log.info("worker.ready", queues=[plan.queue for plan in chosen])
+            served = [plan.queue for plan in chosen]
+            log.info("worker.ready", queues=served)
+            if ready is not None:
+                ready(served)
             await stop.wait()
             log.info("worker.stopping")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -58,21 +63,82 @@ def test_the_sandbox_runs_in_the_local_environment_only(nowhere, wedsync, monkey
     assert "WEDSYNC_ENVIRONMENT=local only" in ran.err
 
 
-def test_the_sandbox_says_where_it_is_and_ends_when_told(tmp_path):
+@contextlib.contextmanager
+def running(tmp_path: Path, *argv: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of its own process; ended by SIGTERM, which it must take well."""
     program = subprocess.Popen(
-        [sys.executable, "-m", "wedsync", "sandbox", "--port", "0"],
+        [sys.executable, "-m", "wedsync", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "WEDSYNC_STATE_DIR": str(tmp_path)},
+        env={**os.environ, "WEDSYNC_STATE_DIR": str(tmp_path), **environment},
     )
     with program:
-        assert program.stdout is not None
-        url = program.stdout.readline().removeprefix("sandbox: ").strip()
-        with urllib.request.urlopen(f"{url}/_sandbox/health", timeout=10) as answer:  # noqa: S310 - our own
-            assert answer.status == 200
+        yield program
         program.terminate()
-        assert program.wait(20) == 0
+        assert program.wait(30) == 0
+
+
+def _answers(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
+        return int(answer.status)
+
+
+def test_the_sandbox_says_where_it_is_and_ends_when_told(tmp_path):
+    with running(tmp_path, "sandbox", "--port", "0") as program:
+        url = program.stdout.readline().removeprefix("sandbox: ").strip()
+        assert _answers(f"{url}/_sandbox/health") == 200
+
+
+def test_the_sandbox_says_where_it_is_as_one_line_of_json(tmp_path):
+    with running(tmp_path, "sandbox", "--port", "0", "--json") as program:
+        said = json.loads(program.stdout.readline())
+        assert list(said) == ["sandbox_url"]
+        assert _answers(f"{said['sandbox_url']}/_sandbox/health") == 200
+
+
+def test_the_api_says_where_it_is_as_one_line_of_json(tmp_path, database_url):
+    environment = {"WEDSYNC_DATABASE_URL": database_url, "WEDSYNC_API_PORT": "0", "TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    with running(tmp_path, "api", "--json", **environment) as program:
+        said = json.loads(program.stdout.readline())
+        assert list(said) == ["api_url"]
+        assert _answers(f"{said['api_url']}/readyz") == 200
+
+
+def test_the_worker_says_what_it_serves_as_one_line_of_json(tmp_path, database_url, temporal_server):
+    environment = {
+        "WEDSYNC_DATABASE_URL": database_url,
+        "TEMPORAL_ADDRESS": temporal_server.address,
+        "WEDSYNC_WORKER_QUEUES": "records",
+        "WEDSYNC_HEALTH_PROBES": "false",
+    }
+    with running(tmp_path, "worker", "--json", **environment) as program:
+        assert json.loads(program.stdout.readline()) == {"queues": ["records"]}
+
+
+@pytest.mark.parametrize("program", ["api", "worker"])
+@pytest.mark.parametrize(("url", "code"), [("", "database_url_missing"), ("mysql://a@b/c", "invalid_settings")])
+def test_a_program_without_a_database_exits_2(nowhere, wedsync, monkeypatch, program, url, code):
+    monkeypatch.setenv("WEDSYNC_DATABASE_URL", url)
+    ran = wedsync(program, "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, code)
+
+
+def test_a_program_that_can_not_listen_does_not_exit_as_if_a_wedding_was_rolled_back(tmp_path, database_url):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = {
+            **os.environ,
+            "WEDSYNC_STATE_DIR": str(tmp_path),
+            "WEDSYNC_DATABASE_URL": database_url,
+            "WEDSYNC_API_PORT": port,
+            "WEDSYNC_SANDBOX_PORT": port,
+            "TEMPORAL_ADDRESS": "127.0.0.1:1",
+        }
+        for program, code, word in (("api", 1, "not_started"), ("sandbox", 6, "port_taken")):
+            argv = [sys.executable, "-m", "wedsync", program, "--json"]
+            ran = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=60)
+            assert (ran.returncode, json.loads(ran.stdout)["error"]["code"]) == (code, word)
 
 
 def test_migrating_with_no_temporal_named_says_the_revision_and_that_nothing_was_provisioned(

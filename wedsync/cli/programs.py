@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,57 +24,93 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _settings(program: str, *, only_local: bool = False) -> Settings:
+def _settings(program: str, *, only_local: bool = False, has_database: bool = False) -> Settings:
     from wedsync.kit import logs, telemetry
     from wedsync.kit.settings import Settings
 
     settings = Settings()
     if only_local and not settings.is_local:
         raise CliError("not_local", f"the {program} runs with WEDSYNC_ENVIRONMENT=local only", BAD_INPUT)
+    if has_database:
+        _check_url(settings.database_url)
     logs.setup(settings, program)
     telemetry.setup(settings, program)
     return settings
+
+
+def _check_url(url: str) -> None:
+    from sqlalchemy.exc import ArgumentError
+
+    from wedsync.store.session import sqlalchemy_url
+
+    if not url:
+        raise CliError("database_url_missing", "set WEDSYNC_DATABASE_URL", BAD_INPUT)
+    try:
+        sqlalchemy_url(url)
+    except (ValueError, ArgumentError):
+        raise CliError("invalid_settings", "WEDSYNC_DATABASE_URL is no postgresql:// URL", BAD_INPUT) from None
 
 
 def _serve(program: Coroutine[Any, Any, None]) -> int:
     from wedsync.cli.local_stack import terminated_as_interrupt
     from wedsync.kit import telemetry
 
-    # Uvicorn shuts down well and then raises the signal again.
-    with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(program)
+    try:
+        # Uvicorn shuts down well and then raises the signal again.
+        with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(program)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise CliError("port_taken", "the port is taken by another program", CONFLICT) from error
+    except SystemExit as error:
+        # Uvicorn's own way out, with a code that means something else here.
+        raise CliError("not_started", "it did not start: the log above says why", out.INTERNAL) from error
     telemetry.flush()
     return out.ACCEPTED
 
 
-def worker() -> int:
+def worker(as_json: JsonFlag = False) -> int:
     """Run a worker in the foreground.
 
-    Until ^C or SIGTERM; what runs is finished first.
+    Until ^C or SIGTERM; what runs is finished first. With --json one line says which queues it serves, once it does.
     """
     from workers.main import run
 
-    return _serve(run(_settings("worker")))
+    output = out.current()
+
+    def ready(queues: list[str]) -> None:
+        if output.json_mode:
+            output.emit({"queues": queues})
+
+    return _serve(run(_settings("worker", has_database=True), ready))
 
 
-def api() -> int:
+def api(as_json: JsonFlag = False) -> int:
     """Run the REST API in the foreground.
 
-    On WEDSYNC_API_HOST and WEDSYNC_API_PORT.
+    On WEDSYNC_API_HOST and WEDSYNC_API_PORT. With --json one line says where, once it takes requests.
     """
     from api.main import serve
 
-    return _serve(serve(_settings("api")))
+    output = out.current()
+
+    def ready(url: str) -> None:
+        if output.json_mode:
+            output.emit({"api_url": url})
+
+    return _serve(serve(_settings("api", has_database=True), ready))
 
 
 def sandbox(
     port: Annotated[
         int | None, typer.Option("--port", help="0 takes a free one; default WEDSYNC_SANDBOX_PORT.")
     ] = None,
+    as_json: JsonFlag = False,
 ) -> int:
     """Run the vendors' stand-ins in the foreground.
 
-    Only with WEDSYNC_ENVIRONMENT=local.
+    Only with WEDSYNC_ENVIRONMENT=local. Its first line says where, once it takes requests.
     """
     from wedsync.sandbox.app import serve
 
@@ -81,7 +118,8 @@ def sandbox(
     output = out.current()
 
     def ready(bound: int) -> None:
-        output.say(f"sandbox: http://127.0.0.1:{bound}")
+        url = f"http://127.0.0.1:{bound}"
+        output.result({"sandbox_url": url}, f"sandbox: {url}")
 
     return _serve(serve(settings, port=settings.sandbox_port if port is None else port, ready=ready))
 
