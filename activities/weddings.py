@@ -18,11 +18,13 @@ from wedsync.usecases.weddings.record import (
     Recorded,
     RecordWedding,
     SettleTransaction,
+    ShowProgress,
     StepRow,
     TransactionNews,
     begin_transaction,
     record_wedding,
     settle_transaction,
+    show_progress,
 )
 from wedsync.usecases.weddings.resolve_agenda import Agenda, ResolveAgenda, resolve_agenda
 from wedsync.usecases.weddings.revise_plan import RevisedPlan, RevisePlan, revise_plan
@@ -42,6 +44,7 @@ __all__ = [
     "RevisePlan",
     "RevisedPlan",
     "SettleTransaction",
+    "ShowProgress",
     "StepRow",
     "TransactionNews",
     "WeddingActivities",
@@ -80,6 +83,12 @@ class WeddingActivities:
     async def begin_transaction(self, wanted: BeginTransaction) -> Recorded:
         """Show a transaction as running."""
         return await begin_transaction(self._db, wanted)
+
+    @activity.defn(name="wedding.show_progress")
+    @translated
+    async def show_progress(self, wanted: ShowProgress) -> Recorded:
+        """Show how a running transaction stands."""
+        return await show_progress(self._db, wanted)
 
     @activity.defn(name="wedding.settle_transaction")
     @translated

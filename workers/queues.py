@@ -77,6 +77,7 @@ class Doors:
             w.record_wedding,
             w.read_result,
             w.recall_answer,
+            w.show_progress,
             w.revise_plan,
             self.webhooks.drain_batch,
             self.webhooks.retry_event,

@@ -46,6 +46,8 @@ class Board:
         self.before_change: dict[str, LedgerEntry] = {}
         self.rechecks: list[Recheck] = []
         self.results: dict[str, dict[str, JsonValue]] = dict(given.results)
+        #: How often each step's undo was sent.
+        self.undo_tries: dict[str, int] = {}
         #: Set when nothing new may start: a step failed for good, or a person asked.
         self.stopping = False
         self.stop_reason: StepError | None = None

@@ -18,10 +18,15 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.routing.messages import CIRCUIT_OPEN
     from wedsync.domain.routing.vendor import Call, Effect, OperationSpec
     from wedsync.domain.weddings import saga
-    from wedsync.domain.weddings.ledger import LedgerEntry
+    from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry
     from workflows.board import Board
+    from workflows.progress import Progress
 
 
+#: Who waits so long for the next try is shown to wait.
+_SHOWN_FROM_SECONDS = 1.5
+#: The purpose of an undo's calls.
+UNDO = "undo"
 Ask = Literal["send", "find_or_send", "find", "look"]
 
 
@@ -69,8 +74,9 @@ class Attempt:
 class Caller:
     """Calls vendors for one transaction."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, progress: Progress) -> None:
         self._board = board
+        self._progress = progress
 
     async def perform(self, step_id: str, attempt: Attempt) -> Effect:
         """Carry out one operation of the step whose ledger entry stands on the board.
@@ -94,6 +100,8 @@ class Caller:
                 self._under_way(step_id, operation)
             if not attempt.is_undo and tries > 1:
                 board.update(step_id, attempts=board.states[step_id].attempts + 1)
+            if attempt.is_undo and attempt.purpose:
+                board.undo_tries[step_id] = board.undo_tries.get(step_id, 0) + 1
             try:
                 done = await self._execute(step_id, attempt, ask, lost=lost)
             except ActivityError as error:
@@ -144,6 +152,7 @@ class Caller:
                     "external_id": effect.external_id or entry.external_id,
                     "facts": {**entry.facts, **effect.facts},
                     "etag": effect.etag or entry.etag,
+                    "content": effect.content or entry.content,
                 }
             )
         )
@@ -183,7 +192,23 @@ class Caller:
         ):
             raise (Lost if blocked else Refused)(failure)
         wait = failure.retry_after_seconds or saga.delay_seconds(tries, workflow.random().random())
-        await self._pause(attempt, min(wait, self._left(attempt)), f"{failure.vendor or 'vendor'}: {failure.code}")
+        wait = min(wait, self._left(attempt))
+        if wait >= _SHOWN_FROM_SECONDS:
+            await self._show_waiting(step_id, attempt, failure, wait)
+        await self._pause(attempt, wait, f"{failure.vendor or 'vendor'}: {failure.code}")
+
+    async def _show_waiting(self, step_id: str, attempt: Attempt, failure: Failure, seconds: float) -> None:
+        """Let watchers know how often it was tried; an undo says when it is tried again, too."""
+        board = self._board
+        undo = board.states[step_id].compensation
+        if attempt.is_undo and attempt.purpose and undo is not None:
+            until = workflow.now() + timedelta(seconds=seconds)
+            detail = f"{failure.vendor or 'vendor'}: {failure.code}; tried again at {until:%Y-%m-%d %H:%M:%S} UTC"
+            tried = CompensationResult(status="running", attempts=board.undo_tries[step_id], detail=detail)
+            board.update(step_id, compensation=tried)
+        elif attempt.is_undo:
+            return
+        await self._progress.show([step_id], f"{step_id}: show that it is tried again")
 
     async def _wait_for_quota(self, attempt: Attempt, failure: Failure, *, ready: bool, blocked: bool) -> None:
         """Until the vendor takes calls again: no try, no trouble; who waits longer than a minute may go elsewhere."""
@@ -256,10 +281,16 @@ class Caller:
             summary=_summary(step_id, entry, attempt, ask),
         )
 
+    @staticmethod
+    def _purpose(entry: LedgerEntry, attempt: Attempt) -> str:
+        # A key replays a refusal, too, long after what was wrong has been put right.
+        refusals = entry.undo_rounds.get(attempt.operation.name, 0) if attempt.purpose == UNDO else 0
+        return f"{attempt.purpose}{refusals}" if refusals else attempt.purpose
+
     def _call(self, step_id: str, attempt: Attempt) -> Call:
         given, entry = self._board.given, self._board.entries[step_id]
         binding, name = entry.binding, attempt.operation.name
-        keyed = f"{attempt.purpose}.{name}" if attempt.purpose else name
+        keyed = f"{self._purpose(entry, attempt)}.{name}" if attempt.purpose else name
         return Call(
             organization_id=given.organization_id,
             wedding_id=given.wedding_id,

@@ -17,7 +17,8 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, Recheck
     from wedsync.domain.weddings.messages import CompensationStatus
     from workflows.board import Board
-    from workflows.calls import Attempt, Caller, Lost, Refused
+    from workflows.calls import UNDO, Attempt, Caller, Lost, Refused
+    from workflows.progress import Progress
 
 #: How long a vendor that was left for another is asked to let go before that is put on the agenda.
 LEFTOVER_SECONDS = 10.0
@@ -28,17 +29,26 @@ _LOOK_DELAY_SECONDS = 5.0
 class Rollback:
     """Undoes effects of one transaction."""
 
-    def __init__(self, board: Board, caller: Caller) -> None:
+    def __init__(self, board: Board, caller: Caller, progress: Progress) -> None:
         self._board = board
         self._caller = caller
+        self._progress = progress
         self._over: set[str] = set()
+        self._to_do = 0
 
-    async def run(self) -> None:
-        """Undo every effect on the board: none before what depends on it is undone or parked."""
+    def begin(self) -> list[LedgerEntry]:
+        """Every effect on the board that may have to be undone, noted as such."""
         entries = self._board.undoable()
-        waits_for = saga.dependents([entry.step_id for entry in entries], self._board.needs())
+        # What was undone on the way to another vendor is another story.
+        self._board.undo_tries.clear()
         for entry in entries:
             self._note(entry.step_id, CompensationResult(status="pending"))
+        return entries
+
+    async def run(self, entries: list[LedgerEntry]) -> None:
+        """Undo every one of them: none before what depends on it is undone or parked."""
+        self._to_do = len(entries)
+        waits_for = saga.dependents([entry.step_id for entry in entries], self._board.needs())
         await asyncio.gather(*(self._in_turn(entry.step_id, waits_for[entry.step_id]) for entry in entries))
 
     async def _in_turn(self, step_id: str, dependents: frozenset[str]) -> None:
@@ -54,6 +64,8 @@ class Rollback:
             self._note(step_id, result)
         finally:
             self._over.add(step_id)
+        if len(self._over) < self._to_do:
+            await self._progress.show([step_id], f"{step_id}: show its undo as {result.status}")
 
     def _note(self, step_id: str, result: CompensationResult) -> None:
         self._board.compensation(step_id, result)
@@ -70,7 +82,7 @@ class Rollback:
             return CompensationResult(status="nothing_to_undo", detail=why)
         if plan in ("hand", "ask"):
             link = f": {entry.binding.hand_link}" if entry.binding.hand_link else ""
-            return self._park(step_id, f"{why}{link}", 0)
+            return self._park(step_id, f"{why}{link}")
         if plan in ("find_first", "replay_first"):
             found = await self._resolve(step_id, plan, deadline)
             if found is not None:
@@ -80,6 +92,10 @@ class Rollback:
     async def _undone(self, step_id: str, deadline: datetime, *, counter: bool) -> CompensationResult:
         """Undo until that is final: what got lost may take effect after an undo that found nothing."""
         entry = self._board.entries[step_id]
+        if not counter and workflow.patched("asks-when-changed") and await self._changed_elsewhere(step_id, deadline):
+            self._board.entries[step_id] = entry.model_copy(update={"content": None})
+            link = str(entry.facts.get("link") or "")
+            return self._park(step_id, saga.changed_elsewhere(entry.binding.vendor, link))
         while True:
             result = await self._call_undo(step_id, deadline, counter=counter)
             if counter or saga.undo_is_final(entry, result.status):
@@ -87,6 +103,22 @@ class Rollback:
             if await self._absence_counts(step_id):
                 self._look_later(entry)
                 return result
+
+    async def _changed_elsewhere(self, step_id: str, deadline: datetime) -> bool:
+        """Whether somebody has changed at the vendor what we wrote there."""
+        entry = self._board.entries[step_id]
+        if entry.content is None or not entry.done:
+            return False
+        operation = next(o for o in entry.binding.spec.operations if o.name == entry.done[-1])
+        while True:
+            try:
+                found = await self._caller.look(step_id, operation)
+            except ActivityError:
+                if workflow.now() >= deadline:
+                    return False
+                await workflow.sleep(_LOOK_DELAY_SECONDS, summary=f"{step_id}: before the next look")
+                continue
+            return found.state == "done" and found.content not in (None, entry.content)
 
     async def _call_undo(self, step_id: str, deadline: datetime, *, counter: bool) -> CompensationResult:
         """Run the undo's operations until the deadline."""
@@ -101,19 +133,21 @@ class Rollback:
                 operation=operation,
                 give_up_at=deadline,
                 is_undo=True,
-                purpose="undo",
+                purpose=UNDO,
                 inputs={**entry.binding.inputs, "text": entry.binding.counter_text} if counter else None,
             )
             try:
                 effect = await self._caller.perform(step_id, attempt)
             except (Refused, Lost) as error:
-                return self._park(step_id, error.failure.detail, len(operations))
+                if isinstance(error, Refused) and error.failure.code == "vendor_rejected":
+                    self._ask_anew_next_time(step_id, operation)
+                return self._park(step_id, error.failure.detail)
             is_undone = is_undone or effect.state != "absent"
             if effect.detail:
                 details.append(effect.detail)
         self._set(step_id, "undone")
         status: CompensationStatus = "undone" if is_undone else "nothing_to_undo"
-        return CompensationResult(status=status, attempts=1, detail="; ".join(details))
+        return self._result(step_id, status, "; ".join(details))
 
     async def _resolve(self, step_id: str, plan: str, deadline: datetime) -> CompensationResult | None:
         """Find out what an unknown outcome was. None: there is an effect, now known by its id, to undo."""
@@ -126,10 +160,10 @@ class Rollback:
                 if self._go_on_without(step_id):
                     return None
                 self._set(step_id, "undone")
-                return CompensationResult(status="nothing_to_undo", attempts=1, detail=refused.failure.detail)
+                return self._result(step_id, "nothing_to_undo", refused.failure.detail)
             except Lost as lost:
                 if workflow.now() >= deadline:
-                    return self._park(step_id, lost.failure.detail, 1)
+                    return self._park(step_id, lost.failure.detail)
                 await workflow.sleep(_LOOK_DELAY_SECONDS, summary=f"{step_id}: before the next look")
                 continue
             if effect is not None:
@@ -141,9 +175,8 @@ class Rollback:
             if self._go_on_without(step_id):
                 return None
             self._set(step_id, "undone")
-            return CompensationResult(
-                status="nothing_to_undo", attempts=1, detail="not found at the vendor; looked at again in 1 h and 24 h"
-            )
+            detail = "not found at the vendor; looked at again in 1 h and 24 h"
+            return self._result(step_id, "nothing_to_undo", detail)
 
     def _go_on_without(self, step_id: str) -> bool:
         """What got lost did not happen; True when earlier operations did, and are to be undone."""
@@ -196,6 +229,8 @@ class Rollback:
                     "done": (*entry.done, operation.name),
                     "external_id": effect.external_id or entry.external_id,
                     "facts": {**entry.facts, **effect.facts},
+                    "etag": effect.etag or entry.etag,
+                    "content": effect.content or entry.content,
                 }
             )
         )
@@ -214,12 +249,13 @@ class Rollback:
                 previous_inputs=changed.binding.inputs,
             )
             try:
-                await self._caller.perform(step_id, attempt)
+                effect = await self._caller.perform(step_id, attempt)
             except (Refused, Lost) as error:
                 self._board.parked = True
-                return CompensationResult(status="needs_attention", attempts=1, detail=error.failure.detail)
+                return self._result(step_id, "needs_attention", error.failure.detail)
+            before = before.model_copy(update={"etag": effect.etag, "content": effect.content})
         self._board.entries[step_id] = before
-        return CompensationResult(status="undone", attempts=1, detail="put back")
+        return self._result(step_id, "undone", "put back")
 
     async def let_go(self, step_id: str) -> bool:
         """Undo what a vendor holds of a step that goes to another one; what can't be undone now goes on the agenda.
@@ -240,12 +276,20 @@ class Rollback:
         self._board.rechecks.append(Recheck(entry=left, due_at=due, look=1))
         return False
 
-    def _park(self, step_id: str, why: str, attempts: int) -> CompensationResult:
+    def _result(self, step_id: str, status: CompensationStatus, detail: str) -> CompensationResult:
+        return CompensationResult(status=status, attempts=self._board.undo_tries.get(step_id, 0), detail=detail)
+
+    def _park(self, step_id: str, why: str) -> CompensationResult:
         """Leave it to a person."""
         self._set(step_id, "parked")
         self._board.parked = True
         workflow.logger.warning("compensation.parked", extra={"step_id": step_id})
-        return CompensationResult(status="needs_attention", attempts=attempts, detail=why)
+        return self._result(step_id, "needs_attention", why)
+
+    def _ask_anew_next_time(self, step_id: str, operation: OperationSpec) -> None:
+        entry = self._board.entries[step_id]
+        rounds = {**entry.undo_rounds, operation.name: entry.undo_rounds.get(operation.name, 0) + 1}
+        self._board.entries[step_id] = entry.model_copy(update={"undo_rounds": rounds})
 
     def _set(self, step_id: str, state: str) -> None:
         entry = self._board.entries[step_id]
@@ -253,4 +297,4 @@ class Rollback:
 
     def _note_running(self, step_id: str) -> None:
         if self._board.states[step_id].compensation is not None:
-            self._note(step_id, CompensationResult(status="running", attempts=1))
+            self._note(step_id, self._result(step_id, "running", ""))

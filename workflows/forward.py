@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.board import Board
     from workflows.calls import Attempt, Caller, Lost, Refused, Stopped
     from workflows.compensation import Rollback
+    from workflows.progress import Progress
 
 
 #: Stands for the operation of an action that has no API.
@@ -31,10 +32,11 @@ BY_HAND = "by_hand"
 class Forward:
     """Runs a transaction's deeds."""
 
-    def __init__(self, board: Board, caller: Caller, rollback: Rollback) -> None:
+    def __init__(self, board: Board, caller: Caller, rollback: Rollback, progress: Progress) -> None:
         self._board = board
         self._caller = caller
         self._rollback = rollback
+        self._progress = progress
         self._slots = asyncio.Semaphore(board.given.parallelism)
         self._deeds = {deed.step.id: deed for deed in board.given.deeds}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -90,6 +92,13 @@ class Forward:
                     await self._late(deed)
                 case "change":
                     await self._change(deed)
+        await self._show_trouble(deed.step.id)
+
+    async def _show_trouble(self, step_id: str) -> None:
+        """A step that ended otherwise than well is seen at once, though others still run."""
+        status = self._board.states[step_id].status
+        if status in ("failed", "held", "skipped") and len(self._running) > 1:
+            await self._progress.show([step_id], f"{step_id}: show it as {status}")
 
     # ---- doing a step
 

@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.compensation import Rollback
     from workflows.details import transaction_details, upsert_changed
     from workflows.forward import Forward
+    from workflows.progress import Progress
 
 _SETTLED_ROW_VERSION = 2
 _STATUS = SearchAttributeKey.for_keyword(search_attributes.TRANSACTION_STATUS)
@@ -46,9 +47,10 @@ class RunTransaction:
     def __init__(self, given: TransactionInput) -> None:
         self._given = given
         self._board = Board(given)
-        self._caller = Caller(self._board)
-        self._rollback = Rollback(self._board, self._caller)
-        self._forward = Forward(self._board, self._caller, self._rollback)
+        self._progress = Progress(self._board)
+        self._caller = Caller(self._board, self._progress)
+        self._rollback = Rollback(self._board, self._caller, self._progress)
+        self._forward = Forward(self._board, self._caller, self._rollback, self._progress)
         self._rolling_back = given.rolls_back
         self._cancel = given.cancel
 
@@ -114,7 +116,9 @@ class RunTransaction:
         for step_id, state in list(self._board.states.items()):
             if state.status in ("pending", "scheduled"):
                 self._board.update(step_id, status="skipped")
-        await self._rollback.run()
+        entries = self._rollback.begin()
+        await self._progress.show(self._board.states, "show the rollback", is_rolling_back=True)
+        await self._rollback.run(entries)
         for step_id, state in list(self._board.states.items()):
             if state.status in ("running", "waiting", "held"):
                 reason = self._board.stop_reason or StepError(code="undone", detail="undone")

@@ -165,6 +165,19 @@ async def begin_transaction(
         )
 
 
+_ROLLING_BACK = text("""
+UPDATE transactions SET status = 'rolling_back' WHERE id = :id AND status = 'running' AND version = 1 RETURNING kind
+""")
+
+
+async def write_rolling_back(conn: AsyncConnection, wedding_id: str, transaction_id: str, now: datetime) -> None:
+    """Show a running transaction as rolling back."""
+    took = (await conn.execute(_ROLLING_BACK, {"id": transaction_id})).first()
+    if took is not None:
+        data = {"id": transaction_id, "kind": took.kind, "status": "rolling_back"}
+        await write_event(conn, wedding_id, "transaction", data, now)
+
+
 _SETTLE = text("""
 UPDATE transactions SET status = :status, gaps = CAST(:gaps AS jsonb),
   result = coalesce(result, CAST(:result AS jsonb)), error = CAST(:error AS jsonb),

@@ -183,6 +183,7 @@ async def test_a_change_moves_the_event_and_the_old_inputs_move_it_back(
     change = calendar_call("update_event", new, facts=made.facts, previous_inputs=old)
     moved = await client.send(change)
     assert moved.etag != made.etag
+    assert moved.content != made.content
     body, query = await sent(sandbox, "update_event")
     assert set(body) == {"start", "end"}
     assert body["start"] == {"dateTime": "2027-06-20T11:30:00", "timeZone": "Europe/Rome"}
@@ -219,7 +220,7 @@ async def test_look_shows_the_event_and_its_version(client: VendorClient, calend
     assert (await client.look(calendar_call())).state == "absent"
     made = await client.send(calendar_call())
     seen = await client.look(calendar_call(facts=made.facts))
-    assert (seen.state, seen.etag) == ("done", made.etag)
+    assert (seen.state, seen.etag, seen.content) == ("done", made.etag, made.content)
     await client.send(calendar_call("delete_event", facts=made.facts))
     assert (await client.look(calendar_call(facts=made.facts))).state == "absent"
 

@@ -67,6 +67,7 @@ async def test_an_event_is_created_in_the_mailbox_and_seen_there(
     assert made.facts["event_id"] == made.external_id
     assert str(made.facts["link"]).startswith("https://outlook.office365.com/")
     assert made.etag == seen.etag is not None
+    assert made.content == seen.content is not None
     stranger = sandbox.client("microsoft_graph", account_id="eve@example.com")
     assert (await stranger.look(call(facts=made.facts))).state == "absent"
     assert await assert_contract("microsoft_graph", CONTRACT, responses=True) == 3
@@ -126,6 +127,7 @@ async def test_a_change_moves_the_event_and_its_version(
     moved = await client.send(call("update_event", event(hour=16), facts=made.facts))
     assert moved.state == "done"
     assert moved.etag != made.etag
+    assert moved.content != made.content
     (one,) = await sandbox.requests("microsoft_graph", "update_event")
     answer = json.loads(base64.b64decode(one["response_body_base64"]))
     assert answer["start"]["dateTime"].startswith("2027-06-19T16:00:00")

@@ -6,6 +6,10 @@ Words: an **action** (`payments.collect`) is what a plan asks for. A vendor carr
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Literal
 
@@ -197,8 +201,16 @@ class Effect(Value):
     facts: dict[str, JsonValue] = {}
     #: The object's version at the vendor, to notice foreign changes.
     etag: str | None = None
+    #: A digest of what we wrote there, as it reads now: the version changes, too, when a guest answers an invitation.
+    content: str | None = None
     #: A fact for people, in English, without guests' data: "refund re_1 created".
     detail: str = ""
+
+
+def content_digest(written: Mapping[str, JsonValue]) -> str:
+    """22 characters that change with what stands at the vendor."""
+    text = json.dumps(written, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:16]).decode().rstrip("=")
 
 
 class VendorEvent(Value):

@@ -76,13 +76,17 @@ class LedgerEntry(Message):
     state: Literal["begun", "standing", "waiting", "parked", "undone"]
     external_id: str | None = None
     facts: dict[str, JsonValue] = {}
+    #: The vendor's version of the object, and the digest of what we wrote: to notice what others changed there.
     etag: str | None = None
+    content: str | None = None
     #: The operations whose outcome is known to have taken effect, in order.
     done: tuple[str, ...] = ()
     #: The operation that was under way when the outcome got lost.
     unknown_operation: str | None = None
     #: When that operation was last sent.
     last_sent_at: datetime | None = None
+    #: How often the vendor refused each operation of the undo: asked again, it is asked under a new key.
+    undo_rounds: dict[str, int] = {}
     #: `effect` and `inputs`, each with the transaction that set it.
     fields: dict[str, Field] = {}
     #: The transaction that put the step on the agenda: undoing it undoes this too.

@@ -125,6 +125,12 @@ def doomed(
     return [step for step in steps if status[step.id] == "pending" and any(is_lost(need) for need in step.needs)]
 
 
+def changed_elsewhere(vendor: str, link: str) -> str:
+    """What is said of an effect that is not undone because somebody changed it at the vendor."""
+    where = f" ({link})" if link else ""
+    return f"changed at {vendor} since we wrote it{where}: look at it; undo again to remove it all the same"
+
+
 def dependents(entries: Collection[str], needs: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
     """For each entry the other entries that depend on it, however indirectly: they are undone first."""
     found: dict[str, set[str]] = {entry: set() for entry in entries}

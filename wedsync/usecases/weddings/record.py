@@ -59,6 +59,18 @@ class SettleTransaction(Message):
     tells: bool = False
 
 
+class ShowProgress(Message):
+    """Steps of a running transaction as they stand now, and whether it rolls back."""
+
+    organization_id: str
+    wedding_id: str
+    transaction_id: str
+    is_rolling_back: bool
+    steps: tuple[StepState, ...]
+    version: int
+    now: datetime
+
+
 class StepRow(Message):
     """What a step's row holds from the start."""
 
@@ -121,6 +133,17 @@ async def begin_transaction(db: Database, wanted: BeginTransaction) -> Recorded:
             request=request,
             step_ids=wanted.step_ids,
             now=wanted.now,
+        )
+    return Recorded()
+
+
+async def show_progress(db: Database, wanted: ShowProgress) -> Recorded:
+    """Show the steps, and that the transaction rolls back; what has settled meanwhile stays as it is."""
+    async with db.tenant(wanted.organization_id) as conn:
+        if wanted.is_rolling_back:
+            await projection.write_rolling_back(conn, wanted.wedding_id, wanted.transaction_id, wanted.now)
+        await projection.write_steps(
+            conn, wanted.wedding_id, [(state, wanted.version) for state in wanted.steps], wanted.now
         )
     return Recorded()
 

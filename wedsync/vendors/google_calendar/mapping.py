@@ -18,7 +18,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
 )
 from wedsync.domain.routing.inputs import CalendarEvent, Moment
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.routing.vendor import Call, Effect, content_digest
 
 #: What events may be called: base32hex (RFC 4648, section 7), 5 to 1024 characters.
 _EVENT_ID = re.compile(r"[a-v0-9]{5,1024}")
@@ -149,8 +149,26 @@ def standing(event: Any, deed: str) -> Effect:
         external_id=found,
         facts=facts,
         etag=etag if isinstance(etag, str) else None,
+        content=_content(event),
         detail=f"event {found} {deed}",
     )
+
+
+def _content(event: dict[str, Any]) -> str:
+    """What people see of an event, less who comes: guests answer and invite others."""
+    said = {name: str(event.get(name) or "") for name in ("summary", "location", "description")}
+    times = {name: _instant(event.get(name)) for name in ("start", "end")}
+    return content_digest({**said, **times})
+
+
+def _instant(when: Any) -> str:
+    """A time in UTC, in whichever zone Google shows it; a whole day as its date."""
+    text = str(when.get("dateTime") or when.get("date") or "") if isinstance(when, dict) else ""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return moment.astimezone(UTC).isoformat() if moment.tzinfo else text
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
 from wedsync.domain.routing.inputs import CalendarEvent, Moment
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.routing.vendor import Call, Effect, content_digest
 
 #: Our own extended property: what an event is found by, whatever becomes of its id.
 PROPERTY_ID = "String {3f2c6f4e-8d0b-4f5c-9d61-5b7f1c0a7e21} Name wedsync-reference"
@@ -84,8 +84,20 @@ def effect(body: Any) -> Effect:
         external_id=known,
         facts={"event_id": known, "link": link if isinstance(link, str) else ""},
         etag=etag if isinstance(etag, str) else None,
+        content=_content(body),
         detail="event on the calendar",
     )
+
+
+def _content(body: dict[str, Any]) -> str | None:
+    """What people see of an event, less who comes and less the text, which Graph rewrites as HTML."""
+    location, times = body.get("location"), [body.get("start"), body.get("end")]
+    if not all(isinstance(one, dict) and one.get("timeZone") == "UTC" for one in times):
+        return None
+    place = str(location.get("displayName") or "") if isinstance(location, dict) else ""
+    # Fractions of a second come and go.
+    starts, ends = (str(one.get("dateTime") or "")[:19] for one in times if isinstance(one, dict))
+    return content_digest({"subject": str(body.get("subject") or ""), "place": place, "starts": starts, "ends": ends})
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:

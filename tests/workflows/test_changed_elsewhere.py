@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.plans import CEREMONY, event, plan
+from tests.support.stage import Stage, Staged
+
+
+async def url(stage: Stage, wedding: Staged) -> str:
+    event_id = (await wedding.steps())["event"].external_id
+    return f"{stage.sandbox.vendor_url('google_calendar')}/calendars/local-account/events/{event_id}"
+
+
+async def patch(stage: Stage, wedding: Staged, body: dict[str, Any]) -> None:
+    """Somebody changes the wedding's event in Google's calendar."""
+    async with httpx.AsyncClient() as http:
+        answer = await http.patch(await url(stage, wedding), json=body, headers={"Authorization": "Bearer theirs"})
+        assert answer.status_code == 200, answer.text
+
+
+async def test_what_somebody_changed_at_the_vendor_is_not_undone_before_a_person_has_looked(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(event()))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await patch(stage, wedding, {"location": "The other garden"})
+    await wedding.until(await wedding.ask("undo", target=tx), "needs_attention")
+    undo = (await wedding.steps())["event"].compensation
+    assert "changed at google_calendar since we wrote it (https://" in undo["detail"]
+    assert undo["attempts"] == 0
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    assert (await wedding.steps())["event"].compensation["status"] == "undone"
+
+
+@pytest.mark.parametrize(
+    "body", [{"attendees": [{"email": "guest@example.com", "responseStatus": "accepted"}]}, {"colorId": "3"}]
+)
+async def test_a_guest_s_answer_is_no_change_of_what_we_wrote(stage: Stage, body: dict[str, Any]) -> None:
+    wedding = await stage.wedding(plan(event()))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await patch(stage, wedding, body)
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+
+
+async def test_what_a_person_deleted_at_the_vendor_needs_no_undo(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(event()))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    async with httpx.AsyncClient() as http:
+        gone = await http.delete(await url(stage, wedding), headers={"Authorization": "Bearer theirs"})
+        assert gone.status_code == 204
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    assert (await wedding.steps())["event"].compensation["status"] == "nothing_to_undo"
+
+
+async def test_our_own_shift_is_no_change_by_somebody_else(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(event()))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    later = f"{CEREMONY[:10]}T18:00"
+    await wedding.until(await wedding.ask("timeline", ceremony_at=later), "completed")
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")

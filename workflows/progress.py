@@ -1,0 +1,50 @@
+"""What a running transaction shows between its beginning and its end. Best effort: its settling writes it all again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.weddings import ShowProgress, WeddingActivities
+    from workflows.board import Board
+
+_PATCH = "shows-progress"
+#: A rollback waits for its watchers no longer than this.
+_TIMEOUT = timedelta(seconds=2)
+
+
+class Progress:
+    """Shows how one transaction stands to whoever watches."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    async def show(self, step_ids: Iterable[str], summary: str, *, is_rolling_back: bool = False) -> None:
+        """Write these steps as they stand now, and that the transaction rolls back."""
+        if not workflow.patched(_PATCH):
+            return
+        board, given = self._board, self._board.given
+        wanted = ShowProgress(
+            organization_id=given.organization_id,
+            wedding_id=given.wedding_id,
+            transaction_id=given.transaction_id,
+            is_rolling_back=is_rolling_back,
+            steps=tuple(board.states[step_id] for step_id in step_ids),
+            version=board.next_version(),
+            now=workflow.now(),
+        )
+        try:
+            await workflow.execute_local_activity_method(
+                WeddingActivities.show_progress,
+                wanted,
+                start_to_close_timeout=_TIMEOUT,
+                retry_policy=RetryPolicy(maximum_attempts=1),
+                summary=summary,
+            )
+        except ActivityError:
+            workflow.logger.warning("progress.not_shown", extra={"transaction_id": given.transaction_id})
