@@ -24,7 +24,7 @@ from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
 from wedsync.store import circuits
-from wedsync.usecases.routing.switchboard import Situation
+from wedsync.usecases.routing.route import Situation
 from wedsync.usecases.routing.watch_health import Watch
 
 _PER_SECOND, _SECONDS, _DOWN_AFTER_SECONDS = 200, 6.0, 2.0

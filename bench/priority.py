@@ -13,7 +13,7 @@ from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
 from wedsync.store import quotas
-from wedsync.usecases.routing.switchboard import ORDINARY, Situation
+from wedsync.usecases.routing.route import ORDINARY, Situation
 
 _LIMIT, _BACKLOG = 100, 10_000
 #: A wedding-day call so often, for so long.

@@ -11,7 +11,8 @@ from tests.support.plans import booking, email, payment, plan
 from tests.support.routing import a_call, eventually, open_switchboard, rows
 from wedsync.domain.errors import ThrottledUntil
 from wedsync.kit.clock import utc_now
-from wedsync.usecases.routing.switchboard import Situation, Switchboard
+from wedsync.usecases.routing.route import Situation
+from wedsync.usecases.routing.switchboard import Switchboard
 
 DAILY = {"windows": [{"window": "day", "limit": 100}], "upgrade": "https://stripe.com/docs/rate-limits"}
 

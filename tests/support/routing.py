@@ -17,7 +17,8 @@ from wedsync.kit.clock import utc_now
 from wedsync.store import circuits
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
+from wedsync.usecases.routing.route import ORDINARY, Situation
+from wedsync.usecases.routing.switchboard import Switchboard, Ticket
 
 #: Opens soon and comes back soon.
 QUICK: dict[str, Any] = {"min_calls": 4, "open_seconds": 0.2, "probes": 3, "ramp_step_seconds": 0.1}

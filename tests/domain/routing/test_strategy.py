@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wedsync.domain.routing.strategy import Endpoint, Load, Strategy, choose
+from wedsync.domain.routing.strategy import Endpoint, Load, Strategy, choose, home
 
 ROME, TOKYO = (41.9, 12.5), (35.7, 139.7)
 STRATEGIES: list[Strategy] = ["round_robin", "weighted", "least_loaded", "geographic", "failover"]
@@ -57,10 +58,36 @@ def test_failover_order_and_capacity() -> None:
     assert choose("failover", full, (Load(in_flight=2), Load())).name == "b"
 
 
-def test_an_object_stays_where_it_lives() -> None:
-    cut = (Load(is_cut_off=True), Load(), Load())
-    assert names("failover", 1, cut, sticky="a") == ["a"]
-    assert names("failover", 1, cut, sticky="gone") == ["b"]
+def test_full_comes_before_cut_off() -> None:
+    full = (A, B.model_copy(update={"capacity": 1}))
+    assert choose("failover", full, (Load(is_cut_off=True), Load(in_flight=1))).name == "b"
+    own = (Endpoint(name="own", dedicated=True), *full)
+    cut = (Load(is_cut_off=True), Load(is_cut_off=True), Load(in_flight=1))
+    assert choose("failover", own, cut, is_wedding_day=True).name == "b"
+
+
+EU, US, OWN = Endpoint(name="eu", base_url="https://eu"), Endpoint(name="us", base_url="https://us"), Endpoint()
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "lives_at", "found"),
+    [
+        ((EU, US), "us", US),
+        ((EU, US), "gone", None),
+        # Made before there was a choice.
+        ((EU, US), None, EU),
+        ((EU, OWN), None, OWN),
+        ((EU, Endpoint(name="main")), None, Endpoint(name="main")),
+        # The account's own address is there whatever is configured.
+        ((EU, US), "default", OWN),
+        ((EU, Endpoint(name="main")), "default", Endpoint(name="main")),
+        ((EU, EU.model_copy(update={"name": "default"})), "default", EU.model_copy(update={"name": "default"})),
+    ],
+)
+def test_an_object_stays_where_it_was_made(
+    endpoints: tuple[Endpoint, ...], lives_at: str | None, found: Endpoint | None
+) -> None:
+    assert home(endpoints, lives_at) == found
 
 
 def test_dedicated_endpoints_are_for_wedding_days() -> None:

@@ -20,7 +20,8 @@ from wedsync.kit.http import new_pool
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Situation, Switchboard
+from wedsync.usecases.routing.route import Situation
+from wedsync.usecases.routing.switchboard import Switchboard
 
 __all__ = ["stage_sandbox"]
 ELSEWHERE = Situation(can_go_elsewhere=True)

@@ -24,7 +24,8 @@ from wedsync.kit.clock import utc_now
 from wedsync.store import quotas
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard
+from wedsync.usecases.routing.route import ORDINARY, Situation
+from wedsync.usecases.routing.switchboard import Switchboard
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = ("stripe", "default")

@@ -19,6 +19,7 @@ from wedsync.domain.errors import VendorError
 from wedsync.domain.routing.failover import CEREMONY_AFTER
 from wedsync.domain.routing.messages import GuardLook
 from wedsync.domain.routing.strategy import Endpoint
+from wedsync.domain.routing.vendor import Call
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 from wedsync.sandbox.embedded import EmbeddedSandbox
@@ -27,7 +28,8 @@ from wedsync.store.tables.weddings import plans, weddings
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.guard_vendor import guard_vendor
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Situation, Switchboard
+from wedsync.usecases.routing.route import Situation
+from wedsync.usecases.routing.switchboard import Switchboard
 
 __all__ = ["stage_sandbox"]
 NEAR, FAR = "eu-west", "us-east"
@@ -47,23 +49,25 @@ class Texts:
     async def send(self, times: int) -> Counter[str]:
         """What became of so many texts: `sent`, or the error's reason."""
         told: Counter[str] = Counter()
-        operation = self.gateway.manifest("twilio").action("sms.send").operations[0].name  # type: ignore[union-attr]
         for _ in range(times):
-            self.sent += 1
-            call = a_call(
-                "twilio",
-                wedding_id=f"w{self.sent}",
-                action="sms.send",
-                operation=operation,
-                reference=f"{self.sent:032d}",
-                inputs={"to": {"id": "c", "name": "Giulia", "phone": "+390318125551"}, "text": "You are booked."},
-            )
             try:
-                await self.gateway.send(call, Situation(can_go_elsewhere=True))
+                await self.gateway.send(self.next(), Situation(can_go_elsewhere=True))
                 told["sent"] += 1
             except VendorError as error:
                 told[error.reason or error.code] += 1
         return told
+
+    def next(self) -> Call:
+        """The next text."""
+        self.sent += 1
+        return a_call(
+            "twilio",
+            wedding_id=f"w{self.sent}",
+            action="sms.send",
+            operation=self.gateway.manifest("twilio").action("sms.send").operations[0].name,  # type: ignore[union-attr]
+            reference=f"{self.sent:032d}",
+            inputs={"to": {"id": "c", "name": "Giulia", "phone": "+390318125551"}, "text": "You are booked."},
+        )
 
     async def asked(self) -> Counter[str]:
         """How many requests each region got."""
@@ -97,6 +101,20 @@ async def texts(fresh_database_urls: Any, stage_sandbox: EmbeddedSandbox, tmp_pa
         yield Texts(gateway, board, stage_sandbox)
     await stage_sandbox.reset()
     await pool.aclose()
+
+
+async def test_what_was_made_at_the_only_region_is_asked_for_there_when_there_are_two(texts: Texts) -> None:
+    near, far = texts.board.book.config("twilio").endpoints
+    await configure(texts.board, "twilio", POLICY, endpoints=(near,))
+    call = texts.next()
+    made = await texts.gateway.send(call)
+    assert made.facts["endpoint"] == NEAR
+    await configure(texts.board, "twilio", POLICY, endpoints=(far, near), strategy="failover")
+    for _ in range(2):
+        await texts.gateway.look(call.model_copy(update={"facts": {**made.facts, "external_id": made.external_id}}))
+    assert await texts.asked() == {NEAR: 3}
+    await texts.send(1)
+    assert await texts.asked() == {NEAR: 3, FAR: 1}
 
 
 async def test_of_two_regions_the_one_that_is_down_is_left_and_the_service_goes_on(texts: Texts) -> None:

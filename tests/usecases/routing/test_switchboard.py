@@ -24,7 +24,8 @@ from wedsync.store.session import Database
 from wedsync.usecases.routing import outcomes
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import AT_CAPACITY, Situation, Switchboard
+from wedsync.usecases.routing.route import Situation
+from wedsync.usecases.routing.switchboard import AT_CAPACITY, Switchboard
 
 ROOT = Path(__file__).resolve().parents[3]
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}

@@ -60,6 +60,21 @@ class Load(Value):
     is_cut_off: bool = False
 
 
+def home(endpoints: Sequence[Endpoint], lives_at: str | None) -> Endpoint | None:
+    """Where what was made at the endpoint `lives_at` is reached now; None: its endpoint has been removed.
+
+    Without a name it was made before there was a choice. That, and the endpoint called `default`, stand for the
+    account's own address.
+    """
+    for endpoint in endpoints:
+        if endpoint.name == lives_at:
+            return endpoint
+    own = next((endpoint for endpoint in endpoints if not endpoint.base_url), None)
+    if lives_at is None:
+        return own or endpoints[0]
+    return (own or Endpoint()) if lives_at == Endpoint().name else None
+
+
 def choose(
     strategy: Strategy,
     endpoints: Sequence[Endpoint],
@@ -69,20 +84,14 @@ def choose(
     key: str = "",
     venue: tuple[float, float] | None = None,
     is_wedding_day: bool = False,
-    sticky: str | None = None,
 ) -> Endpoint:
     """The endpoint for one call; `endpoints` is not empty and `loads` stands beside it, in failover order.
 
-    `turn` counts calls (round robin); `key` makes a weighted draw that repeats; `sticky` names the endpoint where the
-    object lives: it is kept whatever its state. Dedicated endpoints are for wedding-day calls, which take no other
-    while one of theirs is usable. Where nothing is usable the first is taken, so that the circuit can say no.
+    `turn` counts calls (round robin); `key` makes a weighted draw that repeats. Dedicated endpoints are for wedding-day
+    calls, which take no other while one of theirs is usable. Where all are at capacity, one that is not cut off is
+    taken all the same; where all are cut off the first, so that the circuit can say no.
     """
-    pairs = list(zip(endpoints, loads, strict=True))
-    if sticky is not None:
-        for endpoint, _ in pairs:
-            if endpoint.name == sticky:
-                return endpoint
-    fit = _fitting(pairs, is_wedding_day)
+    fit = _fitting(list(zip(endpoints, loads, strict=True)), is_wedding_day)
     match strategy:
         case "round_robin":
             return fit[turn % len(fit)][0]
@@ -97,16 +106,14 @@ def choose(
 
 
 def _fitting(pairs: list[tuple[Endpoint, Load]], is_wedding_day: bool) -> list[tuple[Endpoint, Load]]:
-    def usable(pair: tuple[Endpoint, Load]) -> bool:
-        endpoint, load = pair
-        return not load.is_cut_off and (not endpoint.capacity or load.in_flight < endpoint.capacity)
+    def has_room(pair: tuple[Endpoint, Load]) -> bool:
+        return not pair[0].capacity or pair[1].in_flight < pair[0].capacity
 
     ordinary = [pair for pair in pairs if not pair[0].dedicated]
     own = [pair for pair in pairs if pair[0].dedicated] if is_wedding_day else []
-    for group in (own, ordinary):
-        if fit := [pair for pair in group if usable(pair)]:
-            return fit
-    return (own or ordinary or pairs)[:1]
+    standing = [[pair for pair in group if not pair[1].is_cut_off] for group in (own, ordinary)]
+    with_room = [list(filter(has_room, group)) for group in standing]
+    return next(filter(None, (*with_room, *standing)), (own or ordinary or pairs)[:1])
 
 
 def _weighted(endpoints: Sequence[Endpoint], seed: str) -> Endpoint:

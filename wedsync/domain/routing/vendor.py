@@ -160,6 +160,10 @@ class Manifest(Value):
         return next((action for action in self.actions if action.name == name), None)
 
 
+#: The platform's own account: only it has other endpoints than its own address.
+PLATFORM_ACCOUNT = "default"
+
+
 class Call(Value):
     """One call as the saga asks for it; retries carry a byte-identical value, so bodies come out byte-identical."""
 
@@ -169,7 +173,7 @@ class Call(Value):
     step_id: str
     vendor: str
     #: Which of the vendor's accounts; `default` is the platform's own. For `generic` the business: `villa-aurora`.
-    account: str = "default"
+    account: str = PLATFORM_ACCOUNT
     action: str
     operation: str
     #: At most 64 characters of [A-Za-z0-9-_], the same for every attempt of this round.

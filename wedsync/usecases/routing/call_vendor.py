@@ -16,7 +16,7 @@ from opentelemetry import trace
 
 from wedsync.domain.errors import InvalidInput, VendorError
 from wedsync.domain.routing.strategy import Endpoint
-from wedsync.domain.routing.vendor import Call, Effect, Manifest
+from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT, Call, Effect, Manifest
 from wedsync.domain.routing.versions import FACT, Chosen, marked
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
@@ -25,8 +25,10 @@ from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
 from wedsync.kit.vendor import Account, VendorClient
+from wedsync.usecases.routing import route
 from wedsync.usecases.routing.registry import Registry, is_set_up
-from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
+from wedsync.usecases.routing.route import ORDINARY, Situation
+from wedsync.usecases.routing.switchboard import Switchboard, Ticket
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +38,6 @@ Ask = Literal["send", "find", "look"]
 _Question = Callable[[VendorHttp], Awaitable[VendorResponse]]
 #: Of what no wedding waits for.
 LOW = Situation(priority=4)
-#: Only the platform's own account has other endpoints than its own address.
-PLATFORM_ACCOUNT = "default"
 
 
 class VendorGateway:
@@ -189,19 +189,16 @@ class VendorGateway:
         return self._located(answer, ticket)
 
     def _located(self, answer: T, ticket: Ticket) -> T:
-        """An effect says by which version it was made, and, of a service with several endpoints, at which it lives:
-        what follows goes there, by that version."""
-        assert self.switchboard is not None  # noqa: S101 - who has a ticket came by it
-        is_choice = ticket.key is not None and len(self.switchboard.book.config(ticket.service).endpoints) > 1
-        is_marked = marked(ticket.version, self.manifest(ticket.service).api_version)
-        if (is_choice or is_marked) and isinstance(answer, Effect) and answer.state != "absent":
-            facts = dict(answer.facts)
-            if is_choice:
-                facts["endpoint"] = ticket.endpoint.name
-            if is_marked:
-                facts[FACT] = ticket.version.name
-            return cast("T", answer.model_copy(update={"facts": facts}))
-        return answer
+        """An effect says at which endpoint it lives and by which version it was made: what follows goes there, by that
+        version, also when the service has got more endpoints by then."""
+        if not isinstance(answer, Effect) or answer.state == "absent":
+            return answer
+        facts = dict(answer.facts)
+        if ticket.key is not None:
+            facts[route.FACT] = ticket.endpoint.name
+        if marked(ticket.version, self.manifest(ticket.service).api_version):
+            facts[FACT] = ticket.version.name
+        return cast("T", answer.model_copy(update={"facts": facts}))
 
     async def _recorded(self, ask: Ask, call: Call, deed: Callable[[], Awaitable[T]]) -> T:
         started = time.perf_counter()

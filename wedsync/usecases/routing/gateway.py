@@ -13,15 +13,16 @@ from pydantic import Field
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, VendorError, VendorUnavailable
 from wedsync.domain.routing import gateway as rules
 from wedsync.domain.routing.gateway import Headers, Method
-from wedsync.domain.routing.vendor import Call, GatewayPolicy, Manifest, Value
+from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT, Call, GatewayPolicy, Manifest, Value
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import TIMED_OUT, StreamedAnswer, VendorHttp
 from wedsync.kit.ids import new_id
 from wedsync.store.session import Database
 from wedsync.usecases.routing.authorize import Credential, authorize, tokens_of
-from wedsync.usecases.routing.call_vendor import PLATFORM_ACCOUNT, VendorGateway
-from wedsync.usecases.routing.switchboard import ORDINARY, Situation, Switchboard, Ticket
+from wedsync.usecases.routing.call_vendor import VendorGateway
+from wedsync.usecases.routing.route import ORDINARY, Situation
+from wedsync.usecases.routing.switchboard import Switchboard, Ticket
 from wedsync.usecases.weddings.read_wedding import wedding_row
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,8 @@ from wedsync.domain.routing.versions import NOTICE
 from wedsync.kit.clock import utc_now
 from wedsync.store import access, versions
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.switchboard import Situation, Switchboard
+from wedsync.usecases.routing.route import Situation
+from wedsync.usecases.routing.switchboard import Switchboard
 
 log = structlog.get_logger(__name__)
 

@@ -11,10 +11,11 @@ from wedsync.domain.errors import InvalidInput, VendorError, WedsyncError
 from wedsync.domain.health.status import Look
 from wedsync.domain.routing.services import HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint
+from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.store import alive
-from wedsync.usecases.routing.call_vendor import PLATFORM_ACCOUNT, VendorGateway
+from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import vendor_probe
 
 log = structlog.get_logger(__name__)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Literal
 
 import structlog
 
@@ -17,26 +15,23 @@ from wedsync.domain.errors import (
     ThrottledUntil,
     VendorRejected,
     VendorThrottled,
-    VendorUnavailable,
     WedsyncError,
 )
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import versions
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
-from wedsync.domain.routing.messages import CIRCUIT_OPEN
-from wedsync.domain.routing.quotas import WEDDING_DAY
 from wedsync.domain.routing.services import ServiceConfig
-from wedsync.domain.routing.strategy import Endpoint, Load, choose
-from wedsync.domain.routing.vendor import Call, Manifest, Value
+from wedsync.domain.routing.strategy import Endpoint, Load
+from wedsync.domain.routing.vendor import Call, Manifest
 from wedsync.domain.routing.versions import Chosen
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import circuits, failovers
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.outcomes import Outcomes
 from wedsync.usecases.routing.quotas import QuotaDesk
+from wedsync.usecases.routing.route import ORDINARY, Router, Situation
 from wedsync.usecases.routing.transitions import ClientProvider, Transitions
 
 log = structlog.get_logger(__name__)
@@ -46,30 +41,8 @@ _NO_PERMIT = timedelta(milliseconds=500)
 #: Why a call was not sent: so many to the service are under way in this process.
 AT_CAPACITY = "at_capacity"
 _ROOM_AGAIN_SECONDS = 1.0
-_LEASE_MARGIN = timedelta(seconds=5)
 _SMOOTHING = 0.2
 _MOST_VENUES = 10_000
-
-
-class Situation(Value):
-    """What the caller knows of a call's place in its wedding."""
-
-    #: Another vendor stands ready, and nothing of the step was begun at this one.
-    can_go_elsewhere: bool = False
-    is_wedding_day: bool = False
-    #: The version to speak, whatever the pins say; for comparing versions.
-    version: str = ""
-    #: 2 high, 3 normal, 4 low; what a wedding needs on its day comes before all.
-    priority: Literal[2, 3, 4] = 3
-
-    @property
-    def rank(self) -> int:
-        """The order in which quotas are given out: 1 first."""
-        return WEDDING_DAY if self.is_wedding_day else self.priority
-
-
-#: Where nothing is known.
-ORDINARY = Situation()
 
 
 @dataclass
@@ -119,12 +92,9 @@ class Switchboard:
         #: Names this process on permits.
         self.holder = new_id()
         self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
-        self._turns: dict[str, itertools.count[int]] = defaultdict(itertools.count)
-        self._no_permit: dict[tuple[str, str, int], datetime] = {}
-        self._asking: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._router = Router(db, self.book, manifests, self.holder, self._load)
         #: Of which version a warning was written on which day.
         self._warned: dict[tuple[str, str], date] = {}
-        self._venues: OrderedDict[str, tuple[float, float] | None] = OrderedDict()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Switchboard]:
@@ -143,7 +113,7 @@ class Switchboard:
         """Leave for a call, and its endpoint.
 
         Raises VendorUnavailable(reason="circuit_open"), VendorThrottled(reason="at_capacity"), ThrottledUntil, or
-        VendorRejected(reason="version_sunset" or "version_not_for_weddings"): nothing was sent.
+        VendorRejected(reason="version_sunset", "version_not_for_weddings" or "endpoint_removed"): nothing was sent.
         """
         manifest = self._manifests[call.vendor]
         if manifest.endpoints:
@@ -155,19 +125,32 @@ class Switchboard:
         config = self.book.config(call.vendor)
         if not situation.is_wedding_day:
             self._keep_room(config)
-        endpoint = await self._choose(config, call, situation)
-        ticket = Ticket(call.vendor, endpoint, (call.vendor, endpoint.name), situation.is_wedding_day)
-        ticket.version = self._version(ticket, call, situation)
-        await self._pass_circuit(ticket, config, call, situation)
-        await self._take_quota(ticket, call, situation)
-        self._measured[ticket.service, endpoint.name].in_flight += 1
+        way = await self._router.route(config, call, situation)
+        key = (call.vendor, way.endpoint.name)
+        ticket = Ticket(call.vendor, way.endpoint, key, situation.is_wedding_day, way.probe)
+        try:
+            ticket.version = self._version(ticket, call, situation)
+            if way.error is not None:
+                self._remember_refused(ticket, call, way.error)
+                raise way.error
+            await self._take_quota(ticket, call, situation)
+        except BaseException:
+            # Whatever kept the call from going out, a cancellation too, says nothing about the vendor.
+            if ticket.probe is not None:
+                await self.end_probe(*ticket.probe, "ignored")
+            raise
+        self._measured[key].in_flight += 1
         return ticket
 
     async def endpoint_of(self, call: Call, situation: Situation = ORDINARY) -> Endpoint:
         """The endpoint that a call made now would go to."""
         if self._manifests[call.vendor].endpoints:
             return Endpoint(name=call.account)
-        return await self._choose(self.book.config(call.vendor), call, situation)
+        return await self._router.endpoint_of(self.book.config(call.vendor), call, situation)
+
+    def _load(self, service: str, endpoint: str) -> Load:
+        measured = self._measured[service, endpoint]
+        return Load(in_flight=measured.in_flight, latency_ms=measured.latency_ms)
 
     async def _take_quota(self, ticket: Ticket, call: Call, situation: Situation) -> None:
         try:
@@ -177,8 +160,6 @@ class Switchboard:
         except ThrottledUntil as error:
             telemetry.record_vendor_call(call.vendor, call.operation, error.code, 0.0)
             self.transitions.quota_exhausted(call.vendor, error.until, utc_now())
-            if ticket.probe is not None:
-                await self.end_probe(*ticket.probe, "ignored")
             raise
 
     def _keep_room(self, config: ServiceConfig) -> None:
@@ -223,96 +204,10 @@ class Switchboard:
             left = versions.days_left(chosen.spec, now.date())
             log.warning("version.deprecated", service=service, version=chosen.name, notice=notice, days_left=left)
 
-    async def _choose(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
-        if len(config.endpoints) == 1:
-            return config.endpoints[0]
-        now = utc_now()
-        loads = []
-        for one in config.endpoints:
-            measured = self._measured[config.service, one.name]
-            circuit = self.book.circuit(config.service, one.name)
-            # Half-open counts as usable: somebody must be its probe.
-            is_cut_off = rules.phase(circuit, now) == "open" and not self.book.is_last(config.service, one.name)
-            loads.append(Load(in_flight=measured.in_flight, latency_ms=measured.latency_ms, is_cut_off=is_cut_off))
-        lives_at = call.facts.get("endpoint")
-        return choose(
-            config.strategy,
-            config.endpoints,
-            loads,
-            # What lives somewhere takes nobody's turn.
-            turn=0 if isinstance(lives_at, str) else next(self._turns[config.service]),
-            key=call.wedding_id,
-            venue=await self._venue(call) if config.strategy == "geographic" else None,
-            is_wedding_day=situation.is_wedding_day,
-            sticky=lives_at if isinstance(lives_at, str) else None,
-        )
-
-    async def _venue(self, call: Call) -> tuple[float, float] | None:
-        """Where the wedding is; asked once per wedding and process."""
-        if not call.wedding_id:
-            return None
-        if call.wedding_id not in self._venues:
-            try:
-                async with self._db.tenant(call.organization_id) as conn:
-                    self._venues[call.wedding_id] = await failovers.read_venue(conn, call.wedding_id)
-            except StoreUnavailable:
-                return None
-            if len(self._venues) > _MOST_VENUES:
-                self._venues.popitem(last=False)
-        return self._venues[call.wedding_id]
-
-    async def _pass_circuit(self, ticket: Ticket, config: ServiceConfig, call: Call, situation: Situation) -> None:
-        name = ticket.endpoint.name
-        circuit = self.book.circuit(ticket.service, name)
-        if circuit.state == "closed" and circuit.forced is None:
-            return
-        now = utc_now()
-        may = rules.admit(
-            circuit,
-            now,
-            config.circuit,
-            key=call.wedding_id,
-            can_go_elsewhere=situation.can_go_elsewhere,
-            is_last=self.book.is_last(ticket.service, name),
-            overrides=situation.is_wedding_day,
-        )
-        if may == "probe" and (slot := await self._permit(circuit, now)) is not None:
-            ticket.probe = (circuit, slot)
-            return
-        if may != "pass":
-            error = VendorUnavailable(
-                f"{ticket.service} is cut off for now ({circuit.reason or 'no reason given'}); nothing was sent",
-                vendor=ticket.service,
-                reason=CIRCUIT_OPEN,
-            )
-            self._remember_refused(ticket, call, error)
-            raise error
-
     def _remember_refused(self, ticket: Ticket, call: Call, error: WedsyncError) -> None:
         telemetry.record_vendor_call(call.vendor, call.operation, error.reason or error.code, 0.0)
         record = {**_record(ticket, call, "send", 0.0), "outcome": error.code, "reason": error.reason}
         self.outcomes.add(None, "ignored", record, is_wedding_day=False)
-
-    async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
-        """One of the round's permits, of all processes together."""
-        place = (*circuit.key, circuit.round)
-        asking = self._asking[place]
-        if now < self._no_permit.get(place, now) or asking >= self.book.policy(circuit.service).probes:
-            return None
-        lease = timedelta(seconds=self._manifests[circuit.service].timeout_seconds) + _LEASE_MARGIN
-        self._asking[place] = asking + 1
-        try:
-            async with self._db.system() as conn:
-                slot = await circuits.lease_permit(conn, circuit, self.holder, now, lease)
-        except StoreUnavailable:
-            return None
-        finally:
-            self._asking[place] -= 1
-            if not self._asking[place]:
-                del self._asking[place]
-        if slot is None:
-            self._no_permit = {place: now + _NO_PERMIT, **{k: v for k, v in self._no_permit.items() if v > now}}
-        return slot
 
     async def settle(self, ticket: Ticket, call: Call, ask: str, error: BaseException | None, seconds: float) -> None:
         """Remember what became of an admitted call. A probe's end is written at once, all else in batches."""

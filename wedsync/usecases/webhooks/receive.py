@@ -21,7 +21,7 @@ from wedsync.kit.settings import Settings
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import Registry
-from wedsync.usecases.routing.switchboard import ORDINARY
+from wedsync.usecases.routing.route import ORDINARY
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.record import STORE_TIMEOUT_SECONDS, Recorder
 from wedsync.usecases.webhooks.sources import DEFAULT_LIMIT, Source, SourceBook

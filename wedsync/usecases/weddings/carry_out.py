@@ -15,7 +15,7 @@ from wedsync.domain.weddings.messages import Message
 from wedsync.store import answers, projection
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.switchboard import Situation
+from wedsync.usecases.routing.route import Situation
 
 log = structlog.get_logger(__name__)
 

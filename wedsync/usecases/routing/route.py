@@ -1,0 +1,226 @@
+"""Which endpoint of a service takes a call, and whether it lets it through: as a call, or as a probe with a permit."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from wedsync.domain.errors import StoreUnavailable, VendorError, VendorRejected, VendorUnavailable
+from wedsync.domain.routing import circuit as rules
+from wedsync.domain.routing.circuit import Admission, Circuit
+from wedsync.domain.routing.messages import CIRCUIT_OPEN
+from wedsync.domain.routing.quotas import WEDDING_DAY
+from wedsync.domain.routing.services import ServiceConfig
+from wedsync.domain.routing.strategy import Endpoint, Load, choose, home
+from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT, Call, Manifest, Value
+from wedsync.kit.clock import utc_now
+from wedsync.store import circuits, failovers
+from wedsync.store.session import Database
+from wedsync.usecases.routing.book import Book
+
+#: After "all permits are taken" nobody asks again for so long.
+_NO_PERMIT = timedelta(milliseconds=500)
+_LEASE_MARGIN = timedelta(seconds=5)
+_MOST_VENUES = 10_000
+#: Where an effect says at which endpoint it lives.
+FACT = "endpoint"
+#: Why a call was not sent: its object lives at an endpoint that the service has no longer.
+ENDPOINT_REMOVED = "endpoint_removed"
+
+
+class Situation(Value):
+    """What the caller knows of a call's place in its wedding."""
+
+    #: Another vendor stands ready, and nothing of the step was begun at this one.
+    can_go_elsewhere: bool = False
+    is_wedding_day: bool = False
+    #: The version to speak, whatever the pins say; for comparing versions.
+    version: str = ""
+    #: 2 high, 3 normal, 4 low; what a wedding needs on its day comes before all.
+    priority: Literal[2, 3, 4] = 3
+
+    @property
+    def rank(self) -> int:
+        """The order in which quotas are given out: 1 first."""
+        return WEDDING_DAY if self.is_wedding_day else self.priority
+
+
+#: Where nothing is known.
+ORDINARY = Situation()
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a call goes, or why it goes nowhere."""
+
+    endpoint: Endpoint
+    #: The circuit and slot of the permit that it goes out with as a probe.
+    probe: tuple[Circuit, int] | None = None
+    error: VendorError | None = None
+
+
+class Router:
+    """The process's own; `load` tells what it has measured of an endpoint."""
+
+    def __init__(
+        self,
+        db: Database,
+        book: Book,
+        manifests: Mapping[str, Manifest],
+        holder: str,
+        load: Callable[[str, str], Load],
+    ) -> None:
+        self._db = db
+        self._book = book
+        self._manifests = manifests
+        self._holder = holder
+        self._load = load
+        self._turns: dict[str, itertools.count[int]] = defaultdict(itertools.count)
+        self._no_permit: dict[tuple[str, str, int], datetime] = {}
+        self._asking: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._venues: OrderedDict[str, tuple[float, float] | None] = OrderedDict()
+
+    async def route(self, config: ServiceConfig, call: Call, situation: Situation) -> Way:
+        """The way of one call. What was begun at an endpoint stays there, whatever its state."""
+        endpoints: Sequence[Endpoint] = config.endpoints
+        if call.facts:
+            lives_at = call.facts.get(FACT)
+            found = home(endpoints, lives_at if isinstance(lives_at, str) else None)
+            if found is None and call.account == PLATFORM_ACCOUNT:
+                return Way(Endpoint(name=str(lives_at)), error=_removed(config.service, str(lives_at)))
+            endpoints = [found or endpoints[0]]
+        if len(endpoints) > 1 and not situation.can_go_elsewhere:
+            # Another endpoint is somewhere to go, too. Only when none takes the call is each asked as if it were alone.
+            way = await self._among(config, endpoints, call, situation, elsewhere=True)
+            if way.error is None:
+                return way
+        return await self._among(config, endpoints, call, situation, elsewhere=situation.can_go_elsewhere)
+
+    async def endpoint_of(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
+        """Where a call would go; no permit is taken, and an endpoint that needs none is preferred."""
+        may = self._said(config, config.endpoints, call, situation, elsewhere=True)
+        may = {name: said if said == "pass" else "refuse" for name, said in may.items()}
+        pick = await self._picker(config, config.endpoints, call, situation)
+        return pick(may)
+
+    async def _among(
+        self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation, *, elsewhere: bool
+    ) -> Way:
+        """To the endpoint that the service's strategy takes of those that let the call through."""
+        may = self._said(config, endpoints, call, situation, elsewhere=elsewhere)
+        if situation.is_wedding_day and "pass" in may.values():
+            may = {name: said if said == "pass" else "refuse" for name, said in may.items()}
+        pick = await self._picker(config, endpoints, call, situation)
+        while True:
+            taken = pick(may)
+            if may[taken.name] == "pass":
+                return Way(taken)
+            circuit = self._book.circuit(config.service, taken.name)
+            if may[taken.name] == "refuse":
+                return Way(taken, error=_closed(circuit))
+            if (slot := await self._permit(circuit, utc_now())) is not None:
+                return Way(taken, probe=(circuit, slot))
+            may[taken.name] = "refuse"
+
+    async def _picker(
+        self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation
+    ) -> Callable[[Mapping[str, Admission]], Endpoint]:
+        """The service's strategy for one call, to be asked again when what the endpoints say has changed."""
+        if len(endpoints) == 1:
+            return lambda _: endpoints[0]
+        turn = next(self._turns[config.service])
+        venue = await self._venue(call) if config.strategy == "geographic" else None
+
+        def pick(may: Mapping[str, Admission]) -> Endpoint:
+            loads = [
+                self._load(config.service, one.name).model_copy(update={"is_cut_off": may[one.name] == "refuse"})
+                for one in endpoints
+            ]
+            return choose(
+                config.strategy,
+                endpoints,
+                loads,
+                turn=turn,
+                key=call.wedding_id,
+                venue=venue,
+                is_wedding_day=situation.is_wedding_day,
+            )
+
+        return pick
+
+    def _said(
+        self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation, *, elsewhere: bool
+    ) -> dict[str, Admission]:
+        now = utc_now()
+        return {one.name: self._may(config, one, call, situation, elsewhere, now) for one in endpoints}
+
+    def _may(
+        self, config: ServiceConfig, one: Endpoint, call: Call, situation: Situation, elsewhere: bool, now: datetime
+    ) -> Admission:
+        circuit = self._book.circuit(config.service, one.name)
+        if circuit.state == "closed" and circuit.forced is None:
+            return "pass"
+        return rules.admit(
+            circuit,
+            now,
+            config.circuit,
+            key=call.wedding_id,
+            can_go_elsewhere=elsewhere,
+            is_last=self._book.is_last(config.service, one.name),
+            overrides=situation.is_wedding_day,
+        )
+
+    async def _venue(self, call: Call) -> tuple[float, float] | None:
+        """Where the wedding is; asked once per wedding and process."""
+        if not call.wedding_id:
+            return None
+        if call.wedding_id not in self._venues:
+            try:
+                async with self._db.tenant(call.organization_id) as conn:
+                    self._venues[call.wedding_id] = await failovers.read_venue(conn, call.wedding_id)
+            except StoreUnavailable:
+                return None
+            if len(self._venues) > _MOST_VENUES:
+                self._venues.popitem(last=False)
+        return self._venues[call.wedding_id]
+
+    async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
+        """One of the round's permits, of all processes together."""
+        place = (*circuit.key, circuit.round)
+        asking = self._asking.get(place, 0)
+        if now < self._no_permit.get(place, now) or asking >= self._book.policy(circuit.service).probes:
+            return None
+        lease = timedelta(seconds=self._manifests[circuit.service].timeout_seconds) + _LEASE_MARGIN
+        self._asking[place] = asking + 1
+        try:
+            async with self._db.system() as conn:
+                slot = await circuits.lease_permit(conn, circuit, self._holder, now, lease)
+        except StoreUnavailable:
+            return None
+        finally:
+            self._asking[place] -= 1
+            if not self._asking[place]:
+                del self._asking[place]
+        if slot is None:
+            self._no_permit = {place: now + _NO_PERMIT, **{k: v for k, v in self._no_permit.items() if v > now}}
+        return slot
+
+
+def _closed(circuit: Circuit) -> VendorError:
+    return VendorUnavailable(
+        f"{circuit.service} is cut off for now ({circuit.reason or 'no reason given'}); nothing was sent",
+        vendor=circuit.service,
+        reason=CIRCUIT_OPEN,
+    )
+
+
+def _removed(service: str, name: str) -> VendorError:
+    return VendorRejected(
+        f"{service} has no endpoint {name!r} any more, and what this call is about lives there; nothing was sent",
+        vendor=service,
+        reason=ENDPOINT_REMOVED,
+    )
