@@ -30,6 +30,10 @@ def test_a_good_plan_is_good(nowhere, wedsync, plan_file):
         ("version: 1", "version: 2", "version"),
         ('amount: "500.00"', 'amount: "500.001"', "steps[1].inputs.amount"),
         ("    service: news\n", "    service: news\n    colour: red\n", "steps[2].colour"),
+        # What it refers to comes after it, is of no step, or is given by none.
+        ("title: Ceremony", 'title: "Paid ${deposit.payment_id}"', "steps[0].inputs.title"),
+        ("title: Ceremony", 'title: "Paid ${deposits.payment_id}"', "steps[0].inputs.title"),
+        ("text: Booked", 'text: "Paid ${deposit.payment}"', "steps[2].inputs.text"),
     ],
 )
 def test_people_read_file_line_field_and_what_is_wrong(nowhere, wedsync, plan_file, old, new, field):
@@ -41,6 +45,15 @@ def test_people_read_file_line_field_and_what_is_wrong(nowhere, wedsync, plan_fi
     assert ran.code == 2
     assert ran.out == ""
     assert f"{plan_file}:{line}: {field}: " in ran.err
+
+
+def test_a_step_waits_for_what_it_refers_to_wherever_that_stands_in_the_plan(nowhere, wedsync, plan_file):
+    text = plan_file.read_text().replace("title: Ceremony", 'title: "Paid ${deposit.payment_id}"')
+    plan_file.write_text(text.replace("    needs: [book-venue]\n", ""))
+    assert wedsync("plan", "validate", plan_file).code == 0
+    graph = wedsync("plan", "graph", plan_file, "--json").json["graph"]
+    (row,) = [line for line in graph.splitlines() if "book-venue !" in line]
+    assert row.endswith("after deposit")
 
 
 def test_several_files_are_all_checked(nowhere, wedsync, plan_file, tmp_path):
