@@ -127,6 +127,6 @@ def report(played: list[Played], seconds: float, ui_url: str) -> int:
     good = sum(1 for one in played if one.ok)
     lines = ["", f"{good} of {len(SCENES)} weddings ended as they should, in {seconds:.0f} s"]
     if ui_url:
-        lines.append(f"the stack stays up, Temporal UI {ui_url}; stop it with `wedsync down`")
+        lines.append(f"the stack stays up, Temporal UI {ui_url}; stop it with `make down` (or `wedsync down`)")
     out.current().result(found, *lines)
     return out.ACCEPTED if ok else INTERNAL
