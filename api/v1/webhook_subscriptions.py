@@ -22,12 +22,13 @@ from wedsync.kit.lookups import resolve
 from wedsync.kit.ssrf import check_url
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.read import list_subscriptions, show_delivery
+from wedsync.usecases.webhooks.outgoing.read import list_news, list_subscriptions, show_delivery
 from wedsync.usecases.webhooks.outgoing.replay import ReplayWanted, replay_many
 from wedsync.usecases.webhooks.outgoing.send import guard_policy
 from wedsync.usecases.webhooks.outgoing.subscribe import FilterValues, Wanted
 from wedsync.usecases.webhooks.outgoing.views import (
     DeliveryView,
+    NewsPage,
     Replayed,
     SubscriptionPage,
     SubscriptionView,
@@ -164,6 +165,18 @@ async def show(subscription: str, desk: OnDesk) -> SubscriptionView:
     """The subscription with its health and counts; never its secrets."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return subscription_view(await subscribe.row_of(conn, subscription))
+
+
+@router.get(_ONE + "/news", summary="List what became of a subscription")
+async def news(
+    subscription: str,
+    desk: OnDesk,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
+) -> NewsPage:
+    """Its warnings, its disabling, its return and its deliveries that were given up, newest first."""
+    async with desk.db.tenant(desk.organization_id) as conn:
+        return await list_news(conn, subscription, limit, cursor)
 
 
 @router.patch(_ONE, summary="Change a subscription")

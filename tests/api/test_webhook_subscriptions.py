@@ -227,3 +227,16 @@ async def test_the_catalogue_can_be_read(api: Any) -> None:
     listed = (await api.get("/event-types")).json()["data"]
     assert {"payment.completed", "vendor.failed_over", "timeline.changed"} <= {entry["name"] for entry in listed}
     assert listed[0]["json_schema"]["properties"]["id"]
+
+
+async def test_what_became_of_a_subscription_can_be_read_though_nobody_was_told(
+    api: Any, receiver: Receiver, pump: Pump
+) -> None:
+    receiver.answer = lambda request: (410, {})
+    subscription = (await made(api, receiver.url(), event_types=["payment.*"]))["id"]
+    assert (await api.get(f"{SUBSCRIPTIONS}/{subscription}/news")).json() == {"data": [], "next_cursor": None}
+    assert (await api.post(f"{SUBSCRIPTIONS}/{subscription}/test", {})).status_code == 202
+    await all_sent(pump)
+    (item,) = (await api.get(f"{SUBSCRIPTIONS}/{subscription}/news")).json()["data"]
+    assert (item["type"], item["data"]["id"], item["data"]["reason"]) == ("endpoint.disabled", subscription, "gone")
+    assert (await api.get(f"{SUBSCRIPTIONS}/01ARZ3NDEKTSV4RRFFQ69G5FAV/news")).status_code == 404

@@ -95,7 +95,7 @@ async def test_a_failing_endpoint_is_retried_by_a_workflow_of_its_own_until_it_i
     office: PostOffice, receiver: Receiver, temporal_client: Client
 ) -> None:
     receiver.answer = lambda request: (503, {})
-    subscription = await office.subscribe(receiver.url())
+    subscription = await office.subscribe(receiver.url(), "payment.*")
     await office.tell(5)
     await receiver.until(3)
     receiver.answer = lambda request: (200, {})
@@ -144,7 +144,7 @@ async def test_a_resumed_endpoint_is_looked_at_at_once(
     office: PostOffice, receiver: Receiver, temporal_client: Client
 ) -> None:
     receiver.answer = lambda request: (500, {})
-    subscription = await office.subscribe(receiver.url(), retry_policy={"backoff": "fixed"})
+    subscription = await office.subscribe(receiver.url(), "payment.*", retry_policy={"backoff": "fixed"})
     await office.tell(4)
     await receiver.until(4)
     await office.until_status(subscription, "failing")

@@ -16,6 +16,7 @@ from wedsync.store.tables.notifications import notification_channels
 _MATCHING = """
 SELECT c.id AS channel_id, c.organization_id, c.dedup_seconds FROM notification_channels c
 WHERE (c.events = '[]' OR c.events ? :kind) AND c.least_severity <= :rank
+  AND (CAST(:organization_id AS text) IS NULL OR c.organization_id = :organization_id)
 """
 _ANNOUNCE = text(f"""
 WITH matching AS ({_MATCHING}), known AS (
@@ -59,14 +60,18 @@ WHERE CAST(:id AS text) IS NULL OR c.id = :id ORDER BY c.id
 """)
 
 
-async def announce(conn: AsyncConnection, notice: Notice) -> int:
-    """Have every channel that wants it told, once within its window; how many will be. Inside `system()`."""
+async def announce(conn: AsyncConnection, notice: Notice, organization_id: str | None = None) -> int:
+    """Have every channel, or every one of an organization, that wants it told, once within its window.
+
+    Returns how many will be. Inside `system()`.
+    """
     values = {
         "kind": notice.kind,
         "rank": rank(notice.severity),
         "key": notice.dedup_key,
         "notice": json.dumps(notice.model_dump(mode="json")),
         "now": notice.occurred_at,
+        "organization_id": organization_id,
     }
     return (await conn.execute(_ANNOUNCE, values)).rowcount
 

@@ -104,21 +104,21 @@ async def announce(
     now: datetime,
     *,
     only: str | None = None,
-    but: str | None = None,
+    keep: bool = False,
 ) -> list[str]:
-    """Record events with a delivery for each subscription that wants them; those that nobody wants leave no trace.
+    """Record events with a delivery for each subscription that wants them, and return the deliveries' ids.
 
-    `only` gives them to one subscription whatever it wants, `but` to none but the others. Returns the deliveries' ids.
+    Those that nobody wants leave no trace, unless `keep`. `only` gives them to one subscription whatever it wants.
     """
     if not news:
         return []
-    rows = [row for row in await conn.execute(_SUBSCRIBERS, {"organization_id": organization_id}) if row.id != but]
+    rows = (await conn.execute(_SUBSCRIBERS, {"organization_id": organization_id})).all()
     events: list[dict[str, Any]] = []
     deliveries: list[dict[str, Any]] = []
     for item in news:
         event = {"id": f"evt_{new_id()}", **item.model_dump(mode="json")}
         wanted = [only] if only else [row.id for row in rows if _wants(row, event)]
-        if wanted:
+        if wanted or keep:
             events.append(event)
             deliveries += [
                 {"id": new_id(), "subscription_id": name, "event_id": event["id"], "wedding_id": item.wedding_id}
@@ -126,6 +126,7 @@ async def announce(
             ]
     if events:
         await conn.execute(_ADD_EVENTS, {"rows": json.dumps(events), "organization_id": organization_id, "now": now})
+    if deliveries:
         given = {"rows": json.dumps(deliveries), "organization_id": organization_id, "now": now}
         await conn.execute(_ADD_DELIVERIES, given)
         told(conn, NEWS)

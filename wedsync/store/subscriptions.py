@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select, text, update
+from sqlalchemy import Select, and_, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.store.outbox import NEWS
@@ -108,6 +108,24 @@ async def page_deliveries(
     if before is not None:
         query = query.where(deliveries.c.id < before)
     return list((await conn.execute(query.order_by(deliveries.c.id.desc()).limit(limit))).all())
+
+
+async def page_news(
+    conn: AsyncConnection, organization_id: str, subscription_id: str, limit: int, before: str | None
+) -> list[Any]:
+    """Up to `limit` events about a subscription itself, newest first, with ids below `before`."""
+    event = outgoing_events.c
+    query = select(event.id, event.type, event.occurred_at, event.data).where(
+        event.organization_id == organization_id,
+        event.wedding_id.is_(None),
+        or_(
+            and_(event.type.like("endpoint.%"), event.data["id"].astext == subscription_id),
+            and_(event.type == "delivery.failed", event.data["subscription_id"].astext == subscription_id),
+        ),
+    )
+    if before is not None:
+        query = query.where(event.id < before)
+    return list((await conn.execute(query.order_by(event.id.desc()).limit(limit))).all())
 
 
 async def find_delivery(conn: AsyncConnection, delivery_id: str) -> Any | None:

@@ -18,6 +18,10 @@ EventKind = Literal[
     "health.changed",
     "health.warning",
     "quota.exhausted",
+    "endpoint.warning",
+    "endpoint.disabled",
+    "endpoint.resumed",
+    "delivery.failed",
     "channel.test",
 ]
 Severity = Literal["info", "warning", "critical"]

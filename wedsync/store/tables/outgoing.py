@@ -69,6 +69,7 @@ outgoing_events = Table(
     instant("occurred_at"),
     # When nobody needs it any more; NULL: never.
     instant("useful_until", nullable=True),
+    Index("ix_outgoing_events_of_no_wedding", "organization_id", "id", postgresql_where=sql("wedding_id IS NULL")),
 )
 
 deliveries = Table(

@@ -39,7 +39,7 @@ class WantedChannel(Value):
     #: A URL, an address, a phone number (E.164); empty for the log.
     target: Annotated[str, Field(max_length=500)] = ""
     #: What it tells of; none: everything.
-    events: Annotated[tuple[EventKind, ...], Field(max_length=10)] = ()
+    events: Annotated[tuple[EventKind, ...], Field(max_length=20)] = ()
     #: And how grave it must be.
     least_severity: Severity = "info"
     #: The same news within so long is told once.

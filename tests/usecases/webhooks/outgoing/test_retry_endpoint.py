@@ -3,16 +3,27 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from tests.support.outgoing import KEYRING, PostOffice
 from tests.support.receivers import Receiver
 from wedsync.domain.webhooks.outgoing import schedule
 from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
 from wedsync.kit.clock import utc_now
+from wedsync.store.tables.access import organizations
+from wedsync.store.tables.notifications import notification_channels, notifications
 from wedsync.store.tables.outgoing import webhook_subscriptions
 from wedsync.usecases.webhooks.outgoing import replay, subscribe
+from wedsync.usecases.webhooks.outgoing.read import list_news
 from wedsync.usecases.webhooks.outgoing.sweep import GRACE, sweep_outbox
+
+
+def channel(channel_id: str, organization_id: str) -> dict[str, object]:
+    """A channel that tells everything."""
+    return {
+        "id": channel_id, "organization_id": organization_id, "name": channel_id, "kind": "log", "target": "",
+        "events": [], "least_severity": 0, "dedup_seconds": 300, "created_at": utc_now(), "created_by": "k",
+    }  # fmt: skip
 
 
 async def failing(office: PostOffice, receiver: Receiver, count: int = 3, **changes: object) -> str:
@@ -94,8 +105,64 @@ async def test_an_event_that_alone_is_refused_does_not_stop_its_endpoint(
     assert await office.statuses() == {"delivered": 3, "retrying": 1}
     row, ended = await office.until_settled(subscription, utc_now())
     assert row.status == "active"
-    assert await office.statuses() == {"delivered": 3, "failed": 1}
     assert ended - utc_now() > timedelta(minutes=4)
+    # It is told itself of what it will not get.
+    assert await office.statuses() == {"delivered": 3, "failed": 1, "pending": 1}
+    given_up = next(row for row in await office.deliveries() if row.status == "failed")
+    told = (await office.events())[-1]
+    assert (told.type, told.data["id"], told.data["attempts"]) == ("delivery.failed", given_up.id, 3)
+    assert (told.data["event_type"], told.data["last_status"]) == ("payment.captured", 422)
+
+
+async def test_a_delivery_failed_that_is_given_up_itself_makes_no_further_one(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    subscription = await office.subscribe(receiver.url(), retry_policy={"max_attempts": 1})
+    receiver.answer = lambda request: (422, {})
+    await office.tell(1)
+    for _ in range(3):
+        await office.send()
+    assert [event.type for event in await office.events()] == ["payment.captured", "delivery.failed"]
+    assert await office.statuses(subscription) == {"failed": 2}
+
+
+async def test_of_the_only_subscription_it_is_kept_what_became_of_it_and_operators_are_told(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    async with office.db.system() as conn:
+        others = {"id": "o2", "name": "Another", "created_at": utc_now()}
+        await conn.execute(insert(organizations).values(others))
+        for number, organization in enumerate(("o1", "o2")):
+            await conn.execute(insert(notification_channels).values(channel(f"c{number}", organization)))
+    subscription = await failing(office, receiver, retry_policy={"max_attempts": 3})
+    assert (await office.until_settled(subscription, utc_now()))[0].status == "disabled"
+    async with office.db.tenant("o1") as conn:
+        first = await list_news(conn, subscription, 3, None)
+        rest = await list_news(conn, subscription, 3, first.next_cursor)
+    kinds = [item.type for item in (*first.data, *rest.data)]
+    assert kinds == ["endpoint.disabled", "endpoint.warning", "endpoint.warning", "endpoint.warning"]
+    assert (rest.next_cursor, len(await office.deliveries())) == (None, 3)
+    async with office.db.system() as conn:
+        told = (await conn.execute(select(notifications).order_by(notifications.c.created_at))).all()
+    assert {row.channel_id for row in told} == {"c0"}
+    assert [row.notice["kind"] for row in told] == ["endpoint.warning"] * 3 + ["endpoint.disabled"]
+    assert receiver.url() not in str([row.notice for row in told])
+
+
+async def test_a_subscription_is_told_of_its_own_disabling_once_it_is_resumed(
+    office: PostOffice, receiver: Receiver
+) -> None:
+    receiver.answer = lambda request: (500, {})
+    subscription = await office.subscribe(receiver.url(), "endpoint.*", "payment.*", retry_policy={"max_attempts": 2})
+    await office.tell(3)
+    await office.send()
+    assert (await office.until_settled(subscription, utc_now()))[0].status == "disabled"
+    receiver.answer = lambda request: (200, {})
+    receiver.requests.clear()
+    async with office.db.tenant("o1") as conn:
+        await subscribe.resume(conn, office.principal, subscription, utc_now())
+    await office.until_settled(subscription, utc_now() + timedelta(minutes=1))
+    assert "endpoint.disabled" in receiver.types()
 
 
 async def test_410_disables_at_once(office: PostOffice, receiver: Receiver) -> None:
@@ -111,7 +178,7 @@ async def test_410_disables_at_once(office: PostOffice, receiver: Receiver) -> N
 
 
 async def test_429_waits_as_told_and_then_goes_slowly(office: PostOffice, receiver: Receiver) -> None:
-    subscription = await office.subscribe(receiver.url())
+    subscription = await office.subscribe(receiver.url(), "payment.*")
     receiver.answer = lambda request: (429, {"Retry-After": "120"})
     await office.tell(12)
     await office.send()
@@ -167,7 +234,7 @@ async def test_events_that_end_with_the_day_are_tried_faster_as_it_comes_near(
 async def test_an_urgent_event_neither_disables_its_endpoint_nor_costs_the_others_their_attempts(
     office: PostOffice, receiver: Receiver
 ) -> None:
-    subscription = await office.subscribe(receiver.url())
+    subscription = await office.subscribe(receiver.url(), "payment.*", "step.*")
     receiver.answer = lambda request: (500, {})
     soon = utc_now() + timedelta(minutes=2)
     wedding = await office.wedding(soon)

@@ -120,6 +120,20 @@ class EndpointData(EventData):
     parked: int = 0
 
 
+class FailedDeliveryData(EventData):
+    """A delivery that was given up: an event that a subscription will not get unless it is replayed."""
+
+    subscription_id: str
+    event_id: str
+    event_type: str
+    #: The wedding that the event is about.
+    wedding_id: str | None = None
+    attempts: int
+    #: The last answer's HTTP status; null: there was none.
+    last_status: int | None = None
+    error: str | None = None
+
+
 class PingData(EventData):
     """A test, asked for by the subscription's owner."""
 
@@ -174,6 +188,7 @@ _TYPES = (
     _wedding("endpoint.warning", "A subscription fails; at 50, 70 and 90 % of the way to disabling", EndpointData),
     _wedding("endpoint.disabled", "A subscription was disabled; its events are kept", EndpointData),
     _wedding("endpoint.resumed", "A subscription that failed answers again", EndpointData),
+    _wedding("delivery.failed", "A delivery was given up after its last attempt", FailedDeliveryData),
     _wedding("webhook.test", "A test that was asked for", PingData),
 )
 EVENT_TYPES: dict[str, EventType] = {entry.name: entry for entry in _TYPES}

@@ -11,12 +11,14 @@ from wedsync.domain.access.principal import decode_cursor, encode_cursor
 from wedsync.domain.errors import NotFound
 from wedsync.domain.webhooks.outgoing.signing import Event, Payload, body_of
 from wedsync.store import subscriptions as store
-from wedsync.usecases.webhooks.outgoing.subscribe import ID
+from wedsync.usecases.webhooks.outgoing.subscribe import ID, row_of
 from wedsync.usecases.webhooks.outgoing.views import (
     AttemptView,
     DeliveryDetail,
     DeliveryPage,
     DeliveryView,
+    NewsItem,
+    NewsPage,
     SubscriptionPage,
     delivery_values,
     subscription_view,
@@ -44,6 +46,18 @@ async def list_deliveries(
     shown = rows[:limit]
     return DeliveryPage(
         data=tuple(DeliveryView(**delivery_values(row)) for row in shown),
+        next_cursor=encode_cursor(shown[-1].id) if len(rows) > limit else None,
+    )
+
+
+async def list_news(conn: AsyncConnection, subscription_id: str, limit: int, cursor: str | None) -> NewsPage:
+    """One page of what became of a subscription, whoever was told of it; raises NotFound, InvalidInput."""
+    organization_id = (await row_of(conn, subscription_id)).organization_id
+    before = decode_cursor(cursor) if cursor else None
+    rows = await store.page_news(conn, organization_id, subscription_id, limit + 1, before)
+    shown = rows[:limit]
+    return NewsPage(
+        data=tuple(NewsItem(id=row.id, type=row.type, occurred_at=row.occurred_at, data=row.data) for row in shown),
         next_cursor=encode_cursor(shown[-1].id) if len(rows) > limit else None,
     )
 

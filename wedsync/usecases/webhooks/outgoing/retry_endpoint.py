@@ -14,9 +14,10 @@ from wedsync.store import deliveries as store
 from wedsync.store import outbox
 from wedsync.store.deliveries import Claimed
 from wedsync.store.session import Database, told
+from wedsync.usecases.webhooks.outgoing.announce import announce_endpoint
 from wedsync.usecases.webhooks.outgoing.pump import LEASE
 from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, Sender
-from wedsync.usecases.webhooks.outgoing.settle import announce, settle
+from wedsync.usecases.webhooks.outgoing.settle import settle
 
 #: Claimed at once, and sent one after another: what was parked keeps its order.
 BATCH = 20
@@ -87,7 +88,7 @@ async def _warn(db: Database, state: EndpointState, percent: int, now: datetime)
         if current is None or current.status != "failing" or current.warned >= percent:
             return current or state
         await store.write_endpoints(conn, [warned], ())
-        await announce(conn, "endpoint.warning", warned, now, percent=percent)
+        await announce_endpoint(conn, "endpoint.warning", warned, now, percent)
     return warned
 
 
@@ -130,7 +131,7 @@ async def _rest(db: Database, state: EndpointState, now: datetime) -> EndpointLo
             current = rules.recovered(current)
             await store.write_endpoints(conn, [current], ())
             if was_failing:
-                await announce(conn, "endpoint.resumed", current, now)
+                await announce_endpoint(conn, "endpoint.resumed", current, now)
             # New events waited behind the parked ones.
             told(conn, outbox.NEWS)
         waiting = await store.backlog(conn, state.id, now)

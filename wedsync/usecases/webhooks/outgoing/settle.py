@@ -5,19 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.webhooks.outgoing.catalogue import EndpointData
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, after_attempts, judge
-from wedsync.domain.webhooks.outgoing.happenings import Happening
 from wedsync.kit import logs
 from wedsync.store import deliveries as store
-from wedsync.store import outbox
 from wedsync.store.deliveries import Claimed, Settled
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.outgoing import metrics
+from wedsync.usecases.webhooks.outgoing.announce import announce_endpoint, announce_failed
 
 _log = logs.get(__name__)
 
@@ -38,8 +36,9 @@ async def settle(db: Database, made: Sequence[tuple[Claimed, Attempt]], now: dat
         await store.settle(conn, settled, now)
         await store.write_endpoints(conn, list(states.values()), settled)
         for state in states.values():
+            await announce_failed(conn, state, _given_up(state, made, settled), now)
             if state.status == "disabled" != before[state.id].status:
-                await announce(conn, "endpoint.disabled", state, now)
+                await announce_endpoint(conn, "endpoint.disabled", state, now)
             if state.status == "recovering" != before[state.id].status:
                 await store.hurry(conn, state.id, now)
     to_retry = {item.attempt.subscription_id for item in settled if item.verdict.status == "retrying"}
@@ -71,20 +70,11 @@ async def _judge(
     return settled, states
 
 
-async def announce(conn: AsyncConnection, event_type: str, state: EndpointState, now: datetime, **facts: Any) -> None:
-    """Tell the organization's other subscriptions of this one's state."""
-    parked = (await store.backlog(conn, state.id, now)).waiting
-    data = EndpointData(
-        id=state.id,
-        url=state.url,
-        status=state.status,
-        reason=state.reason,
-        failing_since=state.failing_since,
-        parked=parked,
-        **facts,
-    )
-    happening = Happening(type=event_type, data=data.model_dump(mode="json"))
-    await outbox.announce(conn, state.organization_id, [happening], now, but=state.id)
+def _given_up(
+    state: EndpointState, made: Sequence[tuple[Claimed, Attempt]], settled: Sequence[Settled]
+) -> list[tuple[Claimed, Attempt]]:
+    failed = {item.attempt.delivery_id for item in settled if item.verdict.status == "failed"}
+    return [pair for pair in made if pair[0].id in failed and pair[0].subscription_id == state.id]
 
 
 def _count(settled: Sequence[Settled], before: dict[str, EndpointState], after: dict[str, EndpointState]) -> None:

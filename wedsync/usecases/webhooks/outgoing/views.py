@@ -97,6 +97,22 @@ class DeliveryPage(View):
     next_cursor: str | None
 
 
+class NewsItem(View):
+    """One event about a subscription itself: `endpoint.*`, or a `delivery.failed`."""
+
+    id: str
+    type: str
+    occurred_at: datetime
+    data: dict[str, JsonValue]
+
+
+class NewsPage(View):
+    """Newest first; `next_cursor` asks for what follows, null: there is no more."""
+
+    data: tuple[NewsItem, ...]
+    next_cursor: str | None
+
+
 class SubscriptionPage(View):
     """Newest first; `next_cursor` asks for what follows, null: there is no more."""
 
