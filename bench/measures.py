@@ -57,7 +57,7 @@ FULL = Size(
     rounds_within_seconds=110,
     starts=80,
     sleeping=1000,
-    sleeping_seconds=70,
+    sleeping_seconds=300,
     calls=1000,
 )
 QUICK = Size(
