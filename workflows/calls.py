@@ -101,7 +101,8 @@ class Caller:
             if not attempt.is_undo and tries > 1:
                 board.update(step_id, attempts=board.states[step_id].attempts + 1)
             if attempt.is_undo and attempt.purpose:
-                board.undo_tries[step_id] = board.undo_tries.get(step_id, 0) + 1
+                # An undo of several operations is one try, however many calls that takes.
+                board.undo_tries[step_id] = max(board.undo_tries.get(step_id, 0) + (tries > 1), 1)
             try:
                 done = await self._execute(step_id, attempt, ask, lost=lost)
             except ActivityError as error:

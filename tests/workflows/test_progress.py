@@ -96,3 +96,12 @@ async def test_an_undo_that_found_its_vendor_down_goes_on_under_its_key(stage: S
     puppet.will(wedding.id, "release", "down", "unknown")
     await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
     assert len({call.idempotency_key for call in puppet.calls(wedding.id, "release")}) == 1
+
+
+async def test_an_undo_of_several_calls_is_one_attempt(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(booking("shoot", "studio")))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed", "waiting")
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    undo = (await wedding.steps())["shoot"].compensation
+    assert (undo["attempts"], undo["detail"].count("deleted")) == (1, 2)
