@@ -17,6 +17,7 @@ from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConf
 from wedsync.domain.routing.strategy import Endpoint, Strategy
 from wedsync.domain.routing.vendor import GatewayPolicy
 from wedsync.kit.clock import utc_now
+from wedsync.usecases.routing import read_health as reports
 from wedsync.usecases.routing import read_services as views
 from wedsync.usecases.routing.operate import Operator
 from wedsync.usecases.routing.transitions import Moved
@@ -163,10 +164,10 @@ async def _answer(desk: Desk, moved: Moved) -> FailoverAnswer:
 @router.get("/services/{service}/health", summary="Show a service's health over a range")
 async def service_health(
     service: ServiceName, desk: OnDesk, since: Since = None, until: Until = None
-) -> views.HealthHistory:
+) -> reports.HealthHistory:
     """Its changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
     begin, end = _range(since, until)
-    return await views.read_history(desk.db, desk.organization_id, _known(desk, service), begin, end)
+    return await reports.read_history(desk.db, desk.organization_id, _known(desk, service), begin, end, now=utc_now())
 
 
 @router.get("/failovers", summary="List failovers")
@@ -182,9 +183,9 @@ async def list_failovers(
 
 
 @health_router.get("/integrations/health-check", summary="How the services stand")
-async def health_check(desk: OnDesk) -> views.HealthReport:
+async def health_check(desk: OnDesk) -> reports.HealthReport:
     """Every service's health, and whether the weddings of the next two days can be held."""
-    return await views.read_health(desk.db, desk.state.switchboard.book, utc_now(), _counted(desk))
+    return await reports.read_health(desk.db, desk.state.switchboard.book, utc_now(), _counted(desk))
 
 
 @health_router.get("/admin/api-management/health", summary="How the services stand, as asked")
@@ -193,11 +194,11 @@ async def admin_health(
     include_third_party: Annotated[bool, Query(description="The vendors, not only ourselves.")] = True,
     wedding_critical_only: Annotated[bool, Query(description="Only what a wedding can't do without.")] = False,
     timeout_ms: Annotated[int, Query(ge=50, le=_LONGEST_WAIT_MS, description="How long to wait for it.")] = 5_000,
-) -> views.HealthReport:
+) -> reports.HealthReport:
     """The same report, narrowed. Raises 503 when it takes longer than `timeout_ms`."""
     try:
         async with asyncio.timeout(timeout_ms / 1000):
-            report = await views.read_health(
+            report = await reports.read_health(
                 desk.db,
                 desk.state.switchboard.book,
                 utc_now(),

@@ -141,6 +141,7 @@ async def test_the_health_check_says_how_each_stands_and_whether_weddings_can_be
     stripe = next(one for one in report["apis"] if one["service"] == "stripe")
     assert (stripe["status"], stripe["circuit"], stripe["mitigation_active"]) == ("down", "open", True)
     assert stripe["mitigation_available"] is True
+    assert {"uptime_24h", "rate_limit"} < set(stripe)
     assert report["wedding_day_readiness"]["ready"] is True
     path = "/api/admin/api-management/health"
     narrow = (await api.http.get(path, params={"wedding_critical_only": True, "timeout_ms": 5000})).json()
@@ -162,6 +163,8 @@ async def test_history_tells_uptime_and_the_error_budget(api: Any, board: Switch
         await conn.execute(text(statement))
     history = (await api.get("/services/stripe/health")).json()
     assert [change["status"] for change in history["data"]] == ["healthy", "down"]
+    assert {change["source"] for change in history["data"]} == {"probe"}
+    assert (history["changes"], history["down_seconds"]) == (2, 3600)
     assert history["uptime"] == pytest.approx(1 - 1 / (7 * 24), abs=1e-4)
     assert history["error_budget_seconds"] == pytest.approx(7 * 86_400 * 0.001 - 3600, abs=5)
     assert (

@@ -78,6 +78,9 @@ FROM (SELECT DISTINCT w.id, w.ceremony_at, v.vendor FROM weddings w
   WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:now AS timestamptz) - interval '1 day') s
 GROUP BY s.vendor
 """)
+_COUNT_CEREMONIES = text("""
+SELECT count(*) FROM weddings WHERE ended_at IS NULL AND ceremony_at >= :since AND ceremony_at < :until
+""")
 _PAST = text("""
 SELECT CAST(extract(epoch FROM restored_at - started_at) * 1000 AS bigint) FROM failovers
 WHERE from_service = :service AND restored_at IS NOT NULL ORDER BY started_at DESC LIMIT 20
@@ -164,6 +167,11 @@ async def dependents(conn: AsyncConnection, now: datetime) -> dict[str, tuple[in
     """By service: how many weddings to come depend on it, and the next ceremony of them."""
     rows = await conn.execute(_DEPENDENTS_OF_ALL, {"now": now})
     return {row.service: (row.weddings, row.next_at) for row in rows}
+
+
+async def count_ceremonies(conn: AsyncConnection, since: datetime, until: datetime) -> int:
+    """How many weddings there are in a range. Also inside `tenant()`: its own."""
+    return int((await conn.execute(_COUNT_CEREMONIES, {"since": since, "until": until})).scalar_one())
 
 
 async def past_downtimes_ms(conn: AsyncConnection, service: str) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,13 +33,34 @@ UPDATE service_health SET status = :status, since = :since, checked_at = :checke
 WHERE service = :service AND (checked_at IS NULL OR checked_at <= :checked_at)
 """)
 _CHANGED = text("""
-INSERT INTO health_changes (service, from_status, status, at, error_rate, response_ms, detail)
-VALUES (:service, :from_status, :status, :at, :error_rate, :response_ms, :detail)
+INSERT INTO health_changes (service, source, from_status, status, at, error_rate, response_ms, detail)
+VALUES (:service, :source, :from_status, :status, :at, :error_rate, :response_ms, :detail)
 """)
 _ALL = text(f"SELECT service, {_FIELDS} FROM service_health ORDER BY service")  # noqa: S608
 _CHANGES = text("""
-SELECT service, from_status, status, at, error_rate, response_ms, detail FROM health_changes
+SELECT source, from_status, status, at, error_rate, response_ms, detail FROM health_changes
 WHERE service = :service AND at >= :since AND at < :until ORDER BY at DESC, id DESC LIMIT 500
+""")
+_COUNT_CHANGES = text("""
+SELECT count(*) FROM health_changes WHERE service = :service AND at >= :since AND at < :until
+""")
+# How each source stood at the range's begin is what its last change before said. Spans of both sources may overlap.
+_DOWN = text("""
+WITH chains AS (
+  SELECT s.service, c.source, (SELECT max(b.at) FROM health_changes b
+    WHERE b.service = s.service AND b.source = c.source AND b.at <= :since) AS begins
+  FROM unnest(CAST(:services AS text[])) AS s(service) CROSS JOIN (VALUES ('probe'), ('circuit')) AS c(source)
+), marks AS (
+  SELECT h.service, h.status, h.at,
+    lead(h.at, 1, CAST(:until AS timestamptz)) OVER (PARTITION BY h.service, h.source ORDER BY h.at, h.id) AS ends
+  FROM chains c JOIN health_changes h ON h.service = c.service AND h.source = c.source
+    AND h.at >= coalesce(c.begins, '-infinity') AND h.at < :until
+), down AS (
+  SELECT service, range_agg(tstzrange(greatest(at, :since), ends)) AS spans
+  FROM marks WHERE status = 'down' AND ends > :since GROUP BY service
+)
+SELECT service, sum(extract(epoch FROM upper(span) - lower(span))) AS seconds
+FROM down CROSS JOIN LATERAL unnest(spans) AS span GROUP BY service
 """)
 _CALLS = text("""
 SELECT service, count(*) AS calls,
@@ -83,6 +104,7 @@ async def write(conn: AsyncConnection, service: str, was: Health, now_is: Health
     if was.status != now_is.status or was.checked_at is None:
         values = {
             "service": service,
+            "source": "probe",
             "from_status": None if was.checked_at is None else was.status,
             "status": now_is.status,
             "at": now_is.checked_at,
@@ -91,6 +113,14 @@ async def write(conn: AsyncConnection, service: str, was: Health, now_is: Health
             "detail": now_is.detail,
         }
         await conn.execute(_CHANGED, values)
+
+
+async def note_circuits(
+    conn: AsyncConnection, service: str, was: str, now_is: str, at: datetime, *, error_rate: float, detail: str
+) -> None:
+    """Keep a change of what all of a service's circuits come to."""
+    values = {"service": service, "source": "circuit", "from_status": was, "status": now_is, "at": at}
+    await conn.execute(_CHANGED, {**values, "error_rate": error_rate, "response_ms": 0.0, "detail": detail})
 
 
 async def add_sample(
@@ -130,9 +160,23 @@ async def read_all(conn: AsyncConnection) -> dict[str, Health]:
     return {row.service: health_of(row) for row in await conn.execute(_ALL)}
 
 
-async def read_changes(conn: AsyncConnection, service: str, since: datetime, until: datetime) -> Iterable[Any]:
-    """A service's changes of status in a range, newest first. Also inside `tenant()`."""
+async def read_changes(conn: AsyncConnection, service: str, since: datetime, until: datetime) -> Sequence[Any]:
+    """A service's newest 500 changes of status in a range, newest first. Also inside `tenant()`."""
     return (await conn.execute(_CHANGES, {"service": service, "since": since, "until": until})).all()
+
+
+async def count_changes(conn: AsyncConnection, service: str, since: datetime, until: datetime) -> int:
+    """How many changes of status there were in a range. Also inside `tenant()`."""
+    found = await conn.execute(_COUNT_CHANGES, {"service": service, "since": since, "until": until})
+    return int(found.scalar_one())
+
+
+async def down_seconds(
+    conn: AsyncConnection, services: Sequence[str], since: datetime, until: datetime
+) -> dict[str, float]:
+    """By service, how many seconds of `[since, until)` its probes or its circuits said down. Also inside `tenant()`."""
+    rows = await conn.execute(_DOWN, {"services": list(services), "since": since, "until": until})
+    return {row.service: float(row.seconds) for row in rows}
 
 
 async def read_calls(conn: AsyncConnection, since: datetime) -> dict[str, Any]:

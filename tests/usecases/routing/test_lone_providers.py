@@ -19,7 +19,7 @@ from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.store import access, health
 from wedsync.store.tables.weddings import plans, weddings
 from wedsync.usecases.routing.operate import Operator
-from wedsync.usecases.routing.read_services import read_health
+from wedsync.usecases.routing.read_health import read_health
 from wedsync.usecases.routing.registry import load_registry, set_up_vendors
 from wedsync.usecases.routing.switchboard import Switchboard
 

@@ -26,7 +26,7 @@ from wedsync.kit.http import new_pool
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store import health as store
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.read_services import read_health
+from wedsync.usecases.routing.read_health import read_health
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.routing.watch_health import POLICY, Watch

@@ -6,6 +6,7 @@ edge does not flutter.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -111,6 +112,13 @@ def seconds_to_next_look(health: Health, look: Look, interval_seconds: float, po
     else:
         wait = max(policy.confirm_seconds, policy.recheck_seconds - look.response_ms / 1000)
     return min(wait, interval_seconds)
+
+
+def by_circuits(phases: Collection[str]) -> Status:
+    """How a service stands by the phases of all its endpoints' circuits: down when none takes calls."""
+    if phases and all(phase in ("open", "half_open") for phase in phases):
+        return "down"
+    return "healthy" if all(phase == "closed" for phase in phases) else "degraded"
 
 
 def wedding_impact(

@@ -195,6 +195,8 @@ health_changes = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     text("service"),
+    # probe | circuit: what all of its circuits come to
+    text("source", server_default=sql("'probe'")),
     text("from_status", nullable=True),
     text("status"),
     instant("at"),
@@ -202,4 +204,5 @@ health_changes = Table(
     Column("response_ms", Float, nullable=False),
     text("detail", server_default=sql("''")),
     Index("ix_health_changes_service", "service", "at"),
+    Index("ix_health_changes_source", "service", "source", "at"),
 )

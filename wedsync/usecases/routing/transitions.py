@@ -17,6 +17,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from wedsync.domain.errors import StoreUnavailable, WedsyncError
+from wedsync.domain.health.status import by_circuits
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import failover as rules_of_failover
 from wedsync.domain.routing import notify
@@ -25,7 +26,7 @@ from wedsync.domain.routing.messages import GUARD_VENDOR_WORKFLOW, LOOK_SIGNAL, 
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.kit import telemetry
 from wedsync.kit.ids import new_id
-from wedsync.store import circuits, failovers, notifications
+from wedsync.store import circuits, failovers, health, notifications
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 
@@ -129,7 +130,23 @@ class Transitions:
         now_is = change(was, self.book.is_last(service, endpoint, known))
         if now_is == was or not await circuits.move(conn, was, now_is, self.book.policy(service).probes):
             return Moved(was, was)
+        await self._note(conn, was, now_is, known, now)
         return Moved(was, now_is, await self._account(conn, was, now_is, known, actor, now))
+
+    async def _note(
+        self, conn: AsyncConnection, was: Circuit, now_is: Circuit, known: list[Circuit], now: datetime
+    ) -> None:
+        """Have the service's history tell when its circuits let nothing through, and when they do again."""
+        states = {circuit.endpoint: circuit.state for circuit in known if circuit.service == was.service}
+        names = [endpoint.name for endpoint in self.book.config(was.service).endpoints]
+        before = by_circuits([{**states, was.endpoint: was.state}.get(name, "closed") for name in names])
+        after = by_circuits([{**states, was.endpoint: now_is.state}.get(name, "closed") for name in names])
+        if before != after:
+            calls = rules.total(was.window)
+            rate = calls.failed / calls.calls if calls.calls else 0.0
+            await health.note_circuits(
+                conn, was.service, before, after, now, error_rate=rate, detail=now_is.reason if after == "down" else ""
+            )
 
     def _tell(self, was: Circuit, now_is: Circuit, actor: str) -> None:
         if was.state == now_is.state and was.round == now_is.round:
