@@ -62,6 +62,7 @@ async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api:
     assert listed["stripe"]["windows"] == found["windows"]
     # What no operator has set is as the vendor documents it.
     assert [one["window"] for one in listed["open_meteo"]["windows"]] == ["minute", "hour", "day"]
+    assert listed["open_meteo"]["upgrade"] == "https://open-meteo.com/en/pricing"
     audited = await rows(board, "SELECT subject FROM audit_log WHERE action = 'quota.limited'")
     assert audited[-1].subject == "quota/stripe"
 

@@ -139,6 +139,8 @@ class Manifest(Value):
     idempotency_hours: float = 0
     #: Calls that the account allows, e.g. {"per_second": 25}.
     quotas: dict[str, int] = {}
+    #: Where the vendor says how more can be had; empty: its documentation.
+    quota_upgrade: str = ""
     #: Path asked by the health probe.
     health_path: str = "/"
     #: Answers with 503 are taken as "not processed" (RFC 9110, 15.6.4) unless the vendor says otherwise.

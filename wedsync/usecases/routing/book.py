@@ -140,6 +140,11 @@ class Book:
             self._quota_defaults[service] = policy_of(self._manifests[service].quotas)
         return self._quota_defaults[service]
 
+    def quota_upgrade(self, service: str) -> str:
+        """Where the vendor says how more calls can be had."""
+        manifest = self._manifests[service]
+        return manifest.quota_upgrade or manifest.documentation_url
+
     def quota(self, service: str, account: str) -> Quota:
         """Where an account stands, as last heard: every change but the taking of calls is told."""
         found = self._quotas.get((service, account))

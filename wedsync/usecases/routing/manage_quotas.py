@@ -46,7 +46,7 @@ class QuotaView(Value):
     blocked_until: datetime | None
     throttle: Throttle | None
     reservations: tuple[Reservation, ...]
-    #: How more can be had.
+    #: How more can be had: as an operator wrote it, else where the vendor says so.
     upgrade: str
 
 
@@ -77,7 +77,7 @@ def show(board: Switchboard, key: Key, quota: Quota | None = None) -> QuotaView:
         blocked_until=known.blocked_until if is_blocked else None,
         throttle=known.throttle,
         reservations=known.reservations,
-        upgrade=policy.upgrade,
+        upgrade=policy.upgrade or board.book.quota_upgrade(key[0]),
     )
 
 
