@@ -105,6 +105,8 @@ class StubApi:
     refusals: list[Refusal] = field(default_factory=list)
     ledgers: dict[str, list[Json]] = field(default_factory=dict)
     faults: dict[str, Json] = field(default_factory=dict)
+    #: Each vendor's one circuit: `state`, `forced`, `held`.
+    circuits: dict[str, Json] = field(default_factory=dict)
     #: Called with the wedding and transaction when an orchestration is accepted.
     on_orchestrate: Callable[[StubApi, str], None] | None = None
     _keys: dict[str, tuple[int, Json, str]] = field(default_factory=dict)
@@ -225,6 +227,8 @@ class StubApi:
             ("POST", "/weddings/([^/]+)/transactions/([^/]+)/(undo|cancel)", lambda w, t, verb: self._begin(w, "undo")),
             ("POST", "/weddings/([^/]+)/steps/([^/]+)/decision", lambda w, s: self._begin(w, "scheduled")),
             ("POST", "/weddings/([^/]+)/repair", lambda w: (200, {"repaired": True}, "")),
+            ("GET", "/services", self._services),
+            ("PUT", "/services/([^/]+)/circuit", self._force),
             ("GET", "/weddings/([^/]+)/events", lambda w: (200, "stream", "")),
         ]
 
@@ -266,6 +270,20 @@ class StubApi:
         if transaction_id not in self.transactions:
             return self._missing()
         return 200, self.look(transaction_id), ""
+
+    def trip(self, vendor: str, **more: Any) -> None:
+        """Cut a vendor off."""
+        self.circuits[vendor] = {"endpoint": "default", "state": "open", "forced": None, "held": False, **more}
+
+    def _services(self) -> tuple[int, Any, str]:
+        return 200, {"data": [{"service": name, "circuits": [one]} for name, one in self.circuits.items()]}, ""
+
+    def _force(self, service: str) -> tuple[int, Any, str]:
+        asked = self.requests[-1]["json"]
+        circuit = self.circuits[service]
+        circuit["forced"] = None if asked["state"] == "auto" else asked["state"]
+        circuit["state"] = circuit["forced"] or circuit["state"]
+        return 200, {"changed": True}, ""
 
     async def _stream(self, request: Request) -> Any:
         after = int(request.headers.get("last-event-id", "0"))

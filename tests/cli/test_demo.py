@@ -14,7 +14,7 @@ TITLES = (
 
 
 @pytest.fixture
-def stage(api, step, tmp_path):
+def stage(api, step, tmp_path, monkeypatch):
     """A running stack whose three weddings go as they should, save for what a test spoils."""
 
     class Stage:
@@ -26,9 +26,12 @@ def stage(api, step, tmp_path):
             self.number = number
             undone = {"status": "undone", "attempts": 1, "detail": "gone"}
             down = "stripe" in stub.faults
-            vendor = "paypal" if down else "stripe"
+            if down:
+                stub.trip("stripe")
+            cut_off = stub.circuits.get("stripe", {}).get("state") == "open"
+            vendor = "paypal" if cut_off else "stripe"
             venue = step("venue", "booking.request", "generic", "succeeded")
-            paid = step("deposit", "payments.collect", vendor, "succeeded", fallback_used=down)
+            paid = step("deposit", "payments.collect", vendor, "succeeded", fallback_used=cut_off)
             told = step("tell", "sms.send", "twilio", "succeeded")
             steps = [venue, paid, told]
             status = "completed"
@@ -67,6 +70,7 @@ def stage(api, step, tmp_path):
                 for name in ("stripe", "paypal", "generic", "twilio")
             }
 
+    monkeypatch.setattr("wedsync.cli.demo.KNOWN_SECONDS", 0)
     made = Stage()
     api.on_orchestrate = made.set_scene
     folder = tmp_path / "state"
@@ -105,6 +109,23 @@ def test_people_read_what_was_expected_and_seen(api, stage, wedsync):
 def test_played_again_the_weddings_are_new(api, stage, wedsync):
     assert (wedsync("demo").code, wedsync("demo").code) == (0, 0)
     assert len(api.weddings) == 6
+
+
+def test_a_vendor_that_the_demo_broke_or_found_cut_off_is_used_again(api, stage, wedsync):
+    api.trip("stripe", state="ramping")
+    api.trip("twilio")
+    assert wedsync("demo").code == 0
+    states = {name: (one["state"], one["forced"]) for name, one in api.circuits.items()}
+    assert states["stripe"] == states["twilio"] == ("closed", None)
+    assert wedsync("demo").code == 0
+
+
+@pytest.mark.parametrize("by_hand", [{"forced": "open"}, {"held": True}])
+def test_what_a_person_cut_off_stays_so(api, stage, wedsync, by_hand):
+    api.trip("twilio", **by_hand)
+    assert wedsync("demo").code == 0
+    assert api.circuits["twilio"]["state"] == "open"
+    assert api.asked("PUT", "/api/v1/services/twilio/circuit") == []
 
 
 @pytest.mark.parametrize(

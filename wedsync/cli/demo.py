@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from wedsync.cli import output as out
 from wedsync.cli.ask import follow_shown
-from wedsync.cli.client import ApiClient, Location
+from wedsync.cli.client import ApiClient, Location, segment
 from wedsync.cli.demo_scenes import SCENES, Check, Scene, Seen, first_payment_vendor, new_suffix, plan_for
 from wedsync.cli.local_stack import borrowed_stack
 from wedsync.cli.output import INTERNAL, JsonFlag
@@ -20,6 +21,8 @@ from wedsync.cli.stand_ins import StandIns
 
 #: A scene that has not settled by then has failed.
 SCENE_SECONDS = 45.0
+#: Within it every process has heard of a circuit's change.
+KNOWN_SECONDS = 1.0
 Json = dict[str, Any]
 
 
@@ -94,6 +97,7 @@ async def play(client: ApiClient, stand_ins: StandIns, number: int, scene: Scene
     plan = plan_for(scene, suffix)
     broken = first_payment_vendor(plan) if scene.payments_down else None
     output.say(f"\n{number}. {scene.title} ({plan.wedding.id}, {len(plan.steps)} steps in the plan)")
+    await bring_back(client, {vendor for service in plan.services for vendor in (service.vendor, *service.fallbacks)})
     wedding_id = await create(client, plan)
     try:
         if broken:
@@ -105,12 +109,35 @@ async def play(client: ApiClient, stand_ins: StandIns, number: int, scene: Scene
     finally:
         if broken:
             await stand_ins.mend(broken)
+    if broken:
+        # What comes next here, in the demo or after it, finds the vendor as it was.
+        await bring_back(client, {broken})
     url = str(snapshot.transaction.get("temporal_url") or "")
     checks = tuple(check(seen) for check in scene.checks)
     played = Played(scene, wedding_id, transaction_id, url, checks, time.monotonic() - began)
     for line in _lines(played):
         output.say(line)
     return played
+
+
+async def bring_back(client: ApiClient, vendors: Set[str]) -> None:
+    """Close the circuits that earlier trouble left open, so that a scene begins with vendors that are trusted.
+
+    What a person forced or holds stays as it is.
+    """
+    cut_off = [
+        (str(service["service"]), str(circuit["endpoint"]))
+        for service in (await client.get("/services"))["data"]
+        for circuit in service["circuits"]
+        if service["service"] in vendors and circuit["state"] != "closed" and not (circuit["forced"] or circuit["held"])
+    ]
+    for service, endpoint in cut_off:
+        for state in ("closed", "auto"):
+            path = f"/services/{segment(service)}/circuit"
+            await client.request("PUT", path, body={"endpoint": endpoint, "state": state})
+        out.current().say(f"   {service} is well again and used again")
+    if cut_off:
+        await asyncio.sleep(KNOWN_SECONDS)
 
 
 def _lines(played: Played) -> list[str]:
