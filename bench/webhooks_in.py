@@ -237,7 +237,7 @@ async def _critical(stage: Stage, poster: Poster, size: Size) -> str:
     query = text(
         "SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP ("
         "ORDER BY EXTRACT(EPOCH FROM processed_at - received_at)) "
-        "FROM inbox WHERE priority = 1 AND received_at >= :since"
+        "FROM inbox WHERE priority <= 1 AND received_at >= :since"
     )
     async with stage.db.system() as conn:
         p50, p99 = (await conn.execute(query, {"since": since})).scalar_one()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hmac
+import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +18,7 @@ from wedsync.store.tables.webhooks import inbox
 
 POSTS = "/api/integrations/webhooks"
 KEY = "whsec_" + base64.b64encode(b"k" * 24).decode()
+SECRET = "a-secret-of-ours"
 
 
 class Sender:
@@ -68,3 +72,61 @@ async def test_an_id_that_is_not_signed_makes_no_new_event_of_a_captured_message
     assert await sender.event_ids() == ["msg_1"]
     again = enveloped(body, spelling, "msg_2")
     assert await sender.post(path, body, {**again, f"{other}-id": "msg_1"}) == ("msg_2", False)
+
+
+def keyed(body: bytes, secret: str, **headers: str) -> dict[str, str]:
+    mac = hmac.digest(secret.encode(), body, "sha256").hex()
+    return {"X-Hub-Signature-256": f"sha256={mac}", "X-Signature": mac, **headers}
+
+
+async def test_a_captured_github_message_is_known_under_any_delivery_id(sender: Sender) -> None:
+    secret, path = sender.api.settings.vendor_webhook_secrets("github")[0], f"{POSTS}/github"
+
+    async def post(body: bytes, delivery: str, kind: str = "push") -> tuple[str, bool]:
+        headers = keyed(body, secret, **{"X-GitHub-Delivery": delivery, "X-GitHub-Event": kind})
+        return await sender.post(path, body, headers)
+
+    assert await post(b'{"after": "c1"}', "d-1") == ("d-1", False)
+    assert await post(b'{"after": "c1"}', "d-1") == ("d-1", True)
+    assert await post(b'{"after": "c1"}', "forged", "release") == ("forged", True)
+    assert await post(b'{"after": "c2"}', "d-2") == ("d-2", False)
+    assert await sender.event_ids() == ["d-1", "d-2"]
+
+
+async def test_a_captured_hmac_message_is_known_under_any_delivery_id(sender: Sender) -> None:
+    config = {"scheme": "hmac_sha256", "paths": {"id": "header:X-Delivery"}}
+    path = await sender.register("weather", config, SECRET)
+    body = b'{"storm": true}'
+    assert await sender.post(path, body, keyed(body, SECRET, **{"X-Delivery": "d-1"})) == ("d-1", False)
+    assert await sender.post(path, body, keyed(body, SECRET, **{"X-Delivery": "forged"})) == ("forged", True)
+    assert await sender.event_ids() == ["d-1"]
+
+
+async def test_a_time_that_is_signed_tells_equal_messages_apart(sender: Sender) -> None:
+    config = {"scheme": "hmac_sha256", "hmac": {"timestamp_header": "X-Time"}, "paths": {"id": "header:X-Delivery"}}
+    path = await sender.register("weather", config, SECRET)
+    body, now = b'{"storm": true}', int(time.time())
+
+    async def post(stamp: int, delivery: str) -> tuple[str, bool]:
+        mac = hmac.digest(SECRET.encode(), f"{stamp}.".encode() + body, "sha256").hex()
+        headers = {"X-Signature": mac, "X-Time": str(stamp), "X-Delivery": delivery}
+        return await sender.post(path, body, headers)
+
+    assert await post(now, "d-1") == ("d-1", False)
+    assert await post(now, "forged") == ("forged", True)
+    assert await post(now - 1, "d-2") == ("d-2", False)
+    # Sent again by its source, signed anew.
+    assert await post(now - 2, "d-2") == ("d-2", True)
+
+
+@pytest.mark.parametrize("scheme", ["hmac_sha256", "zapier"])
+async def test_later_events_of_one_object_are_no_duplicates(sender: Sender, scheme: str) -> None:
+    path = await sender.register("crm", {"scheme": scheme}, SECRET)
+
+    async def is_known(**contact: str) -> bool:
+        body = json.dumps({"id": "contact-7", **contact}).encode()
+        return (await sender.post(path, body, keyed(body, SECRET, **{"X-API-Key": SECRET})))[1]
+
+    assert [await is_known(stage=stage) for stage in ("lead", "booked", "booked", "lost")] == [
+        False, False, True, False,
+    ]  # fmt: skip

@@ -315,7 +315,7 @@ async def test_with_temporal_down_events_are_still_acknowledged_and_kept(
     assert row.due_at is not None
 
 
-async def test_an_event_of_a_wedding_on_its_day_is_critical(desk: Desk) -> None:
+async def test_an_event_of_a_wedding_on_its_day_goes_before_all(desk: Desk) -> None:
     now = utc_now()
     async with desk.db.system() as connection:
         await connection.execute(insert(organizations).values(id="o1", name="Studio", created_at=now))
@@ -337,7 +337,7 @@ async def test_an_event_of_a_wedding_on_its_day_is_critical(desk: Desk) -> None:
         )
     await post(desk, payload(metadata={"wedding_id": "w1", "step_id": "deposit"}))
     (row,) = await desk.rows()
-    assert row.priority == 1
+    assert row.priority == 0
 
 
 async def test_twilio_signs_the_public_address_with_its_query(desk: Desk) -> None:

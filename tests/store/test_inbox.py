@@ -145,6 +145,29 @@ async def test_the_urgent_and_then_the_old_are_claimed_first(db: Database) -> No
     assert [row.event_id for row in await claim(db, limit=1)] == ["old_high"]
 
 
+async def test_a_wedding_on_its_day_goes_before_sources_that_call_themselves_critical(db: Database) -> None:
+    before = NOW - timedelta(hours=1)
+    await record(db, *(new_row(f"loud_{number}", priority=1) for number in range(3)), now=before)
+    await record(db, new_row("named", priority=4, wedding_id="w2"))
+    assert [row.event_id for row in await claim(db, "critical", limit=2)] == ["named", "loud_0"]
+    # What was critical already is raised as well when the day comes.
+    async with db.system() as connection:
+        await connection.execute(update(inbox_table).where(inbox_table.c.event_id == "named").values(priority=1))
+        assert await inbox.raise_waiting(connection, "w2") == 1
+    assert [row.event_id for row in await claim(db, "critical", limit=1)] == ["named"]
+
+
+async def test_a_message_is_known_by_what_was_signed_under_any_id(db: Database) -> None:
+    def keyed(event_id: str, key: bytes | None) -> NewRow:
+        return new_row(event_id).model_copy(update={"replay_key": key})
+
+    assert await record(db, keyed("d-1", b"one")) == {"d-1": "normal"}
+    assert await record(db, keyed("d-2", b"one"), keyed("d-3", b"two"), keyed("d-1", b"three")) == {"d-3": "normal"}
+    assert set(await record(db, keyed("d-4", None), keyed("d-5", None))) == {"d-4", "d-5"}
+    async with db.system() as connection:
+        assert set(await inbox.record(connection, "paypal", [keyed("d-1", b"one")], NOW)) == {"d-1"}
+
+
 async def test_two_drains_never_hold_the_same_row(db: Database) -> None:
     await record(db, *(new_row(f"evt_{number}") for number in range(10)))
     async with db.system() as one, db.system() as other:

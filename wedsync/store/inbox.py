@@ -32,37 +32,50 @@ from wedsync.domain.webhooks.source import SourceConfig
 from wedsync.store.tables.webhooks import contact_refs, inbox, webhook_objects, webhook_sources
 from wedsync.store.tables.weddings import external_refs, weddings
 
-# Events of weddings in wedding-day mode become critical here, so that they go ahead from their first moment.
+# Events of weddings in wedding-day mode go before all others from their first moment on.
 _RECORD = sql("""
-INSERT INTO inbox (source, organization_id, event_id, priority, event, body, contacts, received_at, due_at)
+INSERT INTO inbox (source, organization_id, event_id, priority, event, body, contacts, replay_key, received_at, due_at)
 SELECT new.source, new.organization_id, new.event_id,
        CASE WHEN EXISTS (SELECT FROM weddings w WHERE w.id = new.wedding_id AND w.mode = 'wedding_day'
                          AND (new.organization_id IS NULL OR new.organization_id = w.organization_id))
               OR EXISTS (SELECT FROM external_refs r JOIN weddings w ON w.id = r.wedding_id
                          WHERE r.vendor = new.vendor AND r.object_id = new.object_id AND w.mode = 'wedding_day'
                          AND (new.organization_id IS NULL OR new.organization_id = w.organization_id))
-            THEN 1 ELSE new.priority END,
+            THEN 0 ELSE new.priority END,
        CAST(new.event AS jsonb), decode(new.body, 'base64'),
        -- One row's digests come as one text, since an array of arrays must be rectangular.
        (SELECT array_agg(decode(digest, 'hex')) FROM unnest(string_to_array(nullif(new.contacts, ''), ',')) digest),
-       :now, :now
+       decode(new.replay_key, 'hex'), :now, :now
 FROM json_to_recordset(CAST(:rows AS json))
      AS new(source text, organization_id text, vendor text, event_id text, wedding_id text, object_id text,
-            priority integer, event text, body text, contacts text)
-ON CONFLICT (source, event_id) DO NOTHING
+            priority integer, event text, body text, contacts text, replay_key text)
+ON CONFLICT DO NOTHING
 RETURNING source, event_id, priority
 """)
 
 # The same for what was recorded before that mode: matched, named by the event, or by an object that a step holds.
 _RAISE = sql("""
-UPDATE inbox SET priority = 1 WHERE id IN (
+UPDATE inbox SET priority = 0 WHERE id IN (
   SELECT i.id FROM inbox i JOIN weddings w ON w.id = :wedding_id AND w.mode = 'wedding_day'
-  WHERE i.due_at IS NOT NULL AND i.priority > 1
+  WHERE i.due_at IS NOT NULL AND i.priority > 0
     AND (i.organization_id IS NULL OR i.organization_id = w.organization_id)
     AND (i.wedding_id = w.id OR i.event ->> 'wedding_id' = w.id
          OR EXISTS (SELECT FROM external_refs r WHERE r.wedding_id = w.id
                     AND r.vendor = i.event ->> 'source' AND r.object_id = i.event ->> 'object_id'))
   FOR UPDATE OF i SKIP LOCKED)
+""")
+
+# Only the newest that rest are looked at: the deed is done each minute, and an old event's object is hardly new.
+# A reference may carry the time of the workflow that wrote it, somewhat before it was there to be found.
+_REARM = sql("""
+UPDATE inbox SET due_at = :now WHERE id IN (
+  SELECT i.id FROM (SELECT id, organization_id, event, processed_at FROM inbox
+                    WHERE state = 'unmatched' AND due_at IS NULL ORDER BY id DESC LIMIT 5000) i
+  WHERE EXISTS (SELECT FROM external_refs r
+                WHERE r.vendor = i.event ->> 'source' AND r.object_id = i.event ->> 'object_id'
+                AND r.created_at > i.processed_at - interval '1 minute'
+                AND (i.organization_id IS NULL OR i.organization_id = r.organization_id)))
+RETURNING priority
 """)
 
 _SETTLE = (
@@ -77,6 +90,7 @@ _SETTLE = (
         }
         # Whose a registered source's event is stands from the first.
         | {"organization_id": func.coalesce(bindparam("new_organization_id"), inbox.c.organization_id)}
+        | {"first_looked_at": func.coalesce(inbox.c.first_looked_at, bindparam("new_processed_at"))}
     )
 )  # fmt: skip
 
@@ -88,6 +102,7 @@ _CLAIMED = (
     inbox.c.event,
     inbox.c.attempts,
     inbox.c.received_at,
+    inbox.c.first_looked_at,
     inbox.c.organization_id,
     inbox.c.contacts,
 )
@@ -123,16 +138,22 @@ def _recorded(source: str, row: NewRow) -> dict[str, object]:
         "priority": row.priority,
         "event": event.model_dump_json(),
         "body": base64.b64encode(row.sealed_body).decode(),
+        "replay_key": None if row.replay_key is None else row.replay_key.hex(),
         "contacts": ",".join(digest.hex() for digest in row.contacts),
     }
 
 
 async def raise_waiting(connection: AsyncConnection, wedding_id: str) -> int:
-    """Make what waits of a wedding on its day critical; how many rows that was.
+    """Make what waits of a wedding on its day go before all others; how many rows that was.
 
     Rows that a drain has in hand are left to it.
     """
     return (await connection.execute(_RAISE, {"wedding_id": wedding_id})).rowcount
+
+
+async def rearm(connection: AsyncConnection, now: datetime) -> set[Lane]:
+    """Make rows that nobody claimed due again whose object a step has come to hold since; the lanes of those rows."""
+    return {lane_of(priority) for priority in await connection.scalars(_REARM, {"now": now})}
 
 
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:

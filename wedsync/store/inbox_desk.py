@@ -59,6 +59,7 @@ async def assign(
             state="received",
             attempts=0,
             error=None,
+            first_looked_at=None,
             due_at=now,
         )
         .returning(inbox.c.priority)
@@ -98,7 +99,7 @@ async def replay(
     statement = (
         update(inbox)
         .where(inbox.c.id.in_(chosen.scalar_subquery()))
-        .values(state="received", attempts=0, error=None, due_at=now)
+        .values(state="received", attempts=0, error=None, first_looked_at=None, due_at=now)
         .returning(inbox.c.id, inbox.c.priority)
     )
     return [(row.id, row.priority) for row in await conn.execute(statement)]

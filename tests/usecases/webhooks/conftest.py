@@ -85,7 +85,9 @@ class House:
             )
         return wedding_id
 
-    async def add_reference(self, wedding_id: str, object_id: str, step_id: str = "deposit") -> None:
+    async def add_reference(
+        self, wedding_id: str, object_id: str, step_id: str = "deposit", *, at: datetime = NOW
+    ) -> None:
         row = {
             "organization_id": "o1",
             "vendor": "stripe",
@@ -94,7 +96,7 @@ class House:
             "wedding_id": wedding_id,
             "step_id": step_id,
             "transaction_id": "t1",
-            "created_at": NOW,
+            "created_at": at,
         }
         async with self.db.system() as connection:
             await connection.execute(insert(external_refs).values(row))

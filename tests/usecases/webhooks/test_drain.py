@@ -14,7 +14,7 @@ from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.inbox import NewRow
 from wedsync.domain.webhooks.messages import DrainTotals, retry_workflow_id
-from wedsync.store import inbox
+from wedsync.store import inbox, inbox_desk
 from wedsync.store.session import Database
 from wedsync.store.tables.webhooks import contact_refs
 from wedsync.store.tables.webhooks import inbox as inbox_table
@@ -80,10 +80,33 @@ async def test_an_event_that_overtakes_its_reference_is_told_once_the_reference_
 
 async def test_an_event_that_nobody_claims_rests_after_ten_minutes_and_stays_visible(house: Any) -> None:
     await house.record("evt_1", object_id="pi_1")
+    await drain(house, NOW)
     await drain(house, NOW + timedelta(minutes=9))
     row = (await house.rows())["evt_1"]
     assert (row.state, row.due_at) == ("unmatched", None)
     assert (await drain(house, NOW + timedelta(days=1))).next_due_seconds is None
+
+
+async def test_an_event_that_nobody_could_look_at_for_long_is_awaited_as_any_other(house: Any) -> None:
+    wedding, late = await house.add_wedding(), NOW + timedelta(minutes=30)
+    await house.record("evt_1", object_id="pi_1")
+    await drain(house, late)
+    row = (await house.rows())["evt_1"]
+    assert (row.state, row.due_at - late < timedelta(seconds=5)) == ("unmatched", True)
+    await house.add_reference(wedding, "pi_1")
+    assert (await drain(house, late + timedelta(seconds=5))).totals == DrainTotals(processed=1)
+
+
+async def test_a_replayed_event_is_awaited_anew(house: Any) -> None:
+    await house.record("evt_1", object_id="pi_1")
+    await drain(house, NOW)
+    await drain(house, NOW + timedelta(minutes=9))
+    later = NOW + timedelta(days=1)
+    async with house.db.system() as connection:
+        everything = {"ids": None, "source": None, "since": None, "until": None, "limit": 10}
+        await inbox_desk.replay(connection, inbox_desk.Scope("o1", True), later, states=["unmatched"], **everything)
+    await drain(house, later)
+    assert (await house.rows())["evt_1"].due_at is not None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
-from wedsync.domain.webhooks.messages import drain_workflow_id
+from wedsync.domain.webhooks.messages import DrainTotals, drain_workflow_id
+from wedsync.usecases.webhooks.drain import drain_batch
 from wedsync.usecases.webhooks.sweep import GRACE, sweep_inbox
 from wedsync.usecases.webhooks.tell import InboxTeller
 
@@ -68,3 +69,23 @@ async def test_the_sweep_tells_lanes_whose_rows_were_missed_and_no_others(house:
     swept = await sweep_inbox(house.db, house.provider, NOW + GRACE + timedelta(seconds=1))
     assert swept.told == ("normal",)
     assert await signals(house.client.get_workflow_handle(drain_workflow_id("normal"))) == 1
+
+
+async def test_the_sweep_wakes_what_nobody_claimed_once_a_step_holds_its_object(house: Any) -> None:
+    wedding, late = await house.add_wedding(), NOW + timedelta(minutes=9)
+    await house.record("early", object_id="pi_1")
+    await house.record("nobodys", object_id="pi_2")
+    for moment in (NOW - timedelta(hours=1), NOW - timedelta(minutes=30)):
+        await house.record("old", object_id="pi_1", received_at=moment)
+        await drain_batch(house.db, house.provider, "normal", 50, moment)
+    for moment in (NOW, late):
+        await drain_batch(house.db, house.provider, "normal", 50, moment)
+    assert {row.due_at for row in (await house.rows()).values()} == {None}
+    assert (await sweep_inbox(house.db, house.provider, late)).told == ()
+    await house.add_reference(wedding, "pi_1", at=late + timedelta(hours=5))
+    soon = late + timedelta(hours=5, minutes=1)
+    assert (await sweep_inbox(house.db, house.provider, soon)).told == ("normal",)
+    assert {name for name, row in (await house.rows()).items() if row.due_at} == {"early", "old"}
+    drained = await drain_batch(house.db, house.provider, "normal", 50, soon)
+    assert drained.totals == DrainTotals(processed=2)
+    assert {event.event_id for event in await house.told(wedding)} == {"early", "old"}

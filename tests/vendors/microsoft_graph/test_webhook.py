@@ -74,6 +74,17 @@ def test_malformed_input_is_refused_and_never_raises(body: bytes) -> None:
     assert not verify(body, {}, "", ["a secret that is not drawn"], NOW)
 
 
+def test_changes_without_an_etag_are_told_apart_by_what_else_is_said_and_repetitions_are_known() -> None:
+    item = {"subscriptionId": "s", "changeType": "updated", "resource": "Users/x/Events/y", "resourceData": {"id": "y"}}
+    later = {**item, "subscriptionExpirationDateTime": "2027-06-02T12:00:00Z"}
+    tagged = [{**item, "resourceData": {"id": "y", "@odata.etag": f'W/"{tag}"'}} for tag in "ab"]
+    batch = [item, dict(reversed(item.items())), later, *tagged, tagged[1]]
+    ids = [told.event_id for told in parse(json.dumps({"value": batch}).encode(), {})]
+    assert ids[0] == ids[1]
+    assert ids[4] == ids[5]
+    assert len(set(ids)) == 4
+
+
 def test_a_lifecycle_notification_is_other() -> None:
     item = {"subscriptionId": "s", "clientState": SECRET, "lifecycleEvent": "missed", "resource": "Users/x/Events/y"}
     (told,) = parse(json.dumps({"value": [item]}).encode(), {})

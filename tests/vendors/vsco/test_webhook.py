@@ -59,6 +59,14 @@ def test_a_booked_order_confirms_its_job(desk: Desk) -> None:
     assert desk.objects["job1"]["stage"] == "booked"
 
 
+def test_a_booking_that_was_taken_back_and_made_again_is_another_one_and_an_edit_is_not() -> None:
+    order = {"id": "o1", "jobId": "j1", "bookedOn": "2027-06-01", "modified": "2027-06-01T12:00:00Z"}
+    edited = {**order, "modified": "2027-06-02T12:00:00Z"}
+    again = {**edited, "bookedOn": "2027-06-03"}
+    ids = [parse(json.dumps(one).encode(), {})[0].event_id for one in (order, edited, again)]
+    assert ids[0] == ids[1] != ids[2]
+
+
 def test_a_bad_token_is_refused(desk: Desk) -> None:
     emit = standin.build(desk).emit
     assert emit is not None

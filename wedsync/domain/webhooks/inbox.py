@@ -15,12 +15,13 @@ from wedsync.domain.webhooks.source import RetryPolicy
 
 State = Literal["received", "retrying", "processed", "unmatched", "dead"]
 
-CRITICAL, HIGH, NORMAL, LOW = 1, 2, 3, 4
+#: Of a wedding in wedding-day mode, whatever its source says; then a source's or a type's own.
+WEDDING_DAY, CRITICAL, HIGH, NORMAL, LOW = 0, 1, 2, 3, 4
 
 #: How long an event that nobody claims is looked at again: its reference is written only after the vendor's answer,
-#: and the event may overtake that answer.
+#: and the event may overtake that answer. Counted from its first look: while Temporal is away nobody looks.
 UNMATCHED_PATIENCE = timedelta(minutes=10)
-#: The shortest wait between two looks at an unclaimed event; each wait is as long as the event is old.
+#: The shortest wait between two looks at an unclaimed event; each wait is as long as the time since its first look.
 UNMATCHED_FIRST_WAIT = timedelta(seconds=1)
 #: The most of an error's text that is kept.
 MAX_ERROR_LENGTH = 500
@@ -39,6 +40,8 @@ class NewRow(Value):
     organization_id: str | None = None
     #: Digests of the phones and addresses that it names.
     contacts: tuple[bytes, ...] = ()
+    #: The digest of what was signed, where the event's id was not: the same message under another id is known by it.
+    replay_key: bytes | None = None
 
 
 class ClaimedRow(Value):
@@ -51,6 +54,8 @@ class ClaimedRow(Value):
     event: dict[str, JsonValue]
     attempts: int
     received_at: datetime
+    #: None: nobody has looked at it yet.
+    first_looked_at: datetime | None = None
     #: Of a registered source; None: it may be anybody's.
     organization_id: str | None = None
     contacts: tuple[bytes, ...] = ()
@@ -105,7 +110,7 @@ class Verdict(Value):
 
 
 def priority_of(event_type: str) -> int:
-    """How urgent an event is by its type alone; events of weddings in wedding-day mode are raised to critical.
+    """How urgent an event is by its type alone; events of weddings in wedding-day mode go before all.
 
     Payments' and businesses' answers let steps go on (high); the rest reports (normal); `other` is only kept (low).
     """
@@ -188,9 +193,10 @@ def processed(row: ClaimedRow, match: Match | None = None, note: str | None = No
 
 
 def unclaimed(row: ClaimedRow, now: datetime) -> Verdict:
-    """Nobody's, as far as is known: looked at again while it is young, at ages of about 1, 2, 4, 8, ... seconds."""
-    due_at = now + max(UNMATCHED_FIRST_WAIT, now - row.received_at)
-    is_young = due_at <= row.received_at + UNMATCHED_PATIENCE
+    """Nobody's, as far as is known: looked at again about 1, 2, 4, 8, ... seconds after its first look."""
+    first = row.first_looked_at or now
+    due_at = now + max(UNMATCHED_FIRST_WAIT, now - first)
+    is_young = due_at <= first + UNMATCHED_PATIENCE
     return Verdict(
         state="unmatched",
         attempts=row.attempts,

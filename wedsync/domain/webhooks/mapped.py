@@ -49,6 +49,11 @@ def paths_of(config: SourceConfig) -> PayloadPaths:
     return config.paths or PATHS.get(config.scheme) or PayloadPaths()
 
 
+def has_header_id(config: SourceConfig) -> bool:
+    """Whether a header may name the source's events."""
+    return any(_is_header(path) for path in paths_of(config).id.split("|"))
+
+
 def parse_mapped(
     config: SourceConfig, body: bytes, headers: Mapping[str, str], signed_id: str | None = None
 ) -> VendorEvent:

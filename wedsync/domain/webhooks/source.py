@@ -59,8 +59,9 @@ Path = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.:|@-]*$")]
 class PayloadPaths(Value):
     """Where in a message its parts stand; an empty path: it has no such part."""
 
-    #: Without one, or where it is not there, the digest of the body names the event.
-    id: Path = "id"
+    #: Without one, or where it is not there, the digest of the body names the event: what many sources call `id` is
+    #: that of the object, the same in each of its events.
+    id: Path = ""
     type: Path = "type"
     object: Path = "object_id"
     wedding: Path = "wedding_id"

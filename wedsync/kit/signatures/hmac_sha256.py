@@ -31,18 +31,24 @@ def verify(
     body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: datetime, options: HmacOptions
 ) -> bool:
     """True when a signature by one of the secrets stands where `options` says, and is fresh where it has a time."""
-    signed = body
-    if options.timestamp_header:
-        stamp = header(headers, options.timestamp_header)
-        if not is_fresh(unix_seconds(stamp), now, options.tolerance_seconds):
-            return False
-        signed = text_bytes(options.signed_prefix.replace("{timestamp}", stamp)) + body
+    stamp = header(headers, options.timestamp_header) if options.timestamp_header else ""
+    if options.timestamp_header and not is_fresh(unix_seconds(stamp), now, options.tolerance_seconds):
+        return False
+    signed = signed_bytes(body, headers, options)
     given = [
         text_bytes(part.strip()[len(options.prefix) :])
         for part in header(headers, options.header).split(",")
         if part.strip().startswith(options.prefix)
     ]
     return any_equal((_written(secret, signed, options) for secret in secrets if secret), given)
+
+
+def signed_bytes(body: bytes, headers: Mapping[str, str], options: HmacOptions) -> bytes:
+    """What the HMAC is made of: the body, after its time where the scheme signs one."""
+    if not options.timestamp_header:
+        return body
+    stamp = header(headers, options.timestamp_header)
+    return text_bytes(options.signed_prefix.replace("{timestamp}", stamp)) + body
 
 
 def _written(secret: str, signed: bytes, options: HmacOptions) -> bytes:

@@ -41,6 +41,8 @@ def _standard(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequen
     return standard_webhooks.verify(body, headers, secrets, now)
 
 
+#: The built-in ones by HMAC-SHA256: none covers a header but a time.
+HMAC_SCHEMES = {"github": GITHUB, "meta": META, "slack": SLACK, "zoom": ZOOM}
 #: Those whose headers hold an id that is signed with the body.
 STANDARD_SCHEMES = ("resend", "standard_webhooks", "svix")
 #: By name. `paypal` is not here: its certificates have to be fetched (`wedsync.vendors.paypal`); `hmac_sha256` has

@@ -31,7 +31,7 @@ inbox = Table(
     text("event_id"),
     # received | retrying | processed | unmatched | dead
     text("state", server_default=sql("'received'")),
-    # 1 critical | 2 high | 3 normal | 4 low
+    # 0 of a wedding on its day | 1 critical | 2 high | 3 normal | 4 low
     Column("priority", Integer, nullable=False, server_default=sql("3")),
     # The normalized event (`wedsync.domain.routing.vendor.VendorEvent`).
     document("event"),
@@ -41,7 +41,11 @@ inbox = Table(
     text("step_id", nullable=True),
     Column("attempts", Integer, nullable=False, server_default=sql("0")),
     text("error", nullable=True),
+    # SHA-256 of what was signed, where the event's id was not: known by it under any id.
+    Column("replay_key", LargeBinary, nullable=True),
     instant("received_at"),
+    # When it was first looked at: how long a wedding for it is awaited counts from then.
+    instant("first_looked_at", nullable=True),
     # When it is to be looked at (again); NULL: settled.
     instant("due_at", nullable=True),
     # When it was last looked at.
@@ -49,6 +53,7 @@ inbox = Table(
     # Digests of the phones and addresses that the event names.
     Column("contacts", ARRAY(LargeBinary), nullable=True),
     UniqueConstraint("source", "event_id"),
+    Index("ix_inbox_replay_key", "source", "replay_key", unique=True, postgresql_where=sql("replay_key IS NOT NULL")),
     Index("ix_inbox_waiting", "priority", "received_at", postgresql_where=sql("due_at IS NOT NULL")),
     Index("ix_inbox_source_received_at", "source", "received_at"),
     Index(

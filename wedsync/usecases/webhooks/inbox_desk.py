@@ -32,7 +32,7 @@ class InboxRow(View):
     event_id: str
     #: received | retrying | processed | unmatched | dead
     state: str
-    #: 1 critical | 2 high | 3 normal | 4 low
+    #: 0 of a wedding on its day | 1 critical | 2 high | 3 normal | 4 low
     priority: int
     type: str | None
     vendor_type: str | None

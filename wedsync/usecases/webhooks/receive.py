@@ -226,9 +226,10 @@ class Reception:
         digests = (contact_digest(text, self._pepper) for text in event.contacts[:_MAX_CONTACTS])
         return NewRow(
             event=event,
-            priority=source.priority or priority_of(event.type),
+            priority=priority_of(event.type) if source.priority is None else source.priority,
             sealed_body=self._keyring.seal(body, tenant=source.key, row=event.event_id),
             organization_id=source.organization_id,
+            replay_key=source.replay_key(message.body, message.headers) if source.replay_key and is_first else None,
             contacts=tuple(digest for digest in digests if digest is not None),
         )
 

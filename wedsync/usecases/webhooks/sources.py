@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ from typing import Any
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.bucket import Limit
-from wedsync.domain.webhooks.mapped import parse_mapped
+from wedsync.domain.webhooks.mapped import has_header_id, parse_mapped
 from wedsync.domain.webhooks.source import PRIORITIES, HmacOptions, SourceConfig
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.settings import Settings
 from wedsync.kit.signatures.handshakes import Handshake
-from wedsync.kit.signatures.table import SCHEMES, STANDARD_SCHEMES, Verify, hmac_scheme
+from wedsync.kit.signatures.hmac_sha256 import signed_bytes
+from wedsync.kit.signatures.table import HMAC_SCHEMES, SCHEMES, STANDARD_SCHEMES, Verify, hmac_scheme
 from wedsync.kit.standard_webhooks import read_envelope
 from wedsync.store import sources as store
 from wedsync.store.session import Database
@@ -39,6 +41,7 @@ _MOST_READERS = 2000
 DEFAULT_CONNECTION = "default"
 
 Parse = Callable[[bytes, Mapping[str, str]], list[VendorEvent]]
+ReplayKey = Callable[[bytes, Mapping[str, str]], bytes]
 #: `(headers, http)`: has at hand what `verify` needs; never raises, `verify` then says no.
 Prepare = Callable[[Mapping[str, str], VendorHttp], Awaitable[None]]
 
@@ -60,6 +63,8 @@ class Source:
     organization_id: str | None = None
     handshake: Handshake | None = None
     is_handshake_signed: bool = False
+    #: The digest of what a message's signature covers, where that is not its id; None: the id says it all.
+    replay_key: ReplayKey | None = None
     prepare: Prepare | None = None
     limit: Limit = DEFAULT_LIMIT
     config: SourceConfig | None = None
@@ -133,15 +138,17 @@ class SourceBook:
         if name not in SERVICES or not secrets:
             return None
         scheme = SCHEMES[name]
+        config = SourceConfig.model_validate({"scheme": name})
         return Source(
             key=name,
             label=name,
             vendor=name,
             verify=scheme.verify,
-            parse=_mapped(SourceConfig.model_validate({"scheme": name})),
+            parse=_mapped(config),
             secrets=secrets,
             handshake=scheme.handshake,
             is_handshake_signed=scheme.is_handshake_signed,
+            replay_key=_replay_key(config),
             limit=self._limit,
         )
 
@@ -220,6 +227,7 @@ class SourceBook:
             organization_id=row.organization_id,
             handshake=scheme.handshake if scheme else None,
             is_handshake_signed=scheme.is_handshake_signed if scheme else False,
+            replay_key=_replay_key(config),
             prepare=getattr(module, "prepare", None),
             limit=Limit(per_second=config.rate_per_second, burst=config.burst),
             config=config,
@@ -233,6 +241,14 @@ def _mapped(config: SourceConfig) -> Parse:
         return [parse_mapped(config, body, headers, envelope.message_id if envelope else None)]
 
     return read
+
+
+def _replay_key(config: SourceConfig) -> ReplayKey | None:
+    """How a message is known again whose id stands in a header: an HMAC covers the body, and its time at most."""
+    options = config.hmac or HmacOptions() if config.scheme == "hmac_sha256" else HMAC_SCHEMES.get(config.scheme)
+    if options is None or not has_header_id(config):
+        return None
+    return lambda body, headers: hashlib.sha256(signed_bytes(body, headers, options)).digest()
 
 
 def _by_vendor(config: SourceConfig, parse: Parse) -> Parse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from wedsync.domain.webhooks.messages import SweptInbox
+from wedsync.domain.webhooks.messages import LANES, SweptInbox
 from wedsync.store import inbox
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.retry import start_retry
@@ -19,10 +19,13 @@ RETRY_GRACE = timedelta(minutes=2)
 async def sweep_inbox(db: Database, client_provider: ClientProvider, now: datetime) -> SweptInbox:
     """Tell the drains of lanes with rows that have been due for `GRACE`: untold, put off, or young and unclaimed.
 
+    Rows that rest unclaimed and whose object a step has come to hold are made due, and told of, too.
+
     Raises StoreUnavailable, TemporalUnreachable, RPCError.
     """
     async with db.system() as connection:
-        lanes = await inbox.overdue_lanes(connection, now - GRACE)
+        due = await inbox.rearm(connection, now) | set(await inbox.overdue_lanes(connection, now - GRACE))
+        lanes = tuple(lane for lane in LANES if lane in due)
         retries = await inbox.overdue_retries(connection, now - RETRY_GRACE)
     if lanes or retries:
         client = await client_provider()

@@ -5,6 +5,8 @@ Source: https://learn.microsoft.com/en-us/graph/change-notifications-delivery-we
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,10 +36,12 @@ def _event(item: Mapping[str, Any]) -> VendorEvent:
     change = str(item.get("changeType") or item.get("lifecycleEvent") or "unknown")
     object_id = details.get("id") if isinstance(details.get("id"), str) else resource.rpartition("/")[2]
     etag = str(details.get("@odata.etag", ""))
+    # Without an etag two changes of one object are told apart by whatever else the notifications say.
+    version = etag or hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
     about_event = "/events/" in f"/{resource.lower()}" and "changeType" in item
     return VendorEvent(
         source="microsoft_graph",
-        event_id=str(item.get("id") or f"{item.get('subscriptionId')}:{change}:{object_id}:{etag}"),
+        event_id=str(item.get("id") or f"{item.get('subscriptionId')}:{change}:{object_id}:{version}"),
         type="calendar.changed" if about_event else "other",
         vendor_type=change,
         object_id=object_id or None,

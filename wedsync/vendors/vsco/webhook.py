@@ -32,10 +32,12 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
     booked = kind == "order.booked"
     job_id = resource_id if kind == "job.created" else resource.get("jobId")
     modified = resource.get("modified")
+    # What was booked, taken back and booked again is another booking. `modified` changes with every other edit, too.
+    version = f":{resource['bookedOn']}" if booked else ""
     return [
         VendorEvent(
             source="vsco",
-            event_id=f"{kind}:{resource_id}",
+            event_id=f"{kind}:{resource_id}{version}",
             type="booking.confirmed" if booked else "other",
             vendor_type=kind,
             object_id=job_id if isinstance(job_id, str) else resource_id,
