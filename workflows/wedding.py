@@ -12,7 +12,7 @@ from workflows import options
 
 with workflow.unsafe.imports_passed_through():
     from wedsync.domain.routing.vendor import VendorEvent
-    from wedsync.domain.weddings import agenda, requests
+    from wedsync.domain.weddings import agenda, closing, requests
     from wedsync.domain.weddings.ledger import TransactionResult
     from wedsync.domain.weddings.messages import (
         REPAIR_UPDATE,
@@ -22,13 +22,14 @@ with workflow.unsafe.imports_passed_through():
         WEDDING_WORKFLOW,
         TransactionRequest,
     )
-    from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, KEPT_IDS, Waiting, WeddingState
+    from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, KEPT_IDS, Waiting, WeddingState, WeddingStatus
     from workflows.wedding_desk import WeddingDesk
     from workflows.wedding_ledger import undone_by_hand
     from workflows.wedding_requests import Requests
 
 #: A run whose history has grown so long is continued as a new one at the next quiet moment.
 LONG_HISTORY_EVENTS = 4_000
+_OVER = ("cancelled", "ended")
 
 
 @workflow.defn(name=WEDDING_WORKFLOW)
@@ -44,11 +45,14 @@ class Wedding:
     async def run(self, state: WeddingState) -> str:
         """Live until the wedding is over; returns its last status."""
         await self._desk.open()
-        while self._desk.state.status not in ("cancelled", "ended"):
+        while self._desk.state.status not in _OVER:
             await self._keep_time()
-            if not await self._do_next():
+            if self._desk.state.status in _OVER and workflow.patched("end-at-once"):
+                break
+            if not await self._do_next() and not closing.is_closed(self._desk.state, workflow.now()):
                 await self._rest()
             self._continue_as_new_when_long()
+        await self._answer_the_rest()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._desk.state.status
 
@@ -147,12 +151,35 @@ class Wedding:
         """Turn to the phase and the mode that the hour asks for; end the wedding when its time is over."""
         plan, now = self._desk.plan, workflow.now()
         phase, mode = agenda.phase_at(now, plan.ceremony_at), agenda.mode_at(now, plan.ceremony_at)
-        over = now >= plan.ends_at and not self._desk.state.queue
-        if (phase, mode) == (self._desk.state.phase, self._desk.state.mode) and not over:
+        before = (self._desk.state.phase, self._desk.state.mode, self._desk.state.status)
+        status = self._status_at(now)
+        if (phase, mode, status) == before:
             return
-        self._desk.change(phase=phase, mode=mode, status="ended" if over else self._desk.state.status)
+        self._desk.change(phase=phase, mode=mode, status=status)
         self._desk.show()
         await self._desk.record()
+
+    def _status_at(self, now: datetime) -> WeddingStatus:
+        """The status that the hour, and what is still open, ask for."""
+        state = self._desk.state
+        if state.queue:
+            return state.status
+        if state.closing is not None:
+            if not closing.is_closed(state, now):
+                return state.status
+            left = closing.open_matters(state)
+            if left:
+                workflow.logger.error("wedding.ends_with_open_matters", extra={"steps": left})
+            return state.closing.becomes
+        return self._desk.ended_as("ended") if now >= self._desk.plan.ends_at else state.status
+
+    async def _answer_the_rest(self) -> None:
+        """What was asked for before the wedding ended, and never came to its turn, is refused."""
+        if self._desk.state.queue and workflow.patched("answer-the-rest"):
+            rest = self._desk.state.queue
+            self._desk.change(queue=())
+            for request in rest:
+                await self._requests.carry_out(request)
 
     async def _do_next(self) -> bool:
         """Run the transaction whose turn it is; False when there is none."""
@@ -203,6 +230,8 @@ class Wedding:
         """Sleep until something is due or somebody speaks; after a month at most times are resolved anew."""
         plan, now = self._desk.plan, workflow.now()
         points = agenda.turning_points(plan.ceremony_at, plan.ends_at)
+        if self._desk.state.closing is not None:
+            points = (*points, self._desk.state.closing.until)
         wake = agenda.next_wake(
             self._desk.state.states.values(), self._desk.state.rechecks, points, now, options.LONGEST_TIMER
         )

@@ -29,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
         TransactionNews,
         WeddingActivities,
     )
-    from wedsync.domain.weddings import agenda, saga
+    from wedsync.domain.weddings import agenda, closing, saga
     from wedsync.domain.weddings import search_attributes as names
     from wedsync.domain.weddings.ledger import Deed, StepState, TransactionInput, TransactionResult
     from wedsync.domain.weddings.messages import (
@@ -38,7 +38,7 @@ with workflow.unsafe.imports_passed_through():
         TransactionRequest,
         transaction_workflow_id,
     )
-    from wedsync.domain.weddings.wedding_state import PlanFacts, WeddingState
+    from wedsync.domain.weddings.wedding_state import ClosingStatus, PlanFacts, WeddingState, WeddingStatus
     from workflows.board import VERSIONS_PER_TRANSACTION, WEDDING_VERSIONS_FROM
     from workflows.details import upsert_changed, wedding_details
     from workflows.wedding_ledger import absorb, lost_child
@@ -218,6 +218,13 @@ class WeddingDesk:
         self.change(states=changed)
         if moved:
             await self.record((), moved)
+
+    def ended_as(self, becomes: ClosingStatus) -> WeddingStatus:
+        """The status of a wedding that ends now: it lives on as `closing` while something of it is open."""
+        if not closing.open_matters(self.state) or not workflow.patched("closing"):
+            return becomes
+        self.change(closing=closing.closing_as(becomes, self.plan.ends_at, workflow.now()))
+        return "closing"
 
     async def rebuild(self) -> None:
         """Write everything that users list anew, rows that are gone too."""

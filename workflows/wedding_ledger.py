@@ -12,12 +12,15 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import agenda, requests, saga
     from wedsync.domain.weddings.ledger import (
         CompensationResult,
+        LedgerEntry,
         Recheck,
         StepError,
         StepState,
         TransactionInput,
         TransactionResult,
     )
+    from wedsync.domain.weddings.messages import TransactionStatus
+    from wedsync.domain.weddings.plan import PlannedStep
     from wedsync.domain.weddings.wedding_state import KEPT_CARDS, TransactionCard, WeddingState
 
 _TERMINAL = ("completed", "rolled_back", "cancelled", "needs_attention")
@@ -39,6 +42,8 @@ def absorb(state: WeddingState, given: TransactionInput, result: TransactionResu
             entries.pop(entry.step_id, None)
         else:
             entries[entry.step_id] = entry
+    for entry in _parked_looks(states, given, result):
+        entries.setdefault(entry.step_id, entry)
     looked = {(r.entry.step_id, r.look) for r in given.rechecks}
     rechecks = (*(r for r in state.rechecks if (r.entry.step_id, r.look) not in looked), *result.rechecks)
     card = TransactionCard(
@@ -60,6 +65,19 @@ def absorb(state: WeddingState, given: TransactionInput, result: TransactionResu
     )
     folded, news = _fold(changed, result)
     return Absorbed(_pruned(folded), news)
+
+
+def _parked_looks(
+    states: dict[str, StepState], given: TransactionInput, result: TransactionResult
+) -> list[LedgerEntry]:
+    """The effects whose last look ended in a park: they stay on the ledger, so that an undo may try them again."""
+    again = {recheck.entry.step_id for recheck in result.rechecks}
+    found = []
+    for entry in (recheck.entry for recheck in given.rechecks if recheck.entry.step_id not in again):
+        compensation = states[entry.step_id].compensation
+        if compensation is not None and compensation.status == "needs_attention":
+            found.append(entry.model_copy(update={"state": "parked"}))
+    return found
 
 
 def _still_open(state: WeddingState, given: TransactionInput) -> tuple[object, ...]:
@@ -145,8 +163,9 @@ def undone_by_hand(state: WeddingState, step_ids: tuple[str, ...]) -> Absorbed:
     cards, news = dict(state.cards), []
     for card in state.cards.values():
         if card.status == "needs_attention" and not parked:
-            cards[card.id] = card.model_copy(update={"status": "rolled_back"})
-            news.append(TransactionNews(transaction_id=card.id, status="rolled_back"))
+            status: TransactionStatus = "cancelled" if card.cancels else "rolled_back"
+            cards[card.id] = card.model_copy(update={"status": status})
+            news.append(TransactionNews(transaction_id=card.id, status=status))
     changed = {
         "states": states,
         "entries": {i: entry for i, entry in state.entries.items() if i not in step_ids},
@@ -154,6 +173,12 @@ def undone_by_hand(state: WeddingState, step_ids: tuple[str, ...]) -> Absorbed:
         "events": tuple(event for event in state.events if event.step_id not in step_ids),
     }
     return Absorbed(state.model_copy(update=changed), tuple(news))
+
+
+def _left_parked(entry: LedgerEntry, step: PlannedStep) -> LedgerEntry:
+    """An effect whose undo got lost: parked, unless nothing would have been done about it."""
+    plan, _ = saga.undo_plan(entry, step)
+    return entry if plan in ("leave", "nothing") else entry.model_copy(update={"state": "parked"})
 
 
 def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionResult:
@@ -166,13 +191,15 @@ def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionR
         for deed in given.deeds
     )
     entries = tuple(deed.entry for deed in given.deeds if deed.entry is not None)
+    planned = {step.id: step for step in given.undo_steps}
+    undo = (_left_parked(entry, planned[entry.step_id]) for entry in given.undo)
     return TransactionResult(
         id=given.transaction_id,
         seq=given.seq,
         kind=given.kind,
         status="needs_attention",
         steps=states,
-        entries=(*entries, *given.undo),
+        entries=(*entries, *undo),
         started_at=now,
         ended_at=now,
         error=error,

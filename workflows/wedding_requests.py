@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import agenda, requests
     from wedsync.domain.weddings.ledger import StepError, TransactionResult
     from wedsync.domain.weddings.messages import Decision, TransactionKind, TransactionRequest
-    from wedsync.domain.weddings.wedding_state import PlanFacts, WeddingStatus
+    from wedsync.domain.weddings.wedding_state import PlanFacts
     from workflows.wedding_desk import WeddingDesk, unbegun
     from workflows.wedding_ledger import skipped
 
@@ -90,12 +90,13 @@ class Requests:
         for card in self._desk.state.cards.values():
             is_touched = target is None or target in (card.id, card.origin)
             if is_touched and card.id != result.id and card.status not in ("rolled_back", "cancelled"):
-                cards[card.id] = card.model_copy(update={"status": becomes})
+                cards[card.id] = card.model_copy(update={"status": becomes, "cancels": request.cancel})
                 news.append(TransactionNews(transaction_id=card.id, status=becomes))
         ends = request.everything
         origin = "" if ends or target == self._desk.state.origin else self._desk.state.origin
-        status: WeddingStatus = "cancelled" if ends else self._desk.state.status
-        self._desk.change(cards=cards, origin=origin, status=status)
+        self._desk.change(cards=cards, origin=origin)
+        if ends:
+            self._desk.change(status=self._desk.ended_as("cancelled"))
         self._desk.show()
         await self._desk.record(tuple(news))
 

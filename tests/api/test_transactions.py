@@ -169,6 +169,22 @@ async def test_a_wedding_that_is_over_takes_no_change(api: Any, status: str) -> 
     assert {(response.status_code, response.json()["code"]) for response in responses} == {(409, "wedding_over")}
 
 
+async def test_a_closing_wedding_takes_back_and_begins_nothing(api: Any) -> None:
+    wedding_id, first = await api.orchestrated()
+    await api.move(wedding_id, first, "needs_attention")
+    async with api.db.tenant(api.access.organization_id) as conn:
+        await conn.execute(update(weddings).where(weddings.c.id == wedding_id).values(status="closing"))
+    path = f"/weddings/{wedding_id}"
+    for body in ({"kind": "orchestrate"}, {"kind": "timeline", "ceremony_at": "2027-06-26T16:00"}):
+        refused = await api.post(f"{path}/transactions", body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "wedding_over")
+    undo = await api.post(f"{path}/transactions/{first}/undo")
+    assert undo.status_code == 202
+    await api.move(wedding_id, undo.json()["id"], "needs_attention")
+    assert (await api.http.delete(f"/api/v1{path}")).status_code == 202
+    assert (await api.get(path)).json()["status"] == "closing"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

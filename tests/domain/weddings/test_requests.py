@@ -7,6 +7,7 @@ import pytest
 
 from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
 from wedsync.domain.weddings import requests
+from wedsync.domain.weddings.closing import closing_as
 from wedsync.domain.weddings.ledger import Binding, CompensationResult, Field, LedgerEntry, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
 from wedsync.domain.weddings.plan import Compensation, PlannedStep
@@ -73,6 +74,7 @@ def decision(step_id: str, choice: Any, vendor: str | None = None) -> Transactio
 HELD = {"a": state("a", "held", vendor="generic")}
 UNKNOWN = {"a": state("a", "held", vendor="generic", unknown=True)}
 LATER = step("b", "a", inputs={"notes": "${a.reference}"})
+CLOSING = closing_as("ended", NOW, NOW)
 DONE_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="rolled_back", origin="t1")}
 
 
@@ -83,6 +85,10 @@ DONE_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="rolled_b
         (wedding(step("a"), origin="t1"), ask(), "already_orchestrated"),
         (wedding(step("a"), status="ended"), ask(), "wedding_over"),
         (wedding(step("a"), status="cancelled"), ask("undo", target="t1"), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), ask(), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), ask("timeline"), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), ask("undo", target="t1"), None),
+        (wedding(step("a"), closing=CLOSING, states=HELD), decision("a", "retry"), None),
         (wedding(step("a"), cards=DONE_CARD), ask("undo", target="t1"), "already_undone"),
         (wedding(step("a")), ask("undo", target="t9"), None),
         (wedding(step("a"), states=HELD), ask("timeline"), "steps_open"),

@@ -29,10 +29,12 @@ class Standing(Message):
     decides: str | None = None
 
 
-def check_open(wedding_status: str) -> None:
-    """Raises Conflict when the wedding is over."""
+def check_open(wedding_status: str, *, begins: bool) -> None:
+    """Raises Conflict when the wedding is over, or is closing and the change `begins` something new."""
     if wedding_status in _ENDED:
         raise Conflict(f"the wedding is {wedding_status}", reason="wedding_over")
+    if begins and wedding_status == "closing":
+        raise Conflict("the wedding is closing: nothing new is begun", reason="wedding_over")
 
 
 def check_orchestrate(standing: Iterable[Standing]) -> None:

@@ -21,6 +21,8 @@ def refusal(state: WeddingState, request: TransactionRequest) -> StepError | Non
     """Why the wedding can't take the request now, or None."""
     if state.status in ("cancelled", "ended"):
         return StepError(code="wedding_over", detail=f"the wedding is {state.status}")
+    if state.closing is not None and request.kind in ("orchestrate", "timeline"):
+        return StepError(code="wedding_over", detail="the wedding is closing: nothing new is begun")
     if request.decision is not None:
         return _decision_refusal(state, request.decision)
     if request.kind == "orchestrate" and state.origin:
@@ -90,6 +92,11 @@ def _deed(state: WeddingState, step: PlannedStep) -> Deed:
     return Deed(kind="do", step=step, round=held.round + 1, state=held)
 
 
+def _begins_steps(state: WeddingState) -> bool:
+    """Whether what is due on the agenda is begun."""
+    return bool(state.origin) and state.closing is None
+
+
 def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
     """What the agenda brings now: answers that came, patience that ended, steps that are due."""
     deeds: dict[str, Deed] = {}
@@ -112,7 +119,7 @@ def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
                 entry=state.entries.get(late.step_id),
                 state=late,
             )
-    if state.origin:
+    if _begins_steps(state):
         for step in agenda.due_steps(steps(state), state.states, now, settling=deeds):
             deeds[step.id] = _deed(state, step)
     return tuple(deeds.values())
@@ -177,7 +184,7 @@ def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tu
     elif decision.choice == "use" and decision.vendor:
         deeds.append(Deed(kind="do", step=step, round=held.round + 1, vendors=(decision.vendor,), state=held))
     settling = [deed.step.id for deed in deeds]
-    due = agenda.due_steps(steps(state), state.states, now, settling=settling) if state.origin else []
+    due = agenda.due_steps(steps(state), state.states, now, settling=settling) if _begins_steps(state) else []
     return (*deeds, *(_deed(state, other) for other in due))
 
 

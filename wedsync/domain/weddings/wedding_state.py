@@ -18,7 +18,9 @@ from wedsync.domain.weddings.messages import (
 )
 from wedsync.domain.weddings.plan import PlannedStep
 
-WeddingStatus = Literal["planned", "active", "cancelled", "ended"]
+#: closing: cancelled, or past its end, while something of it is still open.
+WeddingStatus = Literal["planned", "active", "closing", "cancelled", "ended"]
+ClosingStatus = Literal["cancelled", "ended"]
 #: Terminal transactions beyond these leave only their ids: their results are rows in Postgres.
 KEPT_CARDS = 50
 #: Ids of requests and of events that are remembered, so that a repeated one is known.
@@ -39,6 +41,16 @@ class TransactionCard(Message):
     #: The ceremony's wall time and zone before a timeline change.
     before_at: str = ""
     before_zone: str = ""
+    #: Its undo was asked for as `cancel`: once all of it is undone it is `cancelled`.
+    cancels: bool = False
+
+
+class Closing(Message):
+    """How a wedding ends whose open matters are still seen to."""
+
+    becomes: ClosingStatus
+    #: Then it ends, whatever is open.
+    until: datetime
 
 
 class PlanFacts(Message):
@@ -60,6 +72,7 @@ class WeddingState(Message):
 
     start: WeddingStart
     status: WeddingStatus = "planned"
+    closing: Closing | None = None
     plan: PlanFacts | None = None
     phase: str = "preparation"
     mode: Literal["normal", "wedding_day"] = "normal"

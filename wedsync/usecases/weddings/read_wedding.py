@@ -68,7 +68,7 @@ class WeddingSummary(View):
     id: str
     #: The plan's own id.
     reference: str
-    #: planned, active, cancelled, ended
+    #: planned, active, closing, cancelled, ended
     status: str
     #: preparation, ceremony, reception, cleanup
     phase: str

@@ -96,7 +96,7 @@ class RecordWedding(Message):
 
     organization_id: str
     wedding_id: str
-    status: Literal["planned", "active", "cancelled", "ended"]
+    status: Literal["planned", "active", "closing", "cancelled", "ended"]
     phase: str
     mode: str
     plan_version: int

@@ -52,7 +52,7 @@ class _Book:
 
 async def orchestrate(conn: AsyncConnection, wedding: str, asking: Asking) -> TransactionView:
     """Ask for the wedding's first orchestration; raises NotFound, Conflict."""
-    book = await _open(conn, wedding)
+    book = await _open(conn, wedding, begins=True)
     changes.check_orchestrate(book.standing)
     changes.check_whole(book.standing)
     due = [step.step_id for step in book.steps.values() if step.status == "pending"]
@@ -63,7 +63,7 @@ async def shift(
     conn: AsyncConnection, wedding: str, asking: Asking, *, ceremony_at: str, zone: str | None
 ) -> TransactionView:
     """Ask for another ceremony time; raises NotFound, Conflict, InvalidPlan when the plan does not hold then."""
-    book = await _open(conn, wedding)
+    book = await _open(conn, wedding, begins=True)
     changes.check_whole(book.standing)
     wanted = RevisePlan(
         organization_id=asking.principal.organization_id,
@@ -119,9 +119,9 @@ def _check_vendor(vendor: str, action: str, manifests: Mapping[str, Manifest]) -
         raise InvalidInput(f"{vendor} can't do {action}", field="vendor", reason="vendor_cannot")
 
 
-async def _open(conn: AsyncConnection, wedding: str) -> _Book:
+async def _open(conn: AsyncConnection, wedding: str, *, begins: bool = False) -> _Book:
     row = await wedding_row(conn, wedding, lock=True)
-    changes.check_open(row.status)
+    changes.check_open(row.status, begins=begins)
     standing = [_standing(other) for other in await store.read_transactions(conn, row.id)]
     return _Book(row, standing, await store.read_steps(conn, row.id))
 

@@ -1,0 +1,34 @@
+"""When a wedding that was cancelled, or whose time is over, really ends. Pure; time is an argument."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from wedsync.domain.weddings.wedding_state import Closing, ClosingStatus, WeddingState
+
+#: What is still open then is waited for so long after the wedding's own end, and no longer.
+LONGEST_CLOSING = timedelta(days=60)
+
+
+def open_matters(state: WeddingState) -> tuple[str, ...]:
+    """The steps of which something is still to come, sorted.
+
+    A look again, an undo that needs a person, a vendor's word, or a decision.
+    """
+    found = {recheck.entry.step_id for recheck in state.rechecks}
+    found |= {entry.step_id for entry in state.entries.values() if entry.state == "parked"}
+    for step in state.states.values():
+        needs_attention = step.compensation is not None and step.compensation.status == "needs_attention"
+        if needs_attention or step.status in ("waiting", "held"):
+            found.add(step.step_id)
+    return tuple(sorted(found))
+
+
+def closing_as(becomes: ClosingStatus, ends_at: datetime, now: datetime) -> Closing:
+    """A closing that begins now."""
+    return Closing(becomes=becomes, until=max(now, ends_at) + LONGEST_CLOSING)
+
+
+def is_closed(state: WeddingState, now: datetime) -> bool:
+    """Whether nothing keeps a closing wedding any longer: no open matter, or no more time for it."""
+    return state.closing is not None and (now >= state.closing.until or not open_matters(state))
