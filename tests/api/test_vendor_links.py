@@ -105,6 +105,16 @@ async def test_a_link_that_is_old_or_forged_opens_nothing(api: Any) -> None:
             assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+async def test_a_link_past_its_date_is_good_while_its_wedding_asks_by_it(api: Any) -> None:
+    path = await link_to(api, life=timedelta(days=-1), action="booking.request")
+    async with api.db.tenant(api.access.organization_id) as conn:
+        newest = select(steps.c.wedding_id).order_by(steps.c.wedding_id.desc()).limit(1).scalar_subquery()
+        where = (steps.c.wedding_id == newest, steps.c.step_id == "venue")
+        await conn.execute(update(steps).where(*where).values(compensation={"status": "needs_attention"}))
+    assert (await api.http.get(path)).json()["answers"] == ["undone"]
+    assert (await api.http.post(path, json={"answer": "undone"})).status_code == 200
+
+
 @pytest.mark.parametrize("body", [{}, {"answer": "maybe"}, {"answer": "confirmed", "more": 1}, []])
 async def test_an_answer_of_another_shape_is_refused(api: Any, body: Any) -> None:
     response = await api.http.post(await link_to(api), json=body)

@@ -14,6 +14,7 @@ from activities.errors import to_application_error
 from tests.support.plans import booking, event, plan
 from tests.support.stage import Stage, Staged
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, TemporalUnreachable
+from wedsync.domain.weddings.closing import LONGEST_CLOSING
 from wedsync.domain.weddings.ledger import StepState, TransactionResult
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
@@ -22,6 +23,7 @@ from wedsync.local.ports import free_port
 from wedsync.store import projection
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.weddings.answer_link import read_link
 from wedsync.usecases.weddings.bind_step import BindStep, bind_step, show_step
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import LoadPlan, PlanShelf, load_plan
@@ -218,6 +220,16 @@ async def test_a_binding_says_who_is_called_and_shows_the_step(
     assert (first.account, first.round, len(first.reference), first.hand_link) == ("villa", 1, 32, "")
     assert (await wedding.steps())["venue"].status == "running"
     assert (await bound(wedding, shelf, settings, "vsco")).account == "default"
+
+
+async def test_a_hands_link_is_good_until_the_wedding_can_no_longer_be_closing(
+    wedding: Staged, shelf: PlanShelf, settings: Settings
+) -> None:
+    link = (await bound(wedding, shelf, settings, "honeybook")).hand_link
+    opened = read_link(link.rpartition("/")[2], settings)
+    loaded = await load_plan(shelf, LoadPlan(organization_id=wedding.organization_id, wedding_id=wedding.id, version=1))
+    assert (opened.link.wedding_id, opened.link.step_id) == (wedding.id, "venue")
+    assert opened.expires_at == loaded.ends_at + LONGEST_CLOSING
 
 
 async def test_a_vendor_that_cannot_do_it_is_not_bound(wedding: Staged, shelf: PlanShelf, settings: Settings) -> None:

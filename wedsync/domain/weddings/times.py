@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.weddings.durations import Span, parse_span
+from wedsync.domain.weddings.durations import Span, parse_duration, parse_span
 from wedsync.domain.weddings.plan import Plan, PlannedStep
 
 Fold = Literal["earlier", "later"]
@@ -135,6 +135,11 @@ def ceremony_instant(plan: Plan) -> datetime:
     """The instant (UTC) of the ceremony; raises InvalidInput as `resolve_wall` does."""
     ceremony = plan.wedding.ceremony
     return resolve_wall(ceremony.at, ceremony.zone, ceremony.fold)
+
+
+def end_instant(plan: Plan) -> datetime:
+    """When the wedding is over; raises InvalidInput as `ceremony_instant` and `parse_duration`."""
+    return ceremony_instant(plan) + parse_duration(plan.wedding.ends_after)
 
 
 def instant_of(text: str, zone: str, fold: Fold | None, plan: Plan) -> datetime:

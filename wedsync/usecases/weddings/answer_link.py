@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -38,6 +38,13 @@ class Link(Value):
     vendor: str
 
 
+class Opened(NamedTuple):
+    """A link and until when it is good, whether anything is asked or not."""
+
+    link: Link
+    expires_at: datetime
+
+
 class Question(View):
     """What the holder of a link is asked; no guest is named."""
 
@@ -59,32 +66,41 @@ class Taken(View):
     duplicate: bool
 
 
-def read_link(token: str, settings: Settings, now: datetime) -> Link:
-    """What the link is about; raises InvalidInput with reason `link_invalid` or `link_expired`."""
+def read_link(token: str, settings: Settings) -> Opened:
+    """What the link is about; raises InvalidInput with reason `link_invalid`."""
+    payload, expires_at = open_link(token, settings.link_secret.get_secret_value())
     try:
-        return Link.model_validate(open_link(token, settings.link_secret.get_secret_value(), now))
+        return Opened(Link.model_validate(payload), expires_at)
     except ValidationError:
         raise InvalidInput("the link is not valid", reason="link_invalid") from None
 
 
 async def read_question(db: Database, settings: Settings, token: str) -> Question:
     """What is asked; raises InvalidInput, NotFound, StoreUnavailable."""
-    return await _question(db, read_link(token, settings, utc_now()))
+    return await _question(db, read_link(token, settings), utc_now())
 
 
-async def _question(db: Database, link: Link) -> Question:
+async def _question(db: Database, opened: Opened, now: datetime) -> Question:
+    """What is asked. A link that is past its date is good as long as its wedding, postponed since, asks by it.
+
+    Raises InvalidInput with reason `link_expired`, NotFound, StoreUnavailable.
+    """
+    link = opened.link
     async with db.tenant(link.organization_id) as conn:
         wedding = await store.find_wedding(conn, link.wedding_id)
         steps = await store.read_steps(conn, link.wedding_id, [link.step_id])
     if wedding is None or not steps:
         raise NotFound("what the link is about is not there any more")
+    answers = () if wedding.status in ("cancelled", "ended") else _answers(steps[0])
+    if not answers and now >= opened.expires_at:
+        raise InvalidInput("the link has expired", reason="link_expired")
     return Question(
         step_id=link.step_id,
         action=link.action,
         vendor=link.vendor,
         ceremony_local=wedding.ceremony_local,
         zone=wedding.zone,
-        answers=() if wedding.status in ("cancelled", "ended") else _answers(steps[0]),
+        answers=answers,
     )
 
 
@@ -100,9 +116,9 @@ async def answer_link(db: Database, settings: Settings, teller: InboxTeller, tok
     Raises InvalidInput, NotFound, Conflict(reason="nothing_asked"), StoreUnavailable.
     """
     now = utc_now()
-    link = read_link(token, settings, now)
-    row = _event_row(link, token, answer, settings)
-    is_asked = answer in (await _question(db, link)).answers
+    opened = read_link(token, settings)
+    row = _event_row(opened.link, token, answer, settings)
+    is_asked = answer in (await _question(db, opened, now)).answers
     async with db.system() as conn:
         lanes = await inbox.record(conn, SOURCE, [row], now)
         if lanes and not is_asked:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, StoreUnavailable
-from wedsync.domain.weddings import references, saga
+from wedsync.domain.weddings import references, saga, times
+from wedsync.domain.weddings.closing import closing_as
 from wedsync.domain.weddings.ledger import Binding, StepState
 from wedsync.domain.weddings.materialize import materialize
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import PlannedStep
+from wedsync.domain.weddings.plan import Plan, PlannedStep
 from wedsync.store import projection
 from wedsync.store.session import Database
 from wedsync.usecases.weddings.load_plan import PlanShelf
@@ -41,11 +42,10 @@ class BindStep(Message):
 
 #: `links(payload, expires_at)`: a signed URL for what a vendor has no API for.
 Links = Callable[[dict[str, JsonValue], datetime], str]
-HAND_LINK_LIFE = timedelta(days=60)
 
 
-def hand_link(wanted: BindStep, links: Links) -> str:
-    """The link by which a person says that the step was done, or undone, by hand."""
+def hand_link(wanted: BindStep, plan: Plan, links: Links) -> str:
+    """The link by which a person says that the step was done, or undone, by hand: good while it may be asked for."""
     payload: dict[str, JsonValue] = {
         "organization_id": wanted.organization_id,
         "wedding_id": wanted.wedding_id,
@@ -54,7 +54,7 @@ def hand_link(wanted: BindStep, links: Links) -> str:
         "action": wanted.step.action,
         "vendor": wanted.vendor,
     }
-    return links(payload, wanted.now + HAND_LINK_LIFE)
+    return links(payload, closing_as("ended", times.end_instant(plan), wanted.now).until)
 
 
 async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindStep) -> Binding:
@@ -79,7 +79,7 @@ async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindSt
         spec=spec,
         endpoints=step.endpoints if is_own else {},
         transaction_id=wanted.transaction_id,
-        hand_link=hand_link(wanted, links) if by_hand else "",
+        hand_link=hand_link(wanted, plan, links) if by_hand else "",
         counter_text=references.resolve_text(step.compensation.text, plan) if step.compensation.text else "",
         timeout_seconds=shelf.manifests[wanted.vendor].timeout_seconds,
         idempotency_hours=shelf.manifests[wanted.vendor].idempotency_hours,

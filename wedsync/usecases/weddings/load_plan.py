@@ -9,7 +9,6 @@ from wedsync.domain.errors import NotFound
 from wedsync.domain.routing.vendor import ActionSpec, Manifest
 from wedsync.domain.weddings import times
 from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.durations import parse_duration
 from wedsync.domain.weddings.messages import Message
 from wedsync.domain.weddings.plan import Plan, PlannedStep
 from wedsync.store import projection
@@ -74,14 +73,13 @@ class PlanShelf:
 async def load_plan(shelf: PlanShelf, wanted: LoadPlan) -> LoadedPlan:
     """The compiled plan with its times resolved now."""
     plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.version)
-    ceremony_at = times.ceremony_instant(plan)
     return LoadedPlan(
         reference=plan.wedding.id,
         locale=plan.wedding.locale,
         zone=plan.wedding.ceremony.zone,
         ceremony_local=plan.wedding.ceremony.at,
-        ceremony_at=ceremony_at,
-        ends_at=ceremony_at + parse_duration(plan.wedding.ends_after),
+        ceremony_at=times.ceremony_instant(plan),
+        ends_at=times.end_instant(plan),
         tzdata_version=times.tzdata_version(),
         parallelism=plan.parallelism,
         steps=compile_plan(plan, shelf.manifests),
