@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from api.deps import guarded
 from api.v1 import (
+    audit,
     deliveries,
     events,
     gateway,
@@ -37,6 +38,7 @@ for module in (
     quotas,
     notifications,
     gateway,
+    audit,
 ):
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -106,6 +108,44 @@ async def audit_as(
             detail=detail,
         )
     )
+
+
+@dataclass(frozen=True)
+class AuditQuery:
+    """Which lines of the audit log; None: whatever it is. `since` counts, `until` does not."""
+
+    #: With what stands beneath it.
+    subject: str | None = None
+    action: str | None = None
+    actor: str | None = None
+    organization_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def page_audit(
+    conn: AsyncConnection, query: AuditQuery, *, before: tuple[datetime, int] | None, limit: int
+) -> Sequence[Any]:
+    """Lines of the audit log, newest first, those before the moment and id of the last one seen. Also in `tenant()`."""
+    table = audit_log.c
+    statement = select(audit_log).order_by(table.at.desc(), table.id.desc()).limit(limit)
+    for column, value in (
+        (table.action, query.action),
+        (table.actor, query.actor),
+        (table.organization_id, query.organization_id),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    if query.subject is not None:
+        beneath = table.subject.startswith(query.subject + "/", autoescape=True)
+        statement = statement.where(or_(table.subject == query.subject, beneath))
+    if query.since is not None:
+        statement = statement.where(table.at >= query.since)
+    if query.until is not None:
+        statement = statement.where(table.at < query.until)
+    if before is not None:
+        statement = statement.where(tuple_(table.at, table.id) < tuple_(*before))
+    return (await conn.execute(statement)).all()
 
 
 async def lock_once(conn: AsyncConnection, organization_id: str, key: str) -> bool:
