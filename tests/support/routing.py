@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from wedsync.domain.errors import VendorUnavailable
 from wedsync.domain.routing.circuit import CircuitPolicy
 from wedsync.domain.routing.services import ServiceConfig, default_config
 from wedsync.domain.routing.vendor import Call
 from wedsync.kit.clock import utc_now
-from wedsync.store import circuits
+from wedsync.store import access, circuits
 from wedsync.store.session import Database
+from wedsync.store.tables.weddings import plans, weddings
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import ORDINARY, Situation
 from wedsync.usecases.routing.switchboard import Switchboard, Ticket
@@ -97,6 +99,23 @@ async def rows(board: Switchboard, statement: str, **values: Any) -> list[Any]:
     """What a query over all organizations finds."""
     async with board.transitions.db.system() as conn:
         return list((await conn.execute(text(statement), values)).all())
+
+
+async def married_at(board: Switchboard, ceremony_at: datetime, vendor: str = "stripe") -> None:
+    """A wedding that depends on the vendor."""
+    now = utc_now()
+    of = {"organization_id": "studio", "wedding_id": "vows"}
+    body = {"services": [{"id": "a", "name": "A", "role": "planning", "vendor": vendor}], "steps": []}
+    wedding = {
+        "id": "vows", "organization_id": "studio", "reference": "vows", "status": "planned", "phase": "preparation",
+        "mode": "normal", "ceremony_local": "2027-06-19T16:00", "zone": "Europe/Rome", "ceremony_at": ceremony_at,
+        "plan_version": 1, "created_at": now, "updated_at": now,
+    }  # fmt: skip
+    async with board.transitions.db.system() as conn:
+        await access.add_organization(conn, "studio", "Studio", now)
+    async with board.transitions.db.tenant("studio") as conn:
+        await conn.execute(insert(weddings).values(wedding))
+        await conn.execute(insert(plans).values({**of, "version": 1, "body": body, "created_at": now}))
 
 
 @asynccontextmanager

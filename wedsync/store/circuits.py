@@ -18,7 +18,7 @@ CHANNEL = "wedsync_routing"
 
 _COLUMNS = (
     "service, endpoint, state, epoch, round, trips, open_until, stage, stage_since, probes_ok, forced, held, reason, "
-    '"window", changed_at'
+    '"window", changed_at, noisy_from, noisy_until'
 )
 _TELL = text("SELECT pg_notify(:channel, :service)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('wedsync circuits', 0))")
@@ -36,7 +36,8 @@ UPDATE circuits SET "window" = CAST(:window AS jsonb) WHERE service = :service A
 _MOVE = text("""
 UPDATE circuits SET state = :state, epoch = :epoch, round = :round, trips = :trips, open_until = :open_until,
   stage = :stage, stage_since = :stage_since, probes_ok = :probes_ok, forced = :forced, held = :held,
-  reason = :reason, "window" = CAST(:window AS jsonb), changed_at = :changed_at, version = version + 1
+  reason = :reason, "window" = CAST(:window AS jsonb), changed_at = :changed_at, noisy_from = :noisy_from,
+  noisy_until = :noisy_until, version = version + 1
 WHERE service = :service AND endpoint = :endpoint AND state = :was AND epoch = :was_epoch AND round = :was_round
   AND stage = :was_stage
 """)
@@ -48,14 +49,16 @@ INSERT INTO probe_permits (service, endpoint, round, slot)
 SELECT :service, :endpoint, :round, slot FROM generate_series(1, :probes) AS slot ON CONFLICT DO NOTHING
 """)
 _LEASE = text("""
-UPDATE probe_permits p SET holder = :holder, leased_until = :until
-FROM circuits c
+WITH t AS MATERIALIZED (SELECT greatest(CAST(:now AS timestamptz), clock_timestamp()) AS now)
+UPDATE probe_permits p SET holder = :holder, leased_until = t.now + make_interval(secs => :seconds)
+FROM circuits c, t
 WHERE c.service = :service AND c.endpoint = :endpoint AND c.round = :round AND c.state = 'open'
-  AND NOT c.held AND c.forced IS NULL AND c.open_until <= :now
+  AND NOT c.held AND c.forced IS NULL AND c.open_until <= t.now
+  AND (c.noisy_until IS NULL OR t.now < c.noisy_from OR t.now >= c.noisy_until)
   AND (p.service, p.endpoint, p.round, p.slot) = (
     SELECT service, endpoint, round, slot FROM probe_permits
     WHERE service = :service AND endpoint = :endpoint AND round = :round AND outcome IS NULL
-      AND (leased_until IS NULL OR leased_until < :now)
+      AND (leased_until IS NULL OR leased_until < (SELECT now FROM t))
     ORDER BY slot LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING p.slot
 """)
@@ -120,11 +123,14 @@ async def tell(conn: AsyncConnection, service: str) -> None:
 
 
 async def lease_permit(
-    conn: AsyncConnection, circuit: Circuit, holder: str, now: datetime, lease: timedelta
+    conn: AsyncConnection, circuit: Circuit, holder: str, lease: timedelta, now: datetime | None = None
 ) -> int | None:
-    """A permit to probe in the circuit's present round; None when all are taken, or the round is over."""
+    """A permit to probe in the circuit's present round; None when all are taken, or it must not be probed now.
+
+    Leases begin and end by Postgres' clock, whatever a process' own says; `now` is of a clock that runs ahead of it.
+    """
     where = {"service": circuit.service, "endpoint": circuit.endpoint, "round": circuit.round}
-    values = {**where, "holder": holder, "now": now, "until": now + lease}
+    values = {**where, "holder": holder, "now": now, "seconds": lease.total_seconds()}
     slot: int | None = (await conn.execute(_LEASE, values)).scalar()
     return slot
 

@@ -240,6 +240,19 @@ def test_a_probe_waits_for_the_quiet_moment() -> None:
     assert c.postponed(CLOSED, after(60)) == CLOSED
 
 
+def test_amid_a_ceremony_it_is_not_half_open_and_its_ramp_stands_still() -> None:
+    noisy = {"noisy_from": after(5), "noisy_until": after(4000)}
+    cut = tripped().model_copy(update=noisy)
+    assert [c.phase(cut, after(at)) for at in (10, 3999, 4000)] == ["open", "open", "half_open"]
+    pace = POLICY.ramp_step_seconds * c.UNGUARDED_PACE
+    back = ramping(at=20).model_copy(update={"noisy_from": after(20 + pace + 5), "noisy_until": after(4000)})
+    shares = [c.share_percent(back, after(at), POLICY) for at in (21, 20 + pace, 3999, 4000, 4000 + pace - 6)]
+    assert shares == [10, 50, 50, 50, 50]
+    assert c.share_percent(back, after(4000 + pace - 5), POLICY) == 100
+    leaving = c.drained(CLOSED, NOW, POLICY, "asked").model_copy(update=noisy)
+    assert c.share_percent(leaving, after(3 * pace), POLICY) == 0
+
+
 OUTCOMES: st.SearchStrategy[c.Outcome] = st.sampled_from(["ok", "slow", "failed", "ignored"])
 STEPS = st.lists(
     st.one_of(

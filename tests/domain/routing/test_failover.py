@@ -40,7 +40,7 @@ def step(circuit: Circuit, seconds: float, epoch: int = 1, quiet: float | None =
         (OPEN, 10, {"quiet": 3600, "waits_for_quiet": False}, "probe", None),
         (OPEN, 10, {"quiet": 5}, "probe", None),
         (c.postponed(OPEN, at(3600)), 10, {"quiet": 3600}, "wait", 3600),
-        (OPEN, 10, {"restores_by_itself": False}, "wait", 3610),
+        (OPEN.model_copy(update={"reason": c.RESTORE_ASKED}), 10, {"quiet": 3600}, "probe", None),
         (OPEN.model_copy(update={"held": True}), 10, {}, "wait", 3610),
         (OPEN.model_copy(update={"forced": "open"}), 10, {}, "wait", 3610),
         (RAMPING, 5, {}, "wait", 15),
@@ -82,6 +82,40 @@ def test_overlapping_ceremonies_are_one_noisy_time() -> None:
     chain = [now, now + timedelta(minutes=50), now + timedelta(minutes=120)]
     assert f.quiet_moment(reversed(chain), now) == chain[2] + f.CEREMONY_AFTER
     assert f.quiet_moment([now + timedelta(minutes=10)], now) == now + timedelta(minutes=70)
+
+
+def test_the_next_noisy_time_is_known_before_it_begins() -> None:
+    assert f.noisy_time([], NOW) is None
+    assert f.noisy_time([NOW - timedelta(hours=1)], NOW) is None
+    three, four, nine = (NOW + timedelta(hours=hours) for hours in (3, 4, 9))
+    assert f.noisy_time([nine, four, three], NOW) == (three - f.CEREMONY_BEFORE, four + f.CEREMONY_AFTER)
+
+
+NOISY = (at(300), at(4800))
+
+
+@pytest.mark.parametrize(
+    ("was", "now_is", "policy", "noisy", "held"),
+    [
+        (Circuit(service="stripe"), OPEN, {}, NOISY, False),
+        (Circuit(service="stripe"), OPEN, {"waits_for_quiet": False}, None, False),
+        (Circuit(service="stripe"), OPEN, {"restores_by_itself": False}, NOISY, True),
+        # Only as it opens: a person who lets it go means it.
+        (OPEN, OPEN, {"restores_by_itself": False}, NOISY, False),
+        (Circuit(service="stripe"), c.forced(Circuit(service="stripe"), "open", NOW, POLICY),
+         {"restores_by_itself": False}, NOISY, False),
+        (OPEN, RAMPING, {}, NOISY, False),
+        (OPEN, c.restorable(OPEN, NOW), {}, None, False),
+        (RAMPING, c.closed(RAMPING, NOW), {}, None, False),
+    ],
+)  # fmt: skip
+def test_it_comes_back_as_its_operator_wants(
+    was: Circuit, now_is: Circuit, policy: dict[str, Any], noisy: Any, held: bool
+) -> None:
+    found = f.as_configured(was, now_is, FailoverPolicy(**policy), NOISY)
+    assert (found.noisy_from, found.noisy_until) == (noisy or (None, None))
+    assert found.held is held
+    assert f.as_configured(was, found, FailoverPolicy(), None).noisy_until is None
 
 
 @given(st.lists(st.integers(-300, 300), max_size=12))

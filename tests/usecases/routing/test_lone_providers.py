@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import insert
 
-from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, rows
+from tests.support.routing import a_call, configure, eventually, fail, married_at, open_switchboard, rows
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
 from wedsync.domain.health.status import Health
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings, VendorSettings
-from wedsync.store import access, health
-from wedsync.store.tables.weddings import plans, weddings
+from wedsync.store import health
 from wedsync.usecases.routing.operate import Operator
 from wedsync.usecases.routing.read_health import read_health
 from wedsync.usecases.routing.registry import load_registry, set_up_vendors
@@ -75,7 +73,7 @@ async def test_weddings_can_be_held_only_by_who_is_set_up(
 ) -> None:
     now = utc_now()
     async with open_switchboard(fresh_database_urls.app, set_up=set_up) as board:
-        await _depend_on_stripe(board)
+        await married_at(board, now + timedelta(hours=20))
         async with board.transitions.db.system() as conn:
             await health.ensure(conn, ["stripe"], now)
             down = Health(status="down", since=now, checked_at=now)
@@ -83,19 +81,3 @@ async def test_weddings_can_be_held_only_by_who_is_set_up(
         report = await read_health(board.transitions.db, board.book, now, None)
         assert report.wedding_day_readiness.ready is ready
         assert report.wedding_day_readiness.blocking == (() if ready else ("stripe",))
-
-
-async def _depend_on_stripe(board: Switchboard) -> None:
-    now = utc_now()
-    of = {"organization_id": "studio", "wedding_id": "w"}
-    body = {"services": [{"id": "pay", "name": "Pay", "role": "planning", "vendor": "stripe", "fallbacks": []}]}
-    values = {
-        "id": "w", "organization_id": "studio", "reference": "w", "status": "planned", "phase": "preparation",
-        "mode": "normal", "ceremony_local": "2027-06-19T16:00", "zone": "Europe/Rome",
-        "ceremony_at": now + timedelta(hours=20), "plan_version": 1, "created_at": now, "updated_at": now,
-    }  # fmt: skip
-    async with board.transitions.db.system() as conn:
-        await access.add_organization(conn, "studio", "Studio", now)
-    async with board.transitions.db.tenant("studio") as conn:
-        await conn.execute(insert(weddings).values(values))
-        await conn.execute(insert(plans).values({**of, "version": 1, "body": body, "created_at": now}))

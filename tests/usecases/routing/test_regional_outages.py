@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
 
-from tests.support.routing import a_call, configure, eventually, open_switchboard, rows
+from tests.support.routing import a_call, configure, eventually, married_at, open_switchboard, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.errors import VendorError
+from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.failover import CEREMONY_AFTER
 from wedsync.domain.routing.messages import GuardLook
 from wedsync.domain.routing.strategy import Endpoint
@@ -23,8 +23,7 @@ from wedsync.domain.routing.vendor import Call
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store import access
-from wedsync.store.tables.weddings import plans, weddings
+from wedsync.store import circuits
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.guard_vendor import guard_vendor
 from wedsync.usecases.routing.registry import load_registry
@@ -129,26 +128,9 @@ async def test_of_two_regions_the_one_that_is_down_is_left_and_the_service_goes_
     assert [row.endpoint for row in found] == [NEAR]
 
 
-async def _married_at(board: Switchboard, ceremony_at: datetime) -> None:
-    """A wedding whose messages go by Twilio."""
-    now = utc_now()
-    of = {"organization_id": "studio", "wedding_id": "vows"}
-    body = {"services": [{"id": "texts", "name": "Texts", "role": "planning", "vendor": "twilio"}], "steps": []}
-    wedding = {
-        "id": "vows", "organization_id": "studio", "reference": "vows", "status": "planned", "phase": "preparation",
-        "mode": "normal", "ceremony_local": "2027-06-19T16:00", "zone": "Europe/Rome", "ceremony_at": ceremony_at,
-        "plan_version": 1, "created_at": now, "updated_at": now,
-    }  # fmt: skip
-    async with board.transitions.db.system() as conn:
-        await access.add_organization(conn, "studio", "Studio", now)
-    async with board.transitions.db.tenant("studio") as conn:
-        await conn.execute(insert(weddings).values(wedding))
-        await conn.execute(insert(plans).values({**of, "version": 1, "body": body, "created_at": now}))
-
-
 async def test_a_region_that_recovers_in_mid_vows_comes_back_only_when_they_are_over(texts: Texts) -> None:
     vows_at = utc_now() + timedelta(minutes=2)
-    await _married_at(texts.board, vows_at)
+    await married_at(texts.board, vows_at, "twilio")
     await texts.lose_near()
     await texts.sandbox.clear_faults("twilio")
     epoch = texts.board.book.circuit("twilio", NEAR).epoch
@@ -167,3 +149,39 @@ async def test_a_region_that_recovers_in_mid_vows_comes_back_only_when_they_are_
     news = await guarded_at(vows_at + CEREMONY_AFTER)
     assert news.state == "ramping"
     assert await texts.asked() == before + Counter({FAR: 5, NEAR: 3})
+
+
+async def test_a_ceremony_that_is_set_meanwhile_is_heeded_by_calls_from_the_guards_next_wake_on(texts: Texts) -> None:
+    await texts.lose_near()
+    vows_at = utc_now() + timedelta(minutes=40)
+    await married_at(texts.board, vows_at, "twilio")
+    assert texts.board.book.circuit("twilio", NEAR).noisy_until is None
+    look = GuardLook(service="twilio", endpoint=NEAR, epoch=1, now=utc_now())
+    assert (await guard_vendor(texts.gateway, texts.board, look)).state == "open"
+    assert texts.board.book.circuit("twilio", NEAR).noisy_until == vows_at + CEREMONY_AFTER
+
+
+async def test_what_a_slow_wake_does_counts_from_its_own_moment(texts: Texts) -> None:
+    wake, policy = utc_now() - timedelta(hours=1), texts.board.book.policy("twilio")
+    before = wake - timedelta(hours=1)
+    await texts.board.transitions.apply("twilio", NEAR, lambda c, _: rules.opened(c, before, policy, "test"), before)
+    await texts.sandbox.faults("twilio", mode="down", region=NEAR)
+    look = GuardLook(service="twilio", endpoint=NEAR, epoch=1, now=wake)
+    began = utc_now()
+    news = await guard_vendor(texts.gateway, texts.board, look)
+    circuit = texts.board.book.circuit("twilio", NEAR)
+    assert (circuit.round, news.until) == (2, circuit.open_until)
+    assert circuit.open_until is not None
+    assert circuit.open_until >= began + timedelta(seconds=POLICY["open_seconds"])
+
+
+async def test_a_permit_is_leased_from_the_moment_it_is_taken(texts: Texts) -> None:
+    wake, policy = utc_now() - timedelta(hours=1), texts.board.book.policy("twilio")
+    before = wake - timedelta(hours=1)
+    await texts.board.transitions.apply("twilio", NEAR, lambda c, _: rules.opened(c, before, policy, "test"), before)
+    async with texts.board.transitions.db.system() as conn:
+        circuit = await circuits.lock_one(conn, "twilio", NEAR)
+        slots = [await circuits.lease_permit(conn, circuit, "guard", timedelta(seconds=20), wake) for _ in range(4)]
+    assert slots == [1, 2, 3, None]
+    (row,) = await rows(texts.board, "SELECT min(leased_until) AS ends FROM probe_permits")
+    assert row.ends > utc_now() + timedelta(seconds=10)

@@ -30,6 +30,8 @@ Admission = Literal["pass", "probe", "refuse"]
 BUCKETS = 10
 #: Without its guard a ramp (or a drain) goes on by itself, so many times slower.
 UNGUARDED_PACE = 3
+#: The reason of a circuit that a person wants back: it comes back amid a ceremony, too.
+RESTORE_ASKED = "restore_asked"
 #: How long a service cut off by hand stays so before it is looked at again.
 _LONG = timedelta(days=3650)
 
@@ -128,8 +130,11 @@ class Circuit(Value):
     probes_ok: int = 0
     #: By hand; None: by itself.
     forced: Forced | None = None
-    #: An operator keeps it from coming back.
+    #: A person must bring it back: an operator said so, for now or for every time.
     held: bool = False
+    #: Amid the ceremonies of weddings that depend on it nothing is switched back.
+    noisy_from: datetime | None = None
+    noisy_until: datetime | None = None
     reason: str = ""
     window: tuple[Bucket, ...] = ()
     changed_at: datetime | None = None
@@ -278,6 +283,8 @@ def closed(circuit: Circuit, now: datetime) -> Circuit:
             "stage_since": None,
             "probes_ok": 0,
             "held": False,
+            "noisy_from": None,
+            "noisy_until": None,
             "reason": "",
             "window": (),
             "changed_at": now,
@@ -310,9 +317,11 @@ def forced(circuit: Circuit, by_hand: Forced | None, now: datetime, policy: Circ
 
 def restorable(circuit: Circuit, now: datetime) -> Circuit:
     """To be probed at once, no longer held."""
-    if circuit.state != "open":
-        return circuit.model_copy(update={"held": False})
-    return circuit.model_copy(update={"held": False, "forced": None, "open_until": now, "changed_at": now})
+    if circuit.state == "closed":
+        return circuit
+    wanted = {"held": False, "noisy_from": None, "noisy_until": None, "reason": RESTORE_ASKED}
+    due = {"forced": None, "open_until": now, "changed_at": now} if circuit.state == "open" else {}
+    return circuit.model_copy(update={**wanted, **due})
 
 
 def postponed(circuit: Circuit, until: datetime) -> Circuit:
@@ -322,16 +331,31 @@ def postponed(circuit: Circuit, until: datetime) -> Circuit:
     return circuit.model_copy(update={"open_until": until})
 
 
+def is_noisy(circuit: Circuit, now: datetime) -> bool:
+    """Whether it must not be switched back now."""
+    return noise(circuit, now, now + timedelta.resolution) > timedelta(0)
+
+
+def noise(circuit: Circuit, since: datetime, until: datetime) -> timedelta:
+    """How much of the time between the two it must not be switched back."""
+    if circuit.noisy_from is None or circuit.noisy_until is None:
+        return timedelta(0)
+    return max(min(until, circuit.noisy_until) - max(since, circuit.noisy_from), timedelta(0))
+
+
 def phase(circuit: Circuit, now: datetime) -> Phase:
-    """The state as it is now: half-open comes by itself."""
+    """The state as it is now: half-open comes by itself, but not amid a ceremony."""
     if circuit.state != "open":
         return circuit.state
-    is_due = circuit.open_until is not None and now >= circuit.open_until
+    is_due = circuit.open_until is not None and now >= circuit.open_until and not is_noisy(circuit, now)
     return "half_open" if is_due and not circuit.held and circuit.forced is None else "open"
 
 
 def share_percent(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> int:
-    """How much of the traffic that could go elsewhere is let through: by the guard's stage, or slowly without one."""
+    """How much of the traffic that could go elsewhere is let through: by the guard's stage, or slowly without one.
+
+    On the way back a ceremony stops the clock.
+    """
     if circuit.state == "closed":
         return 100
     stages = {"ramping": (*policy.ramp, 100), "draining": (*policy.drain, 0)}.get(circuit.state)
@@ -339,8 +363,10 @@ def share_percent(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> int
         return 0
     by_itself = 0
     if not circuit.held:
-        passed = max((now - circuit.stage_since).total_seconds(), 0.0)
-        by_itself = int(passed // (policy.ramp_step_seconds * UNGUARDED_PACE))
+        passed = now - circuit.stage_since
+        if circuit.state == "ramping":
+            passed -= noise(circuit, circuit.stage_since, now)
+        by_itself = int(max(passed.total_seconds(), 0.0) // (policy.ramp_step_seconds * UNGUARDED_PACE))
     return stages[min(circuit.stage + by_itself, len(stages) - 1)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
+from wedsync.domain.routing.circuit import RESTORE_ASKED, Circuit, CircuitPolicy
 from wedsync.domain.routing.vendor import Value
 
 FailoverStrategy = Literal["immediate", "gradual", "manual"]
@@ -58,14 +58,12 @@ def next_step(
         return GuardStep(kind="wait", until=now + IDLE_LOOK, why="held by hand")
     if circuit.state == "draining":
         return _in_stages(circuit, now, policy, "before the next share is taken away")
-    must_be_quiet = failover.waits_for_quiet and quiet_at is not None and quiet_at > now
+    must_be_quiet = waits_for_quiet(circuit, failover) and quiet_at is not None and quiet_at > now
     if circuit.state == "ramping":
         step = _in_stages(circuit, now, policy, "before the next share comes back")
         if step.kind == "advance" and must_be_quiet:
             return GuardStep(kind="wait", until=quiet_at, why="until the ceremony is over")
         return step
-    if not failover.restores_by_itself and circuit.reason != "restore_asked":
-        return GuardStep(kind="wait", until=now + IDLE_LOOK, why="until a person restores it")
     if must_be_quiet:
         if circuit.open_until is not None and quiet_at is not None and circuit.open_until >= quiet_at:
             return GuardStep(kind="wait", until=circuit.open_until, why="cool down, until the ceremony is over")
@@ -80,13 +78,44 @@ def _in_stages(circuit: Circuit, now: datetime, policy: CircuitPolicy, why: str)
     return GuardStep(kind="advance") if now >= due else GuardStep(kind="wait", until=due, why=why)
 
 
-def quiet_moment(ceremonies: Iterable[datetime], now: datetime) -> datetime | None:
-    """When no ceremony is under way any more, overlapping ones taken together; None: none is under way now."""
-    quiet = None
+def noisy_time(ceremonies: Iterable[datetime], now: datetime) -> tuple[datetime, datetime] | None:
+    """The first time that is not over yet in which ceremonies are under way, overlapping ones taken together."""
+    found: tuple[datetime, datetime] | None = None
     for ceremony in sorted(ceremonies):
-        if ceremony - CEREMONY_BEFORE <= (quiet or now) < ceremony + CEREMONY_AFTER:
-            quiet = ceremony + CEREMONY_AFTER
-    return quiet
+        begins, ends = ceremony - CEREMONY_BEFORE, ceremony + CEREMONY_AFTER
+        if ends <= now:
+            continue
+        if found is not None and begins > found[1]:
+            break
+        found = (begins if found is None else found[0], ends)
+    return found
+
+
+def quiet_moment(ceremonies: Iterable[datetime], now: datetime) -> datetime | None:
+    """When no ceremony is under way any more; None: none is under way now."""
+    noisy = noisy_time(ceremonies, now)
+    return noisy[1] if noisy is not None and noisy[0] <= now else None
+
+
+def as_configured(
+    was: Circuit, now_is: Circuit, failover: FailoverPolicy, noisy: tuple[datetime, datetime] | None
+) -> Circuit:
+    """The circuit after a transition, so that it comes back, with or without its guard, as its operator wants.
+
+    `noisy`: when ceremonies of weddings that depend on it are next under way.
+    """
+    if now_is.state == "closed":
+        return now_is
+    begins, ends = noisy if noisy is not None and waits_for_quiet(now_is, failover) else (None, None)
+    is_new = now_is.state == "open" and now_is.round != was.round
+    is_by_hand = now_is.forced is not None or now_is.reason == RESTORE_ASKED
+    is_held = now_is.held or (is_new and not failover.restores_by_itself and not is_by_hand)
+    return now_is.model_copy(update={"noisy_from": begins, "noisy_until": ends, "held": is_held})
+
+
+def waits_for_quiet(circuit: Circuit, failover: FailoverPolicy) -> bool:
+    """Whether it is not switched back amid a ceremony; who asks for it back by hand means now."""
+    return failover.waits_for_quiet and circuit.reason != RESTORE_ASKED
 
 
 def estimated_downtime_ms(circuit: Circuit, now: datetime, policy: CircuitPolicy, past_ms: Sequence[int] = ()) -> int:

@@ -83,6 +83,9 @@ circuits = Table(
     # Counters by slice of the window.
     document("window"),
     instant("changed_at", nullable=True),
+    # Between them it is not switched back: ceremonies are under way.
+    instant("noisy_from", nullable=True),
+    instant("noisy_until", nullable=True),
     # Of transitions, not of counters: what a compare-and-set compares.
     _number("version", BigInteger),
     PrimaryKeyConstraint("service", "endpoint"),

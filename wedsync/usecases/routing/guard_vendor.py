@@ -9,6 +9,7 @@ from wedsync.domain.routing import failover
 from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.messages import GuardLook, GuardNews
 from wedsync.domain.routing.services import ServiceConfig
+from wedsync.kit.clock import utc_now
 from wedsync.store import circuits, failovers
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.probe import probe
@@ -28,7 +29,9 @@ async def guard_vendor(gateway: VendorGateway, board: Switchboard, look: GuardLo
     """
     await board.book.load()
     config = board.book.config(look.service)
-    quiet_at = await _describe(board, look)
+    ceremonies = await _describe(board, look)
+    await _heed(board, config, look, ceremonies)
+    quiet_at = failover.quiet_moment(ceremonies, look.now)
     deeds: list[str] = []
     for _ in range(_MOST_DEEDS):
         circuit = await _read(board, look)
@@ -50,15 +53,26 @@ async def guard_vendor(gateway: VendorGateway, board: Switchboard, look: GuardLo
     return GuardNews(until=look.now, why="more to do", state=circuit.state, deeds=tuple(deeds))
 
 
-async def _describe(board: Switchboard, look: GuardLook) -> datetime | None:
-    """Make sure that the failover says whom it affects; when it will be quiet for them."""
+async def _describe(board: Switchboard, look: GuardLook) -> list[datetime]:
+    """Make sure that the failover says whom it affects; the ceremonies that are near."""
     async with board.transitions.db.system() as conn:
         record = await failovers.read_epoch(conn, look.service, look.endpoint, look.epoch)
         if record is not None:
             await failovers.affect(conn, record.id, look.service, look.now)
             await failovers.guarded(conn, record.id, look.now)
-        ceremonies = await failovers.ceremonies_near(conn, look.service, look.now)
-    return failover.quiet_moment(ceremonies, look.now)
+        return await failovers.ceremonies_near(conn, look.service, look.now)
+
+
+async def _heed(board: Switchboard, config: ServiceConfig, look: GuardLook, ceremonies: list[datetime]) -> None:
+    """Weddings come and are moved: have the row know when it must not be switched back by anybody."""
+    noisy = failover.noisy_time(ceremonies, look.now)
+
+    def change(circuit: Circuit, _: bool) -> Circuit:
+        return failover.as_configured(circuit, circuit, config.failover, noisy)
+
+    known = await _read(board, look)
+    if known.epoch == look.epoch and change(known, False) != known:
+        await board.transitions.apply(look.service, look.endpoint, change, look.now, actor="guard")
 
 
 async def _read(board: Switchboard, look: GuardLook) -> Circuit:
@@ -72,13 +86,14 @@ async def _probe(
     """One probe with one of the round's permits; None: others hold them all."""
     lease = timedelta(seconds=config.health.timeout_seconds) + _LEASE_MARGIN
     async with board.transitions.db.system() as conn:
-        slot = await circuits.lease_permit(conn, circuit, board.holder, now, lease)
+        slot = await circuits.lease_permit(conn, circuit, board.holder, lease, now)
     if slot is None:
         return None
     endpoint = next((e for e in config.endpoints if e.name == circuit.endpoint), config.endpoints[0])
     found = await probe(gateway, config, endpoint)
     outcome = rules.classify_outcome(None, found.response_ms / 1000, config.circuit) if found.ok else "failed"
-    await board.transitions.end_probe(circuit, slot, board.holder, outcome, now)
+    # The wake's moment is long past after some slow probes: a cool down that begins now is counted from now.
+    await board.transitions.end_probe(circuit, slot, board.holder, outcome, max(now, utc_now()))
     return f"probe {slot} of round {circuit.round}: {outcome}"
 
 

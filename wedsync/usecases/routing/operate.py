@@ -72,7 +72,7 @@ class Operator:
                     return rules.opened(circuit, now, policy, "asked")
                 case "restore":
                     _refuse_standing(circuit, service)
-                    return rules.restorable(circuit, now).model_copy(update={"reason": "restore_asked"})
+                    return rules.restorable(circuit, now)
                 case "hold":
                     _refuse_standing(circuit, service)
                     return circuit.model_copy(update={"held": True})

@@ -198,7 +198,7 @@ class Router:
         self._asking[place] = asking + 1
         try:
             async with self._db.system() as conn:
-                slot = await circuits.lease_permit(conn, circuit, self._holder, now, lease)
+                slot = await circuits.lease_permit(conn, circuit, self._holder, lease)
         except StoreUnavailable:
             return None
         finally:

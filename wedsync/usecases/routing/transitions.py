@@ -128,6 +128,8 @@ class Transitions:
         if before is not None and not await before(conn):
             return Moved(was, was)
         now_is = change(was, self.book.is_last(service, endpoint, known))
+        if now_is != was:
+            now_is = await self._as_configured(conn, was, now_is, now)
         if now_is == was or not await circuits.move(conn, was, now_is, self.book.policy(service).probes):
             return Moved(was, was)
         await self._note(conn, was, now_is, known, now)
@@ -147,6 +149,14 @@ class Transitions:
             await health.note_circuits(
                 conn, was.service, before, after, now, error_rate=rate, detail=now_is.reason if after == "down" else ""
             )
+
+    async def _as_configured(self, conn: AsyncConnection, was: Circuit, now_is: Circuit, now: datetime) -> Circuit:
+        policy = self.book.config(now_is.service).failover
+        noisy = None
+        if now_is.state != "closed" and rules_of_failover.waits_for_quiet(now_is, policy):
+            ceremonies = await failovers.ceremonies_near(conn, now_is.service, now)
+            noisy = rules_of_failover.noisy_time(ceremonies, now)
+        return rules_of_failover.as_configured(was, now_is, policy, noisy)
 
     def _tell(self, was: Circuit, now_is: Circuit, actor: str) -> None:
         if was.state == now_is.state and was.round == now_is.round:
@@ -191,7 +201,7 @@ class Transitions:
         config = self.book.config(circuit.service)
         backup = next(iter(self.book.standing(circuit.service, known)), None)
         past = await failovers.past_downtimes_ms(conn, circuit.service)
-        said = "held" if circuit.forced == "open" else status
+        said = "held" if _is_held(circuit) else status
         record = {
             "id": new_id(),
             "from_service": circuit.service,
