@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tests.support.plans import booking, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, stage_settings
 from tests.support.stages import FAST, open_puppet_stage
-from wedsync.domain.weddings.messages import TransactionRequest
+from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, TransactionRequest
 from wedsync.kit.ids import new_id
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from workers.main import UNGUARDED
@@ -57,3 +59,19 @@ async def test_a_long_wedding_goes_on_in_a_new_run_with_all_it_knew(short_lived:
     await wedding.say("deposit", "payment.succeeded")
     await wedding.until(tx, "completed")
     assert len([e for e in await wedding.ledger() if e["vendor"] == "generic"]) == 1
+
+
+async def test_a_wedding_at_rest_goes_on_in_a_new_run_although_nothing_it_hears_matters(short_lived: Stage) -> None:
+    wedding = await short_lived.wedding(plan(booking("venue"), payment(needs=["venue"])))
+    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.at_rest()
+    first = (await wedding.handle.describe()).run_id
+    receipt = VendorEvent(
+        source="twilio", event_id="receipt", type="message.delivered", vendor_type="delivered", step_id="venue"
+    )
+    async with asyncio.timeout(60):
+        # Each a signal that a run counts: once it is a step's that is over, then it is a known one.
+        while (await wedding.handle.describe()).run_id == first:
+            await wedding.handle.signal(VENDOR_EVENT_SIGNAL, receipt)
+    await wedding.say("deposit", "payment.succeeded")
+    await wedding.at_rest()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import secrets
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,13 @@ from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.inbox import NewRow
 from wedsync.domain.webhooks.messages import DrainTotals, retry_workflow_id
+from wedsync.domain.weddings.messages import WEDDING_WORKFLOW, wedding_workflow_id
+from wedsync.local.temporal_server import DYNAMIC_CONFIG, EmbeddedTemporal
 from wedsync.store import inbox, inbox_desk
 from wedsync.store.session import Database
 from wedsync.store.tables.webhooks import contact_refs
 from wedsync.store.tables.webhooks import inbox as inbox_table
+from wedsync.usecases.webhooks.decide import FULL_WAIT
 from wedsync.usecases.webhooks.drain import drain_batch, retry_event
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -253,6 +258,33 @@ async def test_a_batch_whose_weddings_cannot_be_told_is_left_as_it_was(house: An
     row = (await house.rows())["evt_1"]
     assert (row.state, row.attempts, row.due_at) == ("received", 0, NOW)
     assert (await drain(house)).totals == DrainTotals(processed=1)
+
+
+async def test_a_wedding_whose_run_takes_no_more_signals_is_told_later(house: Any, tmp_path: Path) -> None:
+    wedding, other = await house.add_wedding(is_running=False), await house.add_wedding(is_running=False)
+    config = {**DYNAMIC_CONFIG, "history.maximumSignalsPerExecution": "2"}
+    server = EmbeddedTemporal(tmp_path, headless=True, dynamic_config=config)
+    await asyncio.to_thread(server.start)
+    try:
+        client = await Client.connect(server.address, data_converter=house.client.data_converter)
+
+        async def provider() -> Client:
+            return client
+
+        for wedding_id in (wedding, other):
+            await client.start_workflow(WEDDING_WORKFLOW, id=wedding_workflow_id(wedding_id), task_queue="nobody's")
+        for number in range(3):
+            await house.record(f"evt_{number}", wedding_id=wedding)
+        assert (await drain_batch(house.db, provider, "normal", 50, NOW)).totals == DrainTotals(processed=2, put_off=1)
+        # Alone in its batch, it keeps nobody waiting.
+        later = NOW + FULL_WAIT
+        assert (await drain_batch(house.db, provider, "normal", 50, later)).totals == DrainTotals(put_off=1)
+        (full,) = [row for row in (await house.rows()).values() if row.state != "processed"]
+        assert (full.state, full.attempts, full.due_at) == ("received", 0, later + FULL_WAIT)
+        await house.record("evt_9", wedding_id=other, received_at=later)
+        assert (await drain_batch(house.db, provider, "normal", 50, later)).totals == DrainTotals(processed=1)
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 async def test_without_a_database_the_batch_fails_as_unavailable(house: Any) -> None:

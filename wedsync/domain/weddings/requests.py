@@ -14,6 +14,8 @@ from wedsync.domain.weddings.wedding_state import WeddingState
 
 #: Capabilities whose effects hold a time of the wedding.
 TIMED_CAPABILITIES = frozenset({"calendar", "booking", "video"})
+#: The topics of events that tell how something went; no step waits for them without being named.
+_REPORTS = ("message", "calendar")
 _OVER = ("rolled_back", "cancelled")
 
 
@@ -143,6 +145,16 @@ def may_matter(state: WeddingState, event: VendorEvent) -> bool:
     if step is None or step.status not in saga.FINAL:
         return True
     return step.compensation is not None and step.compensation.status == "needs_attention"
+
+
+def shed(events: tuple[VendorEvent, ...]) -> tuple[VendorEvent, ...]:
+    """`events` without one: the oldest report that names no step, else the oldest of all.
+
+    Reports are of messages and calendars; a payment or a business's answer may be what a step will wait for.
+    """
+    reports = (i for i, e in enumerate(events) if e.step_id is None and e.type.partition(".")[0] in _REPORTS)
+    oldest = next(reports, 0)
+    return events[:oldest] + events[oldest + 1 :]
 
 
 def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -> bool:

@@ -27,6 +27,10 @@ _RPC_TIMEOUT = timedelta(seconds=5)
 BUSY_WAIT = timedelta(seconds=5)
 #: Answers of Temporal that speak of the event itself; every other one speaks of Temporal.
 _EVENT_FAULTS = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION)
+#: What Temporal says (as INVALID_ARGUMENT) of a run that has taken as many signals as it may: the next run takes more.
+_SIGNALS_USED_UP = "limit for signal"
+#: How long its events then wait.
+FULL_WAIT = timedelta(minutes=1)
 _OVERTAKEN = "a newer event of the same object was processed before"
 
 
@@ -157,14 +161,15 @@ async def _tell_all(client: Client, lines: Sequence[Sequence[_Told]], now: datet
         raise failed[0]
     for told, answer in answers:
         if isinstance(answer, RPCError):
-            verdicts[told.row.id] = Verdict(
-                state="received",
-                attempts=told.row.attempts,
-                error=f"the wedding could not be told ({answer.status.name})",
-                match=told.match,
-                due_at=now + BUSY_WAIT,
+            verdicts[told.row.id] = _put_off(
+                told, f"the wedding could not be told ({answer.status.name})", now + BUSY_WAIT
             )
     return verdicts
+
+
+def _put_off(told: _Told, reason: str, until: datetime) -> Verdict:
+    """Neither told nor the event's fault."""
+    return Verdict(state="received", attempts=told.row.attempts, error=reason, match=told.match, due_at=until)
 
 
 async def _tell_line(client: Client, line: Sequence[_Told], now: datetime) -> list[tuple[_Told, Verdict | RPCError]]:
@@ -183,6 +188,8 @@ async def _tell(client: Client, told: _Told, now: datetime) -> Verdict | RPCErro
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
             return rules.after_silence(row, match, now, told.policy)
+        if _SIGNALS_USED_UP in error.message:
+            return _put_off(told, "the wedding's run has taken all the signals it may", now + FULL_WAIT)
         if error.status in _EVENT_FAULTS:
             return rules.after_fault(row, f"Temporal refused the event: {error.status.name}", now, match, told.policy)
         return error
