@@ -35,7 +35,7 @@ async def test_record_outbox_and_endpoint(fresh_database_urls: Any, temporal_cli
         doors = [made.pump, made.retry_endpoint, made.sweep]
         async with flow, Worker(temporal_client, task_queue=RECORDS, activities=doors):
             receiver.answer = lambda request: (503, {})
-            subscription = await office.subscribe(receiver.url())
+            subscription = await office.subscribe(receiver.url(), "payment.*")
             await office.tell(5)
             await receiver.until(3)
             receiver.answer = lambda request: (200, {})

@@ -20,6 +20,7 @@ from wedsync.domain.routing.queues import BULK, WORKFLOWS_BULK
 from wedsync.domain.webhooks.inbox import NewRow
 from wedsync.domain.webhooks.messages import ReconcileStart
 from wedsync.kit.http import new_pool
+from wedsync.kit.listing import Listed
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store import inbox
@@ -228,15 +229,74 @@ async def test_what_came_by_itself_is_no_gap_and_what_is_young_is_left_alone(til
     await till.pay(1)
     assert (await till.reconciler.look("stripe", datetime.now(UTC))).looked_at == 0
     later = datetime.now(UTC) + timedelta(minutes=5)
-    (body,) = await till.gateway.ask(
+    listed = await till.gateway.ask(
         "stripe", "list_events", lambda http, account: list_events(http, account, later - timedelta(days=1), later)
     )
+    (body,) = listed.bodies
     (event,) = load_registry().webhook("stripe").parse(body, {})  # type: ignore[union-attr]
     assert json.loads(body)["id"] == event.event_id
     async with till.db.system() as conn:
         await inbox.record(conn, "stripe", [NewRow(event=event, priority=2, sealed_body=b"")], later)
     found = await till.reconciler.look("stripe", later)
     assert (found.looked_at, found.gaps) == (1, 0)
+
+
+@pytest.mark.parametrize("source", ["stripe", "paypal", "google_calendar"])
+async def test_a_list_that_is_longer_than_one_reading_is_read_to_its_end(
+    till: Till, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(f"wedsync.vendors.{source}.reconcile._PAGE", 1)
+    monkeypatch.setattr("wedsync.kit.listing.MOST_PAGES", 2)
+    monkeypatch.setattr("wedsync.vendors.google_calendar.reconcile.MOST_PAGES", 2)
+    monkeypatch.setattr("wedsync.vendors.google_calendar.reconcile._AT_ONCE", timedelta(seconds=-1))
+    for number in range(4):
+        match source:
+            case "stripe":
+                await till.pay(number)
+            case "paypal":
+                await till.pay_by_paypal(number)
+            case _:
+                await till.note_in_google(number, wedding_id=f"w{number}", step_id="event")
+                await asyncio.sleep(0.01)
+    later = datetime.now(UTC) + timedelta(minutes=5)
+    assert (await till.reconciler.look(source, later)).gaps >= 4
+    assert (await till.reconciler.look(source, later + timedelta(minutes=1))).gaps == 0
+
+
+async def test_a_look_that_is_broken_off_goes_on_from_where_it_was(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wedsync.vendors.stripe.reconcile._PAGE", 1)
+    monkeypatch.setattr("wedsync.kit.listing.MOST_PAGES", 2)
+    monkeypatch.setattr("wedsync.usecases.webhooks.reconcile.LOOK_SECONDS", 0.0)
+    for number in range(5):
+        await till.pay(number)
+    now = datetime.now(UTC) + timedelta(minutes=5)
+    await till.reconciler.look("stripe", now)
+    async with till.db.system() as conn:
+        (checked,) = (await conn.execute(select(webhook_checks.c.checked_until))).scalars()
+    # The older half of three days, and not the end, which would leave what lies between to nobody.
+    assert timedelta(days=1) < now - checked < timedelta(days=2)
+    for _ in range(40):
+        await till.reconciler.look("stripe", now)
+    assert len(await till.rows()) == 5
+
+
+async def test_one_listed_object_that_nobody_can_read_keeps_no_other_out(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await till.pay(number)
+    later = datetime.now(UTC) + timedelta(minutes=5)
+
+    async def list_worse(http: Any, account: Any, since: datetime, until: datetime) -> Listed:
+        listed = await list_events(http, account, since, until)
+        worse = (b"{}", b'{"id": 7, "type": []}', *listed.bodies, b"[1]", b"\xff")
+        return listed.model_copy(update={"bodies": worse, "unreadable": 1})
+
+    monkeypatch.setattr("wedsync.vendors.stripe.reconcile.list_events", list_worse)
+    found = await till.reconciler.look("stripe", later)
+    assert (found.gaps, found.unreadable) == (2, 5)
+    again = await till.reconciler.look("stripe", later + timedelta(minutes=1))
+    assert again.gaps == 0
 
 
 async def test_a_vendor_that_is_down_leaves_the_look_for_the_next_time(till: Till) -> None:

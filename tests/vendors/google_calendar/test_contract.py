@@ -68,5 +68,5 @@ async def test_a_look_at_what_changed_fits_the_contract(
     )
     now = datetime.now(UTC)
     found = await list_events(http, account, now - timedelta(hours=1), now + timedelta(hours=1))
-    assert len(found) == 1
+    assert len(found.bodies) == 1
     assert await assert_contract("google_calendar", "google-calendar", responses=True) == 3

@@ -95,6 +95,8 @@ class Reconciled(Message):
     looked_at: int = 0
     #: Those that the inbox did not have.
     gaps: int = 0
+    #: Those that nobody can make anything of.
+    unreadable: int = 0
     lanes: tuple[Lane, ...] = ()
 
 

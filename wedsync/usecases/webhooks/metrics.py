@@ -16,5 +16,7 @@ PROCESSED = _meter.create_counter("inbox_processed", description="inbound events
 LAG = _meter.create_histogram("inbox_lag", unit="s", description="time from recorded to processed")
 #: Tells that did not reach Temporal, by `lane`; the sweep tells again.
 UNTOLD = _meter.create_counter("inbox_untold", description="tells that failed")
+#: Objects of a vendor's own list that could not be read, by `source`.
+UNREADABLE = _meter.create_counter("inbox_unreadable", description="listed objects that were skipped")
 #: Events that a vendor's own list had and the inbox had not, by `source`.
 GAPS = _meter.create_counter("inbox_gaps", description="events found missing and filled in")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks.clean import clean_event
 from wedsync.domain.webhooks.inbox import NewRow, priority_of
@@ -18,6 +20,7 @@ from wedsync.domain.webhooks.messages import Reconciled
 from wedsync.kit import logs
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import VendorHttp
+from wedsync.kit.listing import Listed
 from wedsync.kit.settings import Settings
 from wedsync.kit.vendor import Account
 from wedsync.store import inbox
@@ -34,11 +37,13 @@ OVERLAP = timedelta(minutes=10)
 #: Younger events may simply be under way.
 PATIENCE = timedelta(minutes=2)
 _BATCH = 100
+#: A look whose list is longer than one reading goes on reading for so long.
+LOOK_SECONDS = 150.0
 
 #: What records of calls name a page of a list.
 LIST = "list_events"
 
-ListEvents = Callable[[VendorHttp, Account, datetime, datetime], Awaitable[list[bytes]]]
+ListEvents = Callable[[VendorHttp, Account, datetime, datetime], Awaitable[Listed]]
 
 _log = logs.get(__name__)
 
@@ -90,11 +95,32 @@ class Reconciler:
                 select(table.checked_until).where(table.source == source)
             )
         since = now - FIRST_LOOK if checked is None else checked - OVERLAP
-        until = now - PATIENCE
-        bodies = await self._gateway.ask(source, LIST, lambda http, here: list_events(http, here, since, until))
-        events = ((body, clean_event(event)) for body in bodies for event in module.parse(body, {}))
-        rows = [self._row(source, body, event) for body, event in events]
-        return await _fill(self._db, source, rows, until, now)
+        ends_at, found = time.monotonic() + LOOK_SECONDS, Reconciled()
+        while since < now - PATIENCE:
+            listed = await self._gateway.ask(source, LIST, _asker(list_events, since, now - PATIENCE))
+            rows, unreadable = self._rows(source, module, listed)
+            # How far the list was read, and no further: what lies beyond is the next reading's.
+            part = await _fill(self._db, source, rows, max(listed.until, checked or since), now)
+            found = _sum(found, part, unreadable + listed.unreadable)
+            # Less would be the next look's overlap.
+            is_further = checked is None or listed.until > checked + OVERLAP
+            if listed.until <= since or (is_further and time.monotonic() > ends_at):
+                break
+            since = listed.until
+        _tell(source, found)
+        return found
+
+    def _rows(self, source: str, module: Any, listed: Listed) -> tuple[list[NewRow], int]:
+        """What is listed as rows, and how many of the listed could not be read: one never keeps the others out."""
+        rows: list[NewRow] = []
+        unreadable = 0
+        for body in listed.bodies:
+            try:
+                rows += [self._row(source, body, clean_event(event)) for event in module.parse(body, {})]
+            except (InvalidInput, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                unreadable += 1
+                _log.warning("webhook_unreadable", source=source, error=type(error).__name__)
+        return rows, unreadable
 
     def _row(self, source: str, body: bytes, event: VendorEvent) -> NewRow:
         sealed = self._keyring.seal(body, tenant=source, row=event.event_id)
@@ -121,7 +147,25 @@ async def _fill(db: Database, source: str, rows: list[NewRow], until: datetime, 
             "gaps": webhook_checks.c.gaps + statement.excluded.gaps,
         }
         await connection.execute(statement.on_conflict_do_update(index_elements=("source",), set_=changed))
-    if gaps:
-        metrics.GAPS.add(len(gaps), {"source": source})
-        _log.warning("webhook_gaps", source=source, gaps=len(gaps), looked_at=len(rows))
     return Reconciled(looked_at=len(rows), gaps=len(gaps), lanes=tuple(sorted(set(gaps.values()))))
+
+
+def _asker(list_events: ListEvents, since: datetime, until: datetime) -> Callable[..., Awaitable[Listed]]:
+    return lambda http, account: list_events(http, account, since, until)
+
+
+def _sum(one: Reconciled, other: Reconciled, unreadable: int) -> Reconciled:
+    return Reconciled(
+        looked_at=one.looked_at + other.looked_at,
+        gaps=one.gaps + other.gaps,
+        unreadable=one.unreadable + unreadable,
+        lanes=tuple(sorted({*one.lanes, *other.lanes})),
+    )
+
+
+def _tell(source: str, found: Reconciled) -> None:
+    if found.gaps:
+        metrics.GAPS.add(found.gaps, {"source": source})
+        _log.warning("webhook_gaps", source=source, gaps=found.gaps, looked_at=found.looked_at)
+    if found.unreadable:
+        metrics.UNREADABLE.add(found.unreadable, {"source": source})

@@ -13,53 +13,59 @@ from urllib.parse import quote
 
 from wedsync.domain.errors import OutcomeUnknown
 from wedsync.kit.http import VendorHttp
+from wedsync.kit.listing import MOST_PAGES, Listed
 from wedsync.kit.vendor import Account
 
 #: How often to look.
 EVERY = timedelta(minutes=15)
 _PAGE = 250
-#: The most pages of one look; the next look goes on from where this one ended.
-_MOST_PAGES = 50
 #: An event that was last changed so soon after it was made has not been changed since.
 _AT_ONCE = timedelta(seconds=2)
 
 
-async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> list[bytes]:
-    """Our events that were changed or deleted in `[since, until)`, each as Google describes it.
+async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
+    """Our events that were changed or deleted in `[since, until)`, or its older part, each as Google describes it.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
     path = f"/calendars/{quote(account.account_id or 'primary', safe='')}/events"
     headers = {"Authorization": f"Bearer {account.api_key}"}
     params = [
-        ("updatedMin", since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        ("updatedMin", since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"),
+        ("orderBy", "updated"),
         ("showDeleted", "true"),
         ("maxResults", str(_PAGE)),
     ]
     found: list[bytes] = []
-    token = ""
-    for _ in range(_MOST_PAGES):
+    unreadable, token, reached = 0, "", since
+    for _ in range(MOST_PAGES):
         page = [*params, ("pageToken", token)] if token else params
         body = (await http.request("GET", path, params=page, headers=headers)).json()
         items = body.get("items") if isinstance(body, dict) else None
         if not isinstance(items, list):
             raise OutcomeUnknown("google_calendar listed no events", vendor="google_calendar")
-        found += [json.dumps(one, separators=(",", ":")).encode() for one in items if _is_news(one, since, until)]
+        for one in items:
+            updated = _moment(one.get("updated")) if isinstance(one, dict) else None
+            if updated is None:
+                unreadable += 1
+                continue
+            reached = max(reached, updated)
+            if since <= updated < until and _is_news(one, updated):
+                found.append(json.dumps(one, separators=(",", ":")).encode())
         token = str(body.get("nextPageToken") or "")
-        if not token:
-            break
-    return found
+        if not token or reached >= until:
+            return Listed(bodies=tuple(found), until=until, unreadable=unreadable)
+    # The oldest come first: what is left out is newer than the last one seen.
+    return Listed(bodies=tuple(found), until=reached, unreadable=unreadable)
 
 
-def _is_news(event: Any, since: datetime, until: datetime) -> bool:
-    """Whether it is one of ours and somebody changed it in this time."""
-    extended = event.get("extendedProperties") if isinstance(event, dict) else None
+def _is_news(event: dict[str, Any], updated: datetime) -> bool:
+    """Whether it is one of ours and somebody changed it after it was made."""
+    extended = event.get("extendedProperties")
     private = extended.get("private") if isinstance(extended, dict) else None
     if not isinstance(private, dict) or "wedding_id" not in private:
         return False
-    updated, created = _moment(event.get("updated")), _moment(event.get("created"))
-    if updated is None or not since <= updated < until:
-        return False
+    created = _moment(event.get("created"))
     return created is None or updated - created > _AT_ONCE or event.get("status") == "cancelled"
 
 

@@ -143,19 +143,21 @@ class _Google:
         return JSONResponse(self._desk.objects[_key(calendar, event_id)]["event"])
 
     async def list_changed(self, request: Request) -> Response:
-        """By `updatedMin`, deleted ones when asked for, page by page."""
+        """By `updatedMin`, deleted ones and the order of `updated` when asked for, page by page."""
         denied = _unauthorized(request)
         if denied:
             return denied
         asked, calendar = request.query_params, request.path_params["calendar"]
-        since = asked.get("updatedMin", "")
+        since = datetime.fromisoformat(asked.get("updatedMin", "1970-01-01T00:00:00Z"))
         kept = (one["event"] for one in self._desk.objects.values() if one["calendar"] == calendar)
         events = [
             event
             for event in kept
-            if event["updated"][:19] >= since[:19]
+            if datetime.fromisoformat(event["updated"]) >= since
             and (event["status"] != "cancelled" or asked.get("showDeleted") == "true")
         ]
+        if asked.get("orderBy") == "updated":
+            events.sort(key=lambda event: event["updated"])
         start, size = int(asked.get("pageToken", "0")), int(asked.get("maxResults", "250"))
         more = {"nextPageToken": str(start + size)} if start + size < len(events) else {}
         return JSONResponse({"kind": "calendar#events", "items": events[start : start + size], **more})

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from wedsync.domain.errors import NotAuthorized, OutcomeUnknown
 from wedsync.kit.http import VendorHttp
+from wedsync.kit.listing import Listed, Pages, newest_first
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.tokens import Tokens
 
@@ -19,30 +21,35 @@ from wedsync.vendors.paypal.tokens import Tokens
 EVERY = timedelta(minutes=30)
 _PATH = "/v1/notifications/webhooks-events"
 _PAGE = 100
-#: The most pages of one look; the next look goes on from where this one ended.
-_MOST_PAGES = 50
 
 
-async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> list[bytes]:
-    """The events of `[since, until]`, each as its webhook's body would be.
+async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
+    """The events of `[since, until]`, or of its older part, each as its webhook's body would be.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
-    tokens = Tokens(http, account)
+    return await newest_first(partial(_read, http, Tokens(http, account)), since, until)
+
+
+async def _read(http: VendorHttp, tokens: Tokens, since: datetime, until: datetime, most: int) -> Pages:
     window = {"start_time": _stamp(since), "end_time": _stamp(until), "page_size": str(_PAGE)}
     path, params = _PATH, [*window.items()]
-    found: list[bytes] = []
-    for _ in range(_MOST_PAGES):
+    bodies: list[bytes] = []
+    unreadable, oldest = 0, until
+    for _ in range(most):
         page = await _page(http, tokens, path, params)
         events = page.get("events")
-        if not isinstance(events, list) or not all(isinstance(one, dict) and "id" in one for one in events):
+        if not isinstance(events, list):
             raise OutcomeUnknown("paypal listed no events", vendor="paypal")
-        found += [json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() for one in events]
+        good = [one for one in events if isinstance(one, dict) and "id" in one]
+        unreadable += len(events) - len(good)
+        bodies += [json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() for one in good]
+        oldest = min([oldest, *(moment for one in good if (moment := _moment(one.get("create_time"))) is not None)])
         following = _next(page)
         if not events or following is None:
-            break
+            return Pages(bodies=tuple(bodies), unreadable=unreadable)
         path, params = following, []
-    return found
+    return Pages(bodies=tuple(bodies), unreadable=unreadable, reached=oldest)
 
 
 async def _page(http: VendorHttp, tokens: Tokens, path: str, params: list[tuple[str, str]]) -> dict[str, Any]:
@@ -70,3 +77,11 @@ def _next(page: dict[str, Any]) -> str | None:
 
 def _stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

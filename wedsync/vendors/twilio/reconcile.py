@@ -13,19 +13,20 @@ from urllib.parse import quote, urlencode
 
 from wedsync.domain.errors import NotAuthorized, OutcomeUnknown
 from wedsync.kit.http import VendorHttp
+from wedsync.kit.listing import Listed
 from wedsync.kit.vendor import Account
 
 #: How often to look. Twilio never sends a callback again (https://www.twilio.com/docs/usage/webhooks/webhooks-faq).
 EVERY = timedelta(minutes=5)
 _FINAL = frozenset({"delivered", "undelivered", "failed", "read", "canceled"})
-_PAGE = 200
-#: The most pages of one look; the next look goes on from where this one ended.
-_MOST_PAGES = 50
+_PAGE = 1000
+#: Beyond a million messages in two days a look records what it has seen and begins there again.
+_MOST_PAGES = 1000
 #: A message is sent for 10 h at most (`ValidityPeriod`), and its end may be told a while later.
 _LONGEST_WAY = timedelta(days=2)
 
 
-async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> list[bytes]:
+async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
     """The final statuses that messages reached in `[since, until)`, each as its callback's body would be.
 
     Raises the vendor errors of `wedsync.domain.errors`.
@@ -34,25 +35,32 @@ async def list_events(http: VendorHttp, account: Account, since: datetime, until
         raise NotAuthorized("twilio: the account has no AccountSid", vendor="twilio", reason="missing_account_id")
     user, colon, secret = account.api_key.partition(":")
     auth = (user, secret) if colon else (account.account_id, account.api_key)
-    path: str | None = f"/2010-04-01/Accounts/{quote(account.account_id, safe='')}/Messages.json"
+    path = f"/2010-04-01/Accounts/{quote(account.account_id, safe='')}/Messages.json"
     params: list[tuple[str, str]] | None = [
         # The filter has whole days: what it lets through is compared here.
         ("DateSent>", (since - _LONGEST_WAY).date().isoformat()),
         ("PageSize", str(_PAGE)),
     ]
     found: list[bytes] = []
+    unreadable = 0
     for _ in range(_MOST_PAGES):
-        if path is None:
-            break
-        messages, path = _read((await http.request("GET", path, params=params, auth=auth)).json())
+        messages, following = _read((await http.request("GET", path, params=params, auth=auth)).json())
         params = None
-        found += [_callback(one) for one in messages if _has_ended(one, since, until)]
-    return found
+        for one in messages:
+            try:
+                if _has_ended(one, since, until):
+                    found.append(_callback(one))
+            except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
+                unreadable += 1
+        if following is None:
+            return Listed(bodies=tuple(found), until=until, unreadable=unreadable)
+        path = following
+    return Listed(bodies=tuple(found), until=since, unreadable=unreadable)
 
 
-def _read(page: Any) -> tuple[list[dict[str, Any]], str | None]:
+def _read(page: Any) -> tuple[list[Any], str | None]:
     messages = page.get("messages") if isinstance(page, dict) else None
-    if not isinstance(messages, list) or not all(isinstance(one, dict) and one.get("sid") for one in messages):
+    if not isinstance(messages, list):
         raise OutcomeUnknown("twilio listed no messages", vendor="twilio")
     following = page.get("next_page_uri") or None
     if following is not None and (not isinstance(following, str) or not following.startswith("/2010-04-01/")):
@@ -60,17 +68,14 @@ def _read(page: Any) -> tuple[list[dict[str, Any]], str | None]:
     return messages, following
 
 
-def _has_ended(message: dict[str, Any], since: datetime, until: datetime) -> bool:
+def _has_ended(message: Any, since: datetime, until: datetime) -> bool:
+    """Raises what a message raises that is none."""
     if message.get("status") not in _FINAL or not str(message.get("direction", "")).startswith("outbound"):
         return False
-    try:
-        moment = parsedate_to_datetime(str(message.get("date_updated")))
-    except ValueError:
-        return False
-    return since <= moment < until
+    return since <= parsedate_to_datetime(str(message.get("date_updated"))) < until
 
 
-def _callback(message: dict[str, Any]) -> bytes:
+def _callback(message: Any) -> bytes:
     fields = {
         "MessageSid": message["sid"],
         "MessageStatus": message["status"],

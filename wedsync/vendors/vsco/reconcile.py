@@ -11,47 +11,51 @@ from typing import Any
 
 from wedsync.domain.errors import OutcomeUnknown
 from wedsync.kit.http import VendorHttp
+from wedsync.kit.listing import Listed
 from wedsync.kit.vendor import Account
 
 #: How often to look. VSCO promises nothing about sending a hook again.
 EVERY = timedelta(minutes=15)
 _PAGE = 100
-#: The most pages of one look; the next look goes on from where this one ended.
-_MOST_PAGES = 50
+#: Beyond that many orders changed between two looks, a look records what it has seen and the next begins there again.
+_MOST_PAGES = 1000
 
 
-async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> list[bytes]:
+async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
     """The orders that were booked and last changed in `[since, until)`, each as its hook's body would be.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
     headers = {"X-API-KEY": account.api_key, "Accept": "application/json"}
     found: list[bytes] = []
+    unreadable = 0
     for page in range(1, _MOST_PAGES + 1):
         params = [("page", str(page)), ("pageSize", str(_PAGE)), ("sortBy", "modified desc")]
         orders = _read((await http.request("GET", "/order", params=params, headers=headers)).json())
         dated = [(order, _modified(order)) for order in orders]
+        unreadable += sum(moment is None for _, moment in dated)
         found += [
             json.dumps(order, ensure_ascii=False, separators=(",", ":")).encode()
             for order, moment in dated
-            if order.get("bookedOn") and moment is not None and since <= moment < until
+            if moment is not None and order.get("bookedOn") and since <= moment < until
         ]
         # The newest come first.
         if len(orders) < _PAGE or any(moment is not None and moment < since for _, moment in dated):
-            break
-    return found
+            return Listed(bodies=tuple(found), until=until, unreadable=unreadable)
+    return Listed(bodies=tuple(found), until=since, unreadable=unreadable)
 
 
-def _read(body: Any) -> list[dict[str, Any]]:
+def _read(body: Any) -> list[Any]:
     items = body.get("items") if isinstance(body, dict) else None
-    if not isinstance(items, list) or not all(isinstance(one, dict) and one.get("id") for one in items):
+    if not isinstance(items, list):
         raise OutcomeUnknown("vsco listed no orders", vendor="vsco")
     return items
 
 
-def _modified(order: dict[str, Any]) -> datetime | None:
+def _modified(order: Any) -> datetime | None:
+    """None: it is no order that can be read."""
     try:
-        moment = datetime.fromisoformat(str(order.get("modified")))
-    except ValueError:
+        moment = datetime.fromisoformat(str(order["modified"] if order["id"] else ""))
+    except (ValueError, KeyError, TypeError):
         return None
     return moment if moment.tzinfo else None

@@ -1,0 +1,53 @@
+"""How vendors' lists of events are read: as far as some pages reach, and what can't be read left out by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from wedsync.domain.routing.vendor import Value
+
+#: Pages of one reading.
+MOST_PAGES = 200
+#: A narrower window is read to its end, however many pages that takes.
+_NARROWEST = timedelta(minutes=1)
+
+
+class Listed(Value):
+    """What a list held, and how far it was read."""
+
+    #: Each as its webhook's body would be, in no order; some may come twice.
+    bodies: tuple[bytes, ...] = ()
+    #: Everything of the window that is older than this is in `bodies`.
+    until: datetime
+    #: Listed objects that nobody can make anything of.
+    unreadable: int = 0
+
+
+class Pages(Value):
+    """Some pages of a list in a window of time."""
+
+    bodies: tuple[bytes, ...] = ()
+    unreadable: int = 0
+    #: The oldest moment that was seen, where more pages were left; None: the window was read to its end.
+    reached: datetime | None = None
+
+
+#: `(since, until, most pages)`.
+Read = Callable[[datetime, datetime, int], Awaitable[Pages]]
+
+
+async def newest_first(read: Read, since: datetime, until: datetime) -> Listed:
+    """The events of `[since, until)` of a list that begins with the newest, or those of the oldest part of it.
+
+    Where the pages don't reach back to `since`, the older half of what they left out is read, and so on: the next
+    reading goes on where that ends. Raises what `read` raises.
+    """
+    bodies: list[bytes] = []
+    while True:
+        is_narrow = until - since <= _NARROWEST
+        pages = await read(since, until, MOST_PAGES * (1000 if is_narrow else 1))
+        bodies += pages.bodies
+        if pages.reached is None or is_narrow:
+            return Listed(bodies=tuple(dict.fromkeys(bodies)), until=until, unreadable=pages.unreadable)
+        until = since + max(_NARROWEST, (min(until, pages.reached) - since) / 2)
