@@ -25,13 +25,12 @@ from wedsync.domain.errors import (
     VendorUnavailable,
 )
 from wedsync.domain.routing.gateway import Method
-from wedsync.domain.routing.messages import CIRCUIT_OPEN
+from wedsync.domain.routing.messages import AT_CAPACITY, CIRCUIT_OPEN
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import TIMED_OUT
 from wedsync.kit.standin import WEDDING_HEADER
 from wedsync.usecases.routing.gateway import Asked, Passed
-from wedsync.usecases.routing.switchboard import AT_CAPACITY
 
 router = APIRouter(prefix="/gateway", tags=["gateway"])
 _log = logs.get(__name__)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -199,19 +198,3 @@ def test_after_the_vendor_s_word_nobody_calls_until_then() -> None:
         assert (grant.calls, grant.until, grant.why) == (0, after(30), "blocked")
     assert q.take(quota, policy(second=10), 1, after(30))[1].calls == 1
     assert q.blocked(quota, after(10)) == quota
-
-
-def test_a_block_is_never_more_than_those_that_wait_and_a_hundredth_of_what_remains() -> None:
-    rule = policy(second=100, hour=10_000)
-    assert q.block_size(rule, 5000, 3, 1000.0) == 53
-    assert q.block_size(rule, 50, 3, 1000.0) == 3
-    assert q.block_size(policy(second=10), 5000, 0, 1000.0) == 10
-
-
-def test_those_that_wait_come_one_after_the_other() -> None:
-    rule = policy(second=10)
-    quota, _ = drain(EMPTY, rule, 0.3, every=0.01)
-    _, grant = q.take(quota, rule, 1, after(0.3))
-    moments = [q.in_line(grant, rule, place, after(0.3)) for place in range(5)]
-    assert moments[0] == grant.until
-    assert {later - earlier for earlier, later in pairwise(moments)} == {timedelta(seconds=0.1)}

@@ -17,15 +17,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
 from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorThrottled, VendorUnavailable
 from wedsync.domain.routing.circuit import Circuit, phase
+from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.kit.clock import utc_now
-from wedsync.store import circuits
+from wedsync.store import circuits, quotas
 from wedsync.store.session import Database
 from wedsync.usecases.routing import outcomes
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import AT_CAPACITY, Switchboard
+from wedsync.usecases.routing.switchboard import Switchboard, Ticket
 
 ROOT = Path(__file__).resolve().parents[3]
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
@@ -331,4 +333,37 @@ async def test_a_slow_vendor_leaves_the_others_room_and_wedding_day_calls_their_
         for ticket in (first, second, day):
             await board.settle(ticket, a_call(), "send", None, 0.01)
         await board.settle(await board.admit(a_call()), a_call(), "send", None, 0.01)
+    await db.close()
+
+
+async def test_one_slow_business_leaves_the_others_room(fresh_database_urls: Any) -> None:
+    db = Database(fresh_database_urls.app, 4)
+    async with Switchboard(db, load_registry().manifests, most_in_flight=2).open() as board:
+        slow = a_call("generic", account="florist")
+        tickets = [await board.admit(slow) for _ in range(2)]
+        with pytest.raises(VendorThrottled) as refused:
+            await board.admit(slow)
+        assert refused.value.reason == AT_CAPACITY
+        other = a_call("generic", account="caterer")
+        await board.settle(await board.admit(other), other, "send", None, 0.01)
+        for ticket in tickets:
+            await board.settle(ticket, slow, "send", None, 0.01)
+        await board.settle(await board.admit(slow), slow, "send", None, 0.01)
+        assert not board._under_way
+    await db.close()
+
+
+async def test_who_waits_for_a_quota_counts_and_who_is_sent_away_makes_room(fresh_database_urls: Any) -> None:
+    db = Database(fresh_database_urls.app, 4)
+    async with Switchboard(db, load_registry().manifests, most_in_flight=3).open() as board:
+        policy = QuotaPolicy(windows=(WindowLimit(window="second", limit=3),))
+        async with db.system() as conn:
+            await quotas.put_policy(conn, ("stripe", "default"), policy, "key:test", utc_now())
+        await board.book.load()
+        ends = await asyncio.gather(*(board.admit(a_call()) for _ in range(8)), return_exceptions=True)
+        assert sum(isinstance(end, VendorThrottled) and end.reason == AT_CAPACITY for end in ends) == 5
+        for end in ends:
+            if isinstance(end, Ticket):
+                await board.settle(end, a_call(), "send", None, 0.01)
+        assert not board._under_way
     await db.close()

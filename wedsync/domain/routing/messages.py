@@ -14,6 +14,8 @@ WATCH_HEALTH_ID = "watch-health"
 LOOK_SIGNAL = "look"
 #: The reason of a call that was refused here, before anything was sent.
 CIRCUIT_OPEN = "circuit_open"
+#: The same: as many calls to the vendor as this process makes at once are under way.
+AT_CAPACITY = "at_capacity"
 
 
 class GuardStart(Value):

@@ -39,7 +39,7 @@ _LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 #: A moment that is so near is given out already.
 HORIZON_SECONDS = 0.5
 #: A block is at most so much of what remains, and lasts at most so long.
-_BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
+BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
 #: After what part of its window a short reservation's idle share is lent to others.
 _LENT_AFTER_PART = 0.5
 
@@ -356,10 +356,9 @@ def take(
         given = min(given, held.calls - held.used)
     if given <= 0:
         tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
-        room = rooms[tightest]
-        return quota, Grant(
-            calls=0, pace_seconds=room.pace_seconds, good_until=now, until=room.until, left=left, why=tightest
-        )
+        pace_seconds = max(room.pace_seconds for room in rooms.values())
+        until = rooms[tightest].until
+        return quota, Grant(calls=0, pace_seconds=pace_seconds, good_until=now, until=until, left=left, why=tightest)
     is_favoured = held is not None or priority == WEDDING_DAY
     counters = tuple(_counted(quota, one, given, now, is_favoured=is_favoured) for one in policy.windows)
     not_before = max(now, *(room.until for room in rooms.values()))
@@ -395,26 +394,6 @@ def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime, *, is_fa
         begins = not _is_wedding_day(counter, now)
         changes |= {"favoured_at": now} | ({"favoured_since": now} if begins else {})
     return counter.model_copy(update=changes)
-
-
-def block_size(policy: QuotaPolicy, left: int | None, waiting: int, recent_per_second: float) -> int:
-    """How many calls to ask for: those that wait, and a little for those to come: 1 % of what remains at most."""
-    if left is None:
-        return waiting
-    rates = [one.limit / one.seconds for one in policy.windows if one.window in SPREAD]
-    ahead = min([recent_per_second * BLOCK_SECONDS, left * _BLOCK_PART, *rates])
-    return waiting + max(int(ahead), 0)
-
-
-def in_line(grant: Grant, policy: QuotaPolicy, place: int, now: datetime) -> datetime:
-    """When the `place`-th (0, 1, ...) of those that wait in a process comes again: not all of them at once."""
-    first = grant.until or now
-    if grant.why == "blocked" or not policy.windows:
-        pace = 0.0 if not policy.windows else min(1 / (one.limit / one.seconds) for one in policy.windows)
-    else:
-        meant = [one for one in policy.windows if one.window in (grant.why, "second")]
-        pace = max((one.seconds / one.limit for one in meant), default=0.0)
-    return first + timedelta(seconds=place * pace)
 
 
 def blocked(quota: Quota, until: datetime) -> Quota:

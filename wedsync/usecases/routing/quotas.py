@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import StoreUnavailable, ThrottledUntil
-from wedsync.domain.routing import quota_headers
+from wedsync.domain.routing import quota_headers, quota_line
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
 from wedsync.kit import telemetry
@@ -23,12 +21,17 @@ from wedsync.store import quotas
 from wedsync.store.quotas import Key
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.quota_accounts import MISSED, Account, Taker, refusal
 
 log = structlog.get_logger(__name__)
 
 #: Who can ask again so soon waits here: asking again from a workflow would take longer. Until enough moments have come
 #: up for those that wait: ten processes would else ask Postgres for each single one.
 _SHORT_WAIT = timedelta(milliseconds=200)
+#: Nobody stands in line for longer: other processes may take every moment that comes up.
+_IN_LINE = timedelta(milliseconds=500)
+#: Nor waits here for longer in all, with the moment that was given: a call is sent well within its activity's time.
+_LONGEST_WAIT = timedelta(seconds=1.2)
 #: Where no limit says how far apart calls may be, those that come back after a 429 come so.
 _APART, _FARTHEST = timedelta(milliseconds=20), timedelta(seconds=10)
 _CLOCK_KEPT = timedelta(minutes=1)
@@ -44,49 +47,13 @@ _THROTTLED = telemetry.meter().create_counter("quota_throttled", description="Ca
 _LEFT = telemetry.meter().create_gauge("quota_left", description="Calls left of the tightest window")
 
 
-@dataclass(order=True)
-class _Taker:
-    priority: int
-    number: int
-    wedding_id: str = field(compare=False)
-    #: How many are left, and the call's moment.
-    given: asyncio.Future[tuple[int, datetime]] = field(compare=False)
-
-
-@dataclass
-class _Account:
-    """What the process holds and who waits for more."""
-
-    known: Quota
-    calls: int = 0
-    good_until: datetime | None = None
-    #: The moment of the block's next call, and the pace of those after it.
-    next_at: datetime | None = None
-    pace: timedelta = timedelta(0)
-    #: With fewer in hand the next block is asked for.
-    low: int = 0
-    left: int = 0
-    waiting: list[_Taker] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
-    #: Moments of the last calls, for guessing the next ones.
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
-    learned_at: datetime | None = None
-    #: How many were refused until when, by the vendor's own word.
-    refused: int = 0
-    refused_until: datetime | None = None
-    #: What the vendor told this process itself; the row may not say so yet.
-    blocked_until: datetime | None = None
-    #: What was taken without Postgres: the row's news must not wipe it.
-    alone: Quota | None = None
-
-
 class QuotaDesk:
     """The process's own."""
 
     def __init__(self, db: Database, book: Book) -> None:
         self._db = db
         self._book = book
-        self._accounts: dict[Key, _Account] = {}
+        self._accounts: dict[Key, Account] = {}
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         #: Postgres' clock, by which the fleet counts, less this machine's.
@@ -119,27 +86,29 @@ class QuotaDesk:
         if not policy.windows and here is None and told.blocked_until is None:
             return None
         if here is None:
-            here = self._accounts[key] = _Account(known=told)
+            here = self._accounts[key] = Account(known=told)
         now = self.now()
-        self._heed(here, told)
+        here.heed(told)
         if not policy.windows:
             self._stop_if_blocked(here, now)
             return None
         here.recent.append(now.timestamp())
-        slack = rules.slack(policy)
+        slack, began = rules.slack(policy), now
         while True:
             left, moment = self._in_hand(key, here) or await self._asked(key, here, priority, wedding_id)
             wait = (moment - self.now()).total_seconds()
             if wait > 0:
                 await asyncio.sleep(wait)
             # A 429 that came meanwhile, here or elsewhere, holds for moments given out before it, too.
-            self._heed(here, self._book.quota(*key))
+            here.heed(self._book.quota(*key))
             self._stop_if_blocked(here, self.now())
             if self.now() - moment <= slack:
                 return left
             # Held up for so long that the call could arrive in a later window: its moment is lost.
+            if self.now() - began > _LONGEST_WAIT:
+                raise self._sent_away(key, self.now() + _SHORT_WAIT, MISSED)
 
-    def _in_hand(self, key: Key, here: _Account) -> tuple[int, datetime] | None:
+    def _in_hand(self, key: Key, here: Account) -> tuple[int, datetime] | None:
         """A call of the block that the process holds."""
         now = self.now()
         if not here.calls or here.good_until is None or now >= here.good_until or here.waiting:
@@ -153,7 +122,7 @@ class QuotaDesk:
             here.task = asyncio.create_task(self._refill(key, here), name=f"quota-{key[0]}")
         return here.left, moment
 
-    async def _refill(self, key: Key, here: _Account) -> None:
+    async def _refill(self, key: Key, here: Account) -> None:
         """Ask for the next block before the last call of this one is taken; then for those who came meanwhile."""
         try:
             grant = await self._grant(key, here, self._book.quota_policy(*key), 0, rules.ORDINARY, "")
@@ -165,58 +134,46 @@ class QuotaDesk:
         if here.waiting:
             await self._serve_all(key, here)
 
-    async def _asked(self, key: Key, here: _Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
+    async def _asked(self, key: Key, here: Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
         """Wait in line for a call of a new block; wedding days have a line of their own. Raises ThrottledUntil."""
         if priority == rules.WEDDING_DAY:
             return await self._asked_at_once(key, here, wedding_id)
         self._numbers += 1
-        taker = _Taker(priority, self._numbers, wedding_id, asyncio.get_running_loop().create_future())
-        here.waiting.append(taker)
+        given: asyncio.Future[tuple[int, datetime]] = asyncio.get_running_loop().create_future()
+        here.waiting.append(Taker(priority, self._numbers, wedding_id, self.now() + _IN_LINE, given))
         if here.task is None or here.task.done():
             here.task = asyncio.create_task(self._serve_all(key, here), name=f"quota-{key[0]}")
-        try:
-            return await taker.given
-        except ThrottledUntil:
-            _THROTTLED.add(1, {"service": key[0]})
-            raise
+        return await given
 
-    async def _asked_at_once(self, key: Key, here: _Account, wedding_id: str) -> tuple[int, datetime]:
+    async def _asked_at_once(self, key: Key, here: Account, wedding_id: str) -> tuple[int, datetime]:
+        leaves_at = self.now() + _IN_LINE
         while True:
             policy = self._book.quota_policy(*key)
-            grant = await self._grant(key, here, policy, 1, rules.WEDDING_DAY, wedding_id)
+            async with here.urgent:
+                grant = await self._grant(key, here, policy, 1, rules.WEDDING_DAY, wedding_id)
             now = self.now()
             if grant.calls:
                 return grant.left or 0, grant.not_before or now
             until = grant.until or now
-            if until - now > _SHORT_WAIT:
-                _THROTTLED.add(1, {"service": key[0]})
-                raise _refusal(key[0], until, grant.why)
+            if until - now > _SHORT_WAIT or until > leaves_at:
+                raise self._sent_away(key, here.moment(grant, policy, rules.WEDDING_DAY, 0, now), grant.why)
             await asyncio.sleep(max(until - now, _LEAST_WAIT).total_seconds())
 
-    def _stop_if_blocked(self, here: _Account, now: datetime) -> None:
-        until = self._as_told(here, now).blocked_until
+    def _sent_away(self, key: Key, until: datetime, why: str) -> ThrottledUntil:
+        _THROTTLED.add(1, {"service": key[0]})
+        return refusal(key[0], until, why)
+
+    def _stop_if_blocked(self, here: Account, now: datetime) -> None:
+        until = here.as_told(now).blocked_until
         if until is not None and now < until:
             _THROTTLED.add(1, {"service": here.known.service})
             here.refused = here.refused + 1 if here.refused_until == until else 0
             here.refused_until = until
             # One after another: all at that very moment would only be refused again.
             later = min(_APART * here.refused, _FARTHEST)
-            raise _refusal(here.known.service, until + later, "blocked")
+            raise refusal(here.known.service, until + later, "blocked")
 
-    def _as_told(self, here: _Account, now: datetime) -> Quota:
-        """The row as last seen, with what the vendor told this process since."""
-        until = here.blocked_until
-        return here.known if until is None or now >= until else rules.blocked(here.known, until)
-
-    def _heed(self, here: _Account, told: Quota) -> None:
-        """What other processes were told by the vendor or an operator ends this one's block at once."""
-        if told.version > here.known.version:
-            is_stricter = told.throttle != here.known.throttle or told.blocked_until != here.known.blocked_until
-            here.known = told
-            if is_stricter:
-                here.calls = 0
-
-    async def _serve_all(self, key: Key, here: _Account) -> None:
+    async def _serve_all(self, key: Key, here: Account) -> None:
         try:
             await self._serve(key, here)
         except Exception as error:
@@ -227,28 +184,33 @@ class QuotaDesk:
                 if not taker.given.done():
                     taker.given.set_exception(error)
 
-    async def _serve(self, key: Key, here: _Account) -> None:
+    async def _serve(self, key: Key, here: Account) -> None:
         """Ask for those that wait, the most urgent first, until nobody does."""
         while here.waiting:
-            here.waiting.sort()
+            here.waiting = sorted(taker for taker in here.waiting if not taker.given.done())
+            if not here.waiting:
+                return
             first = here.waiting[0]
             policy = self._book.quota_policy(*key)
             wedding_id = first.wedding_id
             is_reserved = rules.reservation_of(here.known, wedding_id, self.now()) is not None
             same = [first] if is_reserved else [t for t in here.waiting if t.priority == first.priority]
             grant = await self._grant(key, here, policy, len(same), first.priority, wedding_id if is_reserved else "")
-            now = self.now()
+            _LEFT.set(grant.left or 0, {"service": key[0]})
             if grant.calls:
                 self._hand_out(here, same, grant)
-            elif grant.until is not None and grant.until - now <= _SHORT_WAIT:
-                enough = min(timedelta(seconds=grant.pace_seconds * len(same)), _SHORT_WAIT)
-                await asyncio.sleep(max(grant.until - now, enough, _LEAST_WAIT).total_seconds())
-            else:
-                self._refuse(key, here, policy, grant, first.priority, now)
-            _LEFT.set(grant.left or 0, {"service": key[0]})
+                continue
+            staying = self._send_away(key, here, policy, grant, first.priority)
+            if staying:
+                soon = (grant.until or self.now()) - self.now()
+                enough = min(staying * quota_line.pace_of(grant, policy), _SHORT_WAIT)
+                await asyncio.sleep(max(soon, enough, _LEAST_WAIT).total_seconds())
 
-    def _hand_out(self, here: _Account, takers: list[_Taker], grant: Grant) -> None:
+    def _hand_out(self, here: Account, takers: list[Taker], grant: Grant) -> None:
         left, at, pace = grant.left or 0, grant.not_before or self.now(), timedelta(seconds=grant.pace_seconds)
+        if at <= self.now():
+            # Nobody came for the moments before: those that were told later ones are not in the way.
+            here.told.clear()
         for place, taker in enumerate(takers[: grant.calls]):
             here.waiting.remove(taker)
             if not taker.given.done():
@@ -258,27 +220,32 @@ class QuotaDesk:
             here.calls, here.good_until, here.left = rest, grant.good_until, left + rest
             here.next_at, here.pace, here.low = at + len(takers) * pace, pace, rest // 4
 
-    def _refuse(
-        self, key: Key, here: _Account, policy: QuotaPolicy, grant: Grant, priority: int, now: datetime
-    ) -> None:
-        """Those of this priority and after it come again one after another."""
-        refused = [taker for taker in here.waiting if taker.priority >= priority]
-        here.waiting = [taker for taker in here.waiting if taker.priority < priority]
-        for place, taker in enumerate(refused):
-            until = rules.in_line(grant, policy, place, now)
-            if not taker.given.done():
-                taker.given.set_exception(_refusal(key[0], until, grant.why))
+    def _send_away(self, key: Key, here: Account, policy: QuotaPolicy, grant: Grant, priority: int) -> int:
+        """Of this priority and those after it only they stay whose turn comes soon; the others come again, each at a
+        moment of its own. How many stay."""
+        now = self.now()
+        stay = [taker for taker in here.waiting if taker.priority < priority]
+        before = len(stay)
+        for place, taker in enumerate(here.waiting[before:]):
+            turn = quota_line.in_line(grant, policy, place, now)
+            if turn - now <= _SHORT_WAIT and turn <= taker.leaves_at:
+                stay.append(taker)
+            elif not taker.given.done():
+                until = here.moment(grant, policy, taker.priority, place, now)
+                taker.given.set_exception(self._sent_away(key, until, grant.why))
+        here.waiting = stay
+        return len(stay) - before
 
     async def _grant(
-        self, key: Key, here: _Account, policy: QuotaPolicy, waiting: int, priority: int, wedding_id: str
+        self, key: Key, here: Account, policy: QuotaPolicy, waiting: int, priority: int, wedding_id: str
     ) -> Grant:
         """A block by one statement; a few when other processes write at the same moment."""
         ahead = 0.0 if wedding_id or priority != rules.ORDINARY else self._recent_per_second(here)
         for _ in range(_MOST_SWAPS):
             now = self.now()
-            known = self._as_told(here, now)
+            known = here.as_told(now)
             left = rules.take(known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
-            wanted = rules.block_size(policy, left, waiting, ahead)
+            wanted = quota_line.block_size(policy, left, waiting, ahead)
             changed, grant = rules.take(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
             if not grant.calls and here.known.version:
                 # Refused by what is known: others may only have taken more meanwhile, or given nothing back.
@@ -289,15 +256,15 @@ class QuotaDesk:
                 return self._alone(here, policy, waiting, priority, now)
             if is_ours:
                 return grant
-        return Grant(calls=0, good_until=now, until=now + timedelta(milliseconds=5), left=0, why="contended")
+        return Grant(calls=0, good_until=now, until=now + timedelta(milliseconds=5), left=0, why=quota_line.CONTENDED)
 
-    def _recent_per_second(self, here: _Account) -> float:
+    def _recent_per_second(self, here: Account) -> float:
         if len(here.recent) < 2:
             return 0.0
         span = max(here.recent[-1] - here.recent[0], 0.001)
         return min(len(here.recent) / span, 10_000.0)
 
-    async def _swap(self, here: _Account, wanted: Quota, *, tells: bool = False, also: Also | None = None) -> bool:
+    async def _swap(self, here: Account, wanted: Quota, *, tells: bool = False, also: Also | None = None) -> bool:
         """Write it and take in what stands there now."""
         self.asked += 1
         before = utc_now()
@@ -318,12 +285,12 @@ class QuotaDesk:
         if took <= self._clock_took or after - self._clock_set_at > _CLOCK_KEPT:
             self._ahead, self._clock_took, self._clock_set_at = told - (before + took / 2), took, after
 
-    def _alone(self, here: _Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
+    def _alone(self, here: Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
         """Postgres is away: a small part of each limit, counted here only."""
         log.warning("quota.alone", service=here.known.service)
         part = tuple(one.model_copy(update={"limit": max(one.limit // _ALONE_PART, 1)}) for one in policy.windows)
         mine = policy.model_copy(update={"windows": part})
-        _, spare = rules.take(self._as_told(here, now), policy, waiting, now, priority=priority)
+        _, spare = rules.take(here.as_told(now), policy, waiting, now, priority=priority)
         if not spare.calls:
             return spare
         so_far = here.alone or Quota(service=here.known.service, account=here.known.account)
@@ -351,7 +318,7 @@ class QuotaDesk:
         """The vendor takes no more for so long: nobody in the fleet calls until then; returns at once."""
         key = (service, account)
         until = self.now() + timedelta(seconds=seconds)
-        here = self._accounts.setdefault(key, _Account(known=self._book.quota(*key)))
+        here = self._accounts.setdefault(key, Account(known=self._book.quota(*key)))
         # Not into what is known of the row: whoever finds it there takes it for written.
         here.calls, here.blocked_until = 0, max(until, here.blocked_until or until)
         self._soon(key, lambda quota: rules.blocked(quota, until))
@@ -367,8 +334,8 @@ class QuotaDesk:
 
     async def change(self, key: Key, change: Callable[[Quota], Quota], also: Also | None = None) -> Quota:
         """Change an account's row and tell every process; `also` is written with it. Raises StoreUnavailable."""
-        here = self._accounts.setdefault(key, _Account(known=self._book.quota(*key)))
-        known = _Account(known=here.known.model_copy())
+        here = self._accounts.setdefault(key, Account(known=self._book.quota(*key)))
+        known = Account(known=here.known.model_copy())
         while True:
             wanted = change(known.known)
             if wanted == known.known and known.known.version:
@@ -377,9 +344,3 @@ class QuotaDesk:
             if await self._swap(known, wanted, tells=True, also=also):
                 here.known, here.calls = known.known, 0
                 return known.known
-
-
-def _refusal(service: str, until: datetime, why: str) -> ThrottledUntil:
-    what = "as it asked us to" if why == "blocked" else f"its quota of this {why} is used"
-    detail = f"{service} takes no more calls until {until:%Y-%m-%d %H:%M:%S} UTC, {what}; nothing was sent"
-    return ThrottledUntil(detail, until=until, vendor=service)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from wedsync.domain.errors import (
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import versions
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
+from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.domain.routing.services import ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Load
 from wedsync.domain.routing.vendor import Call, Manifest
@@ -38,8 +39,6 @@ log = structlog.get_logger(__name__)
 
 #: After "all permits are taken" nobody asks again for so long.
 _NO_PERMIT = timedelta(milliseconds=500)
-#: Why a call was not sent: so many to the service are under way in this process.
-AT_CAPACITY = "at_capacity"
 _ROOM_AGAIN_SECONDS = 1.0
 _SMOOTHING = 0.2
 _MOST_VENUES = 10_000
@@ -53,6 +52,8 @@ class Ticket:
     endpoint: Endpoint
     #: None: no circuit counts it.
     key: tuple[str, str] | None
+    #: Among whose calls under way it is.
+    place: tuple[str, str]
     is_wedding_day: bool = False
     #: The round and slot of the permit that a probe came out with.
     probe: tuple[Circuit, int] | None = None
@@ -87,12 +88,15 @@ class Switchboard:
         self.quotas = QuotaDesk(db, self.book)
         self.transitions = Transitions(db, self.book, provide)
         self.outcomes = Outcomes(self.transitions)
-        #: Ordinary calls to one service under way in this process at most; 0: no limit. A slow one leaves others room.
+        #: Ordinary calls to one service, or one business, under way in this process at most, so that a slow one leaves
+        #: others room; 0: no limit.
         self._most_in_flight = most_in_flight
         #: Names this process on permits.
         self.holder = new_id()
         self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
         self._router = Router(db, self.book, manifests, self.holder, self._load)
+        #: Calls let in and not settled, by vendor and, where each is another business, its account.
+        self._under_way: Counter[tuple[str, str]] = Counter()
         #: Of which version a warning was written on which day.
         self._warned: dict[tuple[str, str], date] = {}
 
@@ -115,19 +119,28 @@ class Switchboard:
         Raises VendorUnavailable(reason="circuit_open"), VendorThrottled(reason="at_capacity"), ThrottledUntil, or
         VendorRejected(reason="version_sunset", "version_not_for_weddings" or "endpoint_removed"): nothing was sent.
         """
-        manifest = self._manifests[call.vendor]
-        if manifest.endpoints:
+        place = (call.vendor, call.account if self._manifests[call.vendor].endpoints else "")
+        if not situation.is_wedding_day:
+            self._keep_room(place)
+        # Counted from here on: who waits for a quota fills the process, too.
+        self._under_way[place] += 1
+        try:
+            return await self._let_in(call, situation, place)
+        except BaseException:
+            self._make_room(place)
+            raise
+
+    async def _let_in(self, call: Call, situation: Situation, place: tuple[str, str]) -> Ticket:
+        if self._manifests[call.vendor].endpoints:
             # Each business of the generic vendor has an address of its own, and nobody stands in for it.
-            ticket = Ticket(call.vendor, Endpoint(name=call.account), None, situation.is_wedding_day)
+            ticket = Ticket(call.vendor, Endpoint(name=call.account), None, place, situation.is_wedding_day)
             ticket.version = self._version(ticket, call, situation)
             await self._take_quota(ticket, call, situation)
             return ticket
         config = self.book.config(call.vendor)
-        if not situation.is_wedding_day:
-            self._keep_room(config)
         way = await self._router.route(config, call, situation)
         key = (call.vendor, way.endpoint.name)
-        ticket = Ticket(call.vendor, way.endpoint, key, situation.is_wedding_day, way.probe)
+        ticket = Ticket(call.vendor, way.endpoint, key, place, situation.is_wedding_day, way.probe)
         try:
             ticket.version = self._version(ticket, call, situation)
             if way.error is not None:
@@ -162,15 +175,20 @@ class Switchboard:
             self.transitions.quota_exhausted(call.vendor, error.until, utc_now())
             raise
 
-    def _keep_room(self, config: ServiceConfig) -> None:
-        under_way = sum(self._measured[config.service, one.name].in_flight for one in config.endpoints)
+    def _keep_room(self, place: tuple[str, str]) -> None:
+        under_way = self._under_way[place]
         if self._most_in_flight and under_way >= self._most_in_flight:
             raise VendorThrottled(
-                f"{config.service} has {under_way} calls under way here; nothing was sent",
-                vendor=config.service,
+                f"{place[1] or place[0]} has {under_way} calls under way here; nothing was sent",
+                vendor=place[0],
                 reason=AT_CAPACITY,
                 retry_after_seconds=_ROOM_AGAIN_SECONDS,
             )
+
+    def _make_room(self, place: tuple[str, str]) -> None:
+        self._under_way[place] -= 1
+        if self._under_way[place] <= 0:
+            del self._under_way[place]
 
     def _version(self, ticket: Ticket, call: Call, situation: Situation) -> Chosen:
         now = utc_now()
@@ -213,6 +231,7 @@ class Switchboard:
         """Remember what became of an admitted call. A probe's end is written at once, all else in batches."""
         policy = self.book.policy(ticket.service)
         outcome = rules.classify_outcome(error, seconds, policy)
+        self._make_room(ticket.place)
         if ticket.key is not None:
             measured = self._measured[ticket.key]
             measured.in_flight -= 1

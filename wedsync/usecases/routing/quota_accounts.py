@@ -1,0 +1,111 @@
+"""What a process holds of one account's quota, who waits for more, and what those were told that had to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from wedsync.domain.errors import ThrottledUntil
+from wedsync.domain.routing import quota_line
+from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
+
+#: A call's moment passed before it could be sent.
+MISSED = "missed"
+_WHY = {
+    "blocked": "as it asked us to",
+    quota_line.CONTENDED: "too many ask at once",
+    MISSED: "the call's turn was missed here",
+}
+
+
+@dataclass(order=True)
+class Taker:
+    """Somebody who waits in line."""
+
+    priority: int
+    number: int
+    wedding_id: str = field(compare=False)
+    #: Stands in line no longer.
+    leaves_at: datetime = field(compare=False)
+    #: How many are left, and the call's moment.
+    given: asyncio.Future[tuple[int, datetime]] = field(compare=False)
+
+
+class Told:
+    """The moments told to those that had to leave: the next to leave is told a later one.
+
+    By priority: nobody is told to come after those that are served behind them.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int, datetime] = {}
+
+    def next(self, priority: int, earliest: datetime, pace: timedelta) -> datetime:
+        """The first moment that nobody was told, `earliest` or later."""
+        moment = max([earliest, *(last + pace for rank, last in self._last.items() if rank <= priority)])
+        self._last[priority] = moment
+        return moment
+
+    def clear(self) -> None:
+        """Nobody who was told a moment is in the way."""
+        self._last.clear()
+
+
+@dataclass
+class Account:
+    """What the process holds and who waits for more."""
+
+    known: Quota
+    calls: int = 0
+    good_until: datetime | None = None
+    #: The moment of the block's next call, and the pace of those after it.
+    next_at: datetime | None = None
+    pace: timedelta = timedelta(0)
+    #: With fewer in hand the next block is asked for.
+    low: int = 0
+    left: int = 0
+    waiting: list[Taker] = field(default_factory=list)
+    #: One after another asks for wedding days: they would only get in each other's way.
+    urgent: asyncio.Lock = field(default_factory=asyncio.Lock)
+    told: Told = field(default_factory=Told)
+    task: asyncio.Task[None] | None = None
+    #: Moments of the last calls, for guessing the next ones.
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    learned_at: datetime | None = None
+    #: How many were refused until when, by the vendor's own word.
+    refused: int = 0
+    refused_until: datetime | None = None
+    #: What the vendor told this process itself; the row may not say so yet.
+    blocked_until: datetime | None = None
+    #: What was taken without Postgres: the row's news must not wipe it.
+    alone: Quota | None = None
+
+    def as_told(self, now: datetime) -> Quota:
+        """The row as last seen, with what the vendor told this process since."""
+        until = self.blocked_until
+        return self.known if until is None or now >= until else rules.blocked(self.known, until)
+
+    def heed(self, told: Quota) -> None:
+        """What other processes were told by the vendor or an operator ends this one's block at once."""
+        if told.version > self.known.version:
+            is_stricter = told.throttle != self.known.throttle or told.blocked_until != self.known.blocked_until
+            self.known = told
+            if is_stricter:
+                self.calls = 0
+
+    def moment(self, grant: Grant, policy: QuotaPolicy, priority: int, place: int, now: datetime) -> datetime:
+        """When the `place`-th of those that wait, refused by `grant`, comes again."""
+        earliest = quota_line.in_line(grant, policy, place, now)
+        if grant.why not in (*rules.SPREAD, quota_line.CONTENDED):
+            return earliest
+        return self.told.next(priority, earliest, quota_line.pace_of(grant, policy))
+
+
+def refusal(service: str, until: datetime, why: str) -> ThrottledUntil:
+    """The error for a call that must wait: by the vendor's word (`blocked`), for a window, or as its moment is lost."""
+    what = _WHY.get(why, f"its quota of this {why} is used")
+    detail = f"{service} takes no more calls until {until:%Y-%m-%d %H:%M:%S} UTC, {what}; nothing was sent"
+    return ThrottledUntil(detail, until=until, vendor=service)
