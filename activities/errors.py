@@ -24,6 +24,7 @@ from wedsync.domain.errors import (
     VendorUnavailable,
     WedsyncError,
 )
+from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.kit.clock import utc_now
 
 P = ParamSpec("P")
@@ -45,6 +46,8 @@ class Failure(BaseModel):
     vendor: str = ""
     #: How long the vendor asked us to wait, in seconds.
     retry_after_seconds: float | None = None
+    #: Refused by ourselves: as many calls to the vendor as a process makes were under way.
+    at_capacity: bool = False
 
     @property
     def unknown(self) -> bool:
@@ -53,8 +56,8 @@ class Failure(BaseModel):
 
     @property
     def out_of_quota(self) -> bool:
-        """Whether nothing was tried, since the vendor takes no more calls for now."""
-        return self.code == "throttled_until"
+        """Whether nothing was tried, since the vendor takes, or we make, no more calls for now."""
+        return self.code == "throttled_until" or self.at_capacity
 
     @property
     def passing(self) -> bool:
@@ -71,6 +74,7 @@ def to_application_error(error: WedsyncError) -> ApplicationError:
         reason=error.reason,
         vendor=error.vendor if isinstance(error, VendorError) else "",
         retry_after_seconds=retry_after,
+        at_capacity=isinstance(error, VendorThrottled) and error.reason == AT_CAPACITY,
     )
     return ApplicationError(
         error.detail,

@@ -66,6 +66,7 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
             state.database,
             manifests,
             state.temporal,
+            most_in_flight=settings.api_calls_per_vendor,
             limited=limited_vendors(settings, manifests),
             set_up=set_up_vendors(settings, manifests),
         )

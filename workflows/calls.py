@@ -212,12 +212,13 @@ class Caller:
         await self._progress.show([step_id], f"{step_id}: show that it is tried again")
 
     async def _wait_for_quota(self, attempt: Attempt, failure: Failure, *, ready: bool, blocked: bool) -> None:
-        """Until the vendor takes calls again: no try, no trouble; who waits longer than a minute may go elsewhere."""
+        """Until calls are taken, or made, again: no try, no trouble; for more than a minute it may go elsewhere."""
         seconds = failure.retry_after_seconds or 1.0
         if seconds > self._left(attempt) or (ready and seconds > saga.LONGEST_QUOTA_WAIT_SECONDS):
             raise (Lost if blocked else Refused)(failure)
         until = workflow.now() + timedelta(seconds=seconds)
-        await self._pause(attempt, seconds, f"waits for {failure.vendor}'s quota until {until:%H:%M:%S} UTC")
+        what = f"room among the calls to {failure.vendor}" if failure.at_capacity else f"{failure.vendor}'s quota"
+        await self._pause(attempt, seconds, f"waits for {what} until {until:%H:%M:%S} UTC")
 
     async def _until_absence_counts(self, step_id: str, attempt: Attempt, sent_at: datetime) -> None:
         """A look found nothing, too early to count: wait until it does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, cast, get_args
@@ -9,7 +10,7 @@ from typing import Annotated, Any, cast, get_args
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.deps import Desk, OnDesk
 from api.problems import of_error, problem, request_id_of
@@ -75,8 +76,16 @@ class _PassedOn(StreamingResponse):
         self.raw_headers = [*headers, (ANSWERED_BY, service.encode()), _HARMLESS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._passed.seconds_left()):
+                    await send(message)
+            except TimeoutError:
+                # A partner who does not read: the vendor's connection is not kept for them.
+                raise Conflict("the answer was not taken in time", reason=TIMED_OUT) from None
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, in_time)
         except (VendorError, Conflict) as error:
             # The server then closes the connection before the answer's end, so that nobody takes it for whole.
             _log.warning("gateway.cut_off", vendor=self._service, outcome=error.code, reason=error.reason)

@@ -16,6 +16,7 @@ from temporalio.exceptions import (
 
 from activities.errors import Failure, read_failure, to_application_error, translated
 from wedsync.domain import errors
+from wedsync.domain.routing.messages import AT_CAPACITY
 
 UNTIL = datetime(2027, 6, 1, tzinfo=UTC)
 TABLE: list[tuple[errors.WedsyncError, str, bool, bool, bool]] = [
@@ -75,6 +76,18 @@ def test_a_vendors_wish_to_wait_is_kept() -> None:
     sent = to_application_error(errors.VendorThrottled("x", retry_after_seconds=2.5))
     assert sent.next_retry_delay == timedelta(seconds=2.5)
     assert read_failure(failed(as_read_from_history(sent))).retry_after_seconds == 2.5
+
+
+def test_only_a_full_quota_and_our_own_congestion_are_no_try() -> None:
+    def read(error: errors.WedsyncError) -> Failure:
+        return read_failure(failed(as_read_from_history(to_application_error(error))))
+
+    crowded = read(errors.VendorThrottled("x", retry_after_seconds=1, reason=AT_CAPACITY))
+    assert (crowded.out_of_quota, crowded.at_capacity) == (True, True)
+    assert read(errors.ThrottledUntil("x", until=UNTIL)).out_of_quota
+    assert not read(errors.VendorThrottled("x", retry_after_seconds=1, reason="busy", status=429)).out_of_quota
+    # As histories from before hold it: they go on as they went.
+    assert not Failure(code="vendor_throttled", detail="x", reason=AT_CAPACITY).out_of_quota
 
 
 def test_a_call_that_gave_no_sign_may_have_happened() -> None:

@@ -100,6 +100,31 @@ async def test_a_partner_who_leaves_lets_go_of_the_vendor(gate: Gate) -> None:
     assert gate.api.app.state.switchboard._measured["vsco", "default"].in_flight == 0
 
 
+async def test_a_partner_who_does_not_read_lets_go_of_the_vendor_when_the_time_is_up(gate: Gate) -> None:
+    await gate.open("vsco", {**WHOLE, "total_seconds": 1.0, "response_max_bytes": 10**9})
+    gone = asyncio.Event()
+
+    async def play(taken: Taken) -> None:
+        await taken.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+        try:
+            for _ in range(10_000):
+                await taken.say(piece)
+        except ConnectionError:
+            gone.set()
+
+    gate.raw.play = play
+    url, key = gate.http.base_url, gate.http.headers["authorization"]
+    _, writer = await asyncio.open_connection(url.host, url.port, limit=1024)
+    writer.write(f"GET /api/v1/gateway/vsco/film HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\r\n".encode())
+    async with asyncio.timeout(15):
+        await gone.wait()
+        (call,) = await gate.calls()
+    assert call.outcome == "ok"
+    assert not gate.api.app.state.switchboard._under_way
+    writer.close()
+
+
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +216,27 @@ async def test_an_answer_that_breaks_off_is_not_made_whole_and_counts_against_th
     with pytest.raises(httpx.RemoteProtocolError):
         await gate.send("GET", "/vsco/a")
     assert [call.outcome for call in await gate.calls()] == ["vendor_unavailable"]
+
+
+async def test_of_requests_to_one_vendor_only_so_many_are_under_way(gate: Gate) -> None:
+    await gate.open("vsco")
+    assert gate.api.app.state.switchboard._most_in_flight == gate.api.settings.api_calls_per_vendor
+    gate.api.app.state.switchboard._most_in_flight = 1
+    taken, go_on = asyncio.Event(), asyncio.Event()
+
+    async def play(request: Taken) -> None:
+        taken.set()
+        await go_on.wait()
+        await request.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+
+    gate.raw.play = play
+    first = asyncio.create_task(gate.send("GET", "/vsco/a"))
+    async with asyncio.timeout(10):
+        await taken.wait()
+    refused = await gate.send("GET", "/vsco/a")
+    assert (problem(refused), refused.headers["retry-after"]) == ((503, "at_capacity"), "1")
+    go_on.set()
+    assert (await first).status_code == 200
 
 
 async def test_the_vendors_word_that_its_quota_is_gone_holds_for_the_next(gate: Gate) -> None:

@@ -5,8 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 
-from wedsync.kit.http import ByOrigin, new_pool
+from tests.support.routing import eventually
+from wedsync.domain.errors import VendorThrottled
+from wedsync.domain.routing.circuit import CircuitPolicy, classify_outcome
+from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.kit.http import ByOrigin, VendorHttp, new_pool
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -45,6 +50,24 @@ async def test_a_vendor_whose_connections_are_all_taken_holds_up_no_other() -> N
         gate.set()
         assert [(await task).text for task in waiting] == ["ok"] * 4
         assert len(taken) == 2
+        await pool.aclose()
+
+
+async def test_a_call_that_gets_no_connection_is_our_congestion_and_nothing_against_the_vendor() -> None:
+    gate = asyncio.Event()
+    pool = new_pool(max_connections=1)
+    async with vendor(gate) as (url, taken):
+        http = VendorHttp(pool, vendor="busy", base_url=url, timeout_seconds=20)
+        first = asyncio.create_task(http.request("GET", "/"))
+        await eventually(lambda: taken)
+        for ask in (http.request("POST", "/", content=b"x"), http.stream("POST", "/", headers=[])):
+            with pytest.raises(VendorThrottled) as refused:
+                await ask
+            assert (refused.value.reason, refused.value.status) == (AT_CAPACITY, None)
+            assert classify_outcome(refused.value, 1.0, CircuitPolicy()) == "ignored"
+        gate.set()
+        assert (await first).body == b"ok"
+        assert len(taken) == 1
         await pool.aclose()
 
 

@@ -14,13 +14,16 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
+from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Call, Effect, Manifest, OperationSpec
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account, VendorClient
 from wedsync.usecases.routing.registry import Registry, load_registry
 
 #: down: not done, may work later. unknown: done or not, nobody can tell. lost: done, and nobody was told.
-Answer = Literal["ok", "down", "unknown", "lost", "reject", "unauthorized", "throttle", "bug", "absent", "waiting"]
+Answer = Literal[
+    "ok", "down", "unknown", "lost", "reject", "unauthorized", "throttle", "crowded", "bug", "absent", "waiting"
+]
 
 
 @dataclass
@@ -104,6 +107,8 @@ def _fail(answer: Answer, call: Call) -> None:
             raise NotAuthorized(f"{vendor} wants another key", vendor=vendor, status=401)
         case "throttle":
             raise VendorThrottled(f"{vendor} is busy", vendor=vendor, retry_after_seconds=1.0, status=429)
+        case "crowded":
+            raise VendorThrottled("no room here", vendor=vendor, retry_after_seconds=0.05, reason=AT_CAPACITY)
         case "bug":
             raise RuntimeError("a bug of our own")
 

@@ -57,6 +57,17 @@ async def test_who_would_wait_too_long_goes_to_the_next_vendor(stage: Stage, pup
     assert (step.vendor, step.fallback_used) == ("finder", True)
 
 
+async def test_our_own_congestion_is_no_try_and_no_reason_to_leave_a_vendor(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer", fallbacks=["finder"])))
+    puppet.will(wedding.id, "reserve", *["crowded"] * 8)
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    step = (await wedding.steps())["hall"]
+    assert (step.vendor, step.fallback_used, step.attempts) == ("replayer", False, 1)
+    assert len(puppet.calls(wedding.id, "reserve")) == 9
+    assert all("waits for room among the calls to replayer" in summary for summary in await waits(stage, wedding, tx))
+
+
 async def test_many_steps_share_what_there_is_and_all_are_done(stage: Stage, puppet: Puppet) -> None:
     policy = QuotaPolicy(windows=(WindowLimit(window="second", limit=5),))
     async with stage.db.system() as conn:

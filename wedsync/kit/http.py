@@ -26,6 +26,7 @@ from wedsync.domain.errors import (
     VendorUnavailable,
 )
 from wedsync.domain.routing import classify
+from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.kit.clock import utc_now
 
 if importlib.util.find_spec("sniffio") is None:
@@ -37,7 +38,9 @@ Form = Sequence[tuple[str, str]]
 ReadError = Callable[[int, Any], tuple[str, str]]
 
 #: Raised before a byte left: the vendor can't have done anything.
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+#: How long a call waits for one of the origin's connections; then it is told when to come again.
+_POOL_WAIT_SECONDS, _POOL_AGAIN_SECONDS = 1.0, 1.0
 #: What a request raises when no answer came, whatever the reason; for callers outside that use `new_pool` directly.
 TransportError = (httpx.TransportError, httpx.InvalidURL)
 #: The type of `new_pool()`.
@@ -145,6 +148,16 @@ def _never_sent(vendor: str, error: Exception) -> VendorUnavailable:
     return VendorUnavailable(detail, vendor=vendor, reason="unreachable")
 
 
+def _no_connection(vendor: str) -> VendorThrottled:
+    """Our own congestion: nothing against the vendor."""
+    return VendorThrottled(
+        f"all connections to {vendor} are taken here; nothing was sent",
+        vendor=vendor,
+        reason=AT_CAPACITY,
+        retry_after_seconds=_POOL_AGAIN_SECONDS,
+    )
+
+
 def _no_answer(vendor: str, error: Exception, *, is_write: bool) -> VendorError:
     kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
     reason = TIMED_OUT if isinstance(error, httpx.TimeoutException) else "no_answer"
@@ -173,7 +186,9 @@ class VendorHttp:
         self._pool = pool
         self.vendor = vendor
         self.base_url = base_url.rstrip("/")
-        self._timeout = httpx.Timeout(timeout_seconds, connect=min(3.0, timeout_seconds))
+        self._timeout = httpx.Timeout(
+            timeout_seconds, connect=min(3.0, timeout_seconds), pool=min(_POOL_WAIT_SECONDS, timeout_seconds)
+        )
         #: Sent with each request; the pipeline puts correlation headers here.
         self.headers = dict(headers or {})
         self._not_processed = unavailable_means_not_processed
@@ -201,8 +216,9 @@ class VendorHttp:
         `path` starts with `/` and is added to the base URL (a full URL is taken as it is). `form` is sent in the
         order given. JSON is sent compact, UTF-8, in key order of insertion. `write` defaults to "not GET or HEAD".
 
-        Raises VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429), VendorUnavailable (never sent, 503),
-        OutcomeUnknown (a write that timed out, was dropped, or got another 5xx).
+        Raises VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429; without a status and for
+        reason="at_capacity" when no connection was free here), VendorUnavailable (never sent, 503), OutcomeUnknown (a
+        write that timed out, was dropped, or got another 5xx).
         """
         is_write = method not in ("GET", "HEAD") if write is None else write
         sent_headers = {**self.headers, **(headers or {})}
@@ -224,6 +240,8 @@ class VendorHttp:
                 auth=auth,
                 timeout=self._timeout,
             )
+        except httpx.PoolTimeout as error:
+            raise _no_connection(self.vendor) from error
         except _NEVER_SENT as error:
             raise _never_sent(self.vendor, error) from error
         except httpx.HTTPError as error:
@@ -249,8 +267,9 @@ class VendorHttp:
         """Send one request as it is given, its body as it comes, and return the answer, of any status, once it begins.
 
         `path` and `query` are as they stand on the wire; a `Content-Length` among the headers frames the body. Raises
-        VendorUnavailable(reason="unreachable": never sent), and VendorUnavailable or, for a write, OutcomeUnknown
-        (reason="timed_out" or "no_answer"); InvalidInput for what HTTP can't carry. What `body` raises comes through.
+        VendorThrottled(reason="at_capacity") and VendorUnavailable(reason="unreachable") when nothing was sent,
+        VendorUnavailable or, for a write, OutcomeUnknown (reason="timed_out" or "no_answer"), and InvalidInput for what
+        HTTP can't carry. What `body` raises comes through.
         """
         is_write = method not in ("GET", "HEAD")
         sent = [("User-Agent", "wedsync"), *self.headers.items(), *headers]
@@ -263,6 +282,8 @@ class VendorHttp:
                 extensions={"timeout": self._timeout.as_dict()},
             )
             response = await self._pool.send(request, stream=True)
+        except httpx.PoolTimeout as error:
+            raise _no_connection(self.vendor) from error
         except (*_NEVER_SENT, httpx.InvalidURL) as error:
             raise _never_sent(self.vendor, error) from error
         except httpx.LocalProtocolError as error:

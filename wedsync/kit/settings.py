@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     worker_vendor_slots: int = 200
     #: Of them to one vendor at most, so that a slow one leaves the others room.
     worker_calls_per_vendor: int = 100
+    #: The same of an API process, for requests that the gateway passes on.
+    api_calls_per_vendor: int = 100
     worker_critical_slots: int = 20
     worker_cached_workflows: int = 2000
     #: Comma-separated queue names; empty: all of them.

@@ -73,6 +73,10 @@ class Passed:
             self._fault = error
             raise
 
+    def seconds_left(self) -> float:
+        """Of the whole exchange."""
+        return self._trip.seconds_left()
+
     async def close(self) -> None:
         """Let go of the connection and have the call counted, once."""
         if self._is_closed:
