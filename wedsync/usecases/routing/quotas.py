@@ -25,13 +25,14 @@ from wedsync.usecases.routing.quota_accounts import MISSED, Account, Taker, refu
 
 log = structlog.get_logger(__name__)
 
-#: Who can ask again so soon waits here: asking again from a workflow would take longer. Until enough moments have come
-#: up for those that wait: ten processes would else ask Postgres for each single one.
-_SHORT_WAIT = timedelta(milliseconds=200)
+#: Whose turn comes so soon waits here: asking again from a workflow would take longer.
+_SHORT_WAIT = timedelta(milliseconds=500)
+#: Until enough moments have come up for those that wait: ten processes would else ask Postgres for each single one.
+_TOGETHER = timedelta(milliseconds=200)
 #: Nobody stands in line for longer: other processes may take every moment that comes up.
-_IN_LINE = timedelta(milliseconds=500)
-#: Nor waits here for longer in all, with the moment that was given: a call is sent well within its activity's time.
-_LONGEST_WAIT = timedelta(seconds=1.2)
+_IN_LINE = timedelta(seconds=1)
+#: Nor waits here for longer in all before a moment is given: a call is sent well within its activity's time.
+_LONGEST_WAIT = timedelta(seconds=1.5)
 #: Where no limit says how far apart calls may be, those that come back after a 429 come so.
 _APART, _FARTHEST = timedelta(milliseconds=20), timedelta(seconds=10)
 _CLOCK_KEPT = timedelta(minutes=1)
@@ -106,7 +107,7 @@ class QuotaDesk:
                 return left
             # Held up for so long that the call could arrive in a later window: its moment is lost.
             if self.now() - began > _LONGEST_WAIT:
-                raise self._sent_away(key, self.now() + _SHORT_WAIT, MISSED)
+                raise self._sent_away(key, self.now() + _TOGETHER, MISSED)
 
     def _in_hand(self, key: Key, here: Account) -> tuple[int, datetime] | None:
         """A call of the block that the process holds."""
@@ -203,7 +204,7 @@ class QuotaDesk:
             staying = self._send_away(key, here, policy, grant, first.priority)
             if staying:
                 soon = (grant.until or self.now()) - self.now()
-                enough = min(staying * quota_line.pace_of(grant, policy), _SHORT_WAIT)
+                enough = min(staying * quota_line.pace_of(grant, policy), _TOGETHER)
                 await asyncio.sleep(max(soon, enough, _LEAST_WAIT).total_seconds())
 
     def _hand_out(self, here: Account, takers: list[Taker], grant: Grant) -> None:
