@@ -21,7 +21,6 @@ from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import versions
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
 from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.domain.routing.services import ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Load
 from wedsync.domain.routing.vendor import Call, Manifest
 from wedsync.domain.routing.versions import Chosen
