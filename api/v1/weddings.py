@@ -76,7 +76,7 @@ async def show(wedding: str, desk: OnDesk) -> WeddingView:
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
 async def cancel(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
-    """Undo everything that was done for the wedding, and end it."""
+    """Undo everything that was done for the wedding, and end it. What runs is stopped first."""
     return await accept(
         desk, said, lambda conn, asking: request_transaction.cancel_wedding(conn, wedding, asking), wait
     )

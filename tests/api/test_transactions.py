@@ -8,6 +8,9 @@ import pytest
 from sqlalchemy import text, update
 
 from wedsync.domain.weddings.messages import TransactionRequest
+from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
+from wedsync.store import projection
 from wedsync.store.tables.access import idempotency_keys
 from wedsync.store.tables.weddings import weddings
 
@@ -106,10 +109,41 @@ async def test_a_change_that_touches_a_running_transaction_is_refused_and_names_
     shifted = await api.post(
         f"/weddings/{wedding_id}/transactions", {"kind": "timeline", "ceremony_at": "2027-06-26T16:00"}
     )
+    assert (shifted.status_code, shifted.json()["code"]) == (409, "transaction_running")
+    assert running in shifted.json()["detail"]
+
+
+async def test_a_wedding_is_cancelled_while_a_transaction_runs_but_not_while_an_undo_does(api: Any) -> None:
+    wedding_id, running = await api.orchestrated()
     deleted = await api.http.delete(f"/api/v1/weddings/{wedding_id}")
-    for refused in (shifted, deleted):
+    assert (deleted.status_code, deleted.json()["kind"]) == (202, "undo")
+    again = await api.http.delete(f"/api/v1/weddings/{wedding_id}")
+    undo = await api.post(f"/weddings/{wedding_id}/transactions/{running}/undo")
+    for refused in (again, undo):
         assert (refused.status_code, refused.json()["code"]) == (409, "transaction_running")
-        assert running in refused.json()["detail"]
+        assert deleted.json()["id"] in refused.json()["detail"]
+
+
+async def scheduled(api: Any, wedding_id: str, *steps: str) -> str:
+    """As the workflow would: a transaction of the wedding's agenda begins."""
+    tx = new_id()
+    async with api.db.tenant(api.access.organization_id) as conn:
+        await projection.begin_transaction(
+            conn, organization_id=api.access.organization_id, wedding_id=wedding_id, transaction_id=tx,
+            kind="scheduled", request={}, step_ids=steps, now=utc_now(),
+        )  # fmt: skip
+    return tx
+
+
+async def test_an_undo_waits_for_a_transaction_that_touches_none_of_its_steps(api: Any) -> None:
+    wedding_id, first = await api.orchestrated()
+    await api.move(wedding_id, first, "completed")
+    done, running = await scheduled(api, wedding_id, "deposit"), await scheduled(api, wedding_id, "venue")
+    await api.move(wedding_id, done, "completed")
+    assert (await api.post(f"/weddings/{wedding_id}/transactions/{done}/undo")).status_code == 202
+    refused = await api.post(f"/weddings/{wedding_id}/transactions/{first}/undo")
+    assert (refused.status_code, refused.json()["code"]) == (409, "transaction_running")
+    assert running in refused.json()["detail"]
 
 
 async def test_a_ceremony_is_moved_to_another_wall_time_and_zone(api: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -106,6 +107,22 @@ async def test_cancelling_everything_ends_the_wedding_and_later_requests_are_ref
     assert {s.status for s in (await wedding.steps()).values()} <= {"succeeded", "skipped"}
     late = await wedding.ask("undo", target=tx)
     assert (await wedding.until(late, "cancelled")).error["code"] == "wedding_over"
+
+
+async def test_cancelling_everything_stops_what_runs_and_undoes_it(stage: Stage) -> None:
+    wedding = await stage.wedding(
+        plan(booking("venue"), booking("food", "caterer", needs=["venue"]), email(needs=["food"]))
+    )
+    await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=700, wedding_id=wedding.id)
+    tx = await wedding.ask()
+    await wedding.until_step("venue", "succeeded")
+    undo = await wedding.ask("undo", everything=True, cancel=True)
+    await wedding.until(tx, "cancelled")
+    await wedding.until(undo, "rolled_back")
+    async with asyncio.timeout(20):
+        assert await wedding.handle.result() == "cancelled"
+    assert set((await starts(wedding)).values()) == {"undone"}
+    assert await operations(stage, wedding, "resend") == []
 
 
 # -- timeline

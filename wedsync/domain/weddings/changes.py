@@ -27,6 +27,13 @@ class Standing(Message):
     step_ids: tuple[str, ...] = ()
     #: The step that a decision is about.
     decides: str | None = None
+    #: Of an undo: what it undoes, or that it undoes all.
+    target: str | None = None
+    everything: bool = False
+
+    def touches(self, other: Standing) -> bool:
+        """Whether it works on what `other` did: by its steps, or because it undoes it."""
+        return self.everything or self.target == other.id or not set(self.step_ids).isdisjoint(other.step_ids)
 
 
 def check_open(wedding_status: str, *, begins: bool) -> None:
@@ -45,20 +52,36 @@ def check_orchestrate(standing: Iterable[Standing]) -> None:
             raise Conflict(detail, reason="already_orchestrated")
 
 
-def check_whole(standing: Iterable[Standing], *, target: str | None = None) -> None:
-    """Raises Conflict, naming it, while another transaction than `target` runs: the change touches every step."""
+def check_whole(standing: Iterable[Standing]) -> None:
+    """Raises Conflict, naming it, while a transaction runs: the change touches every step."""
     for other in standing:
-        if other.status in RUNNING and other.id != target:
-            raise Conflict(f"transaction {other.id} ({other.kind}) is {other.status}", reason="transaction_running")
+        if other.status in RUNNING:
+            raise _running(other)
 
 
-def check_undo(target: Standing, standing: Sequence[Standing]) -> None:
-    """Raises Conflict when `target` can't be undone, or not now."""
+def check_cancel(standing: Iterable[Standing]) -> None:
+    """Raises Conflict, naming it, while an undo runs; any other transaction is stopped and then undone."""
+    for other in standing:
+        if other.status in RUNNING and other.kind == "undo":
+            raise _running(other)
+
+
+def _running(other: Standing) -> Conflict:
+    return Conflict(f"transaction {other.id} ({other.kind}) is {other.status}", reason="transaction_running")
+
+
+def check_undo(target: Standing, standing: Iterable[Standing]) -> None:
+    """Raises Conflict when `target` can't be undone, or not now: another transaction that touches its steps runs.
+
+    One that touches none of them is waited for.
+    """
     if target.status in _OVER:
         raise Conflict(f"transaction {target.id} is {target.status}", reason="already_undone")
     if target.kind == "undo":
         raise Conflict(f"transaction {target.id} is itself an undo", reason="not_undoable")
-    check_whole(standing, target=target.id)
+    for other in standing:
+        if other.status in RUNNING and other.id != target.id and other.touches(target):
+            raise _running(other)
 
 
 def check_decision(

@@ -93,9 +93,9 @@ async def undo(
 
 
 async def cancel_wedding(conn: AsyncConnection, wedding: str, asking: Asking) -> TransactionView:
-    """Ask for the end of the wedding and the undo of all it did; raises NotFound, Conflict."""
+    """Ask for the end of the wedding and the undo of all it did, of what runs too; raises NotFound, Conflict."""
     book = await _open(conn, wedding)
-    changes.check_whole(book.standing)
+    changes.check_cancel(book.standing)
     return await _record(conn, book, asking, {"kind": "undo", "everything": True, "cancel": True}, list(book.steps))
 
 
@@ -134,6 +134,8 @@ def _standing(row: Any) -> Standing:
         status=row.status,
         step_ids=tuple(row.step_ids),
         decides=decision.get("step_id"),
+        target=row.request.get("target"),
+        everything=bool(row.request.get("everything")),
     )
 
 
