@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput
+from wedsync.kit.signatures.paypal import certificate_url
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.paypal import webhook
 from wedsync.vendors.paypal.certificates import Certificates, is_loopback, is_official, public_roots, trusted_key
@@ -153,6 +155,45 @@ async def test_an_unknown_certificate_is_not_asked_for_again_and_again(sandbox: 
     for number in range(40):
         await certificates.fetch(f"{http.base_url}/v1/notifications/certs/CERT-{number}", http)
     assert len(await sandbox.requests("paypal")) == 20
+
+
+async def test_strangers_use_up_only_their_own_share_of_unknown_certificates(sandbox: EmbeddedSandbox) -> None:
+    certificates, http, now = Certificates(), sandbox.http("paypal"), datetime.now(UTC)
+    good = f"{http.base_url}/v1/notifications/certs/CERT-1"
+
+    async def strangers(*clients: str) -> None:
+        for number in range(30):
+            for client in clients:
+                await certificates.fetch(f"{good}-{client}-{number}", http, client=client)
+
+    # One holder of IPv6 has many addresses.
+    await strangers("203.0.113.9", "2001:db8::1", "2001:db8::2")
+    assert len(await sandbox.requests("paypal")) == 40
+    await certificates.fetch(headers_url(http.base_url), http, client="173.0.81.1")
+    assert certificates.key(headers_url(http.base_url), now) is not None
+    # What was good once is asked for again, whoever has used up what, and though others were kept since.
+    pem, roots = certificates._kept.pop(headers_url(http.base_url))
+    for number in range(40):
+        certificates.keep(f"https://api.paypal.com/{number}", pem, roots)
+    await certificates.fetch(headers_url(http.base_url), http, client="203.0.113.9")
+    assert certificates.key(headers_url(http.base_url), now) is not None
+
+
+async def test_an_address_that_could_not_be_reached_is_tried_again_soon(sandbox: EmbeddedSandbox) -> None:
+    certificates, http, now = Certificates(), sandbox.http("paypal"), datetime.now(UTC)
+    url = headers_url(http.base_url)
+    await sandbox.faults("paypal", mode="down", times=1)
+    with time_machine.travel(now, tick=False) as clock:
+        await certificates.fetch(url, http)
+        await certificates.fetch(url, http)
+        assert certificates.key(url, now) is None
+        clock.shift(6)
+        await certificates.fetch(url, http)
+    assert certificates.key(url, now) is not None
+
+
+def headers_url(base_url: str) -> str:
+    return certificate_url(webhook_headers(BODY, "WEBHOOK-ID", base_url))
 
 
 def test_a_completed_capture_is_a_payment_in_our_words() -> None:

@@ -173,11 +173,14 @@ class Reception:
     async def _read(self, source: Source, message: InboundMessage) -> list[VendorEvent]:
         if source.config is not None and not may_post(source.config.allowed_networks, message.client):
             raise AddressRefused("this source takes messages from other addresses only")
-        prepare = source.prepare
+        prepare, headers, client = source.prepare, message.headers, message.client
         if prepare is not None and self._gateway is not None:
             # Nothing goes out while what it needs is at hand.
             await self._gateway.ask(
-                source.vendor, "signing_key", lambda http, _: prepare(message.headers, http), ORDINARY
+                source.vendor,
+                "signing_key",
+                lambda http, _: prepare(headers, http, client=client),
+                ORDINARY,
             )
         if not self._is_authentic(source, message):
             raise SignatureRefused("the signature is not valid")

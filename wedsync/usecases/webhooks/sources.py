@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable
 from wedsync.domain.routing.vendor import VendorEvent
@@ -42,8 +42,12 @@ DEFAULT_CONNECTION = "default"
 
 Parse = Callable[[bytes, Mapping[str, str]], list[VendorEvent]]
 ReplayKey = Callable[[bytes, Mapping[str, str]], bytes]
-#: `(headers, http)`: has at hand what `verify` needs; never raises, `verify` then says no.
-Prepare = Callable[[Mapping[str, str], VendorHttp], Awaitable[None]]
+
+
+class Prepare(Protocol):
+    """Has at hand what `verify` needs for a message with `headers` from `client`; never raises, `verify` says no."""
+
+    def __call__(self, headers: Mapping[str, str], http: VendorHttp, /, *, client: str) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,15 @@ _TYPES = {
 CERTIFICATES = Certificates()
 
 
-async def prepare(headers: Mapping[str, str], http: VendorHttp, certificates: Certificates = CERTIFICATES) -> None:
+async def prepare(
+    headers: Mapping[str, str], http: VendorHttp, certificates: Certificates = CERTIFICATES, *, client: str = ""
+) -> None:
     """Have the certificate that `headers` name at hand before `verify` is asked, which itself waits for nothing.
 
-    `http` is the transport to the PayPal account; a certificate that cannot be had makes `verify` say no.
+    `http` is the transport to the PayPal account, `client` the address that the message came from. A certificate that
+    cannot be had makes `verify` say no.
     """
-    await certificates.fetch(paypal.certificate_url(headers), http)
+    await certificates.fetch(paypal.certificate_url(headers), http, client=client)
 
 
 def verify(
