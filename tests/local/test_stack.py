@@ -117,7 +117,7 @@ async def test_parts_come_back_after_a_kill_and_data_stays(folder: Path) -> None
     try:
         assert StateDir(folder).path.joinpath("run.json").stat().st_mode & 0o777 == 0o600
         assert set(run.pids) == {"postgres", "sandbox"}
-        with pytest.raises(Conflict, match="runs already"):
+        with pytest.raises(Conflict, match=r"runs already in .*wedsync down"):
             await stack.start(_settings(folder))
         owner_url = EmbeddedPostgres(folder / "postgres", port=int(run.database_url.rpartition(":")[2][:-8])).url(
             owner=True

@@ -66,6 +66,7 @@ def test_the_stack_serves_restarts_its_worker_and_is_cleaned_away_after_a_crash(
 
     second = _wedsync(folder, "up", "--json")
     assert second.returncode == 6, second.stdout
+    assert "end it with `wedsync down`" in second.stderr + second.stdout
     assert json.loads(second.stdout)["error"]["code"] == "conflict"
 
     os.kill(run.pids["worker"], signal.SIGKILL)

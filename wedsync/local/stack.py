@@ -18,7 +18,7 @@ from wedsync.local import processes
 from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.local.processes import Child, identify
 from wedsync.local.ready import NotStarted
-from wedsync.local.state import RunInfo, StateDir
+from wedsync.local.state import RunInfo, StateDir, already_running
 from wedsync.local.supervisor import OnProgress, Supervisor, end_leftovers
 
 _DETACHED_SECONDS = 180.0
@@ -92,7 +92,7 @@ async def start_detached(settings: Settings) -> RunInfo:
     """
     state = StateDir(settings.state_dir)
     if state.is_locked():
-        raise Conflict(f"wedsync runs already in {state.path}", reason="already_running")
+        raise already_running(state.path)
     state.remove_run()
     environment = {**os.environ, "WEDSYNC_STATE_DIR": str(state.path)}
     for name in _HANDED_DOWN & settings.model_fields_set:

@@ -111,6 +111,13 @@ class StateDir:
         return False
 
 
+def already_running(folder: Path) -> Conflict:
+    """A stack has its state in `folder`."""
+    return Conflict(
+        f"wedsync runs already in {folder}: use it, or end it with `wedsync down`", reason="already_running"
+    )
+
+
 class Lock:
     """An advisory lock on a file: the system lets go of it when its holder dies."""
 
@@ -121,10 +128,7 @@ class Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._descriptor)
-            raise Conflict(
-                f"wedsync runs already in {path.parent}: use it, or end it with `wedsync down`",
-                reason="already_running",
-            ) from None
+            raise already_running(path.parent) from None
 
     def release(self) -> None:
         """Let go."""
