@@ -184,11 +184,17 @@ def _left_parked(entry: LedgerEntry, step: PlannedStep) -> LedgerEntry:
 def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionResult:
     """What a transaction that was ended from outside comes to: its steps wait for a person."""
     error = StepError(code="transaction_lost", detail=f"the transaction ended without settling ({why})")
+    before = (deed.state or StepState(step_id=deed.step.id, status="held") for deed in given.deeds)
     states = tuple(
-        (deed.state or StepState(step_id=deed.step.id, status="held")).model_copy(
-            update={"status": "held", "error": error, "unknown": True}
+        state.model_copy(
+            update={
+                "status": "held",
+                "error": error,
+                "unknown": True,
+                "transaction_id": state.transaction_id or given.transaction_id,
+            }
         )
-        for deed in given.deeds
+        for state in before
     )
     entries = tuple(deed.entry for deed in given.deeds if deed.entry is not None)
     planned = {step.id: step for step in given.undo_steps}

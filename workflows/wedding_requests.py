@@ -103,13 +103,7 @@ class Requests:
     async def _decide(self, tx: str, decision: Decision) -> None:
         """A person's word on a held step."""
         if decision.choice == "rollback":
-            origin = (
-                self._desk.state.entries[decision.step_id].origin_tx
-                if decision.step_id in self._desk.state.entries
-                else ""
-            )
-            request = TransactionRequest(id=tx, kind="scheduled", seq=1, target=origin or self._desk.state.origin)
-            await self._undo(request, kind="scheduled")
+            await self._undo(self._rollback(tx, decision.step_id), kind="scheduled")
             return
         if decision.choice == "use" and decision.vendor:
             revised = await self._revise(tx, vendors={decision.step_id: decision.vendor})
@@ -120,6 +114,14 @@ class Requests:
             await self._desk.record((), (self._desk.state.states[decision.step_id],))
         deeds = requests.decision_deeds(self._desk.state, decision, workflow.now())
         await self._desk.run_child(self._desk.input(tx, "scheduled", deeds))
+
+    def _rollback(self, tx: str, step_id: str) -> TransactionRequest:
+        """The undo that a held step's rollback is."""
+        state = self._desk.state
+        target, whole = requests.rollback_target(state, step_id), requests.origin_of(state, step_id)
+        if target != whole and not workflow.patched("rollback-of-the-holder"):
+            target = whole
+        return TransactionRequest(id=tx, kind="scheduled", seq=1, target=target)
 
     async def decide_the_overdue(self, now: datetime) -> bool:
         """A hold whose deadline is past takes its default; without one it goes on waiting for a person."""

@@ -99,6 +99,35 @@ async def test_a_scheduled_step_that_fails_asks_a_person_and_rolls_nothing_back(
     assert [e["state"] for e in await wedding.ledger()] == ["active"]
 
 
+@pytest.mark.parametrize("otherwise", [None, "rollback"])
+async def test_a_rollback_of_what_came_after_a_scheduled_step_leaves_what_had_settled(
+    skipping: SkippingStage, puppet: Puppet, otherwise: str | None
+) -> None:
+    more: dict[str, Any] = {"otherwise": otherwise} if otherwise else {}
+    wedding = await skipping.wedding(
+        plan(
+            booking("venue"),
+            booking("tent", "florist", at="ceremony - 30d", needs=["venue"]),
+            booking("hall", "replayer", needs=["tent"], on_failure="hold", decide_within="2d", **more),
+            event(at="ceremony - 5d"),
+        )
+    )
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await skipping.forward(wedding, before_ceremony() - timedelta(days=30) + timedelta(hours=1))
+    await wedding.until_step("hall", "held")
+    await wedding.at_rest()
+    if otherwise:
+        await skipping.forward(wedding, timedelta(days=2))
+    else:
+        await wedding.until(await wedding.decide("hall", "rollback"), "rolled_back")
+    await wedding.until_step("hall", "failed")
+    await wedding.until(tx, "completed")
+    assert {e["step_id"]: e["state"] for e in await wedding.ledger()} == {"venue": "active", "tent": "undone"}
+    assert (await wedding.steps())["event"].status == "scheduled"
+
+
 @pytest.mark.parametrize(("otherwise", "becomes"), [("retry", "succeeded"), ("skip", "skipped"), (None, "held")])
 async def test_a_hold_reminds_at_half_time_and_takes_its_default_at_the_deadline(
     skipping: SkippingStage, puppet: Puppet, otherwise: str | None, becomes: str

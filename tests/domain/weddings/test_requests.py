@@ -221,6 +221,32 @@ def test_an_undo_touches_what_its_target_set_or_planned() -> None:
     assert [s.step_id for s in requests.undo_states(held, "t2", requests.to_undo(held, "t2"))] == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("step_id", "holder", "target"),
+    [
+        ("venue", "t1", "t1"),
+        ("venue", "t5", "t1"),
+        ("food", "t1", "t1"),
+        ("sms", "t2", "t2"),
+        ("sms", "t1", "t1"),
+        ("guide", "t3", "t3"),
+        ("guide", None, "t1"),
+    ],
+)
+def test_a_rollback_takes_back_what_was_due_with_the_step_and_nothing_older(
+    step_id: str, holder: str | None, target: str
+) -> None:
+    steps = (step("venue"), step("food", "venue"), step("sms", "venue", at="ceremony - 30d"), step("guide", "sms"))
+    held = wedding(*steps, states={step_id: state(step_id, "held", transaction_id=holder)}, origin="t1")
+    assert requests.rollback_target(held, step_id) == target
+
+
+def test_the_undo_of_a_scheduled_transaction_speaks_of_what_it_holds() -> None:
+    states = {"a": state("a", "succeeded"), "b": state("b", "held", transaction_id="t2"), "c": state("c", "scheduled")}
+    held = wedding(step("a"), step("b"), step("c"), states=states, entries={"a": entry("a")}, origin="t1")
+    assert [s.step_id for s in requests.undo_states(held, "t2", ())] == ["b"]
+
+
 def test_the_first_deeds_are_what_is_due_now() -> None:
     held = wedding(step("a"), step("b", "a"), step("c", at="x"))
     assert [(deed.step.id, deed.round) for deed in requests.first_deeds(held, NOW)] == [("a", 1), ("b", 1)]

@@ -136,6 +136,12 @@ STEPS = [
     (step(EMAIL, compensation={"deadline": "9999d"}), "steps[3].compensation.deadline", "bad_duration", "longer than"),
     (step(EMAIL, on_failure="continue", otherwise="rollback"), "steps[3].otherwise", "conflicting_keys", "continue"),
     (step(EMAIL, at="ceremony - 1d", otherwise="rollback"), "steps[3].otherwise", "conflicting_keys", "retry or skip"),
+    (
+        both(step(EVENT, at="ceremony - 9d"), step(EMAIL, needs=["event"], on_failure="hold", otherwise="rollback")),
+        "steps[3].otherwise",
+        "conflicting_keys",
+        "comes after one with a time of its own",
+    ),
     (step(VENUE, delivery="at_most_once"), "steps[0].delivery", "conflicting_keys", "messages"),
     (step(VENUE, compensation={"text": "no"}), "steps[0].compensation.text", "conflicting_keys", "sends nothing"),
     (step(EMAIL, compensation={"by": "none", "text": "no"}), "steps[3].compensation.text", "conflicting_keys",

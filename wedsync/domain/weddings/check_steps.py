@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.weddings import degradation, durations, references, times
 from wedsync.domain.weddings.catalogue import ACTIONS, CAPABILITIES
-from wedsync.domain.weddings.expand import Instance, step_names, vendors_of
+from wedsync.domain.weddings.expand import Instance, needs_of, step_names, vendors_of
+from wedsync.domain.weddings.order import downstream
 from wedsync.domain.weddings.plan import Step, WhenDown
 from wedsync.domain.weddings.report import Report
 
@@ -17,6 +19,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-")
 
 def check_steps(report: Report) -> None:
     """All of it, for all steps."""
+    later = _come_later(report)
     referred = [(step.id, sorted(references.names(step.inputs))) for step in report.plan.steps]
     for index, step in enumerate(report.plan.steps):
         field = f"steps[{index}]"
@@ -24,7 +27,7 @@ def check_steps(report: Report) -> None:
         _check_action(report, step, field)
         _check_at(report, step, field)
         _check_durations(report, step, field)
-        _check_failure(report, step, field)
+        _check_failure(report, step, field, comes_later=index in later)
         if step.when_down is not None:
             _check_when_down(report, step.when_down, f"{field}.when_down")
         _check_message_keys(report, step, field)
@@ -151,14 +154,25 @@ def _check_duration(report: Report, field: str, text: str | None) -> None:
             report.add(field, "bad_duration", f"{text!r} is no time at all")
 
 
-def _check_failure(report: Report, step: Step, field: str) -> None:
+def _come_later(report: Report) -> set[int]:
+    """The positions of the steps with a time of their own, and of those that come after one."""
+    needs: Mapping[str, Iterable[str]] = {}
+    with contextlib.suppress(InvalidInput):
+        needs = needs_of(report.plan)
+    timed = (instance.id for instance in report.instances if instance.step.at is not None)
+    found = downstream(timed, needs)
+    return {instance.index for instance in report.instances if instance.id in found}
+
+
+def _check_failure(report: Report, step: Step, field: str, *, comes_later: bool) -> None:
     if step.otherwise != "rollback":
         return
     if step.on_failure == "continue":
         detail = "a step whose failure lets the rest continue does not roll it back when nobody decides"
         report.add(f"{field}.otherwise", "conflicting_keys", detail)
-    if step.at is not None:
-        detail = "a step with a time of its own never rolls back what has settled: say retry or skip"
+    if comes_later:
+        which = "with a time of its own" if step.at is not None else "that comes after one with a time of its own"
+        detail = f"a step {which} never rolls back what has settled: say retry or skip"
         report.add(f"{field}.otherwise", "conflicting_keys", detail)
 
 

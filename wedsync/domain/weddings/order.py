@@ -74,6 +74,21 @@ def _reach(start: str, needs: Mapping[str, Iterable[str]]) -> set[str]:
     return seen
 
 
+def downstream(starts: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
+    """`starts` and every name that needs one of them, near or far."""
+    dependants: dict[str, list[str]] = {}
+    for name, before in needs.items():
+        for need in before:
+            dependants.setdefault(need, []).append(name)
+    found = set(starts)
+    stack = list(found)
+    while stack:
+        new = [name for name in dependants.get(stack.pop(), ()) if name not in found]
+        found.update(new)
+        stack.extend(new)
+    return found
+
+
 def ancestors(ordered: Sequence[str], needs: Mapping[str, Iterable[str]]) -> dict[str, int]:
     """Per name the set of everything it needs, near or far, as bits by position in `ordered` (topological)."""
     bit = {name: 1 << index for index, name in enumerate(ordered)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings import agenda, references, saga
+from wedsync.domain.weddings import agenda, order, references, saga
 from wedsync.domain.weddings.ledger import Deed, LedgerEntry, StepError, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
 from wedsync.domain.weddings.plan import PlannedStep
@@ -221,12 +221,33 @@ def to_undo(state: WeddingState, target: str | None) -> tuple[LedgerEntry, ...]:
     )
 
 
+def origin_of(state: WeddingState, step_id: str) -> str:
+    """The transaction that put the step on the agenda."""
+    entry = state.entries.get(step_id)
+    return entry.origin_tx if entry is not None and entry.origin_tx else state.origin
+
+
+def rollback_target(state: WeddingState, step_id: str) -> str:
+    """What the rollback of a held step undoes: the orchestration when the step was due with it.
+
+    A step that came later, at a time of its own or after one with such a time, takes back only what the transaction
+    did that held it: what had settled before stays.
+    """
+    whole = origin_of(state, step_id)
+    timed = (step.id for step in steps(state) if step.at is not None)
+    came_later = step_id in order.downstream(timed, {step.id: step.needs for step in steps(state)})
+    return (state.states[step_id].transaction_id or whole) if came_later else whole
+
+
 def undo_states(state: WeddingState, target: str | None, entries: Iterable[LedgerEntry]) -> tuple[StepState, ...]:
-    """The steps an undo speaks of: those with effects, and, for a whole orchestration, all that is not over yet."""
+    """The steps an undo speaks of: those with effects, and what is not over yet, of the target or of all."""
     touched = {entry.step_id for entry in entries}
     whole = target is None or target == state.origin
     return tuple(
         state.states[step.id]
         for step in steps(state)
-        if step.id in touched or (whole and state.states[step.id].status not in saga.FINAL)
+        if step.id in touched
+        or (
+            state.states[step.id].status not in saga.FINAL and (whole or state.states[step.id].transaction_id == target)
+        )
     )
