@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select, text, update
 
 from wedsync.kit.contacts import contact_digest
+from wedsync.kit.settings import VendorSettings
 from wedsync.store.tables.webhooks import contact_refs, inbox, webhook_secrets
 
 HMAC = {"scheme": "hmac_sha256", "paths": {"id": "id", "type": "kind", "wedding": "wedding", "object": "object"}}
@@ -229,6 +231,29 @@ async def test_services_that_are_no_vendors_answer_their_handshakes_and_take_the
     mac = hmac.digest(posts.api.settings.vendor_webhook_secrets("github")[0].encode(), body, "sha256").hex()
     headers = {"X-Hub-Signature-256": f"sha256={mac}", "X-GitHub-Delivery": "d-1", "X-GitHub-Event": "ping"}
     assert (await posts.api.http.post(f"{POSTS}/github", content=body, headers=headers)).json()["event_id"] == "d-1"
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+async def test_meta_proves_our_address_by_a_token_that_signs_nothing(
+    new_api: Any, fresh_database_urls: Any, is_registered: bool
+) -> None:
+    vendors = {"meta": VendorSettings(webhook_secret=SecretStr("app-secret"), verify_token=SecretStr("shown-in-urls"))}
+    posts = Posts(await new_api(fresh_database_urls, **({} if is_registered else {"vendors": vendors})))
+    name = "pages" if is_registered else "meta"
+    if is_registered:
+        await posts.register(name, {"scheme": "meta", "verify_token": "shown-in-urls"}, secret="app-secret")
+    found = []
+    for token in ("shown-in-urls", "app-secret", ""):
+        query = {"hub.mode": "subscribe", "hub.challenge": "7", "hub.verify_token": token}
+        found.append((await posts.api.http.get(f"{POSTS}/{name}", params=query)).status_code)
+    assert found == [200, 403, 403]
+    body = b'{"object": "page", "entry": [{"id": "1"}]}'
+    statuses = []
+    for secret in ("app-secret", "shown-in-urls"):
+        mac = hmac.digest(secret.encode(), body, "sha256").hex()
+        headers = {"X-Hub-Signature-256": f"sha256={mac}"}
+        statuses.append((await posts.api.http.post(f"{POSTS}/{name}", content=body, headers=headers)).status_code)
+    assert statuses == [200, 401]
 
 
 async def test_an_unmatched_event_is_listed_assigned_and_due_at_once(posts: Posts) -> None:

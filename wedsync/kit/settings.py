@@ -34,6 +34,8 @@ class VendorSettings(BaseModel):
     client_secret: SecretStr = SecretStr("")
     #: Several active secrets are separated by commas.
     webhook_secret: SecretStr = SecretStr("")
+    #: What Meta shows in its URL when it proves our address; empty: one of the webhook secrets, as it once was.
+    verify_token: SecretStr = SecretStr("")
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:

@@ -102,6 +102,8 @@ class SourceConfig(Value):
     """Everything about a registered source but its name and secrets."""
 
     scheme: SchemeName
+    #: For `meta`: what it shows in its URL when it proves the address; empty: one of the secrets.
+    verify_token: str = Field(default="", max_length=200)
     #: For `hmac_sha256`.
     hmac: HmacOptions | None = None
     #: Whose objects it speaks of: matched against what that vendor's steps hold. Default: the scheme's own vendor.

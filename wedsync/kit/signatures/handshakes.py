@@ -32,7 +32,7 @@ def graph(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], sec
 
 
 def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Meta: `hub.challenge`, when `hub.verify_token` is one of the secrets; else 403.
+    """Meta: `hub.challenge`, when `hub.verify_token` is one of `secrets`; else 403. They are best no signing secrets.
 
     https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
     """

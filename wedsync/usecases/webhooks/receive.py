@@ -141,7 +141,7 @@ class Reception:
         if source.handshake is None:
             return None
         try:
-            answer = source.handshake(message.body, message.headers, query, source.active_secrets(utc_now()))
+            answer = source.handshake(message.body, message.headers, query, source.handshake_secrets(utc_now()))
         except _MALFORMED:
             return None
         if answer is None or (source.is_handshake_signed and not self._is_authentic(source, message)):

@@ -31,6 +31,8 @@ from wedsync.usecases.routing.registry import Registry
 DEFAULT_LIMIT = Limit(per_second=2000.0, burst=20_000.0)
 #: Services that are no vendors of ours: known by their scheme alone, with the settings' secrets.
 SERVICES = ("slack", "zoom", "github", "meta", "zapier", "svix", "standard_webhooks")
+#: The one that shows a token of its own in its handshake.
+_META = "meta"
 #: A registered source is read anew after so long: a rotation reaches every process by then.
 _FRESH_SECONDS = 1.0
 _MAX_KEPT = 2000
@@ -67,6 +69,8 @@ class Source:
     organization_id: str | None = None
     handshake: Handshake | None = None
     is_handshake_signed: bool = False
+    #: What the source shows that proves our address, where that is none of its secrets.
+    verify_token: str = ""
     #: The digest of what a message's signature covers, where that is not its id; None: the id says it all.
     replay_key: ReplayKey | None = None
     prepare: Prepare | None = None
@@ -76,6 +80,10 @@ class Source:
     def active_secrets(self, now: datetime) -> tuple[str, ...]:
         """Those that are taken at that moment."""
         return tuple(secret for secret, ends_at in self.secrets if ends_at is None or now < ends_at)
+
+    def handshake_secrets(self, now: datetime) -> tuple[str, ...]:
+        """Those that a handshake is answered by at that moment."""
+        return (self.verify_token,) if self.verify_token else self.active_secrets(now)
 
     @property
     def priority(self) -> int | None:
@@ -152,6 +160,7 @@ class SourceBook:
             secrets=secrets,
             handshake=scheme.handshake,
             is_handshake_signed=scheme.is_handshake_signed,
+            verify_token=self._settings.vendor(name).verify_token.get_secret_value() if name == _META else "",
             replay_key=_replay_key(config),
             limit=self._limit,
         )
@@ -231,6 +240,7 @@ class SourceBook:
             organization_id=row.organization_id,
             handshake=scheme.handshake if scheme else None,
             is_handshake_signed=scheme.is_handshake_signed if scheme else False,
+            verify_token=config.verify_token if config.scheme == _META else "",
             replay_key=_replay_key(config),
             prepare=getattr(module, "prepare", None),
             limit=Limit(per_second=config.rate_per_second, burst=config.burst),
