@@ -16,6 +16,10 @@ from wedsync.store.tables.weddings import plans, steps, weddings
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 CEREMONY = NOW + timedelta(days=18)
 OF = {"organization_id": "studio", "wedding_id": "w"}
+RECORD: dict[str, Any] = {
+    "id": "f", "from_service": "stripe", "endpoint": "default", "epoch": 1, "to_service": None, "reason": "asked",
+    "strategy": "immediate", "status": "active", "actor": "key:1", "estimated_downtime_ms": 1, "rollback_plan": [],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -51,12 +55,8 @@ async def affected(
         **OF, "step_id": "deposit", "position": 0, "service": "pay", "capability": "payments",
         "action": "payments.collect", "status": "pending",
     }  # fmt: skip
-    record = {
-        "id": "f", "from_service": "stripe", "endpoint": "default", "epoch": 1, "to_service": None, "reason": "asked",
-        "strategy": "immediate", "status": "active", "actor": "key:1", "estimated_downtime_ms": 1, "rollback_plan": [],
-    }  # fmt: skip
     async with db.system() as conn:
-        await failovers.begin(conn, record, NOW)
+        await failovers.begin(conn, RECORD, NOW)
         if cut_off is not None:
             circuit = """
             INSERT INTO circuits (service, endpoint, state, "window") VALUES (:service, 'default', 'open', '[]')
@@ -119,3 +119,55 @@ async def test_a_step_expanded_from_several_services_has_its_own_fallbacks(db: D
 @pytest.mark.parametrize("wedding", [{"ended_at": NOW}, {"ceremony_at": NOW - timedelta(days=2)}])
 async def test_weddings_that_are_over_are_not_hit(db: Database, wedding: dict[str, Any]) -> None:
     assert (await affected(db, service(), wedding=wedding))[0] == 0
+
+
+async def test_the_next_moment_that_matters_moves_on_when_it_has_passed(db: Database) -> None:
+    due = NOW + timedelta(days=2)
+    assert await affected(db, service(), step={"status": "scheduled", "due_at": due}) == (1, due)
+    for now, expected in ((NOW, due), (due + timedelta(seconds=1), CEREMONY)):
+        async with db.system() as conn:
+            await failovers.refresh_moments(conn, now)
+        assert await moment(db) == expected
+
+
+async def test_the_next_moment_heeds_a_plan_that_has_changed(db: Database) -> None:
+    due = NOW + timedelta(days=2)
+    await affected(db, service(), step={"status": "scheduled", "due_at": due})
+    async with db.tenant("studio") as conn:
+        await conn.execute(text("UPDATE steps SET due_at = :at"), {"at": NOW + timedelta(days=1)})
+    async with db.system() as conn:
+        await failovers.refresh_moment(conn, "f", "stripe", NOW)
+    assert await moment(db) == NOW + timedelta(days=1)
+
+
+async def moment(db: Database) -> datetime | None:
+    async with db.system() as conn:
+        found: datetime | None = (await conn.execute(text("SELECT next_moment_at FROM failovers"))).scalar_one()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "guard_due", "minutes", "is_missed"),
+    [
+        # Never started: the first word was lost.
+        ("active", None, 0, False),
+        ("active", None, 1, True),
+        ("restoring", None, 1, True),
+        ("held", None, 1, True),
+        # Looked at in time, or not.
+        ("restoring", 30, 29, False),
+        ("restoring", 30, 31, True),
+        ("proposed", None, 1, False),
+        ("restored", 30, 31, False),
+        ("superseded", 30, 31, False),
+    ],
+)
+async def test_a_failover_that_stands_without_a_guard_is_found(
+    db: Database, status: str, guard_due: int | None, minutes: int, is_missed: bool
+) -> None:
+    async with db.system() as conn:
+        await failovers.begin(conn, {**RECORD, "status": status}, NOW)
+        if guard_due is not None:
+            await failovers.guarded(conn, "f", NOW, NOW + timedelta(minutes=guard_due))
+        found = await failovers.unguarded(conn, NOW + timedelta(minutes=minutes))
+    assert [row.id for row in found] == (["f"] if is_missed else [])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,13 +11,16 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from tests.support.guarded import SERVICE, Guarded, restored
 from tests.support.plans import booking, plan, sms
-from tests.support.routing import configure, eventually, fail, open_switchboard, rows
+from tests.support.routing import configure, eventually, fail, open_switchboard, pass_one, rows
 from tests.support.stage import Stage
 from tests.support.stages import SkippingStage
+from wedsync.domain.errors import VendorUnavailable
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.messages import LOOK_SIGNAL
 from wedsync.kit.clock import utc_now
+from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.tend_failovers import tend_failovers
 
 HOUR = timedelta(hours=1)
 SLOW = {"open_seconds": 3600.0, "open_cap_seconds": 14_400.0, "ramp_step_seconds": 600.0, "probes": 3}
@@ -171,3 +175,63 @@ async def test_many_that_see_the_same_outage_start_one_guard(stage: Stage) -> No
         assert await described.static_summary() == "twilio: from trip 1 to restore"
         await restored(guarded)
         assert await guarded.ended() == "restored"
+
+
+async def test_a_guard_whose_start_was_lost_is_started_while_traffic_restores_the_service(stage: Stage) -> None:
+    lost: list[bool] = [True]
+
+    async def provide() -> Client:
+        if lost[0]:
+            raise OSError("Temporal is away")
+        return stage.client
+
+    async with open_switchboard(stage.settings.database_url, provide) as board:
+        guarded = Guarded(board, stage.client, stage.sandbox)
+        quick = {"open_seconds": 0.01, "open_cap_seconds": 0.01, "ramp_step_seconds": 0.5, "probes": 1}
+        await configure(board, SERVICE, quick)
+        epoch = guarded.circuit.epoch
+        await fail(board, 4, SERVICE)
+        await eventually(lambda: guarded.circuit.epoch == epoch + 1)
+        await eventually(lambda: _is_probed(board))
+        assert (await guarded.failover()).status == "restoring"
+        assert not await guarded.is_guarded()
+        lost[0] = False
+        assert await tend_failovers(board.transitions, utc_now() + timedelta(minutes=1)) == 1
+        await guarded.until("closed")
+        assert (await guarded.failover()).status == "restored"
+        await restored(guarded)
+
+
+async def _is_probed(board: Switchboard) -> bool:
+    with suppress(VendorUnavailable):
+        return (await pass_one(board, SERVICE, ok=True)).probe is not None
+    return False
+
+
+async def test_a_guard_that_was_lost_is_started_anew_and_one_that_lives_is_not(stage: Stage) -> None:
+    async def provide() -> Client:
+        return stage.client
+
+    async with open_switchboard(stage.settings.database_url, provide) as board:
+        guarded = Guarded(board, stage.client, stage.sandbox)
+        await configure(board, SERVICE, SLOW)
+        await guarded.trip()
+        handle = guarded.handle
+        first = (await handle.describe()).run_id
+        # It has looked, and says when it will again.
+        await eventually(lambda: _is_awaited(guarded))
+        assert await tend_failovers(board.transitions, utc_now() + timedelta(minutes=50)) == 0
+        assert await tend_failovers(board.transitions, utc_now() + 2 * HOUR) == 1
+        assert (await handle.describe()).run_id == first
+        await handle.terminate("lost")
+        assert await tend_failovers(board.transitions, utc_now() + 4 * HOUR) == 1
+        described = await handle.describe()
+        assert described.run_id != first
+        assert described.status == WorkflowExecutionStatus.RUNNING
+        await restored(guarded)
+        assert await guarded.ended() == "restored"
+
+
+async def _is_awaited(guarded: Guarded) -> bool:
+    due = (await guarded.failover()).guard_due_at
+    return due is not None and due > utc_now() + timedelta(minutes=50)

@@ -18,15 +18,16 @@ INSERT INTO failovers (id, from_service, endpoint, epoch, to_service, reason, st
   estimated_downtime_ms, rollback_plan, started_at)
 VALUES (:id, :from_service, :endpoint, :epoch, :to_service, :reason, :strategy, :status, :actor,
   :estimated_downtime_ms, CAST(:rollback_plan AS jsonb), :now)
-ON CONFLICT (from_service, endpoint, epoch) DO UPDATE SET status = excluded.status, actor = excluded.actor,
-  reason = excluded.reason, started_at = excluded.started_at
+ON CONFLICT (from_service, endpoint, epoch) WHERE status <> 'superseded' DO UPDATE SET status = excluded.status,
+  actor = excluded.actor, reason = excluded.reason, to_service = excluded.to_service, started_at = excluded.started_at,
+  estimated_downtime_ms = excluded.estimated_downtime_ms, rollback_plan = excluded.rollback_plan
   WHERE failovers.status = 'proposed' AND excluded.status <> 'proposed'
 RETURNING id
 """)
 _SET = text("""
 UPDATE failovers SET status = :status, fell_back = fell_back + :fell_back,
   restored_at = CASE WHEN :status = 'restored' THEN coalesce(restored_at, :now) ELSE restored_at END
-WHERE from_service = :service AND endpoint = :endpoint AND epoch = :epoch AND status <> 'restored'
+WHERE from_service = :service AND endpoint = :endpoint AND epoch = :epoch AND status NOT IN ('restored', 'superseded')
 """)
 # Who depends on a service: weddings to come whose plan gives it a service.
 _DEPENDENTS = """
@@ -38,7 +39,12 @@ WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:after AS timestamptz)
 """
 # Whom its outage hits: weddings to come with an unfinished step that is with it, whose first choice it is, or whose
 # fallback it is while all that come before it are cut off.
-_AFFECT = text("""
+#: The next ceremony or due step of those who are hit.
+_MOMENT = """
+  next_moment_at = least((SELECT min(ceremony_at) FROM hit WHERE ceremony_at >= :now),
+    (SELECT min(due_at) FROM hit WHERE status IN ('pending', 'scheduled') AND due_at >= :now))
+"""
+_HIT = """
 WITH hit AS (
   SELECT w.id, w.organization_id, w.ceremony_at, s.status, s.due_at FROM weddings w
   JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
@@ -58,16 +64,22 @@ WITH hit AS (
           SELECT FROM jsonb_array_elements_text(choice.vendors) WITH ORDINALITY earlier(name, place)
           WHERE earlier.place < v.place AND NOT EXISTS (
             SELECT FROM circuits c WHERE c.service = earlier.name AND c.state = 'open'))) END
-), affected AS (
+)"""
+_AFFECT = text(
+    f"""{_HIT}, affected AS (
   SELECT DISTINCT id, organization_id, ceremony_at FROM hit
 ), kept AS (
   INSERT INTO failover_weddings (failover_id, organization_id, wedding_id, ceremony_at)
   SELECT :id, organization_id, id, ceremony_at FROM affected ON CONFLICT DO NOTHING
 )
-UPDATE failovers SET affected_weddings = (SELECT count(*) FROM affected),
-  next_moment_at = least((SELECT min(ceremony_at) FROM affected WHERE ceremony_at >= :now),
-    (SELECT min(due_at) FROM hit WHERE status IN ('pending', 'scheduled') AND due_at >= :now))
+UPDATE failovers SET affected_weddings = (SELECT count(*) FROM affected), {_MOMENT}
 WHERE id = :id AND affected_weddings IS NULL
+"""  # noqa: S608 - texts of our own
+)
+_REFRESH = text(f"{_HIT} UPDATE failovers SET {_MOMENT} WHERE id = :id")  # noqa: S608
+_PASSED = text("""
+SELECT id, from_service FROM failovers
+WHERE status NOT IN ('restored', 'superseded') AND next_moment_at < :now ORDER BY id LIMIT 100
 """)
 _CEREMONIES = text(f"SELECT ceremony_at FROM ({_DEPENDENTS}) d WHERE ceremony_at < CAST(:before AS timestamptz)")  # noqa: S608
 _DEPENDENTS_OF_ALL = text("""
@@ -87,10 +99,21 @@ WHERE from_service = :service AND restored_at IS NOT NULL ORDER BY started_at DE
 """)
 _UNGUARDED = text("""
 SELECT f.id, f.from_service, f.endpoint, f.epoch FROM failovers f
-WHERE f.guarded_at IS NULL AND f.status = 'active' AND f.started_at < CAST(:now AS timestamptz) - interval '10 seconds'
+WHERE f.status IN ('active', 'restoring', 'held')
+  AND coalesce(f.guard_due_at, f.started_at + interval '10 seconds') < :now
 ORDER BY f.started_at LIMIT 100
 """)
-_GUARDED = text("UPDATE failovers SET guarded_at = :now WHERE id = :id AND guarded_at IS NULL")
+_GUARDED = text("""
+UPDATE failovers SET guarded_at = coalesce(guarded_at, :now), guard_due_at = :due WHERE id = :id
+""")
+_AWAITS = text("""
+UPDATE failovers SET guard_due_at = :due
+WHERE from_service = :service AND endpoint = :endpoint AND epoch = :epoch AND status <> 'superseded'
+""")
+_PROPOSED = text(
+    "SELECT id, from_service, endpoint, reason FROM failovers WHERE status = 'proposed' ORDER BY id LIMIT 100"
+)
+_SUPERSEDE = text("UPDATE failovers SET status = 'superseded' WHERE id = ANY(:ids) AND status = 'proposed'")
 _READ = """
 SELECT f.id, f.from_service, f.endpoint, f.epoch, f.to_service, f.reason, f.strategy, f.status, f.actor,
   coalesce(f.affected_weddings, 0) AS affected_weddings, f.next_moment_at, f.estimated_downtime_ms, f.rollback_plan,
@@ -107,7 +130,13 @@ WHERE f.started_at >= :since AND f.started_at < :until AND (CAST(:service AS tex
 ORDER BY f.started_at DESC, f.id DESC LIMIT 200
 """
 )
-_LATEST = text(_READ + "WHERE f.from_service = :service AND f.endpoint = :endpoint AND f.epoch = :epoch")
+_LATEST = text(
+    _READ
+    + """
+WHERE f.from_service = :service AND f.endpoint = :endpoint AND f.epoch = :epoch
+ORDER BY f.status = 'superseded', f.started_at DESC LIMIT 1
+"""
+)
 _STATISTICS = text("""
 SELECT count(*) AS failovers, count(*) FILTER (WHERE restored_at IS NOT NULL) AS restored,
   count(*) FILTER (WHERE status = 'proposed') AS proposed, coalesce(sum(fell_back), 0) AS fell_back,
@@ -157,6 +186,18 @@ async def affect(conn: AsyncConnection, failover_id: str, service: str, now: dat
     await conn.execute(_AFFECT, values)
 
 
+async def refresh_moment(conn: AsyncConnection, failover_id: str, service: str, now: datetime) -> None:
+    """Find the next moment that matters: plans change, moments pass."""
+    values = {"id": failover_id, "service": service, "now": now, "after": now - timedelta(days=1)}
+    await conn.execute(_REFRESH, values)
+
+
+async def refresh_moments(conn: AsyncConnection, now: datetime) -> None:
+    """Find the next one of each failover that stands and whose moment has passed."""
+    for row in (await conn.execute(_PASSED, {"now": now})).all():
+        await refresh_moment(conn, row.id, row.from_service, now)
+
+
 async def ceremonies_near(conn: AsyncConnection, service: str, now: datetime) -> list[datetime]:
     """The ceremonies of weddings that depend on the service, from some hours ago to some hours ahead."""
     values = {"service": service, "after": now - _NEAR, "before": now + _NEAR}
@@ -180,13 +221,29 @@ async def past_downtimes_ms(conn: AsyncConnection, service: str) -> list[int]:
 
 
 async def unguarded(conn: AsyncConnection, now: datetime) -> Sequence[Any]:
-    """Failovers without a guard that are older than a guard's start takes."""
+    """Failovers that should have a guard and have none: older than a guard's start takes, or not looked at in time."""
     return (await conn.execute(_UNGUARDED, {"now": now})).all()
 
 
-async def guarded(conn: AsyncConnection, failover_id: str, now: datetime) -> None:
-    """Its guard was started."""
-    await conn.execute(_GUARDED, {"id": failover_id, "now": now})
+async def guarded(conn: AsyncConnection, failover_id: str, now: datetime, due: datetime) -> None:
+    """Its guard was started, or is awake; it has looked again by `due`."""
+    await conn.execute(_GUARDED, {"id": failover_id, "now": now, "due": due})
+
+
+async def awaits_guard(conn: AsyncConnection, service: str, endpoint: str, epoch: int, due: datetime) -> None:
+    """The guard of an epoch sleeps; it has looked again by `due`."""
+    await conn.execute(_AWAITS, {"service": service, "endpoint": endpoint, "epoch": epoch, "due": due})
+
+
+async def proposed(conn: AsyncConnection) -> Sequence[Any]:
+    """Failovers that a person may decide on."""
+    return (await conn.execute(_PROPOSED)).all()
+
+
+async def supersede(conn: AsyncConnection, failover_ids: Sequence[str]) -> None:
+    """Withdraw proposals; nothing that was begun meanwhile."""
+    if failover_ids:
+        await conn.execute(_SUPERSEDE, {"ids": list(failover_ids)})
 
 
 async def read_range(

@@ -118,6 +118,31 @@ def test_it_comes_back_as_its_operator_wants(
     assert f.as_configured(was, found, FailoverPolicy(), None).noisy_until is None
 
 
+@pytest.mark.parametrize(
+    ("tally", "is_up", "expected"),
+    [
+        (c.Tally(failed=12, in_row=12), True, False),
+        (c.Tally(ok=10, failed=4), True, True),
+        (c.Tally(ok=10, failed=4), None, True),
+        # Probes say that it is down.
+        (c.Tally(ok=10), False, False),
+        # Too few to judge by: only good ones count.
+        (c.Tally(ok=2), None, True),
+        (c.Tally(ok=2, failed=1), None, False),
+        # No calls: as the probes say.
+        (c.Tally(), True, True),
+        (c.Tally(), None, False),
+    ],
+)
+def test_it_is_well_again_when_its_calls_or_without_any_its_probes_say_so(
+    tally: c.Tally, is_up: bool | None, expected: bool
+) -> None:
+    circuit = c.counted(Circuit(service="stripe"), tally, NOW, POLICY)
+    assert f.is_well_again(circuit, is_up, NOW, POLICY) is expected
+    # What slid out of the window says nothing any more.
+    assert f.is_well_again(circuit, True, at(POLICY.window_seconds + 4), POLICY)
+
+
 @given(st.lists(st.integers(-300, 300), max_size=12))
 def test_at_the_quiet_moment_it_is_quiet(minutes: list[int]) -> None:
     ceremonies = [NOW + timedelta(minutes=m) for m in minutes]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.routing.circuit import RESTORE_ASKED, Circuit, CircuitPolicy
+from wedsync.domain.routing.circuit import RESTORE_ASKED, Circuit, CircuitPolicy, Tally, is_failing, merged, total
 from wedsync.domain.routing.vendor import Value
 
 FailoverStrategy = Literal["immediate", "gradual", "manual"]
@@ -116,6 +116,19 @@ def as_configured(
 def waits_for_quiet(circuit: Circuit, failover: FailoverPolicy) -> bool:
     """Whether it is not switched back amid a ceremony; who asks for it back by hand means now."""
     return failover.waits_for_quiet and circuit.reason != RESTORE_ASKED
+
+
+def is_well_again(circuit: Circuit, is_up: bool | None, now: datetime, policy: CircuitPolicy) -> bool:
+    """Whether nobody would propose any more to leave it: its calls go well, or, where there are none, its probes.
+
+    `is_up`: what its probes say; None: nobody looks.
+    """
+    calls = total(merged(circuit.window, Tally(), now, policy))
+    if is_up is False or is_failing(calls, policy):
+        return False
+    if not calls.calls:
+        return is_up is True
+    return calls.calls >= policy.min_calls or not calls.failed + calls.slow
 
 
 def estimated_downtime_ms(circuit: Circuit, now: datetime, policy: CircuitPolicy, past_ms: Sequence[int] = ()) -> int:

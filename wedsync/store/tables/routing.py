@@ -17,7 +17,6 @@ from sqlalchemy import (
     Integer,
     PrimaryKeyConstraint,
     Table,
-    UniqueConstraint,
 )
 from sqlalchemy import text as sql
 
@@ -130,10 +129,21 @@ failovers = Table(
     instant("started_at"),
     # When its guard was started; NULL: not yet.
     instant("guarded_at", nullable=True),
+    # When its guard has looked again, or is started anew.
+    instant("guard_due_at", nullable=True),
     instant("restored_at", nullable=True),
     _number("fell_back"),
-    UniqueConstraint("from_service", "endpoint", "epoch"),
+    # A proposal that was superseded leaves its epoch to the next one.
+    Index(
+        "uq_failovers_from_service_endpoint_epoch",
+        "from_service",
+        "endpoint",
+        "epoch",
+        unique=True,
+        postgresql_where=sql("status <> 'superseded'"),
+    ),
     Index("ix_failovers_started_at", "started_at"),
+    Index("ix_failovers_standing", "status", postgresql_where=sql("status NOT IN ('restored', 'superseded')")),
 )
 
 failover_weddings = Table(

@@ -18,6 +18,8 @@ from wedsync.usecases.routing.switchboard import Switchboard
 #: Probes whose permits others hold are waited for so long.
 _TAKEN = timedelta(seconds=2)
 _LEASE_MARGIN = timedelta(seconds=5)
+#: A guard that has not woken so long after its time is started anew; longer than a wake may take.
+_LATE = timedelta(minutes=6)
 #: More deeds than any way back has in one wake.
 _MOST_DEEDS = 64
 
@@ -27,6 +29,17 @@ async def guard_vendor(gateway: VendorGateway, board: Switchboard, look: GuardLo
 
     Raises StoreUnavailable.
     """
+    news = await _guard(gateway, board, look)
+    async with board.transitions.db.system() as conn:
+        if news.until is None:
+            status = "restored" if news.state == "closed" else "superseded"
+            await failovers.set_status(conn, look.service, look.endpoint, look.epoch, status, look.now)
+        else:
+            await failovers.awaits_guard(conn, look.service, look.endpoint, look.epoch, news.until + _LATE)
+    return news
+
+
+async def _guard(gateway: VendorGateway, board: Switchboard, look: GuardLook) -> GuardNews:
     await board.book.load()
     config = board.book.config(look.service)
     ceremonies = await _describe(board, look)
@@ -59,7 +72,8 @@ async def _describe(board: Switchboard, look: GuardLook) -> list[datetime]:
         record = await failovers.read_epoch(conn, look.service, look.endpoint, look.epoch)
         if record is not None:
             await failovers.affect(conn, record.id, look.service, look.now)
-            await failovers.guarded(conn, record.id, look.now)
+            await failovers.refresh_moment(conn, record.id, look.service, look.now)
+            await failovers.guarded(conn, record.id, look.now, look.now + _LATE)
         return await failovers.ceremonies_near(conn, look.service, look.now)
 
 

@@ -42,6 +42,8 @@ After = Callable[[AsyncConnection, "Moved"], Awaitable[None]]
 PROBES_SAY_DOWN = "probes_say_down"
 _RPC_TIMEOUT = timedelta(seconds=5)
 _CLOSE_SECONDS = 2.0
+#: A guard that was started has looked by then.
+_FIRST_WAKE = timedelta(minutes=1)
 _LONG_WAIT = timedelta(seconds=60)
 _TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", description="Transitions of circuits")
 
@@ -322,7 +324,8 @@ class Transitions:
                 id=guard_workflow_id(start.service, start.endpoint, start.epoch),
                 task_queue=WORKFLOWS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                # A guard that was ended by a hand, or lost, may be started again; one that is done finds nothing to do.
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 static_summary=f"{circuit.service}: from trip {circuit.epoch} to restore",
                 rpc_timeout=_RPC_TIMEOUT,
             )
@@ -333,7 +336,7 @@ class Transitions:
             return False
         try:
             async with self.db.system() as conn:
-                await failovers.guarded(conn, failover_id, now)
+                await failovers.guarded(conn, failover_id, now, now + _FIRST_WAKE)
         except StoreUnavailable:
             return False
         return True

@@ -22,6 +22,7 @@ from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.notify import Notifier
 from wedsync.usecases.routing.probe import probe
 from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.tend_failovers import tend_failovers
 
 log = structlog.get_logger(__name__)
 
@@ -110,19 +111,15 @@ class Watch:
         return [name for name in every if self._gateway.is_set_up(name) and not self._gateway.manifest(name).endpoints]
 
     async def chores(self, now: datetime) -> None:
-        """Know who is near a wedding, start guards that are missing, forget old records. Raises StoreUnavailable."""
+        """Know who is near a wedding, tend failovers, forget old records. Raises StoreUnavailable."""
         async with self._db.system() as conn:
             await health.ensure(conn, self.services(), now)
             found = await failovers.dependents(conn, now)
-            missing = await failovers.unguarded(conn, now)
             await failovers.forget_calls(conn, now - RETENTION)
             await notifications.forget(conn, now - RETENTION)
         self._next = {name: next_at for name, (_, next_at) in found.items() if next_at is not None}
         self._near = {name for name, next_at in self._next.items() if next_at - now <= NEAR}
-        for failover in missing:
-            circuit = self._board.book.circuit(failover.from_service, failover.endpoint)
-            circuit = circuit.model_copy(update={"epoch": failover.epoch})
-            self.guards_started += await self._board.transitions.start_guard(failover.id, circuit, now)
+        self.guards_started += await tend_failovers(self._board.transitions, now)
 
     async def start_looks(self, now: datetime) -> list[asyncio.Task[None]]:
         """Begin to probe every service whose look is due. Raises StoreUnavailable."""
