@@ -53,6 +53,7 @@ histories: $(UV) ## Record anew the histories that the replay test replays
 	rm -f tests/histories/*.json
 	$(RUN) pytest tests/histories/record.py tests/histories/record_services.py -q
 	$(RUN) pytest tests/histories/record_deliveries.py -q
+	$(RUN) pytest tests/histories/record_inbox.py -q
 
 bench: $(UV) ## Benchmarks, side by side with their peers
 	$(RUN) --group bench python -m bench

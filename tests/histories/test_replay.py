@@ -18,6 +18,7 @@ from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
 from workflows.guard_vendor import GuardVendor
 from workflows.migrate_vendor_version import MigrateVendorVersion
+from workflows.reconcile_source import ReconcileSource
 from workflows.retry_endpoint import RetryEndpoint
 from workflows.retry_webhook import RetryWebhook
 from workflows.run_transaction import RunTransaction
@@ -29,7 +30,7 @@ FOLDER = Path(__file__).parent
 RECORDED = sorted(FOLDER.rglob("*.json"))
 WORKFLOWS = (
     Wedding, RunTransaction, GuardVendor, WatchHealth, DrainOutbox, RetryEndpoint, DrainInbox, RetryWebhook,
-    MigrateVendorVersion,
+    MigrateVendorVersion, ReconcileSource,
 )  # fmt: skip
 
 
@@ -60,6 +61,9 @@ def test_every_kind_of_story_is_recorded() -> None:
         "outbox",
         "endpoint",
         "migration",
+        "inbox",
+        "retry",
+        "reconcile",
     }
 
 
