@@ -33,7 +33,6 @@ from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
 from wedsync.domain.routing.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
-from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart
 from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
 from wedsync.kit import telemetry
 from wedsync.kit.crypto import Keyring
@@ -55,6 +54,7 @@ from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcil
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from workers.queues import Doors, QueuePlan, plans
+from workers.schedules import ensure_reconciled
 
 log = structlog.get_logger(__name__)
 
@@ -146,8 +146,8 @@ def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
     )
 
 
-async def ensure_schedules(client: Client) -> None:
-    """The sweep of hand-offs, each minute, never two at once."""
+async def ensure_schedules(client: Client, settings: Settings) -> None:
+    """The sweep of hand-offs, each minute, never two at once, and the looks at vendors' own lists of events."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             SWEEP_HANDOFFS_WORKFLOW,
@@ -162,23 +162,7 @@ async def ensure_schedules(client: Client) -> None:
         await client.create_schedule(SWEEP_SCHEDULE, schedule)
     registry = load_registry()
     for source in reconcilable(registry):
-        await _ensure_reconciled(client, source, look_every(registry, source))
-
-
-async def _ensure_reconciled(client: Client, source: str, every: timedelta) -> None:
-    """The source's own list of events compared with the inbox, as often as its vendor's habits ask for."""
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow(
-            RECONCILE_SOURCE_WORKFLOW,
-            ReconcileStart(source=source),
-            id=f"reconcile-{source}",
-            task_queue=queues.WORKFLOWS_BULK,
-        ),
-        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
-        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
-    )
-    with contextlib.suppress(ScheduleAlreadyRunningError):
-        await client.create_schedule(f"reconcile-{source}", schedule)
+        await ensure_reconciled(client, source, look_every(registry, settings, source))
 
 
 async def ensure_watch(client: Client) -> None:
@@ -212,7 +196,7 @@ async def run(settings: Settings, ready: Callable[[list[str]], None] | None = No
             for plan in chosen:
                 await stack.enter_async_context(make_worker(client, plan, settings, UNGUARDED))
             try:
-                await ensure_schedules(client)
+                await ensure_schedules(client, settings)
                 if settings.health_probes:
                     await ensure_watch(client)
             except RPCError as error:

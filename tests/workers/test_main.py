@@ -87,9 +87,9 @@ async def test_a_worker_that_is_told_to_stop_finishes_the_call_it_is_in(
     assert attempts == [1]
 
 
-async def test_the_sweep_runs_each_minute_and_is_made_once(temporal_client: Client) -> None:
-    await ensure_schedules(temporal_client)
-    await ensure_schedules(temporal_client)
+async def test_the_sweep_runs_each_minute_and_is_made_once(settings: Settings, temporal_client: Client) -> None:
+    await ensure_schedules(temporal_client, settings)
+    await ensure_schedules(temporal_client, settings)
     described = await temporal_client.get_schedule_handle(SWEEP_SCHEDULE).describe()
     assert [interval.every for interval in described.schedule.spec.intervals] == [timedelta(minutes=1)]
     await temporal_client.get_schedule_handle(SWEEP_SCHEDULE).delete()

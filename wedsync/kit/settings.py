@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 #: Good for a laptop, refused everywhere else.
@@ -36,6 +36,10 @@ class VendorSettings(BaseModel):
     webhook_secret: SecretStr = SecretStr("")
     #: What Meta shows in its URL when it proves our address; empty: one of the webhook secrets, as it once was.
     verify_token: SecretStr = SecretStr("")
+    #: How often its own list of events is compared with what its webhooks told: 0 never, None as is usual for it.
+    reconcile_every_minutes: Annotated[
+        int | None, Field(ge=0, le=1440), BeforeValidator(lambda given: None if given == "" else given)
+    ] = None
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:

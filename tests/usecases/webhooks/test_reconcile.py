@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,14 @@ import httpx
 import pytest
 from sqlalchemy import select
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.webhooks import WebhookActivities
 from wedsync.domain.errors import VendorError
 from wedsync.domain.routing.queues import BULK, WORKFLOWS_BULK
 from wedsync.domain.webhooks.inbox import NewRow
-from wedsync.domain.webhooks.messages import ReconcileStart
+from wedsync.domain.webhooks.messages import ReconcileStart, drain_workflow_id
 from wedsync.kit.http import new_pool
 from wedsync.kit.listing import Listed
 from wedsync.kit.settings import Settings
@@ -29,8 +31,10 @@ from wedsync.store.tables.webhooks import inbox as inbox_table
 from wedsync.store.tables.webhooks import webhook_checks
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
+from wedsync.usecases.webhooks.drain import drain_batch
 from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
 from wedsync.vendors.stripe.reconcile import list_events
+from workers.schedules import ensure_reconciled
 from workflows.reconcile_source import ReconcileSource
 
 ACCOUNT_SID = "AC" + "0" * 32
@@ -193,10 +197,11 @@ async def test_changes_that_google_never_told_of_are_filled_in_but_not_what_we_w
     assert (await till.http.delete(ours[1], headers=headers)).status_code == 204
     later = datetime.now(UTC) + timedelta(minutes=5)
     found = await till.reconciler.look("google_calendar", later)
-    assert (found.looked_at, found.gaps) == (2, 2)
+    # Its notifications name no change, so that none of them is a gap.
+    assert (found.looked_at, found.gaps, found.news) == (2, 0, 2)
     told = {(row.event["object_id"], row.event["vendor_type"], row.event["wedding_id"]) for row in await till.rows()}
     assert told == {("event0", "confirmed", "w0"), ("event1", "cancelled", "w1")}
-    assert (await till.reconciler.look("google_calendar", later + timedelta(minutes=1))).gaps == 0
+    assert (await till.reconciler.look("google_calendar", later + timedelta(minutes=1))).news == 0
 
 
 @pytest.mark.parametrize("source", ["google_calendar", "paypal", "twilio", "vsco"])
@@ -259,8 +264,10 @@ async def test_a_list_that_is_longer_than_one_reading_is_read_to_its_end(
                 await till.note_in_google(number, wedding_id=f"w{number}", step_id="event")
                 await asyncio.sleep(0.01)
     later = datetime.now(UTC) + timedelta(minutes=5)
-    assert (await till.reconciler.look(source, later)).gaps >= 4
-    assert (await till.reconciler.look(source, later + timedelta(minutes=1))).gaps == 0
+    found = await till.reconciler.look(source, later)
+    assert found.gaps + found.news >= 4
+    again = await till.reconciler.look(source, later + timedelta(minutes=1))
+    assert again.gaps + again.news == 0
 
 
 async def test_a_look_that_is_broken_off_goes_on_from_where_it_was(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +345,59 @@ async def test_the_schedules_workflow_looks_where_events_can_be_listed(till: Til
 
 def test_a_vendor_that_never_sends_again_is_looked_at_more_often() -> None:
     registry = load_registry()
-    assert look_every(registry, "twilio") < look_every(registry, "stripe")
+    twilio, stripe = (look_every(registry, Settings(), name) for name in ("twilio", "stripe"))
+    assert twilio is not None
+    assert stripe is not None
+    assert twilio < stripe
     with pytest.raises(KeyError):
-        look_every(registry, "sendgrid")
+        look_every(registry, Settings(), "sendgrid")
+
+
+@pytest.mark.parametrize(("minutes", "every"), [(7, timedelta(minutes=7)), (0, None), (None, timedelta(minutes=30))])
+def test_the_settings_say_how_often_a_vendors_list_is_looked_at(minutes: int | None, every: timedelta | None) -> None:
+    settings = Settings.model_validate({"vendors": {"stripe": {"reconcile_every_minutes": minutes}}})
+    assert look_every(load_registry(), settings, "stripe") == every
+
+
+async def test_a_push_has_the_list_looked_at_at_once_and_tells_nothing_itself(
+    till: Till, monkeypatch: pytest.MonkeyPatch, temporal_client: Client
+) -> None:
+    monkeypatch.setattr("wedsync.vendors.google_calendar.reconcile._AT_ONCE", timedelta(seconds=-1))
+    await till.note_in_google(1, wedding_id="w1", step_id="event")
+
+    async def provide() -> Client:
+        return temporal_client
+
+    headers = {"x-goog-channel-id": "c", "x-goog-message-number": "7", "x-goog-resource-state": "exists"}
+    (push,) = load_registry().webhook("google_calendar").parse(b"", headers)  # type: ignore[union-attr]
+    now = datetime.now(UTC)
+    async with till.db.system() as conn:
+        await inbox.record(conn, "google_calendar", [NewRow(event=push, priority=3, sealed_body=b"")], now)
+    doors = WebhookActivities(till.db, provide, till.reconciler)
+    flow = Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource])
+    async with flow, Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]):
+        await ensure_reconciled(temporal_client, "google_calendar", timedelta(days=1))
+        try:
+            await drain_batch(till.db, provide, "normal", 10, now)
+            async with asyncio.timeout(30):
+                while len(rows := await till.rows()) < 2:  # noqa: ASYNC110 - another process would tell, too
+                    await asyncio.sleep(0.05)
+        finally:
+            await ensure_reconciled(temporal_client, "google_calendar", None)
+            with contextlib.suppress(RPCError):
+                # Nobody serves the drain that was told.
+                await temporal_client.get_workflow_handle(drain_workflow_id("normal")).terminate()
+    states = {row.event_id.partition(":")[0]: (row.state, row.wedding_id) for row in rows}
+    assert states == {"c": ("processed", None), "event1": ("received", None)}
+
+
+async def test_a_schedule_of_another_interval_is_changed_and_one_of_none_is_deleted(temporal_client: Client) -> None:
+    for minutes in (30, 30, 7):
+        await ensure_reconciled(temporal_client, "stripe", timedelta(minutes=minutes))
+    handle = temporal_client.get_schedule_handle("reconcile-stripe")
+    described = await handle.describe()
+    assert [interval.every for interval in described.schedule.spec.intervals] == [timedelta(minutes=7)]
+    for _ in range(2):
+        await ensure_reconciled(temporal_client, "stripe", None)
+    with pytest.raises(RPCError):
+        await handle.describe()

@@ -95,6 +95,8 @@ class Reconciled(Message):
     looked_at: int = 0
     #: Those that the inbox did not have.
     gaps: int = 0
+    #: Those of a vendor whose webhooks name no change: the list alone tells them, and they are no gaps.
+    news: int = 0
     #: Those that nobody can make anything of.
     unreadable: int = 0
     lanes: tuple[Lane, ...] = ()
@@ -138,6 +140,11 @@ class RetriedEvent(Message):
 def drain_workflow_id(lane: Lane, partition: int = 0) -> str:
     """`inbox:{lane}:{partition}`."""
     return f"inbox:{lane}:{partition}"
+
+
+def reconcile_schedule_id(source: str) -> str:
+    """`reconcile-{source}`: of the Schedule, and of the workflows that it starts."""
+    return f"reconcile-{source}"
 
 
 def retry_workflow_id(row_id: int) -> str:

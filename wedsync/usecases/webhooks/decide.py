@@ -20,6 +20,7 @@ from wedsync.domain.webhooks.inbox import ClaimedRow, Match, Verdict
 from wedsync.domain.webhooks.source import RetryPolicy, SourceConfig
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, wedding_workflow_id
 from wedsync.store import inbox
+from wedsync.usecases.webhooks.pushes import is_push
 from wedsync.usecases.webhooks.tell import ClientProvider
 
 _RPC_TIMEOUT = timedelta(seconds=5)
@@ -71,7 +72,8 @@ async def decide(
     for row, event in events:
         match = matches.get(row.id)
         config = configs.get(row.source)
-        if event.type == rules.OTHER or (config is not None and not config.wedding_correlation):
+        is_untold = config is not None and not config.wedding_correlation
+        if event.type == rules.OTHER or is_push(row.source, event.facts) or is_untold:
             verdicts[row.id] = rules.processed(row, match)
         elif match is None:
             verdicts[row.id] = rules.unclaimed(row, now)

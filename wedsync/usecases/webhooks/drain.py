@@ -17,6 +17,7 @@ from wedsync.store import inbox
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.decide import decide, policy_of
+from wedsync.usecases.webhooks.pushes import is_push, look_now
 from wedsync.usecases.webhooks.retry import start_retries
 from wedsync.usecases.webhooks.tell import ClientProvider
 
@@ -58,6 +59,7 @@ async def drain_batch(
     settled = [row for row in rows if row.id in verdicts]
     _count(lane, settled, verdicts, told_at)
     await start_retries(client_provider, _retries(settled, verdicts, now))
+    await look_now(client_provider, {row.source for row in settled if is_push(row.source, row.event.get("facts"))})
     return DrainedBatch(claimed=len(rows), totals=_totals(verdicts))
 
 

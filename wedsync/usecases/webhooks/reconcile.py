@@ -29,6 +29,7 @@ from wedsync.store.tables.webhooks import webhook_checks
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import Registry
 from wedsync.usecases.webhooks import metrics
+from wedsync.usecases.webhooks.pushes import learns_by_list
 
 #: The first look goes so far back; Stripe keeps 30 days.
 FIRST_LOOK = timedelta(days=3)
@@ -57,10 +58,16 @@ def lister(registry: Registry, source: str) -> ListEvents | None:
     return found
 
 
-def look_every(registry: Registry, source: str) -> timedelta:
-    """How often the vendor's list is looked at: `reconcile.EVERY` of its package. Raises KeyError."""
+def look_every(registry: Registry, settings: Settings, source: str) -> timedelta | None:
+    """How often the vendor's list is looked at: as the settings say, else `reconcile.EVERY` of its package.
+
+    None: never. Raises KeyError for a vendor without a list.
+    """
     if lister(registry, source) is None:
         raise KeyError(source)
+    minutes = settings.vendor(source).reconcile_every_minutes
+    if minutes is not None:
+        return timedelta(minutes=minutes) or None
     every: timedelta = importlib.import_module(f"wedsync.vendors.{source}.reconcile").EVERY
     return every
 
@@ -94,10 +101,12 @@ class Reconciler:
             checked: datetime | None = await connection.scalar(
                 select(table.checked_until).where(table.source == source)
             )
+        # What its webhooks can't have named needs no waiting for them.
+        until = now if learns_by_list(source) else now - PATIENCE
         since = now - FIRST_LOOK if checked is None else checked - OVERLAP
         ends_at, found = time.monotonic() + LOOK_SECONDS, Reconciled()
-        while since < now - PATIENCE:
-            listed = await self._gateway.ask(source, LIST, _asker(list_events, since, now - PATIENCE))
+        while since < until:
+            listed = await self._gateway.ask(source, LIST, _asker(list_events, since, until))
             rows, unreadable = self._rows(source, module, listed)
             # How far the list was read, and no further: what lies beyond is the next reading's.
             part = await _fill(self._db, source, rows, max(listed.until, checked or since), now)
@@ -128,16 +137,17 @@ class Reconciler:
 
 
 async def _fill(db: Database, source: str, rows: list[NewRow], until: datetime, now: datetime) -> Reconciled:
-    gaps: dict[str, Any] = {}
+    filled: dict[str, Any] = {}
     async with db.system() as connection:
         for start in range(0, len(rows), _BATCH):
-            gaps |= await inbox.record(connection, source, rows[start : start + _BATCH], now)
+            filled |= await inbox.record(connection, source, rows[start : start + _BATCH], now)
+        gaps = 0 if learns_by_list(source) else len(filled)
         values = {
             "source": source,
             "checked_until": until,
             "checked_at": now,
             "looked_at": len(rows),
-            "gaps": len(gaps),
+            "gaps": gaps,
         }
         statement = upsert(webhook_checks).values(values)
         changed = {
@@ -147,7 +157,8 @@ async def _fill(db: Database, source: str, rows: list[NewRow], until: datetime, 
             "gaps": webhook_checks.c.gaps + statement.excluded.gaps,
         }
         await connection.execute(statement.on_conflict_do_update(index_elements=("source",), set_=changed))
-    return Reconciled(looked_at=len(rows), gaps=len(gaps), lanes=tuple(sorted(set(gaps.values()))))
+    lanes = tuple(sorted(set(filled.values())))
+    return Reconciled(looked_at=len(rows), gaps=gaps, news=len(filled) - gaps, lanes=lanes)
 
 
 def _asker(list_events: ListEvents, since: datetime, until: datetime) -> Callable[..., Awaitable[Listed]]:
@@ -158,6 +169,7 @@ def _sum(one: Reconciled, other: Reconciled, unreadable: int) -> Reconciled:
     return Reconciled(
         looked_at=one.looked_at + other.looked_at,
         gaps=one.gaps + other.gaps,
+        news=one.news + other.news,
         unreadable=one.unreadable + unreadable,
         lanes=tuple(sorted({*one.lanes, *other.lanes})),
     )

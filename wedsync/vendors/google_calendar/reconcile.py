@@ -16,6 +16,8 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import MOST_PAGES, Listed
 from wedsync.kit.vendor import Account
 
+#: Its webhooks only say that something changed: what did is learnt from the list, which is looked at for each.
+BY_LIST_ALONE = True
 #: How often to look.
 EVERY = timedelta(minutes=15)
 _PAGE = 250

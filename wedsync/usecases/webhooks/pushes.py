@@ -1,0 +1,50 @@
+"""Messages that only say that something changed: what did is read from the vendor's own list, at once."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import ScheduleOverlapPolicy
+from temporalio.service import RPCError
+
+from wedsync.domain.errors import TemporalUnreachable
+from wedsync.domain.webhooks.messages import reconcile_schedule_id
+from wedsync.kit import logs
+from wedsync.usecases.webhooks.tell import ClientProvider
+
+_RPC_TIMEOUT = timedelta(seconds=5)
+
+_log = logs.get(__name__)
+
+
+@functools.lru_cache(maxsize=1000)
+def learns_by_list(source: str) -> bool:
+    """Whether a vendor's messages name no change, so that its list alone tells: `reconcile.BY_LIST_ALONE`."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", source):
+        return False
+    try:
+        spec = importlib.util.find_spec(f"wedsync.vendors.{source}.reconcile")
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and bool(getattr(importlib.import_module(spec.name), "BY_LIST_ALONE", False))
+
+
+def is_push(source: str, facts: Any) -> bool:
+    """Whether an event with these facts, of the platform's own channel, only says that there is something to list."""
+    return learns_by_list(source) and isinstance(facts, Mapping) and "channel_id" in facts
+
+
+async def look_now(client_provider: ClientProvider, sources: Collection[str]) -> None:
+    """Have the lists of vendors looked at; while one is, once more after it. What fails is left to the Schedule."""
+    for source in sorted(sources):
+        try:
+            handle = (await client_provider()).get_schedule_handle(reconcile_schedule_id(source))
+            await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE, rpc_timeout=_RPC_TIMEOUT)
+        except (RPCError, TemporalUnreachable, OSError, RuntimeError) as error:
+            _log.warning("push_not_followed", source=source, error=type(error).__name__)
