@@ -92,12 +92,14 @@ class Forward:
                     await self._late(deed)
                 case "change":
                     await self._change(deed)
-        await self._show_trouble(deed.step.id)
+        await self._show_unseen(deed)
 
-    async def _show_trouble(self, step_id: str) -> None:
-        """A step that ended otherwise than well is seen at once, though others still run."""
-        status = self._board.states[step_id].status
-        if status in ("failed", "held", "skipped") and len(self._running) > 1:
+    async def _show_unseen(self, deed: Deed) -> None:
+        """Seen at once though others go on: a step that ended otherwise than well, or by its vendor's word alone."""
+        step_id, status = deed.step.id, self._board.states[deed.step.id].status
+        is_trouble = status in ("failed", "held", "skipped") and len(self._running) > 1
+        is_answered = status == "succeeded" and deed.kind == "answer" and len(self._deeds) > 1
+        if is_trouble or is_answered:
             await self._progress.show([step_id], f"{step_id}: show it as {status}")
 
     # ---- doing a step

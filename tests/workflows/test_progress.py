@@ -105,3 +105,16 @@ async def test_an_undo_of_several_calls_is_one_attempt(stage: Stage) -> None:
     await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
     undo = (await wedding.steps())["shoot"].compensation
     assert (undo["attempts"], undo["detail"].count("deleted")) == (1, 2)
+
+
+async def test_a_step_that_its_vendor_has_answered_is_seen_to_succeed_before_what_waited_for_it_ends(
+    stage: Stage, puppet: Puppet
+) -> None:
+    wedding = await stage.wedding(plan(payment(), booking("after", "replayer", needs=["deposit"])))
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    puppet.will(wedding.id, "after.reserve", *(["down"] * 3))
+    await wedding.say("deposit", "payment.succeeded")
+    await wedding.until_step("deposit", "succeeded")
+    assert (await wedding.steps())["after"].status in ("pending", "running")
+    await wedding.until(tx, "completed")
