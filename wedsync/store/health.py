@@ -36,6 +36,13 @@ _CHANGED = text("""
 INSERT INTO health_changes (service, source, from_status, status, at, error_rate, response_ms, detail)
 VALUES (:service, :source, :from_status, :status, :at, :error_rate, :response_ms, :detail)
 """)
+_NOTE_CALLS = text("""
+INSERT INTO health_changes (service, source, from_status, status, at, error_rate, response_ms, detail)
+SELECT :service, 'calls', was.status, :status, :at, :error_rate, 0, :detail
+FROM (SELECT coalesce((SELECT status FROM health_changes WHERE service = :service AND source = 'calls'
+  ORDER BY at DESC, id DESC LIMIT 1), 'healthy') AS status) was
+WHERE was.status <> :status
+""")
 _ALL = text(f"SELECT service, {_FIELDS} FROM service_health ORDER BY service")  # noqa: S608
 _CHANGES = text("""
 SELECT source, from_status, status, at, error_rate, response_ms, detail FROM health_changes
@@ -44,12 +51,13 @@ WHERE service = :service AND at >= :since AND at < :until ORDER BY at DESC, id D
 _COUNT_CHANGES = text("""
 SELECT count(*) FROM health_changes WHERE service = :service AND at >= :since AND at < :until
 """)
-# How each source stood at the range's begin is what its last change before said. Spans of both sources may overlap.
+# How each source stood at the range's begin is what its last change before said. Spans of several may overlap.
 _DOWN = text("""
 WITH chains AS (
   SELECT s.service, c.source, (SELECT max(b.at) FROM health_changes b
     WHERE b.service = s.service AND b.source = c.source AND b.at <= :since) AS begins
-  FROM unnest(CAST(:services AS text[])) AS s(service) CROSS JOIN (VALUES ('probe'), ('circuit')) AS c(source)
+  FROM unnest(CAST(:services AS text[])) AS s(service)
+  CROSS JOIN (VALUES ('probe'), ('circuit'), ('calls')) AS c(source)
 ), marks AS (
   SELECT h.service, h.status, h.at,
     lead(h.at, 1, CAST(:until AS timestamptz)) OVER (PARTITION BY h.service, h.source ORDER BY h.at, h.id) AS ends
@@ -123,6 +131,14 @@ async def note_circuits(
     await conn.execute(_CHANGED, {**values, "error_rate": error_rate, "response_ms": 0.0, "detail": detail})
 
 
+async def note_calls(
+    conn: AsyncConnection, service: str, status: str, at: datetime, *, error_rate: float, detail: str
+) -> None:
+    """Keep what real calls say of a service whose circuit stays closed; without news nothing is written."""
+    values = {"service": service, "status": status, "at": at, "error_rate": error_rate, "detail": detail}
+    await conn.execute(_NOTE_CALLS, values)
+
+
 async def add_sample(
     conn: AsyncConnection, service: str, sample: Sample, keep: int
 ) -> tuple[tuple[Sample, ...], tuple[Concern, ...]]:
@@ -174,7 +190,7 @@ async def count_changes(conn: AsyncConnection, service: str, since: datetime, un
 async def down_seconds(
     conn: AsyncConnection, services: Sequence[str], since: datetime, until: datetime
 ) -> dict[str, float]:
-    """By service, how many seconds of `[since, until)` its probes or its circuits said down. Also inside `tenant()`."""
+    """By service, how many seconds of `[since, until)` any source said down. Also inside `tenant()`."""
     rows = await conn.execute(_DOWN, {"services": list(services), "since": since, "until": until})
     return {row.service: float(row.seconds) for row in rows}
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from tests.support.routing import a_call, configure, eventually, fail, married_at, open_switchboard, rows
+from tests.support.stage import stage_settings
+from tests.support.stages import stage_sandbox
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
 from wedsync.domain.health.status import Health
 from wedsync.kit.clock import utc_now
+from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings, VendorSettings
+from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store import health
+from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.operate import Operator
-from wedsync.usecases.routing.read_health import read_health
+from wedsync.usecases.routing.read_health import read_health, read_history
 from wedsync.usecases.routing.registry import load_registry, set_up_vendors
 from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.watch_health import Watch
+
+__all__ = ["stage_sandbox"]
 
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
 
@@ -81,3 +90,29 @@ async def test_weddings_can_be_held_only_by_who_is_set_up(
         report = await read_health(board.transitions.db, board.book, now, None)
         assert report.wedding_day_readiness.ready is ready
         assert report.wedding_day_readiness.blocking == (() if ready else ("stripe",))
+
+
+async def test_its_calls_say_that_it_is_down_though_its_circuit_stays_closed_and_its_health_path_answers(
+    board: Switchboard, stage_sandbox: EmbeddedSandbox, tmp_path: Path
+) -> None:
+    pool = new_pool()
+    settings = stage_settings("", stage_sandbox, tmp_path)
+    watch = Watch(VendorGateway(settings, load_registry(), pool, board), board)
+    begin = utc_now()
+    await watch.chores(begin)
+    await watch.look_at_due(begin)
+    await fail(board, 20)
+    await board.outcomes.flush()
+    await watch.look_at_due(begin + timedelta(seconds=11))
+    await watch.look_at_due(begin + timedelta(seconds=22))
+    found = await rows(
+        board, "SELECT source, status FROM health_changes WHERE service = 'stripe' AND source <> 'circuit' ORDER BY id"
+    )
+    assert [(row.source, row.status) for row in found] == [("probe", "healthy"), ("calls", "down")]
+    assert board.book.circuit("stripe", "default").state == "closed"
+    report = await read_health(board.transitions.db, board.book, utc_now(), None)
+    assert next(api.status for api in report.apis if api.service == "stripe") == "down"
+    now = utc_now()
+    history = await read_history(board.transitions.db, "org", "stripe", begin, now, now=now)
+    assert history.down_seconds > 0
+    await pool.aclose()

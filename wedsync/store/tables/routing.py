@@ -208,7 +208,7 @@ health_changes = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     text("service"),
-    # probe | circuit: what all of its circuits come to
+    # probe | circuit: what all of its circuits come to | calls: they fail, and it stays closed
     text("source", server_default=sql("'probe'")),
     text("from_status", nullable=True),
     text("status"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 
 import structlog
 
 from wedsync.domain.errors import StoreUnavailable
+from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, policy_of
 from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
@@ -128,6 +130,18 @@ class Book:
         """An endpoint's circuit as last heard; a closed one when nothing was ever counted."""
         found = self._circuits.get((service, endpoint))
         return found if found is not None else Circuit(service=service, endpoint=endpoint)
+
+    def is_failing(self, service: str, now: datetime) -> bool:
+        """Whether its calls fail as those do that open a circuit, although not all of its circuits are open."""
+        config = self.config(service)
+        every = [self.circuit(service, one.name) for one in config.endpoints]
+        in_use = [
+            rules.total(rules.merged(circuit.window, rules.Tally(), now, config.circuit))
+            for circuit in every
+            if circuit.state != "open"
+        ]
+        said = {rules.is_failing(calls, config.circuit) for calls in in_use}
+        return bool(said) and said <= {"failure_rate", "failures_in_row"}
 
     def quota_policy(self, service: str, account: str) -> QuotaPolicy:
         """What an account may do: as an operator says, for it or for all of the service's, else by the manifest."""

@@ -66,7 +66,7 @@ class ApiHealth(RoutingView):
     failed_calls: int
     throttled_calls: int
     p95_ms: float | None
-    #: Percent of the last 24 hours in which it was not down, by its probes and its circuits; None: it is not watched.
+    #: Percent of the last 24 hours in which it was not down; None: it is not watched.
     uptime_24h: float | None
     #: None: nobody limits it, and the vendor has said nothing.
     rate_limit: RateLimit | None
@@ -97,8 +97,9 @@ class HealthReport(RoutingView):
 class HealthChange(RoutingView):
     """One change of a service's status."""
 
-    #: Whose word it is: `probe`, or `circuit` (down: no endpoint takes calls).
-    source: Literal["probe", "circuit"]
+    #: Whose word it is: `probe`, `circuit` (down: no endpoint takes calls), or `calls` (down: they fail, though its
+    #: circuit stays closed, as that of a last provider does).
+    source: Literal["probe", "circuit", "calls"]
     from_status: str | None
     status: str
     at: datetime
@@ -110,7 +111,8 @@ class HealthChange(RoutingView):
 class HealthHistory(RoutingView):
     """What a service went through in a range, up to now at the most.
 
-    `uptime` is the share of it, 0 to 1, in which it was not down, neither by its probes nor by its circuits.
+    `uptime` is the share of it, 0 to 1, in which it was not down: neither its probes, nor its circuits, nor its calls
+    said so.
     """
 
     service: str
@@ -189,7 +191,7 @@ def _api(book: Book, service: str, facts: _Facts, now: datetime) -> ApiHealth:
     config, look, calls = book.config(service), facts.looks.get(service), facts.calls.get(service)
     phases = [rules.phase(book.circuit(service, one.name), now) for one in config.endpoints]
     weddings, next_at = facts.depends.get(service, (0, None))
-    status = _status(look, phases, calls)
+    status = worst([_status(look, phases, calls), "down" if book.is_failing(service, now) else "healthy"])
     is_available = _has_backup(book, config, now)
     days = None if next_at is None else (next_at - now).total_seconds() / 86_400
     return ApiHealth(

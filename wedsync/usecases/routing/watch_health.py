@@ -41,6 +41,7 @@ _PROBES_AT_ONCE = 32
 #: While a failed look waits to be confirmed.
 _HURRIED_TICK_SECONDS = 0.25
 _LEASE_MARGIN_SECONDS = 1.0
+_CALLS_FAIL = "its calls fail, and its circuit stays closed"
 #: An ending watch waits so long for what it is telling operators.
 _TELL_SECONDS = 2.0
 
@@ -186,6 +187,10 @@ class Watch:
     async def _follow(self, conn: AsyncConnection, service: str, look: Look, now_is: Health, now: datetime) -> None:
         """See where the looks are heading, and warn of what will come before the next wedding."""
         rate = max(now_is.error_rate, await health.failing(conn, service, now - _RECENT_CALLS))
+        fails = self._board.book.is_failing(service, now)
+        await health.note_calls(
+            conn, service, "down" if fails else "healthy", now, error_rate=rate, detail=_CALLS_FAIL if fails else ""
+        )
         sample = Sample(at=now, response_ms=look.response_ms, error_rate=rate)
         samples, were = await health.add_sample(conn, service, sample, TREND.keep)
         config = self._board.book.config(service)
