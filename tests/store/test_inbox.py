@@ -157,6 +157,22 @@ async def test_a_wedding_on_its_day_goes_before_sources_that_call_themselves_cri
     assert [row.event_id for row in await claim(db, "critical", limit=1)] == ["named"]
 
 
+async def test_who_floods_the_critical_lane_does_not_hold_up_the_others(db: Database) -> None:
+    async with db.system() as connection:
+        await connection.execute(insert(organizations).values(id="o2", name="Other", created_at=NOW))
+    for number in range(9):
+        loud = new_row(f"loud_{number}", priority=1).model_copy(update={"organization_id": "o2"})
+        await record(db, loud, now=NOW - timedelta(minutes=9 - number))
+    await record(db, new_row("quiet", priority=1).model_copy(update={"organization_id": "o1"}))
+    await record(db, new_row("nobodys", priority=1))
+    claimed = [row.event_id for row in await claim(db, "critical", limit=4)]
+    assert claimed == ["loud_0", "loud_1", "nobodys", "quiet"] or claimed == ["loud_0", "loud_1", "quiet", "nobodys"]
+    async with db.system() as one, db.system() as other:
+        first = await inbox.claim(one, "critical", 4, NOW)
+        second = await inbox.claim(other, "critical", 50, NOW)
+    assert len({row.id for row in (*first, *second)}) == 11 == len(first) + len(second)
+
+
 async def test_a_message_is_known_by_what_was_signed_under_any_id(db: Database) -> None:
     def keyed(event_id: str, key: bytes | None) -> NewRow:
         return new_row(event_id).model_copy(update={"replay_key": key})

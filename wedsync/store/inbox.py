@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_, update
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -94,7 +94,8 @@ _SETTLE = (
     )
 )  # fmt: skip
 
-
+#: So many due rows of the critical lane are shared out among their owners at each claim.
+_SHARED = 2000
 _CLAIMED = (
     inbox.c.id,
     inbox.c.source,
@@ -159,16 +160,26 @@ async def rearm(connection: AsyncConnection, now: datetime) -> set[Lane]:
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:
     """Up to `limit` due rows of a lane, the most urgent and then the oldest first, locked until the transaction ends.
 
-    Rows that another drain has in hand are left out.
+    Rows that another drain has in hand are left out. In the critical lane the organizations (sources, where it is not
+    known yet whose a row is) take turns, so that one that floods it does not hold up the others.
     """
-    result = await connection.execute(
-        select(*_CLAIMED)
-        .where(inbox.c.due_at <= now, inbox.c.state != "retrying", _in_lane(lane))
-        .order_by(inbox.c.priority, inbox.c.received_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    is_due = (inbox.c.due_at <= now) & (inbox.c.state != "retrying") & _in_lane(lane)
+    query = select(*_CLAIMED).where(is_due).order_by(inbox.c.priority, inbox.c.received_at)
+    query = query.where(inbox.c.id.in_(_in_turn(is_due, limit))) if lane == "critical" else query.limit(limit)
+    result = await connection.execute(query.with_for_update(skip_locked=True))
     return [_claimed(row) for row in result]
+
+
+def _in_turn(is_due: ColumnElement[bool], limit: int) -> Select[tuple[int]]:
+    """The ids of the rows whose turn it is, among the first `_SHARED`."""
+    named = (inbox.c.id, inbox.c.priority, inbox.c.received_at)
+    owner = func.coalesce(inbox.c.organization_id, inbox.c.source).label("owner")
+    first = (
+        select(*named, owner).where(is_due).order_by(inbox.c.priority, inbox.c.received_at).limit(_SHARED).subquery()
+    )
+    turn = func.row_number().over(partition_by=(first.c.priority, first.c.owner), order_by=first.c.received_at)
+    ranked = select(first, turn.label("turn")).subquery()
+    return select(ranked.c.id).order_by(ranked.c.priority, ranked.c.turn, ranked.c.received_at).limit(limit)
 
 
 async def claim_one(connection: AsyncConnection, row_id: int, now: datetime) -> ClaimedRow | None:
