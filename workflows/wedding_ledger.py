@@ -127,7 +127,8 @@ def _is_of(step: StepState, card: TransactionCard, origin: str) -> bool:
 
 def _pruned(state: WeddingState) -> WeddingState:
     """Old finished transactions are rows in Postgres; the wedding forgets them."""
-    old = [c.id for c in state.cards.values() if c.status in _TERMINAL and c.id != state.origin][:-KEPT_CARDS]
+    standing = (state.origin, state.ceremony_set_by)
+    old = [c.id for c in state.cards.values() if c.status in _TERMINAL and c.id not in standing][:-KEPT_CARDS]
     if not old:
         return state
     return state.model_copy(update={"cards": {i: c for i, c in state.cards.items() if i not in old}})

@@ -63,11 +63,11 @@ class Requests:
         target = None if request.everything else request.target
         card = self._desk.state.cards.get(target) if target else None
         if card is not None and card.kind == "timeline":
-            if self._desk.state.ceremony_set_by == card.id:
+            error = requests.move_back_refusal(self._desk.state, card)
+            if error is None:
                 await self._shift(request.id, card.before_at, card.before_zone, undoes=card.id)
             else:
-                detail = f"the time was set anew by {self._desk.state.ceremony_set_by}"
-                await self._refuse(request, StepError(code="superseded", detail=detail))
+                await self._refuse(request, error)
             return
         entries = requests.to_undo(self._desk.state, target)
         given = self._desk.input(request.id, kind).model_copy(
@@ -77,6 +77,7 @@ class Requests:
                 "undo_needs": {step.id: step.needs for step in self._desk.plan.steps},
                 "undo_steps": tuple(requests.planned_step(self._desk.state, entry.step_id) for entry in entries),
                 "undo_states": requests.undo_states(self._desk.state, target, entries),
+                "superseded": requests.superseded(target, entries),
                 "cancel": request.cancel,
             }
         )
@@ -147,16 +148,26 @@ class Requests:
         given = self._desk.input(tx, "timeline", requests.change_deeds(self._desk.state))
         result = await self._desk.run_child(given)
         if result.status == "completed":
-            cards = dict(self._desk.state.cards)
-            cards[tx] = cards[tx].model_copy(update={"before_at": before.ceremony_local, "before_zone": before.zone})
-            if undoes:
-                cards[undoes] = cards[undoes].model_copy(update={"status": "rolled_back"})
-            self._desk.change(ceremony_set_by="" if undoes else tx, cards=cards)
+            self._take_over(tx, before, undoes)
         else:
             self._desk.change(plan=before)
         await self._desk.resolve_agenda()
         news = (TransactionNews(transaction_id=undoes, status="rolled_back"),) if undoes else ()
         await self._desk.record(news if result.status == "completed" else ())
+
+    def _take_over(self, tx: str, before: PlanFacts, undoes: str) -> None:
+        """The new time stands; who set the one before is remembered, and stands again when that is undone."""
+        state = self._desk.state
+        cards = dict(state.cards)
+        moved = {"before_at": before.ceremony_local, "before_zone": before.zone, "set_before": state.ceremony_set_by}
+        cards[tx] = cards[tx].model_copy(update=moved)
+        setter = tx
+        if undoes:
+            cards[undoes] = cards[undoes].model_copy(update={"status": "rolled_back"})
+            setter = cards[undoes].set_before
+            if setter and not workflow.patched("setter-restored"):
+                setter = ""
+        self._desk.change(ceremony_set_by=setter, cards=cards)
 
     async def _revise(
         self, tx: str, *, ceremony_at: str | None = None, zone: str | None = None, vendors: dict[str, str] | None = None

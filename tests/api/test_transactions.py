@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
+from wedsync.domain.weddings.ledger import TransactionResult
 from wedsync.domain.weddings.messages import TransactionRequest
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
@@ -133,6 +134,27 @@ async def scheduled(api: Any, wedding_id: str, *steps: str) -> str:
             kind="scheduled", request={}, step_ids=steps, now=utc_now(),
         )  # fmt: skip
     return tx
+
+
+async def test_an_undo_names_what_was_set_anew_since(api: Any) -> None:
+    wedding_id, first = await api.orchestrated()
+    await api.move(wedding_id, first, "completed")
+    undo = (await api.post(f"/weddings/{wedding_id}/transactions/{first}/undo")).json()
+    assert undo["superseded"] == []
+    now = utc_now()
+    result = TransactionResult(
+        id=undo["id"],
+        seq=2,
+        kind="undo",
+        status="rolled_back",
+        superseded=("venue.inputs",),
+        started_at=now,
+        ended_at=now,
+    )
+    async with api.db.tenant(api.access.organization_id) as conn:
+        await projection.settle_transaction(conn, wedding_id, result, version=2, now=now)
+    found = (await api.get(f"/weddings/{wedding_id}/transactions/{undo['id']}")).json()
+    assert (found["status"], found["superseded"]) == ("rolled_back", ["venue.inputs"])
 
 
 async def test_an_undo_waits_for_a_transaction_that_touches_none_of_its_steps(api: Any) -> None:

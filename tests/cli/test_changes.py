@@ -114,6 +114,16 @@ def with_error(api, code):
     api.look = lambda name: look(name) | {"error": {"code": code, "detail": f"because {code}"}}
 
 
+def test_an_undo_says_what_was_set_anew_since(api, wedsync):
+    api.add_wedding()
+    api.story = ["running", "rolled_back"]
+    look = api.look
+    api.look = lambda name: look(name) | {"superseded": ["venue.inputs"]}
+    ran = wedsync("undo", WEDDING, TX)
+    assert ran.code == 0
+    assert "set anew since, and gone with it: venue.inputs" in ran.out.replace("\n", " ")
+
+
 @pytest.mark.parametrize("argv", [("undo", WEDDING, TX), ("shift", WEDDING, "--to", "2027-06-26T16:00")])
 def test_a_change_that_the_wedding_refuses_at_its_turn_is_a_conflict(api, wedsync, argv):
     api.add_wedding()

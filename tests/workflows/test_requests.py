@@ -244,6 +244,25 @@ async def test_a_change_that_was_superseded_cannot_be_undone(stage: Stage) -> No
     assert (row.error["code"], second in row.error["detail"]) == ("superseded", True)
 
 
+async def test_a_move_stands_again_once_the_one_after_it_is_undone(stage: Stage) -> None:
+    wedding, first = await completed(stage, booking("venue"))
+    latest = (datetime.fromisoformat(CEREMONY) + timedelta(days=14)).strftime("%Y-%m-%dT%H:%M")
+    moves = []
+    for at in (LATER, latest):
+        moves.append(await wedding.ask("timeline", ceremony_at=at))
+        await wedding.until(moves[-1], "completed")
+    for move in reversed(moves):
+        row = await wedding.until(await wedding.ask("undo", target=move), "completed", "cancelled")
+        assert (row.status, row.error) == ("completed", None)
+        await wedding.until(move, "rolled_back")
+    await wedding.at_rest()
+    async with stage.db.tenant(wedding.organization_id) as conn:
+        local = await conn.scalar(text("SELECT ceremony_local FROM weddings WHERE id = :id"), {"id": wedding.id})
+    assert local == CEREMONY
+    undo = await wedding.ask("undo", target=first)
+    assert (await wedding.until(undo, "rolled_back")).result["superseded"] == ["venue.inputs"]
+
+
 # -- telling
 
 

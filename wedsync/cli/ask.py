@@ -127,6 +127,9 @@ def conclude(snapshot: Snapshot, transaction_id: str, wedding_id: str, verb: str
     gaps = transaction.get("gaps") or []
     if gaps:
         words += f" with gaps: {', '.join(map(str, gaps))}"
+    superseded = transaction.get("superseded") or []
+    if superseded:
+        words += f"; set anew since, and gone with it: {', '.join(map(str, superseded))}"
     if reason is not None:
         words += f": {reason['detail']}"
     out.current().result(found, f"{verb}: {words}", *summary_lines(found))

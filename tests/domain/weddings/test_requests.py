@@ -241,6 +241,31 @@ def test_a_rollback_takes_back_what_was_due_with_the_step_and_nothing_older(
     assert requests.rollback_target(held, step_id) == target
 
 
+@pytest.mark.parametrize(
+    ("inputs_by", "target", "named"),
+    [("t1", "t1", ()), ("t7", "t1", ("a.inputs",)), ("t7", "t0", ("a.inputs",)), ("t7", None, ())],
+)
+def test_what_was_set_anew_since_is_named(inputs_by: str, target: str | None, named: tuple[str, ...]) -> None:
+    fields = {"effect": Field(value="x", set_by_tx="t1"), "inputs": Field(value=None, set_by_tx=inputs_by)}
+    assert requests.superseded(target, [entry("a", "t1", "t0", fields=fields)]) == named
+
+
+@pytest.mark.parametrize(
+    ("set_by", "status", "code", "detail"),
+    [
+        ("m1", "completed", None, ""),
+        ("m2", "completed", "superseded", "by m2"),
+        ("", "completed", "superseded", "undone since"),
+        ("", "needs_attention", "not_undoable", "put back"),
+    ],
+)
+def test_only_the_move_that_stands_is_undone(set_by: str, status: Any, code: str | None, detail: str) -> None:
+    card = TransactionCard(id="m1", kind="timeline", status=status, origin="t1")
+    error = requests.move_back_refusal(wedding(step("a"), ceremony_set_by=set_by), card)
+    assert (error.code if error else None) == code
+    assert detail in (error.detail if error else "")
+
+
 def test_the_undo_of_a_scheduled_transaction_speaks_of_what_it_holds() -> None:
     states = {"a": state("a", "succeeded"), "b": state("b", "held", transaction_id="t2"), "c": state("c", "scheduled")}
     held = wedding(step("a"), step("b"), step("c"), states=states, entries={"a": entry("a")}, origin="t1")

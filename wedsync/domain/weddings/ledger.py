@@ -181,7 +181,7 @@ class TransactionInput(Message):
     undo_needs: dict[str, tuple[str, ...]] = {}
     undo_steps: tuple[PlannedStep, ...] = ()
     undo_states: tuple[StepState, ...] = ()
-    #: Effects of the target that a later transaction has set anew: not touched, named in the result.
+    #: `step.field` of what the undo touches that a later transaction has set anew: named in the result.
     superseded: tuple[str, ...] = ()
     #: It undoes and does nothing else, though there may be no effect to undo.
     rolls_back: bool = False

@@ -10,7 +10,7 @@ from wedsync.domain.weddings import agenda, order, references, saga
 from wedsync.domain.weddings.ledger import Deed, LedgerEntry, StepError, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
 from wedsync.domain.weddings.plan import PlannedStep
-from wedsync.domain.weddings.wedding_state import WeddingState
+from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
 
 #: Capabilities whose effects hold a time of the wedding.
 TIMED_CAPABILITIES = frozenset({"calendar", "booking", "video"})
@@ -219,6 +219,34 @@ def to_undo(state: WeddingState, target: str | None) -> tuple[LedgerEntry, ...]:
         for entry in state.entries.values()
         if entry.state != "undone" and saga.may_have_happened(entry) and (target is None or entry.set_by(target))
     )
+
+
+def superseded(target: str | None, entries: Iterable[LedgerEntry]) -> tuple[str, ...]:
+    """`step.field` of each field that another transaction than the effect's own has set last, sorted.
+
+    Undoing everything (None) supersedes nothing: it means the later changes too.
+    """
+    if target is None:
+        return ()
+    return tuple(
+        sorted(
+            f"{entry.step_id}.{name}"
+            for entry in entries
+            for name, field in entry.fields.items()
+            if "effect" in entry.fields and field.set_by_tx != entry.fields["effect"].set_by_tx
+        )
+    )
+
+
+def move_back_refusal(state: WeddingState, card: TransactionCard) -> StepError | None:
+    """Why a change of the ceremony's time can't be undone, or None: it must be the one that stands."""
+    if state.ceremony_set_by == card.id:
+        return None
+    if card.status != "completed":
+        detail = "the change was put back; what could not be put back needs a person's attention"
+        return StepError(code="not_undoable", detail=detail)
+    later = state.ceremony_set_by or "a change that was undone since"
+    return StepError(code="superseded", detail=f"the time was set anew by {later}")
 
 
 def origin_of(state: WeddingState, step_id: str) -> str:

@@ -41,6 +41,8 @@ class TransactionCard(Message):
     #: The ceremony's wall time and zone before a timeline change.
     before_at: str = ""
     before_zone: str = ""
+    #: Of a timeline change: who had set the ceremony's time before it; empty: the plan.
+    set_before: str = ""
     #: Its undo was asked for as `cancel`: once all of it is undone it is `cancelled`.
     cancels: bool = False
 

@@ -31,6 +31,8 @@ class TransactionView(View):
     gaps: tuple[str, ...]
     #: Of an undo: what is undone; None: everything.
     target: str | None
+    #: Of an undo: `step.field` of what it touched that a later transaction had set anew.
+    superseded: tuple[str, ...]
     #: Why it was refused or rolled back.
     error: StepError | None
     requested_at: datetime
@@ -77,6 +79,7 @@ async def view_of(conn: AsyncConnection, row: Any, temporal_url: TemporalUrl) ->
     return TransactionView(
         **{name: getattr(row, name) for name in copied},
         target=row.request.get("target"),
+        superseded=tuple((row.result or {}).get("superseded", ())),
         temporal_url=temporal_url(transaction_workflow_id(row.wedding_id, row.id)),
         steps=tuple(step_view(step) for step in steps),
     )
