@@ -31,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from wedsync.domain.weddings import agenda, closing, saga
     from wedsync.domain.weddings import search_attributes as names
-    from wedsync.domain.weddings.ledger import Deed, StepState, TransactionInput, TransactionResult
+    from wedsync.domain.weddings.ledger import Deed, StepError, StepState, TransactionInput, TransactionResult
     from wedsync.domain.weddings.messages import (
         TRANSACTION_WORKFLOW,
         TransactionKind,
@@ -245,6 +245,7 @@ class WeddingDesk:
         steps: tuple[StepState, ...] = (),
         *,
         reminders: tuple[str, ...] = (),
+        overdue: dict[str, StepError] | None = None,
         planned: tuple[StepRow, ...] = (),
     ) -> None:
         """Write the wedding's own state and what moved on with it."""
@@ -265,6 +266,7 @@ class WeddingDesk:
                 transactions=news,
                 steps=steps,
                 reminders=reminders,
+                overdue=overdue or {},
                 planned=planned,
                 version=state.writes + 1,
                 step_version=state.seq * VERSIONS_PER_TRANSACTION + WEDDING_VERSIONS_FROM + state.writes,

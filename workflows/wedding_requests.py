@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.errors import read_failure
     from activities.weddings import RevisedPlan, RevisePlan, TransactionNews, WeddingActivities
     from wedsync.domain.weddings import agenda, requests
-    from wedsync.domain.weddings.ledger import StepError, TransactionResult
+    from wedsync.domain.weddings.ledger import StepError, StepState, TransactionResult
     from wedsync.domain.weddings.messages import Decision, TransactionKind, TransactionRequest
     from wedsync.domain.weddings.wedding_state import PlanFacts
     from workflows.wedding_desk import WeddingDesk, unbegun
@@ -125,19 +125,31 @@ class Requests:
         return TransactionRequest(id=tx, kind="scheduled", seq=1, target=target)
 
     async def decide_the_overdue(self, now: datetime) -> bool:
-        """A hold whose deadline is past takes its default; without one it goes on waiting for a person."""
+        """A hold whose deadline is past takes its default; without one its people are told, and asked again."""
         for state in agenda.overdue(self._desk.state.states.values(), "held", now):
-            choice = requests.planned_step(self._desk.state, state.step_id).otherwise
-            decision = Decision(step_id=state.step_id, choice=choice) if choice else None
-            request = TransactionRequest(id="default", kind="scheduled", seq=1, decision=decision)
-            if decision is None or requests.refusal(self._desk.state, request) is not None:
-                states = dict(self._desk.state.states)
-                states[state.step_id] = state.model_copy(update={"deadline_at": None})
-                self._desk.change(states=states)
-                continue
-            await self._decide(self._desk.new_id(), decision)
-            return True
+            default = self._default_of(state.step_id)
+            if isinstance(default, Decision):
+                await self._decide(self._desk.new_id(), default)
+                return True
+            await self._put_off(state, default, now)
         return False
+
+    def _default_of(self, step_id: str) -> Decision | StepError:
+        """What is done when nobody decides about the held step, or why nothing is."""
+        choice = requests.planned_step(self._desk.state, step_id).otherwise
+        if choice is None:
+            return StepError(code="no_default", detail="nobody decided in time, and the plan gives no default")
+        decision = Decision(step_id=step_id, choice=choice)
+        request = TransactionRequest(id="default", kind="scheduled", seq=1, decision=decision)
+        return requests.refusal(self._desk.state, request) or decision
+
+    async def _put_off(self, held: StepState, why: StepError, now: datetime) -> None:
+        is_said = workflow.patched("overdue-hold-said")
+        patience = timedelta(seconds=requests.planned_step(self._desk.state, held.step_id).decide_within_seconds)
+        later = agenda.put_off(held, patience, now) if is_said else held.model_copy(update={"deadline_at": None})
+        self._desk.change(states={**self._desk.state.states, held.step_id: later})
+        if is_said:
+            await self._desk.record(overdue={held.step_id: why})
 
     async def _shift(self, tx: str, ceremony_at: str, zone: str | None, undoes: str = "") -> None:
         """Move the wedding: every vendor holds the new time, or all are put back."""

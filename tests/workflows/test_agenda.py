@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import text
 from temporalio.api.enums.v1 import EventType
 
 from tests.support.plans import CEREMONY, booking, email, event, payment, plan
@@ -22,6 +23,14 @@ def before_ceremony(at: datetime | None = None) -> timedelta:
 
 async def ends(wedding: Staged) -> dict[str, datetime | None]:
     return {step_id: row.ended_at for step_id, row in (await wedding.steps()).items()}
+
+
+async def audited(wedding: Staged) -> list[tuple[str, str | None]]:
+    """What the audit log says of the wedding's steps, with why, in order."""
+    async with wedding.stage.db.tenant(wedding.organization_id) as conn:
+        query = text("SELECT action, detail FROM audit_log WHERE subject LIKE :subject ORDER BY at, id")
+        rows = await conn.execute(query, {"subject": f"step/{wedding.id}/%"})
+        return [(row.action, row.detail.get("code")) for row in rows]
 
 
 async def test_a_step_runs_when_it_is_due_and_not_before(skipping: SkippingStage) -> None:
@@ -147,7 +156,32 @@ async def test_a_hold_reminds_at_half_time_and_takes_its_default_at_the_deadline
     await skipping.forward(wedding, timedelta(hours=24))
     await wedding.until_step("hall", becomes)
     await wedding.until(tx, "held" if becomes == "held" else "completed")
-    assert await wedding.reminders() == ["hall"]
+    assert await wedding.reminders() == (["hall"] if otherwise else ["hall", "hall"])
+
+
+@pytest.mark.parametrize(("otherwise", "why"), [(None, "no_default"), ("skip", "result_needed")])
+async def test_a_hold_that_takes_no_default_is_told_and_reminded_of_again_and_again(
+    skipping: SkippingStage, puppet: Puppet, otherwise: str | None, why: str
+) -> None:
+    more: dict[str, Any] = {"otherwise": otherwise} if otherwise else {}
+    wedding = await skipping.wedding(
+        plan(
+            booking("hall", "replayer", on_failure="hold", decide_within="1h", **more),
+            event(inputs={"notes": "${hall.reference}"}),
+        )
+    )
+    puppet.will(wedding.id, "reserve", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "held")
+    await skipping.forward(wedding, timedelta(hours=2))
+    told = [("step.overdue", why)]
+    assert await audited(wedding) == [("step.reminded", None), *told]
+    await skipping.forward(wedding, timedelta(hours=13))
+    await skipping.forward(wedding, timedelta(hours=13))
+    assert await audited(wedding) == [("step.reminded", None), *told] * 2
+    (waiting,) = await wedding.handle.query("waiting")
+    assert (waiting["what"], waiting["until"] is not None) == ("decision", True)
+    await wedding.until(await wedding.decide("hall", "retry"), "completed")
 
 
 async def test_a_hold_whose_default_is_rollback_is_undone_at_the_deadline(

@@ -127,6 +127,17 @@ def test_the_next_wake_is_ahead_and_no_later_than_anything_due(steps: list[tuple
             assert wake <= one.deadline_at
 
 
+@pytest.mark.parametrize(("patience_hours", "more_hours"), [(1, 24), (72, 72)])
+def test_a_hold_that_takes_no_default_gets_as_much_time_again_and_at_least_a_day(
+    patience_hours: int, more_hours: int
+) -> None:
+    now = datetime(2027, 6, 1, 12, tzinfo=UTC)
+    held = StepState(step_id="a", status="held", deadline_at=now)
+    later = agenda.put_off(held, timedelta(hours=patience_hours), now)
+    assert later.deadline_at == now + timedelta(hours=more_hours)
+    assert later.remind_at == now + timedelta(hours=more_hours / 2)
+
+
 def test_patience_ends_at_the_deadline_and_reminders_come_before() -> None:
     states = [
         state("a", "held", deadline_at=CEREMONY, remind_at=CEREMONY - HOUR),

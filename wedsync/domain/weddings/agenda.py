@@ -97,6 +97,12 @@ def overdue(states: Iterable[StepState], status: Literal["waiting", "held"], now
     return [s for s in states if s.status == status and s.deadline_at is not None and s.deadline_at <= now]
 
 
+def put_off(held: StepState, patience: timedelta, now: datetime) -> StepState:
+    """A hold past its deadline that takes no default: as much patience again, at least a day, with a reminder."""
+    more = max(patience, timedelta(days=1))
+    return held.model_copy(update={"deadline_at": now + more, "remind_at": now + more / 2})
+
+
 def to_remind(states: Iterable[StepState], now: datetime) -> list[StepState]:
     """The held steps whose people are to be reminded."""
     return [s for s in states if s.status == "held" and s.remind_at is not None and s.remind_at <= now]

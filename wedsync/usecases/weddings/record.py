@@ -107,6 +107,8 @@ class RecordWedding(Message):
     steps: tuple[StepState, ...] = ()
     #: Held steps whose people are reminded now.
     reminders: tuple[str, ...] = ()
+    #: Held steps whose deadline is past, each with why it takes no default.
+    overdue: dict[str, StepError] = {}
     #: For a repair: every step of the plan in order, so that rows that are gone are made again.
     planned: tuple[StepRow, ...] = ()
     version: int
@@ -252,6 +254,8 @@ async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
             )
         for step_id in wanted.reminders:
             await _remind(conn, wanted, step_id)
+        for step_id, why in wanted.overdue.items():
+            await _escalate(conn, wanted, step_id, why)
         await projection.write_wedding(
             conn,
             wanted.wedding_id,
@@ -275,6 +279,16 @@ async def _remind(conn: AsyncConnection, wanted: RecordWedding, step_id: str) ->
     await projection.write_event(conn, wanted.wedding_id, "step", data, wanted.now)
     subject = f"step/{wanted.wedding_id}/{step_id}"
     await projection.write_audit(conn, wanted.organization_id, "step.reminded", subject, {}, wanted.now)
+
+
+async def _escalate(conn: AsyncConnection, wanted: RecordWedding, step_id: str, why: StepError) -> None:
+    """Tell watchers and operators that nobody decided in time, and that nothing is done by itself."""
+    log.error("hold.overdue", wedding_id=wanted.wedding_id, step_id=step_id, reason=why.code)
+    data = {"id": step_id, "status": "held", "reminder": True, "overdue": True}
+    await projection.write_event(conn, wanted.wedding_id, "step", data, wanted.now)
+    subject = f"step/{wanted.wedding_id}/{step_id}"
+    detail: dict[str, object] = why.model_dump()
+    await projection.write_audit(conn, wanted.organization_id, "step.overdue", subject, detail, wanted.now)
 
 
 async def _restore_rows(conn: AsyncConnection, wanted: RecordWedding) -> None:
