@@ -22,6 +22,7 @@ _COLUMNS = (
 )
 _TELL = text("SELECT pg_notify(:channel, :service)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('wedsync circuits', 0))")
+_CLOCK = text("SELECT clock_timestamp()")
 _ALL = text(f"SELECT {_COLUMNS} FROM circuits")  # noqa: S608 - names of our own
 _ENSURE = text("""
 INSERT INTO circuits (service, endpoint, state, "window") VALUES (:service, :endpoint, 'closed', '[]')
@@ -72,6 +73,12 @@ WHERE service = :service AND endpoint = :endpoint AND round = :round AND slot = 
 async def lock_transitions(conn: AsyncConnection) -> None:
     """One transition of the fleet at a time, so that two services that stand in for one another don't both leave."""
     await conn.execute(_LOCK)
+
+
+async def read_clock(conn: AsyncConnection) -> datetime:
+    """What Postgres' clock says."""
+    told: datetime = (await conn.execute(_CLOCK)).scalar_one()
+    return told
 
 
 async def read_all(conn: AsyncConnection) -> list[Circuit]:

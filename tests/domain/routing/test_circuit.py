@@ -91,6 +91,20 @@ def test_what_slid_out_of_the_window_counts_no_more() -> None:
     assert (later.state, c.total(later.window)) == ("closed", Tally(failed=1, in_row=1))
 
 
+@pytest.mark.parametrize("behind", [0.02, 3.5, 20.0])
+def test_a_writer_whose_clock_is_behind_takes_nothing_from_the_others(behind: float) -> None:
+    edge = POLICY.window_seconds / c.BUCKETS * 5 - NOW.timestamp() % (POLICY.window_seconds / c.BUCKETS)
+    circuit = run(CLOSED, "failed", "failed", "failed", at=edge)
+    late = c.counted(circuit, Tally(ok=1), after(edge - behind), POLICY)
+    assert c.total(late.window) == Tally(ok=1, failed=3)
+    assert run(circuit, "failed", at=edge - behind).state == "open"
+
+
+def test_what_a_clock_far_ahead_has_written_does_not_stay() -> None:
+    wrong = run(CLOSED, "failed", "failed", "failed", at=3600)
+    assert c.total(run(wrong, "ok").window) == Tally(ok=1)
+
+
 def test_a_busy_vendor_s_good_minutes_do_not_hide_its_end() -> None:
     busy = c.next_state(CLOSED, Tally(ok=5000), NOW, POLICY)
     almost = run(busy, *["failed"] * (POLICY.min_calls - 1), at=1)

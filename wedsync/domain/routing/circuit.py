@@ -10,7 +10,7 @@ while ramping → open again, for longer. `draining` leaves a service in steps, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -157,9 +157,15 @@ def slot_of(now: datetime, policy: CircuitPolicy) -> int:
     return int(now.timestamp() // (policy.window_seconds / BUCKETS))
 
 
-def merged(window: Iterable[Bucket], tally: Tally, now: datetime, policy: CircuitPolicy) -> tuple[Bucket, ...]:
-    """The window with `tally` counted in the present slice; slices that have slid out are gone."""
-    newest = slot_of(now, policy)
+def merged(window: Collection[Bucket], tally: Tally, now: datetime, policy: CircuitPolicy) -> tuple[Bucket, ...]:
+    """The window with `tally` counted in its newest slice, the present one at the least; what has slid out is gone.
+
+    A writer whose clock is a little behind counts where the others do, and takes nothing from them. A slice more than a
+    whole window ahead was written by a clock that was wrong.
+    """
+    present = slot_of(now, policy)
+    newest = max((bucket.slot for bucket in window if bucket.slot <= present + BUCKETS), default=present)
+    newest = max(newest, present)
     kept = {bucket.slot: bucket for bucket in window if newest - BUCKETS < bucket.slot <= newest}
     if tally.calls:
         here = kept.get(newest, Bucket(slot=newest))

@@ -16,7 +16,7 @@ from wedsync.domain.routing.quotas import Quota, QuotaPolicy, policy_of
 from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
 from wedsync.domain.routing.vendor import Manifest, VersionSpec
 from wedsync.domain.routing.versions import Pin
-from wedsync.kit.clock import utc_now
+from wedsync.kit.clock import FleetClock, utc_now
 from wedsync.store import circuits, quotas, versions
 from wedsync.store.session import Database
 
@@ -63,6 +63,7 @@ class Book:
         self._pins: dict[str, tuple[Pin, ...]] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.clock = FleetClock()
         #: How often it was read in full.
         self.loads = 0
 
@@ -84,6 +85,8 @@ class Book:
         """Read everything anew. Raises StoreUnavailable."""
         self._learned.clear()
         async with self._db.system() as conn:
+            before = utc_now()
+            self.clock.set(await circuits.read_clock(conn), before, utc_now())
             configured, found = await circuits.read_configs(conn), await circuits.read_all(conn)
             given, pins = await versions.read_specs(conn), await versions.read_pins(conn, utc_now())
             self._quota_policies = await quotas.read_policies(conn)
@@ -94,6 +97,10 @@ class Book:
         # What this process wrote while the rows were being read may be newer than they are; its own news comes, too.
         self._circuits = {circuit.key: circuit for circuit in found} | self._learned
         self.loads += 1
+
+    def now(self) -> datetime:
+        """The fleet's time, by which circuits and quotas are kept."""
+        return self.clock.now()
 
     def services(self) -> list[str]:
         """Every vendor that can be called, by name."""

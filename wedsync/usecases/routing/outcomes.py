@@ -15,7 +15,6 @@ from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.circuit import Outcome, Tally
 from wedsync.kit import telemetry
-from wedsync.kit.clock import utc_now
 from wedsync.store import circuits, failovers
 from wedsync.usecases.routing.transitions import Transitions
 
@@ -77,19 +76,19 @@ class Outcomes:
             return
         self._tallies[key] = self._tallies.get(key, Tally()).plus(outcome)
         if is_wedding_day:
-            self._wedding_day[key] = utc_now() + _WEDDING_DAY
+            self._wedding_day[key] = self._book.now() + _WEDDING_DAY
         if outcome != "ok" and self._is_due(key):
             self._urgent.set()
 
     def _is_due(self, key: Key) -> bool:
         """Whether a transition is due by what this process knows."""
         policy = self._policy(key)
-        here = rules.counted(self._book.circuit(*key), self._tallies[key], utc_now(), policy)
+        here = rules.counted(self._book.circuit(*key), self._tallies[key], self._book.now(), policy)
         return bool(rules.verdict(here, policy))
 
     def _policy(self, key: Key) -> rules.CircuitPolicy:
         until = self._wedding_day.get(key)
-        return self._book.policy(key[0], is_wedding_day=until is not None and utc_now() < until)
+        return self._book.policy(key[0], is_wedding_day=until is not None and self._book.now() < until)
 
     async def _run(self) -> None:
         while True:
@@ -134,7 +133,7 @@ class Outcomes:
             for key in sorted(tallies):
                 circuit = await circuits.lock_one(conn, *key)
                 policy = self._policy(key)
-                now_is = rules.counted(circuit, tallies[key], utc_now(), policy)
+                now_is = rules.counted(circuit, tallies[key], self._book.now(), policy)
                 if now_is != circuit:
                     await circuits.count(conn, now_is)
                 self._book.learn(now_is)
@@ -152,7 +151,7 @@ class Outcomes:
 
     async def _trip(self, key: Key) -> None:
         until = self._wedding_day.get(key)
-        is_wedding_day = until is not None and utc_now() < until
-        moved = await self._transitions.trip(*key, utc_now(), is_wedding_day=is_wedding_day)
+        is_wedding_day = until is not None and self._book.now() < until
+        moved = await self._transitions.trip(*key, self._book.now(), is_wedding_day=is_wedding_day)
         if moved is not None and moved.failover_id is not None:
-            await self._transitions.describe(moved.failover_id, key[0], utc_now())
+            await self._transitions.describe(moved.failover_id, key[0], self._book.now())

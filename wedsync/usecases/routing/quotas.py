@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,7 +35,6 @@ _IN_LINE = timedelta(seconds=1)
 _LONGEST_WAIT = timedelta(seconds=1.5)
 #: Where no limit says how far apart calls may be, those that come back after a 429 come so.
 _APART, _FARTHEST = timedelta(milliseconds=20), timedelta(seconds=10)
-_CLOCK_KEPT = timedelta(minutes=1)
 _LEAST_WAIT = timedelta(milliseconds=1)
 _MOST_SWAPS = 20
 #: What the vendor's headers say is written so often at most.
@@ -57,15 +56,12 @@ class QuotaDesk:
         self._accounts: dict[Key, Account] = {}
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Postgres' clock, by which the fleet counts, less this machine's.
-        self._ahead = timedelta(0)
-        self._clock_took, self._clock_set_at = timedelta.max, datetime.min.replace(tzinfo=UTC)
         #: How often Postgres was asked.
         self.asked = 0
 
     def now(self) -> datetime:
         """The fleet's time."""
-        return utc_now() + self._ahead
+        return self._book.now()
 
     async def close(self) -> None:
         """Refuse those that wait, finish what is being written."""
@@ -275,16 +271,10 @@ class QuotaDesk:
                 await quotas.tell(conn, wanted.service)
             if also is not None and written.is_ours:
                 await also(conn)
-        self._set_clock(written.at, before, utc_now())
+        self._book.clock.set(written.at, before, utc_now())
         if written.quota.version >= here.known.version:
             here.known = written.quota
         return written.is_ours
-
-    def _set_clock(self, told: datetime, before: datetime, after: datetime) -> None:
-        """Believe the quickest of the last minute's answers: a slow one says little about the moment it speaks of."""
-        took = after - before
-        if took <= self._clock_took or after - self._clock_set_at > _CLOCK_KEPT:
-            self._ahead, self._clock_took, self._clock_set_at = told - (before + took / 2), took, after
 
     def _alone(self, here: Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
         """Postgres is away: a small part of each limit, counted here only."""

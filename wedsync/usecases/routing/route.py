@@ -17,7 +17,6 @@ from wedsync.domain.routing.quotas import WEDDING_DAY
 from wedsync.domain.routing.services import ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Load, choose, home
 from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT, Call, Manifest, Value
-from wedsync.kit.clock import utc_now
 from wedsync.store import circuits, failovers
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
@@ -122,7 +121,7 @@ class Router:
             circuit = self._book.circuit(config.service, taken.name)
             if may[taken.name] == "refuse":
                 return Way(taken, error=_closed(circuit))
-            if (slot := await self._permit(circuit, utc_now())) is not None:
+            if (slot := await self._permit(circuit, self._book.now())) is not None:
                 return Way(taken, probe=(circuit, slot))
             may[taken.name] = "refuse"
 
@@ -155,7 +154,7 @@ class Router:
     def _said(
         self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation, *, elsewhere: bool
     ) -> dict[str, Admission]:
-        now = utc_now()
+        now = self._book.now()
         return {one.name: self._may(config, one, call, situation, elsewhere, now) for one in endpoints}
 
     def _may(

@@ -249,7 +249,7 @@ class Switchboard:
     async def end_probe(self, circuit: Circuit, slot: int, outcome: Outcome) -> None:
         """Say what a probe came to; when that can't be written, its permit lapses and another probes."""
         try:
-            await self.transitions.end_probe(circuit, slot, self.holder, outcome, utc_now())
+            await self.transitions.end_probe(circuit, slot, self.holder, outcome, self.book.now())
         except StoreUnavailable:
             log.warning("probe.outcome_lost", service=circuit.service, endpoint=circuit.endpoint)
 

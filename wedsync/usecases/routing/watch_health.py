@@ -182,7 +182,7 @@ class Watch:
             self.changes += 1
             log.warning("health.changed", service=service, was=was.status, now_is=now_is.status, detail=now_is.detail)
         if now_is.status == "down":
-            await self._leave(service, looks, now)
+            await self._leave(service, looks, self._board.book.now())
 
     async def _follow(self, conn: AsyncConnection, service: str, look: Look, now_is: Health, now: datetime) -> None:
         """See where the looks are heading, and warn of what will come before the next wedding."""

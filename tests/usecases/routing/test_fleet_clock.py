@@ -1,0 +1,35 @@
+"""Processes whose machines' clocks disagree, on one real Postgres."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+
+from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, rows
+from wedsync.domain.errors import VendorUnavailable
+from wedsync.kit.clock import utc_now
+
+LONG = {"min_calls": 4, "window_seconds": 600.0, "open_seconds": 3600.0, "open_cap_seconds": 3600.0}
+
+
+@pytest.mark.parametrize("skew", [timedelta(minutes=-10), timedelta(hours=3)])
+async def test_circuits_are_kept_by_postgres_clock(fresh_database_urls: Any, skew: timedelta) -> None:
+    url = fresh_database_urls.app
+    async with open_switchboard(url) as board:
+        await configure(board, circuit=LONG)
+        await fail(board, 2)
+        await board.outcomes.flush()
+    with time_machine.travel(utc_now() + skew, tick=True):
+        async with open_switchboard(url) as board:
+            # What the other process has counted counts.
+            await fail(board, 2)
+            await eventually(lambda: board.book.circuit("stripe", "default").state == "open")
+            with pytest.raises(VendorUnavailable):
+                await board.admit(a_call())
+    async with open_switchboard(url) as board:
+        statement = "SELECT open_until - clock_timestamp() AS left FROM circuits WHERE service = 'stripe'"
+        (row,) = await rows(board, statement)
+        assert timedelta(minutes=55) < row.left <= timedelta(hours=1)
