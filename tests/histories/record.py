@@ -5,6 +5,7 @@ Sealed under the local codec key; nobody's data but that of the examples is in t
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,14 @@ async def test_record_timeline(stage: Stage) -> None:
     later: Any = datetime.fromisoformat(CEREMONY) + timedelta(days=7)
     await wedding.until(await wedding.ask("timeline", ceremony_at=later.strftime("%Y-%m-%dT%H:%M")), "completed")
     await keep(wedding, "timeline")
+
+
+async def test_record_closing(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), booking("hall", "half-paper")))
+    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.ask("undo", everything=True, cancel=True), "needs_attention")
+    await wedding.at_rest()
+    await wedding.say("hall", "hand.undone", source="link", object_id=None)
+    async with asyncio.timeout(20):
+        await wedding.handle.result()
+    await keep(wedding, "closing")

@@ -56,6 +56,7 @@ def test_every_kind_of_story_is_recorded() -> None:
         "rollback",
         "hold",
         "timeline",
+        "closing",
         "guard",
         "health",
         "outbox",
