@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.routing import configure, fail, open_switchboard, pass_one, rows
 from wedsync.domain.access.principal import Principal
@@ -76,3 +77,20 @@ async def test_what_probes_have_proposed_they_withdraw(board: Switchboard, statu
         await health.write(conn, "stripe", Health(since=now), look, now)
     await tend_failovers(board.transitions, now)
     assert await statuses(board) == [expected]
+
+
+async def test_failovers_of_a_vendor_that_was_taken_out_stop_nobody(board: Switchboard) -> None:
+    await calls(board, 6, ok=False)
+    async with board.transitions.db.system() as conn:
+        await conn.execute(
+            text("""
+            INSERT INTO failovers (id, from_service, endpoint, epoch, reason, strategy, status, actor,
+              estimated_downtime_ms, rollback_plan, started_at)
+            SELECT status, 'gone', 'default', n, '', 'manual', status, 'breaker', 1, '[]', now() - interval '1 hour'
+            FROM unnest(ARRAY['proposed', 'active']) WITH ORDINALITY AS s(status, n)
+        """)
+        )
+    await calls(board, 10, ok=True)
+    assert await tend_failovers(board.transitions, utc_now()) == 0
+    found = await rows(board, "SELECT from_service, status FROM failovers ORDER BY from_service, epoch")
+    assert [tuple(row) for row in found] == [("gone", "proposed"), ("gone", "active"), ("stripe", "superseded")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,18 +23,24 @@ async def tend_failovers(transitions: Transitions, now: datetime) -> int:
     should have. One that lives is not started twice. Raises StoreUnavailable."""
     async with transitions.db.system() as conn:
         await failovers.refresh_moments(conn, now)
-        proposed = await failovers.proposed(conn)
+        proposed = _installed(transitions.book, await failovers.proposed(conn))
         if proposed:
             known = {circuit.key: circuit for circuit in await circuits.read_all(conn)}
             over = _over(transitions.book, proposed, known, await health.read_all(conn), now)
             await failovers.supersede(conn, [one.id for one in over])
-        missing = await failovers.unguarded(conn, now)
+        missing = _installed(transitions.book, await failovers.unguarded(conn, now))
     started = 0
     for failover in missing:
         circuit = transitions.book.circuit(failover.from_service, failover.endpoint)
         circuit = circuit.model_copy(update={"epoch": failover.epoch})
         started += await transitions.start_guard(failover.id, circuit, now)
     return started
+
+
+def _installed(book: Book, found: Iterable[Any]) -> list[Any]:
+    """Those of services that are still there: a vendor that was taken out stops nobody."""
+    services = frozenset(book.services())
+    return [failover for failover in found if failover.from_service in services]
 
 
 def _over(
