@@ -59,6 +59,7 @@ class Book:
         self._configured: dict[str, ServiceConfig] = {}
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self._learned: dict[tuple[str, str], Circuit] = {}
+        self._loading = asyncio.Lock()
         self._specs: dict[str, dict[str, VersionSpec]] = {}
         self._pins: dict[str, tuple[Pin, ...]] = {}
         self._news = asyncio.Event()
@@ -83,6 +84,11 @@ class Book:
 
     async def load(self) -> None:
         """Read everything anew. Raises StoreUnavailable."""
+        # One after another: what an earlier one read must not take the place of what a later one did.
+        async with self._loading:
+            await self._read_all()
+
+    async def _read_all(self) -> None:
         self._learned.clear()
         async with self._db.system() as conn:
             before = utc_now()
