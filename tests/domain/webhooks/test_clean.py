@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.webhooks.clean import MAX_OBJECT_ID_LENGTH, clean_event, clean_text
+from wedsync.domain.webhooks.clean import MAX_EVENT_ID_LENGTH, MAX_OBJECT_ID_LENGTH, clean_event, clean_text
 
 
 @given(st.text(alphabet=st.characters(codec=None, categories=None)))
@@ -61,3 +63,9 @@ def test_an_objects_id_of_any_length_fits_an_index_and_still_tells_objects_apart
 )
 def test_a_time_of_an_unknown_zone_is_none(said: str, kept: datetime | None) -> None:
     assert told(occurred_at=said).occurred_at == kept
+
+
+@pytest.mark.parametrize(("length", "is_usable"), [(0, False), (1, True), (MAX_EVENT_ID_LENGTH, True), (501, False)])
+def test_an_event_without_an_id_that_can_be_kept_is_none(length: int, is_usable: bool) -> None:
+    with nullcontext() if is_usable else pytest.raises(InvalidInput):
+        assert len(told(event_id="x" * length).event_id) == length

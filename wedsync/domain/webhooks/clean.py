@@ -6,8 +6,11 @@ import hashlib
 
 from pydantic import JsonValue
 
+from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
 
+#: A longer id is no vendor's, and would not fit an index entry.
+MAX_EVENT_ID_LENGTH = 500
 #: A longer object id is no vendor's, and would not fit an index entry (2,704 bytes with source and topic).
 MAX_OBJECT_ID_LENGTH = 500
 _REPLACEMENT = "\ufffd"
@@ -39,8 +42,10 @@ def short_id(text: str) -> str:
 def clean_event(event: VendorEvent) -> VendorEvent:
     """`event` with its texts and contacts cleaned, its object's id short, its time dropped when its zone is unknown.
 
-    Raises RecursionError when its facts are nested too deeply.
+    Raises InvalidInput when it has no id that can be kept, RecursionError when its facts are nested too deeply.
     """
+    if not 0 < len(event.event_id) <= MAX_EVENT_ID_LENGTH:
+        raise InvalidInput("an event has no usable id", field="body")
     texts = ("event_id", "type", "vendor_type", "wedding_id", "step_id")
     changes: dict[str, object] = {}
     for name in texts:

@@ -28,8 +28,6 @@ from wedsync.usecases.webhooks.sources import DEFAULT_LIMIT, Source, SourceBook
 from wedsync.usecases.webhooks.tally import Tally
 from wedsync.usecases.webhooks.tell import InboxTeller
 
-#: A longer id is no vendor's, and would not fit an index entry.
-MAX_EVENT_ID_LENGTH = 500
 #: The most contacts of one event that are looked up.
 _MAX_CONTACTS = 20
 #: What code that reads hostile input may stumble over.
@@ -190,8 +188,6 @@ class Reception:
             events = [clean_event(event) for event in source.parse(message.body, message.headers)]
         except _MALFORMED as error:
             raise InvalidInput("the body is not what this source sends", field="body") from error
-        if not all(0 < len(event.event_id) <= MAX_EVENT_ID_LENGTH for event in events):
-            raise InvalidInput("an event has no usable id", field="body")
         return events
 
     def _is_authentic(self, source: Source, message: InboundMessage) -> bool:
