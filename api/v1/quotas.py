@@ -143,6 +143,13 @@ async def delete_throttle(service: ServiceName, desk: OnDesk, account: Account =
     return await _one(desk, (service, account))
 
 
+@router.delete("/{service}/block", responses=OPERATORS_ONLY, summary="Lift a vendor's block")
+async def delete_block(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
+    """Have calls go out again before the moment that the vendor named (`blocked_until`); its next 429 holds again."""
+    await _operators(desk).unblock((service, account))
+    return await _one(desk, (service, account))
+
+
 @router.post(
     "/{service}/reservations", status_code=201, response_model=Reservation, summary="Reserve calls for a wedding"
 )

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from tests.support.plans import booking, email, payment, plan
 from tests.support.routing import a_call, eventually, open_switchboard, rows
-from wedsync.domain.errors import ThrottledUntil
+from wedsync.domain.errors import ThrottledUntil, VendorThrottled
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.routing.route import Situation
 from wedsync.usecases.routing.switchboard import Switchboard
@@ -199,3 +199,60 @@ async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(
 )
 async def test_a_schedule_of_what_is_not_is_refused(api: Any, requests: Any) -> None:
     assert (await api.post("/quotas/schedule", {"requests": requests})).status_code == 422
+
+
+async def test_an_operator_lifts_a_block_and_the_vendor_s_next_word_holds_again(api: Any, board: Switchboard) -> None:
+    await put(api, "/quotas/stripe", DAILY)
+    await board.book.load()
+
+    async def refuse() -> None:
+        ticket = await board.admit(a_call())
+        await board.settle(
+            ticket, a_call(), "send", VendorThrottled("slow down", status=429, retry_after_seconds=86_400), 0.01
+        )
+
+    async def is_blocked() -> bool:
+        return (await api.get("/quotas/stripe")).json()["blocked_until"] is not None
+
+    async def goes_out() -> bool:
+        try:
+            await send(board)
+        except ThrottledUntil:
+            return False
+        return True
+
+    await refuse()
+    await eventually(is_blocked)
+    assert not await goes_out()
+    lifted = await api.http.delete("/api/v1/quotas/stripe/block")
+    assert (lifted.status_code, lifted.json()["blocked_until"]) == (200, None)
+    # Also in the process that was told itself.
+    await eventually(goes_out, 2)
+    await refuse()
+    await eventually(is_blocked)
+    assert not await goes_out()
+    (audited,) = await rows(board, "SELECT subject, detail FROM audit_log WHERE action = 'quota.unblocked'")
+    assert (audited.subject, audited.detail["account"]) == ("quota/stripe", "default")
+    assert (await api.http.delete("/api/v1/quotas/nobody/block")).status_code == 404
+
+
+async def test_limits_set_by_hand_replace_what_the_vendor_s_answers_said(api: Any, board: Switchboard) -> None:
+    await put(api, "/quotas/stripe?account=*", DAILY)
+    await board.book.load()
+    await send(board)
+
+    async def shown() -> int:
+        await send(board)
+        return int((await api.get("/quotas/stripe")).json()["windows"][0]["limit"])
+
+    async def is_learned() -> bool:
+        return await shown() == 60
+
+    board.quotas.learn("stripe", "default", {"ratelimit": '"d";r=50', "ratelimit-policy": '"d";q=60;w=86400'})
+    await eventually(is_learned)
+    await put(api, "/quotas/stripe?account=*", {"windows": [{"window": "day", "limit": 6000}]})
+
+    async def is_forgotten() -> bool:
+        return await shown() == 6000
+
+    await eventually(is_forgotten)

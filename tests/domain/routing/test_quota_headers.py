@@ -73,3 +73,65 @@ def test_more_than_was_configured_is_never_believed() -> None:
 def test_what_is_nearly_as_counted_here_is_no_news() -> None:
     quota, _ = q.take(EMPTY, RULE, 1, NOW)
     assert h.corrected(quota, RULE, Said(limit=100, remaining=97, seconds=60), NOW) == quota
+
+
+def minute(quota: Quota, at: datetime) -> q.Counter:
+    (one,) = (one for one in RULE.windows if one.window == "minute")
+    return q.opened(quota, one, at)
+
+
+def test_a_newer_word_raises_a_limit_again_up_to_the_configured_one() -> None:
+    low = h.corrected(EMPTY, RULE, Said(limit=6, seconds=60), NOW)
+    assert minute(low, NOW).limit == 6
+    higher = h.corrected(low, RULE, Said(limit=60, seconds=60), NOW)
+    assert minute(higher, NOW).limit == 60
+    whole = h.corrected(higher, RULE, Said(limit=6000, seconds=60), NOW)
+    assert minute(whole, NOW).limit is None
+
+
+def test_a_limit_that_is_said_no_more_is_forgotten_at_the_window_s_end_or_after_a_minute() -> None:
+    low = h.corrected(EMPTY, RULE, Said(limit=6, seconds=60), NOW)
+    assert minute(low, NOW + timedelta(seconds=59)).limit == 6
+    assert minute(low, NOW + timedelta(seconds=61)).limit is None
+    second = h.corrected(EMPTY, RULE, Said(limit=2, seconds=1), NOW)
+    (one,) = (one for one in RULE.windows if one.window == "second")
+    assert q.opened(second, one, NOW + timedelta(seconds=30)).limit == 2
+    assert q.opened(second, one, NOW + timedelta(seconds=61)).limit is None
+    # As rows from before hold it: nobody knows how old it is.
+    old = second.model_copy(update={"counters": (second.counters[0].model_copy(update={"limit_until": None}),)})
+    assert q.opened(old, one, NOW + timedelta(seconds=2)).limit is None
+
+
+def test_a_limit_that_is_said_again_and_again_lasts_and_is_seldom_written() -> None:
+    said, quota, written = Said(limit=6, seconds=60), EMPTY, 0
+    for second in range(0, 300, 5):
+        at = NOW + timedelta(seconds=second)
+        changed = h.corrected(quota, RULE, said, at)
+        written += changed != quota
+        quota = changed
+        assert minute(quota, at).limit == 6
+    assert written <= 12
+
+
+def test_what_answers_said_is_forgotten_for_new_limits() -> None:
+    low = h.corrected(EMPTY, RULE, Said(limit=6, remaining=1, seconds=60), NOW)
+    assert minute(h.forgotten(low), NOW).limit is None
+    assert minute(h.forgotten(low), NOW).used == minute(low, NOW).used
+
+
+def test_after_the_vendor_s_word_nobody_calls_until_then() -> None:
+    until = NOW + timedelta(seconds=30)
+    quota = h.blocked(EMPTY, until, NOW)
+    for priority in (1, 3):
+        _, grant = q.take(quota, RULE, 1, NOW + timedelta(seconds=29.9), priority=priority)
+        assert (grant.calls, grant.until, grant.why) == (0, until, "blocked")
+    assert q.take(quota, RULE, 1, until)[1].calls == 1
+    assert h.blocked(quota, NOW + timedelta(seconds=10), NOW) == quota
+
+
+def test_a_block_that_was_lifted_comes_back_by_a_newer_word_only() -> None:
+    until, at = NOW + timedelta(hours=5), NOW + timedelta(seconds=60)
+    quota = h.lifted(h.blocked(EMPTY, until, NOW), at)
+    assert q.take(quota, RULE, 1, at)[1].calls == 1
+    assert h.blocked(quota, until, at - timedelta(seconds=1)) == quota
+    assert h.blocked(quota, until, at + timedelta(seconds=1)).blocked_until == until

@@ -189,12 +189,3 @@ def test_the_idle_share_of_a_minute_is_lent() -> None:
     rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=100),))
     assert q.take(quota, rule, 100, after(0.1))[1].calls == 62
     assert q.take(quota, rule, 100, after(31))[1].calls == 92
-
-
-def test_after_the_vendor_s_word_nobody_calls_until_then() -> None:
-    quota = q.blocked(EMPTY, after(30))
-    for priority in (1, 3):
-        _, grant = q.take(quota, policy(second=10), 1, after(29.9), priority=priority)
-        assert (grant.calls, grant.until, grant.why) == (0, after(30), "blocked")
-    assert q.take(quota, policy(second=10), 1, after(30))[1].calls == 1
-    assert q.blocked(quota, after(10)) == quota

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wedsync.domain.routing import quotas as q
 from wedsync.domain.routing.forecast import Demand, predicted
+from wedsync.domain.routing.quota_headers import blocked
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation
 from wedsync.domain.routing.schedule import Schedule, Wanted, schedule
 
@@ -131,7 +132,7 @@ def test_a_deadline_raises_a_priority_where_nobody_else_misses_theirs() -> None:
 
 
 def test_nothing_is_planned_while_the_vendor_takes_nothing() -> None:
-    found = asked(wants(calls=5), quota=q.blocked(Quota(service="stripe"), after(minutes=20)))
+    found = asked(wants(calls=5), quota=blocked(Quota(service="stripe"), after(minutes=20), NOW))
     assert [one.starts_at for one in found.delayed] == [after(minutes=20)]
 
 

@@ -10,11 +10,23 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from wedsync.domain.routing.quotas import ORDER, SECONDS, Counter, Quota, QuotaPolicy, WindowName, limit_of, opened
+from wedsync.domain.routing.quotas import (
+    ORDER,
+    SECONDS,
+    Counter,
+    Quota,
+    QuotaPolicy,
+    WindowLimit,
+    WindowName,
+    limit_of,
+    opened,
+)
 from wedsync.domain.routing.vendor import Value
 
 #: The vendor may count other calls than ours: only more than this share of the limit apart is news.
 _SLACK = 0.05
+#: A limit that was said is remembered for so long at least: a window may be no longer than a second.
+_REMEMBERED = timedelta(minutes=1)
 #: A number of seconds since 1970 rather than from now.
 _EPOCH_FROM = 1_000_000_000
 _ITEM = re.compile(r'"?(?P<name>[\w-]*)"?\s*(?P<rest>(?:;\s*\w+=[^;,]+)*)')
@@ -99,31 +111,63 @@ def window_of(said: Said, policy: QuotaPolicy, now: datetime) -> WindowName | No
 
 
 def corrected(quota: Quota, policy: QuotaPolicy, said: Said, now: datetime) -> Quota:
-    """The quota with the vendor's word where it is stricter: fewer calls left, a lower limit, a later end.
+    """The quota by the vendor's newest word: fewer calls left, another limit, a later end.
 
-    Never more than was configured: an answer may be about something else. Unchanged when there is no news.
+    Never a higher limit than was configured: an answer may be about something else. Unchanged when there is no news.
     """
     name = window_of(said, policy, now)
     one = next((one for one in policy.windows if one.window == name), None)
     if one is None:
         return quota
     counter = opened(quota, one, now)
-    changed = _stricter(counter, limit_of(one, counter), said, now)
+    changed = _left(_limited(counter, one, said, now), one, said, now)
     if changed == counter:
         return quota
     others = tuple(c for c in quota.counters if c.window != one.window)
     return quota.model_copy(update={"counters": (*others, changed)})
 
 
-def _stricter(counter: Counter, limit: int, said: Said, now: datetime) -> Counter:
-    changes: dict[str, object] = {}
-    if said.limit is not None and said.limit < limit:
-        changes["limit"] = limit = said.limit
+def _limited(counter: Counter, one: WindowLimit, said: Said, now: datetime) -> Counter:
+    """With the limit that was said last, up to the policy's own."""
+    if said.limit is None:
+        return counter
+    if said.limit >= one.limit:
+        return counter.model_copy(update={"limit": None, "limit_until": None})
+    until = max(counter.ends_at, now + _REMEMBERED)
+    is_known = counter.limit == said.limit and counter.limit_until is not None
+    if is_known and counter.limit_until is not None and until - counter.limit_until < _REMEMBERED / 2:
+        # Not written anew with every answer.
+        return counter
+    return counter.model_copy(update={"limit": said.limit, "limit_until": until})
+
+
+def _left(counter: Counter, one: WindowLimit, said: Said, now: datetime) -> Counter:
+    """With no more calls left than was said."""
+    limit = limit_of(one, counter)
     slack = max(1, int(limit * _SLACK))
-    left = limit - counter.used
-    if said.remaining is not None and said.remaining < left - slack:
-        changes["used"] = limit - said.remaining
-        longest = now + timedelta(seconds=SECONDS[counter.window])
-        if said.resets_at is not None and counter.ends_at < said.resets_at <= longest + timedelta(seconds=1):
-            changes["ends_at"] = said.resets_at
-    return counter.model_copy(update=changes) if changes else counter
+    if said.remaining is None or said.remaining >= limit - counter.used - slack:
+        return counter
+    changes: dict[str, object] = {"used": limit - said.remaining}
+    longest = now + timedelta(seconds=SECONDS[counter.window])
+    if said.resets_at is not None and counter.ends_at < said.resets_at <= longest + timedelta(seconds=1):
+        changes["ends_at"] = said.resets_at
+    return counter.model_copy(update=changes)
+
+
+def forgotten(quota: Quota) -> Quota:
+    """Without the limits that the vendor's answers told: an operator has set others since."""
+    counters = tuple(one.model_copy(update={"limit": None, "limit_until": None}) for one in quota.counters)
+    return quota.model_copy(update={"counters": counters})
+
+
+def blocked(quota: Quota, until: datetime, told_at: datetime) -> Quota:
+    """After the vendor's own word; an earlier end replaces no later one, nor counts what was told before a lifting."""
+    is_lifted = quota.lifted_at is not None and told_at <= quota.lifted_at
+    if is_lifted or (quota.blocked_until is not None and quota.blocked_until >= until):
+        return quota
+    return quota.model_copy(update={"blocked_until": until})
+
+
+def lifted(quota: Quota, now: datetime) -> Quota:
+    """Without the vendor's word, which an operator knows to be over; what it says from `now` on holds again."""
+    return quota.model_copy(update={"blocked_until": None, "lifted_at": now})

@@ -120,8 +120,9 @@ class Counter(Value):
     #: When such calls began to come, and the newest.
     favoured_since: datetime | None = None
     favoured_at: datetime | None = None
-    #: Lower than the policy's, as the vendor's answers said.
+    #: Lower than the policy's, as the vendor's answers said, and how long that is remembered beyond the window's end.
     limit: int | None = None
+    limit_until: datetime | None = None
 
 
 class Quota(Value):
@@ -133,6 +134,8 @@ class Quota(Value):
     counters: tuple[Counter, ...] = ()
     #: The vendor said so (429 with Retry-After).
     blocked_until: datetime | None = None
+    #: When an operator set aside what the vendor had said until then.
+    lifted_at: datetime | None = None
     throttle: Throttle | None = None
     reservations: tuple[Reservation, ...] = ()
 
@@ -173,17 +176,13 @@ def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
     if known is not None and now < known.started_at:
         return known
     started_at = datetime.fromtimestamp(start, UTC)
-    paced = known.paced_until if known is not None else None
-    return Counter(
-        window=one.window,
-        started_at=max(started_at, known.ends_at) if known is not None else started_at,
-        ends_at=started_at + timedelta(seconds=one.seconds),
-        paced_until=paced,
-        ahead_until=known.ahead_until if known is not None else None,
-        favoured_since=known.favoured_since if known is not None else None,
-        favoured_at=known.favoured_at if known is not None else None,
-        limit=known.limit if known is not None else None,
-    )
+    ends_at = started_at + timedelta(seconds=one.seconds)
+    if known is None:
+        return Counter(window=one.window, started_at=started_at, ends_at=ends_at)
+    changes: dict[str, object] = {"started_at": max(started_at, known.ends_at), "ends_at": ends_at, "used": 0}
+    if known.limit_until is None or now >= known.limit_until:
+        changes |= {"limit": None, "limit_until": None}
+    return known.model_copy(update=changes)
 
 
 def guard_seconds(window: WindowName) -> float:
@@ -394,10 +393,3 @@ def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime, *, is_fa
         begins = not _is_wedding_day(counter, now)
         changes |= {"favoured_at": now} | ({"favoured_since": now} if begins else {})
     return counter.model_copy(update=changes)
-
-
-def blocked(quota: Quota, until: datetime) -> Quota:
-    """After the vendor's own word; an earlier end never replaces a later one."""
-    if quota.blocked_until is not None and quota.blocked_until >= until:
-        return quota
-    return quota.model_copy(update={"blocked_until": until})

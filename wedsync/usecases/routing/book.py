@@ -177,6 +177,13 @@ class Book:
         found = self._quotas.get((service, account))
         return found if found is not None else Quota(service=service, account=account)
 
+    def governed(self, key: quotas.Key) -> list[quotas.Key]:
+        """Whose limits the policy of `key` are: its own account, or for `*` every one that has calls and no policy."""
+        service, account = key
+        if account != ANY_ACCOUNT:
+            return [key] if key in self._quotas else []
+        return sorted(one for one in self._quotas if one[0] == service and one not in self._quota_policies)
+
     def accounts(self) -> list[quotas.Key]:
         """Every account that has limits or has taken calls."""
         known = {*self._quota_policies, *self._quotas, *((name, "default") for name in self._limited)}

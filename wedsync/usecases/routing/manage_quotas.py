@@ -1,4 +1,4 @@
-"""What people do about quotas: set limits, throttle, reserve; every deed is audited and live within a second."""
+"""What people do about quotas: limits, throttles, reservations, blocks; each audited and live within a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing import forecast
+from wedsync.domain.routing import forecast, quota_headers
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quotas import Counter, Quota, QuotaPolicy, Reservation, Throttle, WindowName
 from wedsync.domain.routing.vendor import Value
@@ -98,12 +98,17 @@ class QuotaManager:
         self._now = now
 
     async def set_limits(self, key: Key, policy: QuotaPolicy) -> None:
-        """An account's limits from now on; account `*`: of every one without its own. Raises NotFound."""
+        """An account's limits from now on; account `*`: of every one without its own. Raises NotFound.
+
+        What the vendor's answers said of them before is forgotten.
+        """
         self._known(key)
         async with self._board.transitions.db.system() as conn:
             await quotas.put_policy(conn, key, policy, self._principal.actor, self._now)
             await self._audit(conn, "quota.limited", key, policy)
         await self._board.book.load()
+        for one in self._board.book.governed(key):
+            await self._board.quotas.change(one, quota_headers.forgotten)
 
     async def throttle(self, key: Key, throttle: Throttle | None) -> Quota:
         """Give ordinary calls a share of each limit, or all of it again (None). Raises NotFound."""
@@ -113,6 +118,16 @@ class QuotaManager:
             await self._audit(conn, "quota.throttled" if throttle else "quota.unthrottled", key, throttle)
 
         return await self._change(key, lambda quota: quota.model_copy(update={"throttle": throttle}), also)
+
+    async def unblock(self, key: Key) -> Quota:
+        """Have calls go out before the moment that the vendor named; its next 429 holds again. Raises NotFound."""
+        self._known(key)
+        now = self._board.quotas.now()
+
+        async def also(conn: AsyncConnection) -> None:
+            await self._audit(conn, "quota.unblocked", key, None)
+
+        return await self._change(key, lambda quota: quota_headers.lifted(quota, now), also)
 
     async def reserve(self, key: Key, wanted: Reservation) -> Reservation:
         """Keep calls for a wedding of the organization.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.domain.routing import quota_line
+from wedsync.domain.routing import quota_headers, quota_line
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 #: A call's moment passed before it could be sent.
 MISSED = "missed"
 _WHY = {
@@ -80,13 +81,16 @@ class Account:
     refused_until: datetime | None = None
     #: What the vendor told this process itself; the row may not say so yet.
     blocked_until: datetime | None = None
+    blocked_at: datetime = _NEVER
     #: What was taken without Postgres: the row's news must not wipe it.
     alone: Quota | None = None
 
     def as_told(self, now: datetime) -> Quota:
         """The row as last seen, with what the vendor told this process since."""
         until = self.blocked_until
-        return self.known if until is None or now >= until else rules.blocked(self.known, until)
+        return (
+            self.known if until is None or now >= until else quota_headers.blocked(self.known, until, self.blocked_at)
+        )
 
     def heed(self, told: Quota) -> None:
         """What other processes were told by the vendor or an operator ends this one's block at once."""

@@ -303,16 +303,19 @@ class QuotaDesk:
             return
         if quota_headers.corrected(here.known, policy, said, now) != here.known:
             here.learned_at = now
-            self._soon(key, lambda quota: quota_headers.corrected(quota, policy, said, self.now()))
+            self._soon(
+                key, lambda quota: quota_headers.corrected(quota, self._book.quota_policy(*key), said, self.now())
+            )
 
     def block(self, service: str, account: str, seconds: float) -> None:
         """The vendor takes no more for so long: nobody in the fleet calls until then; returns at once."""
         key = (service, account)
-        until = self.now() + timedelta(seconds=seconds)
+        now = self.now()
+        until = now + timedelta(seconds=seconds)
         here = self._accounts.setdefault(key, Account(known=self._book.quota(*key)))
         # Not into what is known of the row: whoever finds it there takes it for written.
-        here.calls, here.blocked_until = 0, max(until, here.blocked_until or until)
-        self._soon(key, lambda quota: rules.blocked(quota, until))
+        here.calls, here.blocked_until, here.blocked_at = 0, max(until, here.as_told(now).blocked_until or until), now
+        self._soon(key, lambda quota: quota_headers.blocked(quota, until, now))
 
     def _soon(self, key: Key, change: Callable[[Quota], Quota]) -> None:
         task = asyncio.create_task(self._try_change(key, change), name="quota-change")
@@ -325,11 +328,13 @@ class QuotaDesk:
 
     async def change(self, key: Key, change: Callable[[Quota], Quota], also: Also | None = None) -> Quota:
         """Change an account's row and tell every process; `also` is written with it. Raises StoreUnavailable."""
-        here = self._accounts.setdefault(key, Account(known=self._book.quota(*key)))
-        known = Account(known=here.known.model_copy())
+        told = self._book.quota(*key)
+        here = self._accounts.setdefault(key, Account(known=told))
+        known = Account(known=max(here.known, told, key=lambda quota: quota.version))
         while True:
             wanted = change(known.known)
-            if wanted == known.known and known.known.version:
+            # A person's deed is always held against the row: this process may not know what it stands at.
+            if wanted == known.known and known.known.version and also is None:
                 here.known = known.known
                 return wanted
             if await self._swap(known, wanted, tells=True, also=also):
