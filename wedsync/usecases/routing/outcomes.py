@@ -27,6 +27,10 @@ IDLE_FLUSH_SECONDS = 1.0
 MOST_RECORDS = 20_000
 #: Written at once.
 _BATCH = 2000
+#: How long the last batch that is being written is waited for.
+_CLOSE_SECONDS = 10.0
+#: What can't be written is looked for by so many halvings of a batch; what is left of it then is lost.
+_MOST_FAILURES = 60
 #: So many don't wait for more: a long batch holds up the calls beside it.
 _MANY = 250
 #: How long after a wedding-day call the wedding-day thresholds hold.
@@ -48,6 +52,9 @@ class Outcomes:
         self._any = asyncio.Event()
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
+        #: One writes at a time, so that who has flushed knows that all is written.
+        self._writing = asyncio.Lock()
         #: How many batches were written.
         self.flushes = 0
 
@@ -57,11 +64,19 @@ class Outcomes:
 
     async def close(self) -> None:
         """Write what is left and stop."""
+        self._is_closing = True
+        self._any.set()
+        self._urgent.set()
         if self._task is not None:
+            # Not cancelled: whether the batch that is being written was written would not be known.
+            await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         with contextlib.suppress(StoreUnavailable):
             await self.flush()
+        if self._records:
+            _LOST.add(len(self._records))
+            log.error("routing.outcomes_lost", records=len(self._records))
 
     def add(self, key: Key | None, outcome: Outcome, record: Mapping[str, Any], *, is_wedding_day: bool) -> None:
         """Keep one call; `key` names the circuit that it counts for."""
@@ -91,7 +106,7 @@ class Outcomes:
         return self._book.policy(key[0], is_wedding_day=until is not None and self._book.now() < until)
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closing:
             await self._any.wait()
             has_failures = any(tally.failed or tally.slow for tally in self._tallies.values())
             # Not `wait_for`: on Python 3.11 it may swallow a cancellation.
@@ -105,10 +120,15 @@ class Outcomes:
                 await asyncio.sleep(IDLE_FLUSH_SECONDS)
             except Exception:
                 # The writer outlives whatever one batch held.
-                log.exception("routing.outcomes_lost")
+                log.exception("routing.outcomes_not_written")
 
     async def flush(self) -> None:
         """Write everything kept so far and make the transitions that are due. Raises StoreUnavailable."""
+        async with self._writing:
+            for _ in range(1 + len(self._records) // _BATCH):
+                await self._flush_some()
+
+    async def _flush_some(self) -> None:
         self._any.clear()
         self._urgent.clear()
         tallies, self._tallies = self._tallies, {}
@@ -119,12 +139,42 @@ class Outcomes:
             return
         try:
             due = await self._write(tallies, batch)
-        except StoreUnavailable:
-            self._put_back(tallies, batch)
-            raise
+        except BaseException as error:
+            if isinstance(error, StoreUnavailable) or not isinstance(error, Exception):
+                self._put_back(tallies, batch)
+                raise
+            # Not its words: they quote the records.
+            log.error("routing.outcomes_apart", records=len(batch), error=type(error).__name__)
+            due = await self._write_apart(tallies, batch)
         self.flushes += 1
         for key in due:
             await self._trip(key)
+
+    async def _write_apart(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> list[Key]:
+        """Write all that can be written: each circuit by itself, the records by halves. Raises StoreUnavailable."""
+        due: list[Key] = []
+        parts = deque([*(({key: tallies[key]}, []) for key in sorted(tallies)), (dict[Key, Tally](), batch)])
+        failures = 0
+        try:
+            while parts:
+                some, rows = parts[0]
+                try:
+                    due += await self._write(some, rows)
+                    parts.popleft()
+                except StoreUnavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever it is, it must not take the others with it
+                    parts.popleft()
+                    half, failures = len(rows) // 2, failures + 1
+                    if half and failures <= _MOST_FAILURES:
+                        parts.extendleft([({}, rows[half:]), ({}, rows[:half])])
+                    else:
+                        _LOST.add(len(rows))
+                        log.warning("routing.outcomes_lost", records=len(rows), error=type(error).__name__)
+        finally:
+            for some, rows in reversed(parts):
+                self._put_back(some, rows)
+        return due
 
     async def _write(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> list[Key]:
         due = []
@@ -146,7 +196,10 @@ class Outcomes:
     def _put_back(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> None:
         for key, old in tallies.items():
             self._tallies[key] = old.then(self._tallies.get(key, Tally()))
-        self._records.extendleft(reversed(batch[: MOST_RECORDS - len(self._records)]))
+        room = max(MOST_RECORDS - len(self._records), 0)
+        _LOST.add(max(len(batch) - room, 0))
+        # The older ones go first.
+        self._records.extendleft(reversed(batch[max(len(batch) - room, 0) :]))
         self._any.set()
 
     async def _trip(self, key: Key) -> None:
