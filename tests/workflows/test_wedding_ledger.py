@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from wedsync.domain.weddings.ledger import StepState, TransactionInput, TransactionResult
+import pytest
+
+from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
+from wedsync.domain.weddings.ledger import (
+    Binding,
+    CompensationResult,
+    LedgerEntry,
+    Recheck,
+    StepState,
+    TransactionInput,
+    TransactionResult,
+)
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, WeddingStart
+from wedsync.domain.weddings.plan import Compensation, PlannedStep
 from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
-from workflows.wedding_ledger import Absorbed, absorb
+from workflows.wedding_ledger import Absorbed, absorb, lost_child
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -64,3 +77,66 @@ def test_a_transaction_whose_own_step_still_waits_goes_on_waiting() -> None:
     absorbed = scheduled(waiting_wedding(), "third", ("photos", "succeeded"))
     assert absorbed.state.cards["second"].status == "waiting"
     assert absorbed.news == ()
+
+
+def entry(**more: Any) -> LedgerEntry:
+    spec = ActionSpec(name="booking.request", undo="exact", operations=(OperationSpec(name="do"),))
+    binding = Binding(
+        vendor="generic",
+        account="villa",
+        inputs={},
+        round=1,
+        reference="r",
+        spec=spec,
+        transaction_id="t",
+        bound_at=NOW,
+    )
+    return LedgerEntry(**{"step_id": "venue", "binding": binding, "state": "begun", "done": ("do",), **more})
+
+
+def looked(compensation: Any, *, again: bool = False) -> WeddingState:
+    recheck = Recheck(entry=entry(), due_at=NOW, look=2)
+    before = WeddingState(
+        start=WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1),
+        states={"venue": StepState(step_id="venue", status="failed")},
+        rechecks=(recheck,),
+    )
+    given = TransactionInput(
+        organization_id="o", wedding_id="w", reference="r", wedding_date="2027-06-19", phase="preparation",
+        plan_version=1, transaction_id="t2", seq=9, kind="scheduled", origin_tx="t2", parallelism=1,
+        rechecks=(recheck,),
+    )  # fmt: skip
+    state = StepState(step_id="venue", status="failed", compensation=CompensationResult(status=compensation))
+    next_look = (recheck.model_copy(update={"due_at": NOW + timedelta(days=1), "look": 3}),) if again else ()
+    result = TransactionResult(
+        id="t2", seq=9, kind="scheduled", status="needs_attention", steps=(state,), rechecks=next_look,
+        started_at=NOW, ended_at=NOW,
+    )  # fmt: skip
+    return absorb(before, given, result).state
+
+
+@pytest.mark.parametrize(
+    ("compensation", "again", "kept"),
+    [("needs_attention", False, "parked"), ("needs_attention", True, None), ("undone", False, None)],
+)
+def test_what_a_last_look_parks_stays_on_the_ledger(compensation: str, again: bool, kept: str | None) -> None:
+    found = looked(compensation, again=again).entries.get("venue")
+    assert (found.state if found else None) == kept
+
+
+@pytest.mark.parametrize(("by", "state"), [("vendor", "parked"), ("none", "standing")])
+def test_an_undo_that_got_lost_leaves_its_effects_parked(by: Any, state: str) -> None:
+    planned = PlannedStep(
+        id="venue", action="booking.request", service="villa", capability="booking", vendors=("generic",),
+        account="villa", critical=False, inputs={}, needs=(), window="preparation", at=None, fold=None,
+        timeout_seconds=60, on_failure="continue", compensation=Compensation(by=by), compensation_deadline_seconds=60,
+        early=False, delivery="hold", decide_within_seconds=60, otherwise=None, default_results={}, endpoints={},
+        real_time_updates=False,
+    )  # fmt: skip
+    given = TransactionInput(
+        organization_id="o", wedding_id="w", reference="r", wedding_date="2027-06-19", phase="preparation",
+        plan_version=1, transaction_id="u", seq=9, kind="undo", origin_tx="u", parallelism=1,
+        undo=(entry(state="standing"),), undo_steps=(planned,),
+    )  # fmt: skip
+    result = lost_child(given, "terminated", NOW)
+    assert (result.status, [e.state for e in result.entries]) == ("needs_attention", [state])
