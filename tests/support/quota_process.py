@@ -35,7 +35,7 @@ async def main(url: str, vendor: str, seconds: float) -> None:
                 await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0))
                 continue
             made.append(time.time())
-            await pool.get(vendor)
+            await pool.get(vendor, timeout=60)
 
     async with open_switchboard(url) as board:
         print(json.dumps({"ready": True}), flush=True)  # noqa: T201
