@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.deps import MustBeOnce, OnDesk, respond
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import InvalidInput, NotFound
-from wedsync.domain.webhooks.source import SourceConfig
+from wedsync.domain.webhooks.source import SourceAccount, SourceConfig
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.store import sources as store
@@ -54,6 +54,8 @@ class SourceBody(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
     config: SourceConfig
     secret: Annotated[str | None, _SECRET] = None
+    #: For `config.reconcile_every_minutes`: the organization's own account with the vendor. It is never shown.
+    account: SourceAccount | None = None
 
 
 class ChangeBody(_Strict):
@@ -61,6 +63,7 @@ class ChangeBody(_Strict):
 
     state: Literal["active", "paused"] | None = None
     config: dict[str, Any] = {}
+    account: SourceAccount | None = None
 
 
 class RotateBody(_Strict):
@@ -95,7 +98,13 @@ async def create(
 
     async def deed(conn: AsyncConnection) -> Answer:
         view = await register.register(
-            conn, clerk, source_id=desk.new_id(said), name=body.name, config=body.config, secret=body.secret
+            conn,
+            clerk,
+            source_id=desk.new_id(said),
+            name=body.name,
+            config=body.config,
+            secret=body.secret,
+            account=body.account,
         )
         made.append(view)
         location = {"Location": f"/api/v1/webhook-sources/{view.id}"}
@@ -125,7 +134,9 @@ async def change(source: str, body: ChangeBody, desk: OnDesk) -> SourceView:
     """Overwrite the named fields of the configuration; a paused source's messages are refused with 404."""
     try:
         async with desk.db.tenant(desk.organization_id) as conn:
-            return await register.change(conn, _clerk(desk), source, state=body.state, changes=body.config)
+            return await register.change(
+                conn, _clerk(desk), source, state=body.state, changes=body.config, account=body.account
+            )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(("config", *(str(part) for part in first["loc"])))

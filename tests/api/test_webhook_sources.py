@@ -397,3 +397,19 @@ async def test_base64_and_time_are_taken_as_configured(posts: Posts) -> None:
     assert (await posts.api.http.post(path, content=event(1), headers=headers)).status_code == 200
     late = {**headers, "X-Time": str(int(stamp) - 4000)}
     assert (await posts.api.http.post(path, content=event(1), headers=late)).status_code == 401
+
+
+async def test_a_source_with_a_list_is_given_an_account_that_is_never_shown(posts: Any) -> None:
+    config = {"scheme": "stripe", "reconcile_every_minutes": 15}
+    body: dict[str, Any] = {"name": "our-stripe", "config": config}
+    refused = await posts.api.post("/webhook-sources", body)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "account")
+    unlisted = {**body, "config": {**config, "scheme": "github"}, "account": {"api_key": "k"}}
+    refused = await posts.api.post("/webhook-sources", unlisted)
+    assert refused.json()["errors"][0]["field"] == "config.reconcile_every_minutes"
+    made = await posts.api.post("/webhook-sources", {**body, "account": {"api_key": "sk_live_private"}})
+    assert (made.status_code, made.json()["has_account"]) == (201, True)
+    assert "sk_live_private" not in made.text
+    shown = await posts.api.get("/webhook-sources/our-stripe")
+    assert "sk_live_private" not in shown.text
+    assert shown.json()["config"]["reconcile_every_minutes"] == 15

@@ -13,6 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.store.tables.webhooks import webhook_counts, webhook_secrets, webhook_sources
 
+_DUE = sql("""
+SELECT s.id FROM webhook_sources s LEFT JOIN webhook_checks c ON c.source = s.id
+WHERE s.state = 'active' AND s.account IS NOT NULL AND s.config->>'reconcile_every_minutes' IS NOT NULL
+  AND (c.checked_at IS NULL OR c.checked_at <= CAST(:now AS timestamptz)
+    - CAST(s.config->>'reconcile_every_minutes' AS integer) * interval '1 minute')
+ORDER BY c.checked_at NULLS FIRST LIMIT :most
+""")
 _STATISTICS = sql("""
 SELECT event->>'vendor_type' AS type, count(*) AS received,
        count(*) FILTER (WHERE state = 'processed') AS processed,
@@ -81,6 +88,16 @@ async def list_secrets(conn: AsyncConnection, source_id: str) -> list[Any]:
         select(webhook_secrets).where(table.source_id == source_id).order_by(table.created_at.desc(), table.id.desc())
     )
     return list((await conn.execute(query.limit(20))).all())
+
+
+async def by_id(conn: AsyncConnection, source_id: str) -> Any | None:
+    """The source with an id; within `system()`."""
+    return (await conn.execute(select(webhook_sources).where(webhook_sources.c.id == source_id))).first()
+
+
+async def due_to_reconcile(conn: AsyncConnection, now: datetime, most: int) -> list[str]:
+    """Sources whose vendors' lists are to be looked at, those that wait longest first; within `system()`."""
+    return list((await conn.execute(_DUE, {"now": now, "most": most})).scalars())
 
 
 async def at_path(conn: AsyncConnection, path: str) -> Any | None:

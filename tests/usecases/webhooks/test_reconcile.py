@@ -11,28 +11,37 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from pydantic import ValidationError
+from sqlalchemy import insert, select
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.webhooks import WebhookActivities
+from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import VendorError
 from wedsync.domain.routing.queues import BULK, WORKFLOWS_BULK
 from wedsync.domain.webhooks.inbox import NewRow
 from wedsync.domain.webhooks.messages import ReconcileStart, drain_workflow_id
+from wedsync.domain.webhooks.source import SourceAccount, SourceConfig
+from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import new_pool
+from wedsync.kit.ids import new_id
 from wedsync.kit.listing import Listed
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store import inbox
 from wedsync.store.session import Database
+from wedsync.store.sources import due_to_reconcile
+from wedsync.store.tables.access import organizations
 from wedsync.store.tables.webhooks import inbox as inbox_table
 from wedsync.store.tables.webhooks import webhook_checks
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.drain import drain_batch
 from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
+from wedsync.usecases.webhooks.register import Clerk, register
+from wedsync.usecases.webhooks.sweep import sweep_inbox
 from wedsync.vendors.stripe.reconcile import list_events
 from workers.schedules import ensure_reconciled
 from workflows.reconcile_source import ReconcileSource
@@ -401,3 +410,77 @@ async def test_a_schedule_of_another_interval_is_changed_and_one_of_none_is_dele
         await ensure_reconciled(temporal_client, "stripe", None)
     with pytest.raises(RPCError):
         await handle.describe()
+
+
+async def registered(till: Till, **account: str) -> str:
+    """A source of an organization's own Stripe account."""
+    now, registry = datetime.now(UTC), load_registry()
+    clerk = Clerk(
+        principal=Principal(organization_id="o1", key_id="k"),
+        now=now,
+        api_url="https://wedsync.example",
+        keyring=Keyring.parse(Settings().codec_keys.get_secret_value()),
+        registry=registry,
+    )
+    config = SourceConfig(scheme="stripe", reconcile_every_minutes=15, priority="high")
+    async with till.db.system() as conn:
+        await conn.execute(insert(organizations).values(id="o1", name="Studio", created_at=now))
+    async with till.db.tenant("o1") as conn:
+        view = await register(
+            conn, clerk, source_id=new_id(), name="ours", config=config, secret=None, account=SourceAccount(**account)
+        )
+    return view.id
+
+
+async def due(till: Till, now: datetime) -> list[str]:
+    async with till.db.system() as conn:
+        return await due_to_reconcile(conn, now, 10)
+
+
+async def test_a_registered_source_is_reconciled_by_its_own_account_when_it_is_due(till: Till) -> None:
+    source = await registered(till, api_key="sk_test_theirs")
+    await till.pay(1)
+    now = datetime.now(UTC) + timedelta(minutes=5)
+    assert await due(till, now) == [source]
+    found = await till.reconciler.look(source, now)
+    assert (found.looked_at, found.gaps) == (1, 1)
+    (row,) = await till.rows()
+    assert (row.source, row.organization_id, row.priority) == (source, "o1", 2)
+    root = till.gateway.account("stripe", "default").base_url.rpartition("/")[0]
+    asked = (await till.http.get(f"{root}/_sandbox/requests/stripe")).json()
+    lists = [one["headers"] for one in asked["requests"] if "/v1/events" in one["url"]]
+    assert {headers["authorization"] for headers in lists} == {"Bearer sk_test_theirs"}
+    assert await due(till, now + timedelta(minutes=14)) == []
+    assert await due(till, now + timedelta(minutes=15)) == [source]
+
+
+async def test_the_sweep_has_registered_sources_looked_at(till: Till, temporal_client: Client) -> None:
+    source = await registered(till, api_key="sk_test_theirs")
+
+    async def provide() -> Client:
+        return temporal_client
+
+    for _ in range(2):
+        await sweep_inbox(till.db, provide, datetime.now(UTC))
+    doors = WebhookActivities(till.db, provide, till.reconciler)
+    flow = Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource])
+    async with flow, Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]):
+        await temporal_client.get_workflow_handle(f"reconcile-{source}").result()
+    assert await due(till, datetime.now(UTC)) == []
+
+
+@pytest.mark.parametrize("account", [{}, {"api_key": "a b"}, {"api_key": "k\r\nX-A: b"}, {"client_id": "only"}])
+def test_an_account_that_no_request_could_carry_is_refused(account: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        SourceAccount.model_validate(account)
+
+
+async def test_a_registered_sources_look_that_fails_is_not_repeated_before_it_is_due_again(till: Till) -> None:
+    source = await registered(till, api_key="sk_test_theirs")
+    now = datetime.now(UTC)
+    root = till.gateway.account("stripe", "default").base_url.rpartition("/")[0]
+    await till.http.put(f"{root}/_sandbox/faults/stripe", json={"mode": "down"})
+    with pytest.raises(VendorError):
+        await till.reconciler.look(source, now)
+    assert await due(till, now + timedelta(minutes=14)) == []
+    assert (await till.reconciler.look("nobody", now)).looked_at == 0

@@ -6,7 +6,7 @@ import ipaddress
 from datetime import timedelta
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from wedsync.domain.routing.vendor import Value
 
@@ -123,6 +123,27 @@ class SourceConfig(Value):
     burst: int = Field(default=1000, ge=1, le=100_000)
     #: Addresses that may post; empty: all.
     allowed_networks: tuple[Network, ...] = Field(default=(), max_length=100)
+    #: How often its vendor's own list of events is compared with what it told, by its `account`; None: never.
+    reconcile_every_minutes: int | None = Field(default=None, ge=5, le=1440)
+
+
+#: What a header can hold: nothing else may make a request fail before the vendor has seen it.
+Credential = Annotated[str, Field(max_length=4096, pattern=r"^[\x21-\x7e]*$")]
+
+
+class SourceAccount(Value):
+    """The credential by which a registered source's own list of events is read, as its vendor's client needs it."""
+
+    api_key: Credential = Field(default="", repr=False)
+    account_id: Credential = ""
+    client_id: Credential = ""
+    client_secret: Credential = Field(default="", repr=False)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SourceAccount:
+        if not self.api_key and not (self.client_id and self.client_secret):
+            raise ValueError("name an `api_key`, or a `client_id` and a `client_secret`")
+        return self
 
 
 def may_post(config_networks: tuple[str, ...], address: str) -> bool:

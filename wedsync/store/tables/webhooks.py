@@ -76,6 +76,8 @@ webhook_sources = Table(
     text("state"),
     # `wedsync.domain.webhooks.source.SourceConfig`
     document("config"),
+    # `wedsync.domain.webhooks.source.SourceAccount`, encrypted, bound to organization and row; NULL: none was given.
+    Column("account", LargeBinary, nullable=True),
     instant("created_at"),
     instant("updated_at"),
     UniqueConstraint("organization_id", "name"),

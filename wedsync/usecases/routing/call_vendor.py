@@ -93,8 +93,12 @@ class VendorGateway:
         operation: str,
         deed: Callable[[VendorHttp, Account], Awaitable[T]],
         situation: Situation = LOW,
+        *,
+        account: str = PLATFORM_ACCOUNT,
     ) -> T:
         """What `deed` gives when it puts its questions by the platform's account: what no one step asks for.
+
+        Another name for the account has quotas of its own, for a `deed` that asks by other credentials.
 
         Each of its requests is a call of its own (a page of a list, a token), admitted, counted and recorded as
         `operation`; all go to one endpoint, by the manifest's version. Raises InvalidInput for a vendor that is not
@@ -102,17 +106,17 @@ class VendorGateway:
         """
         manifest = self.manifest(vendor)
         situation = situation.model_copy(update={"version": manifest.api_version})
-        call = _platform_call(vendor, operation)
+        call = _platform_call(vendor, operation, account)
         endpoint = None
         if self.switchboard is not None:
             endpoint = await self.switchboard.endpoint_of(call, situation)
             call = call.model_copy(update={"facts": {"endpoint": endpoint.name}})
-        _, account = self.reach(call, endpoint, None)
+        _, reached = self.reach(call, endpoint, None)
 
         async def put(send: _Question) -> VendorResponse:
             return await self._passed("look", call, lambda http, _: send(http), situation)
 
-        return await deed(_Questions(self._pool, account, manifest.timeout_seconds, put), account)
+        return await deed(_Questions(self._pool, reached, manifest.timeout_seconds, put), reached)
 
     def is_set_up(self, vendor: str) -> bool:
         """Whether somebody has given the platform an account at the vendor, or an address."""
@@ -260,14 +264,14 @@ class _Questions(VendorHttp):
         raise TypeError("a question is not streamed")
 
 
-def _platform_call(vendor: str, operation: str) -> Call:
+def _platform_call(vendor: str, operation: str, account: str) -> Call:
     return Call(
         organization_id="",
         wedding_id="",
         transaction_id="",
         step_id="",
         vendor=vendor,
-        account=PLATFORM_ACCOUNT,
+        account=account,
         action="platform",
         operation=operation,
         idempotency_key="",

@@ -6,30 +6,33 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.errors import InvalidInput, VendorError
+from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT, VendorEvent
 from wedsync.domain.webhooks.clean import clean_event
 from wedsync.domain.webhooks.inbox import NewRow, priority_of
 from wedsync.domain.webhooks.messages import Reconciled
+from wedsync.domain.webhooks.source import PRIORITIES, SourceAccount, SourceConfig
 from wedsync.kit import logs
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import Listed
 from wedsync.kit.settings import Settings
 from wedsync.kit.vendor import Account
-from wedsync.store import inbox
+from wedsync.store import inbox, sources
 from wedsync.store.session import Database
 from wedsync.store.tables.webhooks import webhook_checks
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import Registry
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.pushes import learns_by_list
+from wedsync.usecases.webhooks.sources import Parse, by_vendor
 
 #: The first look goes so far back; Stripe keeps 30 days.
 FIRST_LOOK = timedelta(days=3)
@@ -77,6 +80,37 @@ def reconcilable(registry: Registry) -> tuple[str, ...]:
     return tuple(name for name in sorted(registry.manifests) if lister(registry, name) is not None)
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """Whose list is looked at."""
+
+    #: As the inbox names it, and as metrics and logs do.
+    key: str
+    label: str
+    vendor: str
+    list_events: ListEvents
+    parse: Parse
+    #: Of a registered source: whose it is, and by which account.
+    account: SourceAccount | None = None
+    organization_id: str | None = None
+    config: SourceConfig | None = None
+
+    def asker(self, since: datetime, until: datetime) -> Callable[[VendorHttp, Account], Awaitable[Listed]]:
+        """What reads the list in a window, by the source's own account where it has one."""
+        own = self.account.model_dump() if self.account is not None else {}
+        return lambda http, account: self.list_events(http, account.model_copy(update=own), since, until)
+
+    @property
+    def account_name(self) -> str:
+        """What quotas know the account by: a source's own leaves the platform's alone."""
+        return PLATFORM_ACCOUNT if self.organization_id is None else self.key
+
+    def wants(self, event: VendorEvent) -> bool:
+        """Whether an event is one that the source would take."""
+        words = self.config.event_types if self.config else ()
+        return not words or event.vendor_type in words or event.type in words
+
+
 class Reconciler:
     """The process's way to look."""
 
@@ -89,12 +123,11 @@ class Reconciler:
     async def look(self, source: str, now: datetime) -> Reconciled:
         """Record what the vendor lists and the inbox has not, from where the last look ended.
 
-        Raises StoreUnavailable, what `Switchboard.admit` raises, and the vendor errors of `wedsync.domain.errors`.
+        `source`: a vendor's name, or the id of a registered source, whose own account is then used. Raises
+        StoreUnavailable, what `Switchboard.admit` raises, and the vendor errors of `wedsync.domain.errors`.
         """
-        list_events, module = lister(self._registry, source), self._registry.webhook(source)
-        account = self._gateway.account(source, "default")
-        has_credential = bool(account.api_key or (account.client_id and account.client_secret))
-        if list_events is None or module is None or not has_credential:
+        subject = await self._subject(source)
+        if subject is None:
             return Reconciled()
         async with self._db.system() as connection:
             table = webhook_checks.c
@@ -102,48 +135,95 @@ class Reconciler:
                 select(table.checked_until).where(table.source == source)
             )
         # What its webhooks can't have named needs no waiting for them.
-        until = now if learns_by_list(source) else now - PATIENCE
+        until = now if learns_by_list(subject.vendor) else now - PATIENCE
         since = now - FIRST_LOOK if checked is None else checked - OVERLAP
         ends_at, found = time.monotonic() + LOOK_SECONDS, Reconciled()
         while since < until:
-            listed = await self._gateway.ask(source, LIST, _asker(list_events, since, until))
-            rows, unreadable = self._rows(source, module, listed)
+            try:
+                asker = subject.asker(since, until)
+                listed = await self._gateway.ask(subject.vendor, LIST, asker, account=subject.account_name)
+            except VendorError:
+                # A source of somebody's own is asked for again when it is due, not sooner: its account may be wrong.
+                if subject.organization_id is not None:
+                    await _fill(self._db, subject, [], checked or since, now)
+                raise
+            rows, unreadable = self._rows(subject, listed)
             # How far the list was read, and no further: what lies beyond is the next reading's.
-            part = await _fill(self._db, source, rows, max(listed.until, checked or since), now)
+            part = await _fill(self._db, subject, rows, max(listed.until, checked or since), now)
             found = _sum(found, part, unreadable + listed.unreadable)
             # Less would be the next look's overlap.
             is_further = checked is None or listed.until > checked + OVERLAP
             if listed.until <= since or (is_further and time.monotonic() > ends_at):
                 break
             since = listed.until
-        _tell(source, found)
+        _tell(subject, found)
         return found
 
-    def _rows(self, source: str, module: Any, listed: Listed) -> tuple[list[NewRow], int]:
+    async def _subject(self, source: str) -> _Subject | None:
+        """Whose list is looked at by which account; None: there is no list, or no credential."""
+        if source in self._registry.manifests:
+            return self._built_in(source)
+        async with self._db.system() as connection:
+            row = await sources.by_id(connection, source)
+        if row is None or row.state != "active" or row.account is None:
+            return None
+        config = SourceConfig.model_validate(row.config)
+        list_events, module = lister(self._registry, config.scheme), self._registry.webhook(config.scheme)
+        if list_events is None or module is None or config.reconcile_every_minutes is None:
+            return None
+        opened = self._keyring.open(row.account, tenant=row.organization_id, row=row.id)
+        return _Subject(
+            key=source,
+            label=f"registered:{config.scheme}",
+            vendor=config.scheme,
+            list_events=list_events,
+            parse=by_vendor(config, module.parse),
+            account=SourceAccount.model_validate_json(opened),
+            organization_id=row.organization_id,
+            config=config,
+        )
+
+    def _built_in(self, source: str) -> _Subject | None:
+        list_events, module = lister(self._registry, source), self._registry.webhook(source)
+        account = self._gateway.account(source, "default")
+        has_credential = bool(account.api_key or (account.client_id and account.client_secret))
+        if list_events is None or module is None or not has_credential:
+            return None
+        return _Subject(key=source, label=source, vendor=source, list_events=list_events, parse=module.parse)
+
+    def _rows(self, subject: _Subject, listed: Listed) -> tuple[list[NewRow], int]:
         """What is listed as rows, and how many of the listed could not be read: one never keeps the others out."""
         rows: list[NewRow] = []
         unreadable = 0
         for body in listed.bodies:
             try:
-                rows += [self._row(source, body, clean_event(event)) for event in module.parse(body, {})]
+                events = [clean_event(event) for event in subject.parse(body, {})]
             except (InvalidInput, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 unreadable += 1
-                _log.warning("webhook_unreadable", source=source, error=type(error).__name__)
+                _log.warning("webhook_unreadable", source=subject.label, error=type(error).__name__)
+                continue
+            rows += [self._row(subject, body, event) for event in events if subject.wants(event)]
         return rows, unreadable
 
-    def _row(self, source: str, body: bytes, event: VendorEvent) -> NewRow:
-        sealed = self._keyring.seal(body, tenant=source, row=event.event_id)
-        return NewRow(event=event, priority=priority_of(event.type), sealed_body=sealed)
+    def _row(self, subject: _Subject, body: bytes, event: VendorEvent) -> NewRow:
+        named = subject.config.priority if subject.config else None
+        return NewRow(
+            event=event,
+            priority=PRIORITIES[named] if named else priority_of(event.type),
+            sealed_body=self._keyring.seal(body, tenant=subject.key, row=event.event_id),
+            organization_id=subject.organization_id,
+        )
 
 
-async def _fill(db: Database, source: str, rows: list[NewRow], until: datetime, now: datetime) -> Reconciled:
+async def _fill(db: Database, subject: _Subject, rows: list[NewRow], until: datetime, now: datetime) -> Reconciled:
     filled: dict[str, Any] = {}
     async with db.system() as connection:
         for start in range(0, len(rows), _BATCH):
-            filled |= await inbox.record(connection, source, rows[start : start + _BATCH], now)
-        gaps = 0 if learns_by_list(source) else len(filled)
+            filled |= await inbox.record(connection, subject.key, rows[start : start + _BATCH], now)
+        gaps = 0 if learns_by_list(subject.vendor) else len(filled)
         values = {
-            "source": source,
+            "organization_id": subject.organization_id,
+            "source": subject.key,
             "checked_until": until,
             "checked_at": now,
             "looked_at": len(rows),
@@ -161,10 +241,6 @@ async def _fill(db: Database, source: str, rows: list[NewRow], until: datetime, 
     return Reconciled(looked_at=len(rows), gaps=gaps, news=len(filled) - gaps, lanes=lanes)
 
 
-def _asker(list_events: ListEvents, since: datetime, until: datetime) -> Callable[..., Awaitable[Listed]]:
-    return lambda http, account: list_events(http, account, since, until)
-
-
 def _sum(one: Reconciled, other: Reconciled, unreadable: int) -> Reconciled:
     return Reconciled(
         looked_at=one.looked_at + other.looked_at,
@@ -175,9 +251,9 @@ def _sum(one: Reconciled, other: Reconciled, unreadable: int) -> Reconciled:
     )
 
 
-def _tell(source: str, found: Reconciled) -> None:
+def _tell(subject: _Subject, found: Reconciled) -> None:
     if found.gaps:
-        metrics.GAPS.add(found.gaps, {"source": source})
-        _log.warning("webhook_gaps", source=source, gaps=found.gaps, looked_at=found.looked_at)
+        metrics.GAPS.add(found.gaps, {"source": subject.label})
+        _log.warning("webhook_gaps", source=subject.key, gaps=found.gaps, looked_at=found.looked_at)
     if found.unreadable:
-        metrics.UNREADABLE.add(found.unreadable, {"source": source})
+        metrics.UNREADABLE.add(found.unreadable, {"source": subject.label})

@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
 from wedsync.domain.routing.vendor import Value
-from wedsync.domain.webhooks.source import SourceConfig
+from wedsync.domain.webhooks.source import SourceAccount, SourceConfig
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.ids import new_id
 from wedsync.store import access
 from wedsync.store import sources as store
 from wedsync.usecases.routing.registry import Registry
+from wedsync.usecases.webhooks.reconcile import reconcilable
 from wedsync.usecases.webhooks.sources import SERVICES
 from wedsync.usecases.weddings.read_wedding import View
 
@@ -47,6 +48,8 @@ class SourceView(View):
     #: The same by its id, whatever its name.
     connection_url: str
     config: SourceConfig
+    #: Whether it was given an account by which its vendor's list can be read.
+    has_account: bool = False
     secrets: tuple[SecretView, ...]
     created_at: datetime
     updated_at: datetime
@@ -73,15 +76,24 @@ class Clerk(Value):
 
 
 async def register(
-    conn: AsyncConnection, clerk: Clerk, *, source_id: str, name: str, config: SourceConfig, secret: str | None
+    conn: AsyncConnection,
+    clerk: Clerk,
+    *,
+    source_id: str,
+    name: str,
+    config: SourceConfig,
+    secret: str | None,
+    account: SourceAccount | None = None,
 ) -> SourceView:
-    """Register a source; within `tenant()`. Raises Conflict(reason="webhook_name_taken")."""
+    """Register a source; within `tenant()`. Raises Conflict(reason="webhook_name_taken"), InvalidInput."""
+    _check_list(clerk, config, has_account=account is not None)
     values = {
         "id": source_id,
         "organization_id": clerk.principal.organization_id,
         "name": name,
         "state": "active",
         "config": config.model_dump(mode="json"),
+        "account": _sealed(clerk, source_id, account),
         "created_at": clerk.now,
         "updated_at": clerk.now,
     }
@@ -115,7 +127,13 @@ async def list_all(conn: AsyncConnection, clerk: Clerk) -> SourceList:
 
 
 async def change(
-    conn: AsyncConnection, clerk: Clerk, source: str, *, state: str | None, changes: dict[str, Any]
+    conn: AsyncConnection,
+    clerk: Clerk,
+    source: str,
+    *,
+    state: str | None,
+    changes: dict[str, Any],
+    account: SourceAccount | None = None,
 ) -> SourceView:
     """Pause, resume, or overwrite fields of the configuration; raises NotFound, InvalidInput."""
     row = await _row(conn, source, lock=True)
@@ -123,9 +141,12 @@ async def change(
     if "scheme" in changes and changes["scheme"] != config.scheme:
         raise InvalidInput("a source keeps its scheme: register another one", field="scheme")
     merged = SourceConfig.model_validate({**config.model_dump(mode="json"), **changes})
+    _check_list(clerk, merged, has_account=account is not None or row.account is not None)
     values = {"config": merged.model_dump(mode="json"), "state": state or row.state, "updated_at": clerk.now}
+    if account is not None:
+        values["account"] = _sealed(clerk, row.id, account)
     await store.change_source(conn, row.id, values)
-    detail = {"state": values["state"], "fields": sorted(changes)}
+    detail = {"state": values["state"], "fields": sorted([*changes, *(["account"] if account else [])])}
     await _audit(conn, clerk, "changed", row.id, detail)
     return await show(conn, clerk, row.id)
 
@@ -159,6 +180,23 @@ async def delete(conn: AsyncConnection, clerk: Clerk, source: str) -> None:
 async def _audit(conn: AsyncConnection, clerk: Clerk, deed: str, source_id: str, detail: dict[str, Any]) -> None:
     subject = f"webhook_source/{source_id}"
     await access.audit(conn, clerk.principal, f"webhook_source.{deed}", subject, detail, clerk.now)
+
+
+def _check_list(clerk: Clerk, config: SourceConfig, *, has_account: bool) -> None:
+    """Raise InvalidInput where a list is to be looked at that there is not, or by nobody's account."""
+    if config.reconcile_every_minutes is None:
+        return
+    field = "config.reconcile_every_minutes"
+    if config.paths is not None or config.scheme not in reconcilable(clerk.registry):
+        raise InvalidInput("the events of this scheme can't be listed, or are not read as its vendor's", field=field)
+    if not has_account:
+        raise InvalidInput("name the `account` by which its events can be listed", field="account")
+
+
+def _sealed(clerk: Clerk, source_id: str, account: SourceAccount | None) -> bytes | None:
+    if account is None:
+        return None
+    return clerk.keyring.seal(account.model_dump_json().encode(), tenant=clerk.principal.organization_id, row=source_id)
 
 
 def _is_alive(secret: Any, now: datetime) -> bool:
@@ -198,6 +236,7 @@ async def _view(conn: AsyncConnection, clerk: Clerk, row: Any, secret: str | Non
         url=f"{address}/{row.path}",
         connection_url=f"{address}/{row.name}/{row.id}",
         config=SourceConfig.model_validate(row.config),
+        has_account=row.account is not None,
         secrets=tuple(
             SecretView(id=one.id, created_at=one.created_at, expires_at=one.expires_at)
             for one in secrets

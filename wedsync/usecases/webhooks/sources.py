@@ -235,7 +235,7 @@ class SourceBook:
             label=f"registered:{config.scheme}",
             vendor=config.scheme,
             verify=verify,
-            parse=_mapped(config) if module is None or config.paths is not None else _by_vendor(config, module.parse),
+            parse=_mapped(config) if module is None or config.paths is not None else by_vendor(config, module.parse),
             secrets=opened,
             organization_id=row.organization_id,
             handshake=scheme.handshake if scheme else None,
@@ -265,7 +265,9 @@ def _replay_key(config: SourceConfig) -> ReplayKey | None:
     return lambda body, headers: hashlib.sha256(signed_bytes(body, headers, options)).digest()
 
 
-def _by_vendor(config: SourceConfig, parse: Parse) -> Parse:
+def by_vendor(config: SourceConfig, parse: Parse) -> Parse:
+    """The vendor's own reading, in the words of a registered source."""
+
     def read(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
         return [
             event.model_copy(

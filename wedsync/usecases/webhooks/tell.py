@@ -7,12 +7,20 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.common import Priority
+from temporalio.common import Priority, WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.routing.queues import WORKFLOWS
-from wedsync.domain.webhooks.messages import DRAIN_SIGNAL, DrainStart, Lane, drain_workflow_id
+from wedsync.domain.routing.queues import WORKFLOWS, WORKFLOWS_BULK
+from wedsync.domain.webhooks.messages import (
+    DRAIN_SIGNAL,
+    RECONCILE_SOURCE_WORKFLOW,
+    DrainStart,
+    Lane,
+    ReconcileStart,
+    drain_workflow_id,
+    reconcile_schedule_id,
+)
 from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
 from wedsync.kit import logs
 from wedsync.usecases.webhooks import metrics
@@ -43,6 +51,19 @@ async def tell_drain(client: Client, lane: Lane, partition: int = 0) -> None:
         start_signal=DRAIN_SIGNAL,
         priority=_PRIORITY[lane],
         static_summary=f"drain the {lane} lane of the inbox",
+        rpc_timeout=_RPC_TIMEOUT,
+    )
+
+
+async def tell_reconcile(client: Client, source: str) -> None:
+    """Have a registered source's list looked at, unless it is being looked at; raises RPCError."""
+    await client.start_workflow(
+        RECONCILE_SOURCE_WORKFLOW,
+        ReconcileStart(source=source),
+        id=reconcile_schedule_id(source),
+        task_queue=WORKFLOWS_BULK,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="compare a registered source's list with the inbox",
         rpc_timeout=_RPC_TIMEOUT,
     )
 
