@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from tests.support.gateway import GIVEN, Gate, problem, problem_of
+from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
+from wedsync.store import circuits
 
 # -- who may, and what ------------------------------------------------------------------------------------------------
 
@@ -57,9 +59,11 @@ async def test_only_operators_and_the_organizations_that_are_named_may(
     api.app.state.settings.__dict__.pop("is_local", None)
     assert (await api.get("/gateway/stripe/v1/balance")).status_code == 200
     board = api.app.state.switchboard
-    board.book._configured["stripe"] = board.book.config("stripe").model_copy(
-        update={"gateway": board.book.config("stripe").gateway.model_copy(update={"organizations": ()})}
-    )
+    config = board.book.config("stripe")
+    closed = config.model_copy(update={"gateway": config.gateway.model_copy(update={"organizations": ()})})
+    async with board.transitions.db.system() as conn:
+        await circuits.put_config(conn, closed, "key:test", utc_now())
+    await board.book.load()
     assert problem(await api.get("/gateway/stripe/v1/balance")) == (403, "gateway_forbidden")
     assert (await api.http.get("/api/v1/gateway/stripe/v1/balance", headers={"Authorization": "x"})).status_code == 401
 

@@ -134,9 +134,14 @@ async def test_nothing_that_is_sent_breaks_the_server(api: Any, operation: Any) 
 
     def check(case: Any) -> None:
         response = asyncio.run_coroutine_threadsafe(send(case), loop).result(30)
-        assert response.status_code < 500 or response.json()["code"] == "temporal_unreachable", response.text
+        assert response.status_code < 500 or _is_asked_for(response.json()), response.text
         if response.status_code >= 400:
             assert response.headers["content-type"] == "application/problem+json"
 
     run = BOUNDS(given(case=operation.as_strategy())(check))
     await asyncio.to_thread(run)
+
+
+def _is_asked_for(problem: dict[str, Any]) -> bool:
+    """There is no Temporal here, and a report may be asked for sooner than it can be made."""
+    return problem["code"] == "temporal_unreachable" or problem["detail"].startswith("the report took longer than ")

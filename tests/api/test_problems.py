@@ -39,7 +39,7 @@ def test_the_document_lists_every_code_with_its_status_and_no_other() -> None:
 def test_every_reason_and_code_that_is_raised_towards_the_api_is_known() -> None:
     sources = [*(ROOT / "wedsync/usecases/access").glob("*.py"), ROOT / "wedsync/domain/weddings/changes.py"]
     reasons = {word for path in sources for word in re.findall(r'reason="(\w+)"', path.read_text())}
-    local_only = {"not_local", "key_taken"}
+    local_only = {"not_local", "key_taken", "organization_taken"}
     inside_errors = {"vendor"}
     assert reasons - local_only - inside_errors <= set(KINDS)
     kinds = (errors.NotFound, errors.Conflict, errors.InvalidInput, errors.StoreUnavailable, errors.TemporalUnreachable)

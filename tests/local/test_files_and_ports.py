@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,11 @@ def test_a_reused_pid_is_not_taken_for_ours(tmp_path: Path) -> None:
         assert not processes.is_alive(stranger)
         processes.end(stranger, grace_seconds=0)
         assert child.alive
+        for _ in range(1000):
+            # Between fork and exec a process has no command line of its own.
+            if "time.sleep(60)" in processes.command_line(real.pid):
+                break
+            time.sleep(0.01)
         assert "time.sleep(60)" in processes.command_line(real.pid)
     finally:
         child.kill()

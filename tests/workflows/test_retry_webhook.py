@@ -39,11 +39,18 @@ class Script:
         return answer
 
 
+#: Others on the same Temporal count from one.
+NUMBER = 7_000_000
+
+
 def begin(row_id: int) -> RetryStart:
     return RetryStart(row_id=row_id, source="stripe", event_type="payment.failed", attempts=1, wait_seconds=0.05)
 
 
-@pytest.mark.parametrize(("row_id", "end"), [(1, "processed"), (2, "dead"), (3, "unmatched"), (4, "gone")])
+@pytest.mark.parametrize(
+    ("row_id", "end"),
+    [(NUMBER + 1, "processed"), (NUMBER + 2, "dead"), (NUMBER + 3, "unmatched"), (NUMBER + 4, "gone")],
+)
 async def test_an_event_is_tried_after_each_wait_until_it_is_settled(
     temporal_client: Client, row_id: int, end: str
 ) -> None:
@@ -74,7 +81,7 @@ async def test_a_database_that_is_down_is_no_try_and_someone_may_ask_for_one_at_
         asyncio.timeout(30),
     ):
         handle = await temporal_client.start_workflow(
-            RetryWebhook.run, begin(8), id=retry_workflow_id(8), task_queue=WORKFLOWS
+            RetryWebhook.run, begin(NUMBER + 8), id=retry_workflow_id(NUMBER + 8), task_queue=WORKFLOWS
         )
         # The first try fails with the database, the second one's answer is to wait for 20 days.
         await script.second.wait()
@@ -85,11 +92,11 @@ async def test_a_database_that_is_down_is_no_try_and_someone_may_ask_for_one_at_
 
 async def test_an_operator_finds_the_retrying_of_a_weddings_event_by_its_wedding(temporal_client: Client) -> None:
     start = RetryStart(
-        row_id=91, source="stripe", event_type="payment.failed", attempts=1, wait_seconds=900,
+        row_id=NUMBER + 91, source="stripe", event_type="payment.failed", attempts=1, wait_seconds=900,
         organization_id="o1", wedding_id="w91",
     )  # fmt: skip
     await start_retry(temporal_client, start)
-    handle = temporal_client.get_workflow_handle(retry_workflow_id(91))
+    handle = temporal_client.get_workflow_handle(retry_workflow_id(NUMBER + 91))
     found = (await handle.describe()).typed_search_attributes
     assert (found.get(ORGANIZATION_ID), found.get(WEDDING_ID), found.get(VENDOR)) == ("o1", "w91", ["stripe"])
     await handle.terminate()
