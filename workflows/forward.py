@@ -230,6 +230,7 @@ class Forward:
             self._wait_for_a_hand(step, entry)
             return
         operations = entry.binding.spec.operations
+        awaits_receipt = step.done_when == "delivered" and bool(operations[-1].waits_for) if operations else False
         for operation in operations:
             if operation.name in self._board.entries[step.id].done:
                 continue
@@ -238,10 +239,10 @@ class Forward:
                 give_up_at=give_up_at,
                 fallback_ready=fallback_ready,
                 gives_way=degradation.gives_way(step),
-                last=operation is operations[-1],
+                last=operation is operations[-1] and not awaits_receipt,
             )
             effect = await self._caller.perform(step.id, attempt)
-            if effect.state == "waiting":
+            if effect.state == "waiting" or (operation is operations[-1] and awaits_receipt):
                 self._wait_for_the_vendor(step, operation, give_up_at)
                 return
             if effect.state == "absent" and not operation.read:
@@ -302,6 +303,10 @@ class Forward:
             return
         if entry.binding.spec.by_hand:
             board.put(entry.model_copy(update={"done": ()}))
+        if step.done_when == "delivered":
+            # Not every vendor can be asked what became of a message.
+            await self._elsewhere(deed, Failure(code="vendor_rejected", reason=deed.event_type, detail="not delivered"))
+            return
         await self._look_again(deed, refused=True)
 
     async def _late(self, deed: Deed) -> None:
@@ -363,6 +368,9 @@ class Forward:
         """
         board, step = self._board, deed.step
         here = board.entries[step.id].binding.vendor
+        if step.done_when == "delivered":
+            # A message that did not arrive leaves nothing that could be let go.
+            self._board.put(board.entries[step.id].model_copy(update={"state": "undone"}))
         if not await self._rollback.let_go(step.id):
             board.rechecks[:] = [recheck for recheck in board.rechecks if recheck.entry.step_id != step.id]
             self._give_up(step, failure, unknown=True)

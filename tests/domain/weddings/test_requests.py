@@ -115,6 +115,8 @@ def test_what_is_refused_and_why(held: WeddingState, request_: TransactionReques
     [
         (event(object_id="pi_1"), entry("a", external_id="pi_1"), True),
         (event(object_id="ch_1"), entry("a", external_id="pi_1", facts={"charge": "ch_1"}), True),
+        (event(object_id="part2"), entry("a", external_id="pi_1", facts={"parts": ["part1", "part2"]}), True),
+        (event(object_id="pi_2", step_id="a"), entry("a", external_id="pi_1", facts={"more": [{"x": 1}]}), False),
         (event(object_id="pi_2", step_id="a"), entry("a", external_id="pi_1"), False),
         (event(step_id="a"), entry("a", external_id="pi_1"), True),
         (event(step_id="b"), entry("a", external_id="pi_1"), False),

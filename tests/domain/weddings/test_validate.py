@@ -143,6 +143,7 @@ STEPS = [
         "comes after one with a time of its own",
     ),
     (step(VENUE, delivery="at_most_once"), "steps[0].delivery", "conflicting_keys", "messages"),
+    (step(VENUE, done_when="delivered"), "steps[0].done_when", "conflicting_keys", "messages"),
     (step(VENUE, compensation={"text": "no"}), "steps[0].compensation.text", "conflicting_keys", "sends nothing"),
     (step(EMAIL, compensation={"by": "none", "text": "no"}), "steps[3].compensation.text", "conflicting_keys",
      "'none'"),

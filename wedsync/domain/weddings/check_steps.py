@@ -182,6 +182,8 @@ def _check_message_keys(report: Report, step: Step, field: str) -> None:
     if action is not None and action.kind != "message":
         if step.delivery != "hold":
             report.add(f"{field}.delivery", "conflicting_keys", f"'delivery' is for messages; {step.action} is none")
+        if step.done_when != "accepted":
+            report.add(f"{field}.done_when", "conflicting_keys", f"'done_when' is for messages; {step.action} is none")
         if text is not None:
             detail = f"'text' is what is sent instead of unsending; {step.action} sends nothing"
             report.add(f"{field}.compensation.text", "conflicting_keys", detail)

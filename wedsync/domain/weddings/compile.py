@@ -130,6 +130,7 @@ def _planned(plan: Plan, instance: Instance, service: Service, needs: list[str])
         compensation_deadline_seconds=_seconds(step.compensation.deadline, DEFAULT_COMPENSATION_SECONDS),
         early=step.early,
         delivery=step.delivery,
+        done_when=step.done_when,
         decide_within_seconds=_seconds(step.decide_within, DEFAULT_DECIDE_SECONDS),
         otherwise=step.otherwise,
         default_results=step.default_results,

@@ -159,6 +159,8 @@ class Step(PlanModel):
     early: bool = False
     #: Messages at a vendor that can neither replay nor find: what an unknown outcome becomes.
     delivery: Literal["hold", "at_most_once", "may_repeat"] = "hold"
+    #: Of a message: done once its vendor took it, or only by the vendor's word that it was delivered.
+    done_when: Literal["accepted", "delivered"] = "accepted"
     #: A hold's deadline and what is then done.
     decide_within: DurationText | None = None
     otherwise: Literal["retry", "skip", "rollback"] | None = None
@@ -234,6 +236,7 @@ class PlannedStep(PlanModel):
     compensation_deadline_seconds: int
     early: bool
     delivery: Literal["hold", "at_most_once", "may_repeat"]
+    done_when: Literal["accepted", "delivered"] = "accepted"
     decide_within_seconds: int
     otherwise: Literal["retry", "skip", "rollback"] | None
     default_results: dict[str, JsonValue]

@@ -161,10 +161,15 @@ def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -
     """Whether the event is the vendor's word on what the step did: on that very object, not on an earlier one."""
     if event.type != step.waits_for and event.type not in step.refused_by:
         return False
-    known = {entry.external_id, *entry.facts.values()} if entry is not None else set()
     if event.object_id is not None and entry is not None and entry.external_id:
-        return event.object_id in {value for value in known if isinstance(value, str)}
+        return event.object_id in _ids(entry)
     return event.step_id == step.step_id
+
+
+def _ids(entry: LedgerEntry) -> set[str]:
+    """What the vendor may call the object by; a message of several parts has an id for each."""
+    facts = [fact for value in entry.facts.values() for fact in (value if isinstance(value, list) else [value])]
+    return {value for value in (entry.external_id, *facts) if isinstance(value, str)}
 
 
 #: What a person says through a signed link, where a vendor has no API: done, not to be had, undone.
