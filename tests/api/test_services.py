@@ -14,10 +14,10 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 
 @pytest.fixture
-async def api(new_api: Any, database_urls: Any) -> Any:
-    """With accounts at two vendors that stand in for each other."""
+async def api(new_api: Any, fresh_database_urls: Any) -> Any:
+    """With accounts at two vendors that stand in for each other; on a database of its own."""
     account = VendorSettings(api_key=SecretStr("key"))
-    return await new_api(database_urls, vendors={"stripe": account, "paypal": account})
+    return await new_api(fresh_database_urls, vendors={"stripe": account, "paypal": account})
 
 
 @pytest.fixture
@@ -25,10 +25,6 @@ async def board(api: Any) -> AsyncIterator[Switchboard]:
     """Another process."""
     async with open_switchboard(api.settings.database_url) as opened:
         yield opened
-        async with opened.transitions.db.system() as conn:
-            for table in ("services", "failovers", "circuits", "service_health", "health_changes"):
-                await conn.execute(text(f"DELETE FROM {table}"))
-        await api.app.state.switchboard.book.load()
 
 
 async def put(api: Any, path: str, body: Any) -> Any:

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 from temporalio.client import Client
 
 from tests.support.routing import eventually, open_switchboard, pass_one, rows
@@ -17,14 +16,16 @@ DEFAULT, OTHER = "2026-10-28.endive", "2026-09-30.endive"
 
 
 @pytest.fixture
+async def api(new_api: Any, fresh_database_urls: Any) -> Any:
+    """On a database of its own: versions and pins hold for everybody who calls the vendor."""
+    return await new_api(fresh_database_urls)
+
+
+@pytest.fixture
 async def board(api: Any) -> AsyncIterator[Switchboard]:
     """Another process."""
     async with open_switchboard(api.settings.database_url) as opened:
         yield opened
-        async with opened.transitions.db.system() as conn:
-            for table in ("vendor_versions", "version_pins", "version_migrations", "vendor_calls"):
-                await conn.execute(text(f"DELETE FROM {table}"))
-        await api.app.state.switchboard.book.load()
 
 
 async def put(api: Any, path: str, body: Any) -> Any:
@@ -122,12 +123,12 @@ async def test_a_migration_that_temporal_can_not_take_is_not_recorded(api: Any, 
 
 
 async def test_a_migration_is_begun_once_paused_and_taken_back(
-    new_api: Any, database_urls: Any, temporal_client: Client, board: Switchboard
+    new_api: Any, fresh_database_urls: Any, temporal_client: Client, board: Switchboard
 ) -> None:
     async def provide() -> Client:
         return temporal_client
 
-    api = await new_api(database_urls, provide)
+    api = await new_api(fresh_database_urls, provide)
     asked, key = {"service": "stripe", "to_version": OTHER}, api.key()
     response = await api.post("/versions/migrations", asked, **key)
     assert response.status_code == 202, response.text
