@@ -72,7 +72,8 @@ async def test_many_events_are_sent_once_each_with_few_requests_at_a_time(
 ) -> None:
     await office.subscribe(receiver.url())
     await office.tell(300)
-    assert await office.send() == 300
+    # On a machine that stalls some are given back, and counted again when they are claimed anew.
+    assert await office.send() >= 300
     ids = [request.headers["webhook-id"] for request in receiver.requests]
     assert (len(ids), len(set(ids))) == (300, 300)
     assert await office.statuses() == {"delivered": 300}

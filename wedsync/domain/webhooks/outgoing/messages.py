@@ -31,7 +31,7 @@ class OutboxStart(Message):
 class PumpAnswer(Message):
     """The answer of `deliveries.pump`."""
 
-    #: Deliveries taken in hand.
+    #: Deliveries taken in hand, those that were given back and taken again among them.
     sent: int
     #: Seconds until the next delivery is due that was put off; None: none is.
     next_due_seconds: float | None = None
