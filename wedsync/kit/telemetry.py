@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,13 @@ def instrument_app(app: FastAPI) -> None:
 
 def tracer() -> trace.Tracer:
     """The product's tracer."""
-    return trace.get_tracer(_SCOPE, _VERSION)
+    return _tracer_of(trace.get_tracer_provider())
+
+
+@lru_cache(maxsize=4)
+def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
+    # To make one costs as much as a span.
+    return provider.get_tracer(_SCOPE, _VERSION)
 
 
 def meter() -> metrics.Meter:
