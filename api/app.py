@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.datastructures import State
 from temporalio.client import Client
 
 from api import operations, problems, v1, webhooks
@@ -47,42 +48,48 @@ def lazy_client(settings: Settings) -> ClientProvider:
     return provide
 
 
+@asynccontextmanager
+async def _opened(state: State, settings: Settings, provide: ClientProvider) -> AsyncIterator[None]:
+    """All that requests use, for as long as the block lasts."""
+    state.database = Database(settings.database_url, settings.database_pool_size)
+    state.temporal = provide
+    state.teller = Teller(state.database, state.temporal)
+    state.inbox_teller = InboxTeller(state.temporal)
+    state.outbox_teller = OutboxTeller(state.temporal)
+    state.database.when_committed(NEWS, state.outbox_teller.tell)
+    state.notices = Notices(state.database, EVENTS_CHANNEL)
+    state.notices.start()
+    manifests = state.registry.manifests
+    state.switchboard = Switchboard(
+        state.database,
+        manifests,
+        state.temporal,
+        most_in_flight=settings.api_calls_per_vendor,
+        limited=limited_vendors(settings, manifests),
+        set_up=set_up_vendors(settings, manifests),
+    )
+    pool = new_pool()
+    vendors = VendorGateway(settings, state.registry, pool, state.switchboard)
+    state.gateway = Gateway(vendors, state.switchboard, state.database)
+    try:
+        async with state.switchboard.open():
+            yield
+    finally:
+        await pool.aclose()
+        await state.notices.close()
+        await state.teller.close()
+        await state.inbox_teller.close()
+        await state.outbox_teller.close()
+        await state.database.close()
+
+
 def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:
     """The application; it takes requests while Temporal is away, but not without its database."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = app.state
-        state.database = Database(settings.database_url, settings.database_pool_size)
-        state.temporal = client_provider or lazy_client(settings)
-        state.teller = Teller(state.database, state.temporal)
-        state.inbox_teller = InboxTeller(state.temporal)
-        state.outbox_teller = OutboxTeller(state.temporal)
-        state.database.when_committed(NEWS, state.outbox_teller.tell)
-        state.notices = Notices(state.database, EVENTS_CHANNEL)
-        state.notices.start()
-        manifests = state.registry.manifests
-        state.switchboard = Switchboard(
-            state.database,
-            manifests,
-            state.temporal,
-            most_in_flight=settings.api_calls_per_vendor,
-            limited=limited_vendors(settings, manifests),
-            set_up=set_up_vendors(settings, manifests),
-        )
-        pool = new_pool()
-        vendors = VendorGateway(settings, state.registry, pool, state.switchboard)
-        state.gateway = Gateway(vendors, state.switchboard, state.database)
-        try:
-            async with state.switchboard.open():
-                yield
-        finally:
-            await pool.aclose()
-            await state.notices.close()
-            await state.teller.close()
-            await state.inbox_teller.close()
-            await state.outbox_teller.close()
-            await state.database.close()
+        async with _opened(app.state, settings, client_provider or lazy_client(settings)):
+            yield
 
     app = FastAPI(
         title="wedsync",

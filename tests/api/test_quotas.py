@@ -256,3 +256,5 @@ async def test_limits_set_by_hand_replace_what_the_vendor_s_answers_said(api: An
         return await shown() == 6000
 
     await eventually(is_forgotten)
+    # And stays forgotten: what was learned before says nothing of the new limits.
+    assert await shown() == 6000

@@ -158,6 +158,15 @@ def _no_connection(vendor: str) -> VendorThrottled:
     )
 
 
+def _encoded(json_body: JsonValue | None, form: Form | None, content: bytes | None) -> tuple[bytes | None, str]:
+    """A body and what it is; an empty type: its sender says so."""
+    if json_body is not None:
+        return json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode(), "application/json"
+    if form is not None:
+        return str(httpx.QueryParams(list(form))).encode(), "application/x-www-form-urlencoded"
+    return content, ""
+
+
 def _no_answer(vendor: str, error: Exception, *, is_write: bool) -> VendorError:
     kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
     reason = TIMED_OUT if isinstance(error, httpx.TimeoutException) else "no_answer"
@@ -221,14 +230,10 @@ class VendorHttp:
         write that timed out, was dropped, or got another 5xx).
         """
         is_write = method not in ("GET", "HEAD") if write is None else write
+        body, content_type = _encoded(json_body, form, content)
         sent_headers = {**self.headers, **(headers or {})}
-        body = content
-        if json_body is not None:
-            body = json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode()
-            sent_headers.setdefault("Content-Type", "application/json")
-        elif form is not None:
-            body = str(httpx.QueryParams(list(form))).encode()
-            sent_headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        if content_type:
+            sent_headers.setdefault("Content-Type", content_type)
         url = path if "://" in path else self.base_url + path
         try:
             response = await self._pool.request(

@@ -37,6 +37,15 @@ class Pages(Value):
 Read = Callable[[datetime, datetime, int], Awaitable[Pages]]
 
 
+def moment(text: object) -> datetime | None:
+    """A time as lists write it, ISO 8601 with a zone; None: it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
 async def newest_first(read: Read, since: datetime, until: datetime) -> Listed:
     """The events of `[since, until)` of a list that begins with the newest, or those of the oldest part of it.
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from wedsync.domain.errors import OutcomeUnknown
 from wedsync.kit.http import VendorHttp
-from wedsync.kit.listing import MOST_PAGES, Listed
+from wedsync.kit.listing import MOST_PAGES, Listed, moment
 from wedsync.kit.vendor import Account
 
 #: Its webhooks only say that something changed: what did is learnt from the list, which is looked at for each.
@@ -47,7 +47,7 @@ async def list_events(http: VendorHttp, account: Account, since: datetime, until
         if not isinstance(items, list):
             raise OutcomeUnknown("google_calendar listed no events", vendor="google_calendar")
         for one in items:
-            updated = _moment(one.get("updated")) if isinstance(one, dict) else None
+            updated = moment(one.get("updated")) if isinstance(one, dict) else None
             if updated is None:
                 unreadable += 1
                 continue
@@ -67,13 +67,5 @@ def _is_news(event: dict[str, Any], updated: datetime) -> bool:
     private = extended.get("private") if isinstance(extended, dict) else None
     if not isinstance(private, dict) or "wedding_id" not in private:
         return False
-    created = _moment(event.get("created"))
+    created = moment(event.get("created"))
     return created is None or updated - created > _AT_ONCE or event.get("status") == "cancelled"
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None

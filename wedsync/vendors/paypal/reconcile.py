@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from wedsync.domain.errors import NotAuthorized, OutcomeUnknown
 from wedsync.kit.http import VendorHttp
-from wedsync.kit.listing import Listed, Pages, newest_first
+from wedsync.kit.listing import Listed, Pages, moment, newest_first
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.tokens import Tokens
 
@@ -44,7 +44,7 @@ async def _read(http: VendorHttp, tokens: Tokens, since: datetime, until: dateti
         good = [one for one in events if isinstance(one, dict) and "id" in one]
         unreadable += len(events) - len(good)
         bodies += [json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() for one in good]
-        oldest = min([oldest, *(moment for one in good if (moment := _moment(one.get("create_time"))) is not None)])
+        oldest = min([oldest, *(made_at for one in good if (made_at := moment(one.get("create_time"))) is not None)])
         following = _next(page)
         if not events or following is None:
             return Pages(bodies=tuple(bodies), unreadable=unreadable)
@@ -75,13 +75,5 @@ def _next(page: dict[str, Any]) -> str | None:
     return None
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
