@@ -107,12 +107,13 @@ class Rollback:
     async def _changed_elsewhere(self, step_id: str, deadline: datetime) -> bool:
         """Whether somebody has changed at the vendor what we wrote there."""
         entry = self._board.entries[step_id]
-        if entry.content is None or not entry.done:
+        # A change that could not be put back stands among what was done, too.
+        made = [operation for operation in entry.binding.spec.operations if operation.name in entry.done]
+        if entry.content is None or not made:
             return False
-        operation = next(o for o in entry.binding.spec.operations if o.name == entry.done[-1])
         while True:
             try:
-                found = await self._caller.look(step_id, operation)
+                found = await self._caller.look(step_id, made[-1])
             except ActivityError:
                 if workflow.now() >= deadline:
                     return False

@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.plans import CEREMONY, event, plan
+from tests.support.plans import CEREMONY, booking, event, plan
+from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged
 
 
@@ -63,3 +64,19 @@ async def test_our_own_shift_is_no_change_by_somebody_else(stage: Stage) -> None
     later = f"{CEREMONY[:10]}T18:00"
     await wedding.until(await wedding.ask("timeline", ceremony_at=later), "completed")
     await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+
+
+async def test_an_event_whose_move_could_not_be_put_back_is_undone_all_the_same(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(event(), booking("hall", "replayer", needs=["event"])))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    puppet.will(wedding.id, "move", "reject")
+    await stage.sandbox.faults(
+        "google_calendar", mode="refuse", operation="update_event", after=1, wedding_id=wedding.id
+    )
+    later = f"{CEREMONY[:10]}T18:00"
+    row = await wedding.until(await wedding.ask("timeline", ceremony_at=later), "needs_attention", "rolled_back")
+    await stage.sandbox.clear_faults("google_calendar")
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    assert row.status == "needs_attention"
+    assert (await wedding.steps())["event"].compensation["status"] == "undone"
