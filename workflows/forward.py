@@ -12,15 +12,17 @@ from workflows import options
 
 with workflow.unsafe.imports_passed_through():
     from activities.errors import Failure, read_failure
-    from activities.weddings import BindStep, RecallAnswer, WeddingActivities
+    from activities.weddings import RecallAnswer, WeddingActivities
     from wedsync.domain.routing.vendor import Effect, OperationSpec
     from wedsync.domain.weddings import degradation, saga
-    from wedsync.domain.weddings.ledger import Binding, Deed, Field, LedgerEntry, StepError
+    from wedsync.domain.weddings.ledger import Deed, LedgerEntry, StepError
     from wedsync.domain.weddings.messages import StepStatus
     from wedsync.domain.weddings.plan import PlannedStep
     from wedsync.domain.weddings.requests import HAND_CONFIRMED, HAND_DECLINED
+    from workflows.binding import bind
     from workflows.board import Board
     from workflows.calls import Attempt, Caller, Lost, Refused, Stopped
+    from workflows.change import Change
     from workflows.compensation import Rollback
     from workflows.progress import Progress
 
@@ -37,6 +39,7 @@ class Forward:
         self._caller = caller
         self._rollback = rollback
         self._progress = progress
+        self._change = Change(board, caller)
         self._slots = asyncio.Semaphore(board.given.parallelism)
         self._deeds = {deed.step.id: deed for deed in board.given.deeds}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -91,7 +94,7 @@ class Forward:
                 case "late":
                     await self._late(deed)
                 case "change":
-                    await self._change(deed)
+                    await self._change.run(deed)
         await self._show_unseen(deed)
 
     async def _show_unseen(self, deed: Deed) -> None:
@@ -192,36 +195,12 @@ class Forward:
         if deed.entry is not None and place == 0:
             board.put(deed.entry)
             return True
-        binding = await self._bind(step, vendor, deed.round, place)
+        binding = await bind(board, step, vendor, deed.round, place)
         if board.stopping:
             return False
         board.put(LedgerEntry(step_id=step.id, binding=binding, state="begun"))
         board.update(step.id, round=deed.round)
         return True
-
-    async def _bind(self, step: PlannedStep, vendor: str, round_: int, place: int) -> Binding:
-        board, given = self._board, self._board.given
-        state = board.states[step.id]
-        try:
-            return await workflow.execute_local_activity_method(
-                WeddingActivities.bind_step,
-                BindStep(
-                    organization_id=given.organization_id,
-                    wedding_id=given.wedding_id,
-                    transaction_id=given.transaction_id,
-                    plan_version=given.plan_version,
-                    step=step,
-                    vendor=vendor,
-                    round=round_,
-                    results={name: board.results[name] for name in step.needs if name in board.results},
-                    state=state,
-                    version=board.next_version(),
-                    now=workflow.now(),
-                ),
-                **options.local(f"{step.id}: bind to {vendor}"),
-            )
-        except ActivityError as error:
-            raise Refused(read_failure(error)) from error
 
     async def _operations(self, step: PlannedStep, give_up_at: datetime, fallback_ready: bool) -> None:
         """Carry out what is left of the step's operations at the vendor it is bound to."""
@@ -295,7 +274,7 @@ class Forward:
     async def _answer(self, deed: Deed) -> None:
         """The vendor's word has come."""
         board, step = self._board, deed.step
-        entry = board.put(_given(deed.entry))
+        entry = board.put(deed.standing())
         state = board.states[step.id]
         if deed.event_type == state.waits_for:
             board.put(entry.model_copy(update={"facts": {**entry.facts, **deed.event_facts}}))
@@ -311,7 +290,7 @@ class Forward:
 
     async def _late(self, deed: Deed) -> None:
         """The vendor's word has not come in time: ask."""
-        self._board.put(_given(deed.entry))
+        self._board.put(deed.standing())
         await self._look_again(deed, refused=False)
 
     async def _look_again(self, deed: Deed, *, refused: bool) -> None:
@@ -381,61 +360,3 @@ class Forward:
             await self._do(Deed(kind="do", step=step, vendors=left, round=round_))
             return
         self._give_up(step, failure, unknown=False)
-
-    # ---- changing what stands
-
-    async def _change(self, deed: Deed) -> None:
-        """Move what stands to what the plan says now."""
-        board, step = self._board, deed.step
-        before = _given(deed.entry)
-        vendor = before.binding.vendor
-        try:
-            wanted = await self._bind(step, vendor, before.binding.round, 0)
-        except Refused as refused:
-            self._refuse_change(step, refused.failure)
-            return
-        if wanted.inputs == before.binding.inputs:
-            return
-        if not before.binding.spec.change_operations:
-            detail = f"{vendor} can't change what it holds for this step"
-            self._refuse_change(step, Failure(code="cannot_change", detail=detail))
-            return
-        board.before_change[step.id] = before
-        await self._call_change(step, before, wanted)
-
-    def _refuse_change(self, step: PlannedStep, failure: Failure) -> None:
-        """What stands goes on standing as it was; all that was changed is put back."""
-        error = StepError(code=failure.reason or failure.code, detail=failure.detail)
-        self._board.update(step.id, error=error)
-        self._board.stop(StepError(code=error.code, detail=f"{step.id}: {error.detail}"))
-
-    async def _call_change(self, step: PlannedStep, before: LedgerEntry, wanted: Binding) -> None:
-        board, tx = self._board, self._board.given.transaction_id
-        fields = {**before.fields, "inputs": Field(value=None, set_by_tx=tx)}
-        binding = before.binding.model_copy(update={"inputs": wanted.inputs})
-        board.entries[step.id] = before.model_copy(update={"binding": binding, "fields": fields})
-        give_up_at = workflow.now() + timedelta(seconds=step.timeout_seconds)
-        try:
-            for operation in before.binding.spec.change_operations:
-                attempt = Attempt(
-                    operation=operation,
-                    give_up_at=give_up_at,
-                    purpose=f"change-{tx}",
-                    previous_inputs=before.binding.inputs,
-                )
-                await self._caller.perform(step.id, attempt)
-        except (Refused, Lost) as error:
-            self._refuse_change(step, error.failure)
-            return
-        except Stopped:
-            return
-        entry = board.entries[step.id]
-        done = tuple(name for name in entry.done if name not in {o.name for o in before.binding.spec.change_operations})
-        board.entries[step.id] = entry.model_copy(update={"done": done})
-        board.update(step.id, status="succeeded", error=None)
-
-
-def _given(entry: LedgerEntry | None) -> LedgerEntry:
-    if entry is None:
-        raise ValueError("a deed about a standing step comes with its ledger entry")
-    return entry

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from api.deps import Desk, OnDesk
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
-from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint, Strategy

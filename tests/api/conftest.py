@@ -20,7 +20,7 @@ from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings.ledger import StepState
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
-from wedsync.store import projection
+from wedsync.store import projection, transactions
 from wedsync.store.session import Database
 from wedsync.usecases.access.bootstrap import LocalAccess, ensure_local_organization
 
@@ -72,7 +72,7 @@ class Api:
     async def move(self, wedding_id: str, transaction_id: str, status: str, version: int = 5) -> None:
         """As the workflow would: the transaction takes another status."""
         async with self.db.tenant(self.access.organization_id) as conn:
-            await projection.write_transaction_status(
+            await transactions.write_transaction_status(
                 conn, wedding_id, transaction_id, status, version=version, now=utc_now()
             )
 

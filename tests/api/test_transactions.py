@@ -11,7 +11,7 @@ from wedsync.domain.weddings.ledger import TransactionResult
 from wedsync.domain.weddings.messages import TransactionRequest
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import projection
+from wedsync.store import transactions
 from wedsync.store.tables.access import idempotency_keys
 from wedsync.store.tables.weddings import weddings
 
@@ -129,7 +129,7 @@ async def scheduled(api: Any, wedding_id: str, *steps: str) -> str:
     """As the workflow would: a transaction of the wedding's agenda begins."""
     tx = new_id()
     async with api.db.tenant(api.access.organization_id) as conn:
-        await projection.begin_transaction(
+        await transactions.begin_transaction(
             conn, organization_id=api.access.organization_id, wedding_id=wedding_id, transaction_id=tx,
             kind="scheduled", request={}, step_ids=steps, now=utc_now(),
         )  # fmt: skip
@@ -152,7 +152,7 @@ async def test_an_undo_names_what_was_set_anew_since(api: Any) -> None:
         ended_at=now,
     )
     async with api.db.tenant(api.access.organization_id) as conn:
-        await projection.settle_transaction(conn, wedding_id, result, version=2, now=now)
+        await transactions.settle_transaction(conn, wedding_id, result, version=2, now=now)
     found = (await api.get(f"/weddings/{wedding_id}/transactions/{undo['id']}")).json()
     assert (found["status"], found["superseded"]) == ("rolled_back", ["venue.inputs"])
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.routing import eventually
 from wedsync.domain.errors import VendorThrottled
-from wedsync.domain.routing.circuit import CircuitPolicy, classify_outcome
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.routing.window import classify_outcome
 from wedsync.kit.http import ByOrigin, VendorHttp, new_pool
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

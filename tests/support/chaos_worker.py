@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 
-from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.weddings import saga
 from wedsync.kit import logs
 from wedsync.kit.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from wedsync.domain.errors import VendorUnavailable
-from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.services import ServiceConfig, default_config
 from wedsync.domain.routing.vendor import Call
 from wedsync.kit.clock import utc_now

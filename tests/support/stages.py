@@ -26,7 +26,7 @@ from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from tests.support.puppet import Puppet, PuppetRegistry
 from tests.support.stage import Stage, Staged, stage_settings
-from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.weddings.plan import Plan
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import new_pool

@@ -16,7 +16,9 @@ from wedsync.domain.errors import (
     VendorUnavailable,
 )
 from wedsync.domain.routing import circuit as c
-from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Tally
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
+from wedsync.domain.routing.window import BUCKETS, Outcome, Tally, classify_outcome, total
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = CircuitPolicy(min_calls=4, open_seconds=10, probes=3, ramp_step_seconds=15)
@@ -27,7 +29,7 @@ def after(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def run(circuit: Circuit, *outcomes: c.Outcome, at: float = 0, **options: Any) -> Circuit:
+def run(circuit: Circuit, *outcomes: Outcome, at: float = 0, **options: Any) -> Circuit:
     for outcome in outcomes:
         circuit = c.next_state(circuit, outcome, after(at), POLICY, **options)
     return circuit
@@ -58,7 +60,7 @@ def ramping(at: float = 20) -> Circuit:
         (["ignored"] * 50 + ["failed"] * 3, "closed", ""),
     ],
 )
-def test_it_opens_by_rate_with_a_minimum_of_calls(outcomes: list[c.Outcome], state: str, reason: str) -> None:
+def test_it_opens_by_rate_with_a_minimum_of_calls(outcomes: list[Outcome], state: str, reason: str) -> None:
     circuit = run(CLOSED, *outcomes)
     assert (circuit.state, circuit.reason) == (state, reason)
 
@@ -76,33 +78,33 @@ def test_it_opens_by_rate_with_a_minimum_of_calls(outcomes: list[c.Outcome], sta
     ],
 )
 def test_only_lost_and_undone_calls_count_as_failures(error: Exception, outcome: str) -> None:
-    assert c.classify_outcome(error, 0.1, POLICY) == outcome
+    assert classify_outcome(error, 0.1, POLICY) == outcome
 
 
 def test_a_good_answer_that_came_late_is_slow() -> None:
-    assert c.classify_outcome(None, POLICY.slow_seconds, POLICY) == "slow"
-    assert c.classify_outcome(None, POLICY.slow_seconds - 0.01, POLICY) == "ok"
+    assert classify_outcome(None, POLICY.slow_seconds, POLICY) == "slow"
+    assert classify_outcome(None, POLICY.slow_seconds - 0.01, POLICY) == "ok"
 
 
 def test_what_slid_out_of_the_window_counts_no_more() -> None:
     circuit = run(CLOSED, "failed", "failed", "failed")
     assert run(circuit, "failed", at=POLICY.window_seconds / 2).state == "open"
     later = run(circuit, "failed", at=POLICY.window_seconds + 3)
-    assert (later.state, c.total(later.window)) == ("closed", Tally(failed=1, in_row=1))
+    assert (later.state, total(later.window)) == ("closed", Tally(failed=1, in_row=1))
 
 
 @pytest.mark.parametrize("behind", [0.02, 3.5, 20.0])
 def test_a_writer_whose_clock_is_behind_takes_nothing_from_the_others(behind: float) -> None:
-    edge = POLICY.window_seconds / c.BUCKETS * 5 - NOW.timestamp() % (POLICY.window_seconds / c.BUCKETS)
+    edge = POLICY.window_seconds / BUCKETS * 5 - NOW.timestamp() % (POLICY.window_seconds / BUCKETS)
     circuit = run(CLOSED, "failed", "failed", "failed", at=edge)
     late = c.counted(circuit, Tally(ok=1), after(edge - behind), POLICY)
-    assert c.total(late.window) == Tally(ok=1, failed=3)
+    assert total(late.window) == Tally(ok=1, failed=3)
     assert run(circuit, "failed", at=edge - behind).state == "open"
 
 
 def test_what_a_clock_far_ahead_has_written_does_not_stay() -> None:
     wrong = run(CLOSED, "failed", "failed", "failed", at=3600)
-    assert c.total(run(wrong, "ok").window) == Tally(ok=1)
+    assert total(run(wrong, "ok").window) == Tally(ok=1)
 
 
 def test_a_busy_vendor_s_good_minutes_do_not_hide_its_end() -> None:
@@ -115,7 +117,7 @@ def test_a_busy_vendor_s_good_minutes_do_not_hide_its_end() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from(["ok", "failed", "slow", "ignored"]), max_size=8), max_size=8))
-def test_tallies_of_several_batches_are_as_one(batches: list[list[c.Outcome]]) -> None:
+def test_tallies_of_several_batches_are_as_one(batches: list[list[Outcome]]) -> None:
     whole, parts = Tally(), Tally()
     for batch in batches:
         part = Tally()
@@ -160,7 +162,7 @@ def test_all_probes_must_succeed_and_then_traffic_comes_back_in_steps() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["failed", "slow"])
-def test_one_bad_probe_reopens(outcome: c.Outcome) -> None:
+def test_one_bad_probe_reopens(outcome: Outcome) -> None:
     circuit = c.probed(tripped(), outcome, 1, after(11), POLICY)
     assert (circuit.state, circuit.round, circuit.reason) == ("open", 2, "probe_failed")
 
@@ -267,7 +269,7 @@ def test_amid_a_ceremony_it_is_not_half_open_and_its_ramp_stands_still() -> None
     assert c.share_percent(leaving, after(3 * pace), POLICY) == 0
 
 
-OUTCOMES: st.SearchStrategy[c.Outcome] = st.sampled_from(["ok", "slow", "failed", "ignored"])
+OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(["ok", "slow", "failed", "ignored"])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("call"), OUTCOMES),
@@ -300,13 +302,13 @@ def test_whatever_happens_rounds_and_epochs_only_grow_and_openings_end(steps: li
         if circuit.state == "open":
             assert circuit.open_until is not None
             assert circuit.open_until <= after(at + POLICY.open_cap_seconds)
-        assert len(circuit.window) <= c.BUCKETS
+        assert len(circuit.window) <= BUCKETS
         if before.state == "open" and kind in ("call", "last"):
             assert circuit == before
 
 
 @given(st.lists(OUTCOMES.filter(lambda outcome: outcome in ("ok", "ignored")), max_size=200))
-def test_good_calls_and_refusals_never_open_a_circuit(outcomes: list[c.Outcome]) -> None:
+def test_good_calls_and_refusals_never_open_a_circuit(outcomes: list[Outcome]) -> None:
     assert run(CLOSED, *outcomes).state == "closed"
 
 

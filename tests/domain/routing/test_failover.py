@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from wedsync.domain.routing import circuit as c
 from wedsync.domain.routing import failover as f
-from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Manifest, OperationSpec
+from wedsync.domain.routing.window import Tally
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = CircuitPolicy(open_seconds=10, ramp_step_seconds=15)
@@ -121,21 +123,21 @@ def test_it_comes_back_as_its_operator_wants(
 @pytest.mark.parametrize(
     ("tally", "is_up", "expected"),
     [
-        (c.Tally(failed=12, in_row=12), True, False),
-        (c.Tally(ok=10, failed=4), True, True),
-        (c.Tally(ok=10, failed=4), None, True),
+        (Tally(failed=12, in_row=12), True, False),
+        (Tally(ok=10, failed=4), True, True),
+        (Tally(ok=10, failed=4), None, True),
         # Probes say that it is down.
-        (c.Tally(ok=10), False, False),
+        (Tally(ok=10), False, False),
         # Too few to judge by: only good ones count.
-        (c.Tally(ok=2), None, True),
-        (c.Tally(ok=2, failed=1), None, False),
+        (Tally(ok=2), None, True),
+        (Tally(ok=2, failed=1), None, False),
         # No calls: as the probes say.
-        (c.Tally(), True, True),
-        (c.Tally(), None, False),
+        (Tally(), True, True),
+        (Tally(), None, False),
     ],
 )
 def test_it_is_well_again_when_its_calls_or_without_any_its_probes_say_so(
-    tally: c.Tally, is_up: bool | None, expected: bool
+    tally: Tally, is_up: bool | None, expected: bool
 ) -> None:
     circuit = c.counted(Circuit(service="stripe"), tally, NOW, POLICY)
     assert f.is_well_again(circuit, is_up, NOW, POLICY) is expected

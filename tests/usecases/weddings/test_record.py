@@ -20,7 +20,7 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from wedsync.local.ports import free_port
-from wedsync.store import projection
+from wedsync.store import projection, transactions
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.weddings.answer_link import read_link
@@ -255,5 +255,5 @@ async def test_a_result_is_read_back_as_it_was(wedding: Staged) -> None:
         await read_result(wedding.stage.db, asked)
     result = TransactionResult(id=tx, seq=1, kind="orchestrate", status="completed", started_at=NOW, ended_at=NOW)
     async with wedding.stage.db.tenant(wedding.organization_id) as conn:
-        await projection.settle_transaction(conn, wedding.id, result, version=2, now=NOW)
+        await transactions.settle_transaction(conn, wedding.id, result, version=2, now=NOW)
     assert await read_result(wedding.stage.db, asked) == result

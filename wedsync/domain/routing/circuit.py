@@ -10,105 +10,24 @@ while ramping → open again, for longer. `draining` leaves a service in steps, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from wedsync.domain.errors import OutcomeUnknown, VendorUnavailable
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.vendor import Value
+from wedsync.domain.routing.window import Bucket, Outcome, Tally, is_failing, merged, total
 
 State = Literal["closed", "draining", "open", "ramping"]
 Phase = Literal["closed", "draining", "open", "half_open", "ramping"]
-#: `ignored`: says nothing about health (a refusal, a bad credential, a full quota, a fault of our own).
-Outcome = Literal["ok", "slow", "failed", "ignored"]
 Forced = Literal["open", "closed"]
 Admission = Literal["pass", "probe", "refuse"]
 
-#: A window is kept in so many buckets.
-BUCKETS = 10
 #: Without its guard a ramp (or a drain) goes on by itself, so many times slower.
 UNGUARDED_PACE = 3
 #: The reason of a circuit that a person wants back: it comes back amid a ceremony, too.
 RESTORE_ASKED = "restore_asked"
 #: How long a service cut off by hand stays so before it is looked at again.
 _LONG = timedelta(days=3650)
-
-
-class CircuitPolicy(Value):
-    """When a circuit opens, for how long, and how it closes again."""
-
-    window_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    #: Fewer calls in the window prove nothing.
-    min_calls: Annotated[int, Field(ge=1, le=100_000)] = 10
-    failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    #: A good answer that took so long is slow.
-    slow_seconds: Annotated[float, Field(gt=0, le=600)] = 6.0
-    slow_rate: Annotated[float, Field(gt=0, le=1)] = 0.8
-    #: The first opening; each further one in a row lasts `open_growth` times as long, up to the cap.
-    open_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
-    open_growth: Annotated[float, Field(ge=1, le=10)] = 2.0
-    open_cap_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
-    #: How many calls a half-open circuit lets through.
-    probes: Annotated[int, Field(ge=1, le=100)] = 3
-    #: Percent of traffic at each stage on the way back; 100 follows.
-    ramp: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (10, 50)
-    ramp_step_seconds: Annotated[float, Field(gt=0, le=86_400)] = 15.0
-    #: Percent of traffic at each stage of a drain; none follows.
-    drain: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (50, 10)
-
-    def on_wedding_day(self) -> CircuitPolicy:
-        """The same around a dependent wedding: leaves sooner, looks again sooner. Never switched off."""
-        return self.model_copy(
-            update={
-                "min_calls": max(1, self.min_calls // 2),
-                "open_cap_seconds": min(self.open_cap_seconds, 3 * self.open_seconds),
-            }
-        )
-
-
-class Bucket(Value):
-    """Calls of one slice of the window."""
-
-    #: Its number since the epoch, in slices.
-    slot: int
-    ok: int = 0
-    failed: int = 0
-    slow: int = 0
-    #: How many of them failed after the last good answer.
-    in_row: int = 0
-
-
-class Tally(Value):
-    """Outcomes of some calls; `slow` ones are good answers that came late and are not in `ok`."""
-
-    ok: int = 0
-    failed: int = 0
-    slow: int = 0
-    #: How many of them failed after the last good answer.
-    in_row: int = 0
-
-    @property
-    def calls(self) -> int:
-        """All that count."""
-        return self.ok + self.failed + self.slow
-
-    def plus(self, outcome: Outcome) -> Tally:
-        """With one more call."""
-        if outcome == "ignored":
-            return self
-        in_row = self.in_row + 1 if outcome == "failed" else 0
-        return self.model_copy(update={outcome: getattr(self, outcome) + 1, "in_row": in_row})
-
-    def then(self, later: Tally) -> Tally:
-        """With the calls of another tally after its own."""
-        return Tally(
-            ok=self.ok + later.ok,
-            failed=self.failed + later.failed,
-            slow=self.slow + later.slow,
-            in_row=later.in_row + (0 if later.ok or later.slow else self.in_row),
-        )
 
 
 class Circuit(Value):
@@ -143,54 +62,6 @@ class Circuit(Value):
     def key(self) -> tuple[str, str]:
         """What it is the circuit of."""
         return self.service, self.endpoint
-
-
-def classify_outcome(error: BaseException | None, seconds: float, policy: CircuitPolicy) -> Outcome:
-    """What a call says about the vendor's health. Only lost and undone-for-certain calls are failures."""
-    if error is None:
-        return "slow" if seconds >= policy.slow_seconds else "ok"
-    return "failed" if isinstance(error, VendorUnavailable | OutcomeUnknown) else "ignored"
-
-
-def slot_of(now: datetime, policy: CircuitPolicy) -> int:
-    """The number of the slice that `now` lies in."""
-    return int(now.timestamp() // (policy.window_seconds / BUCKETS))
-
-
-def merged(window: Collection[Bucket], tally: Tally, now: datetime, policy: CircuitPolicy) -> tuple[Bucket, ...]:
-    """The window with `tally` counted in its newest slice, the present one at the least; what has slid out is gone.
-
-    A writer whose clock is a little behind counts where the others do, and takes nothing from them. A slice more than a
-    whole window ahead was written by a clock that was wrong.
-    """
-    present = slot_of(now, policy)
-    newest = max((bucket.slot for bucket in window if bucket.slot <= present + BUCKETS), default=present)
-    newest = max(newest, present)
-    kept = {bucket.slot: bucket for bucket in window if newest - BUCKETS < bucket.slot <= newest}
-    if tally.calls:
-        here = kept.get(newest, Bucket(slot=newest))
-        both = Tally(ok=here.ok, failed=here.failed, slow=here.slow, in_row=here.in_row).then(tally)
-        kept[newest] = Bucket(slot=newest, ok=both.ok, failed=both.failed, slow=both.slow, in_row=both.in_row)
-    return tuple(kept[slot] for slot in sorted(kept))
-
-
-def total(window: Iterable[Bucket]) -> Tally:
-    """The window's calls in all, its buckets in the order of time."""
-    every = Tally()
-    for b in window:
-        every = every.then(Tally(ok=b.ok, failed=b.failed, slow=b.slow, in_row=b.in_row))
-    return every
-
-
-def is_failing(tally: Tally, policy: CircuitPolicy) -> str:
-    """Why these calls would open a circuit; empty: they would not."""
-    if tally.calls < policy.min_calls:
-        return ""
-    if tally.failed / tally.calls >= policy.failure_rate:
-        return "failure_rate"
-    if tally.in_row >= policy.min_calls:
-        return "failures_in_row"
-    return "slow_calls" if (tally.failed + tally.slow) / tally.calls >= policy.slow_rate else ""
 
 
 def next_state(

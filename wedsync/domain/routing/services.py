@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from wedsync.domain.routing.circuit import CircuitPolicy
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.strategy import Endpoint, Strategy
 from wedsync.domain.routing.vendor import GatewayPolicy, Manifest, Value

@@ -157,6 +157,12 @@ class Deed(Message):
     event_type: str = ""
     event_facts: dict[str, JsonValue] = {}
 
+    def standing(self) -> LedgerEntry:
+        """What stands already. Raises ValueError for a deed that was given nothing."""
+        if self.entry is None:
+            raise ValueError("a deed about a standing step comes with its ledger entry")
+        return self.entry
+
 
 class TransactionInput(Message):
     """The input of the workflow `RunTransaction`."""

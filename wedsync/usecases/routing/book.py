@@ -10,12 +10,13 @@ from datetime import datetime
 import structlog
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Circuit, CircuitPolicy
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, policy_of
 from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
 from wedsync.domain.routing.vendor import Manifest, VersionSpec
 from wedsync.domain.routing.versions import Pin
+from wedsync.domain.routing.window import Tally, is_failing, merged, total
 from wedsync.kit.clock import FleetClock, utc_now
 from wedsync.store import circuits, quotas, versions
 from wedsync.store.session import Database
@@ -149,11 +150,9 @@ class Book:
         config = self.config(service)
         every = [self.circuit(service, one.name) for one in config.endpoints]
         in_use = [
-            rules.total(rules.merged(circuit.window, rules.Tally(), now, config.circuit))
-            for circuit in every
-            if circuit.state != "open"
+            total(merged(circuit.window, Tally(), now, config.circuit)) for circuit in every if circuit.state != "open"
         ]
-        said = {rules.is_failing(calls, config.circuit) for calls in in_use}
+        said = {is_failing(calls, config.circuit) for calls in in_use}
         return bool(said) and said <= {"failure_rate", "failures_in_row"}
 
     def quota_policy(self, service: str, account: str) -> QuotaPolicy:

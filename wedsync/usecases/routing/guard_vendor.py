@@ -9,6 +9,7 @@ from wedsync.domain.routing import failover
 from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.messages import GuardLook, GuardNews
 from wedsync.domain.routing.services import ServiceConfig
+from wedsync.domain.routing.window import classify_outcome
 from wedsync.store import circuits, failovers
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.probe import probe
@@ -104,7 +105,7 @@ async def _probe(
         return None
     endpoint = next((e for e in config.endpoints if e.name == circuit.endpoint), config.endpoints[0])
     found = await probe(gateway, config, endpoint)
-    outcome = rules.classify_outcome(None, found.response_ms / 1000, config.circuit) if found.ok else "failed"
+    outcome = classify_outcome(None, found.response_ms / 1000, config.circuit) if found.ok else "failed"
     # The wake's moment is long past after some slow probes: a cool down that begins now is counted from now.
     await board.transitions.end_probe(circuit, slot, board.holder, outcome, max(now, board.book.now()))
     return f"probe {slot} of round {circuit.round}: {outcome}"

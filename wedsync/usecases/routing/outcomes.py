@@ -13,7 +13,8 @@ import structlog
 
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Outcome, Tally
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
+from wedsync.domain.routing.window import Outcome, Tally
 from wedsync.kit import telemetry
 from wedsync.store import circuits, failovers
 from wedsync.usecases.routing.transitions import Transitions
@@ -101,7 +102,7 @@ class Outcomes:
         here = rules.counted(self._book.circuit(*key), self._tallies[key], self._book.now(), policy)
         return bool(rules.verdict(here, policy))
 
-    def _policy(self, key: Key) -> rules.CircuitPolicy:
+    def _policy(self, key: Key) -> CircuitPolicy:
         until = self._wedding_day.get(key)
         return self._book.policy(key[0], is_wedding_day=until is not None and self._book.now() < until)
 

@@ -8,11 +8,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Phase
+from wedsync.domain.routing.circuit import Circuit, Phase
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import Dependency, HealthCheck
 from wedsync.domain.routing.strategy import Endpoint, Strategy
 from wedsync.domain.routing.vendor import GatewayPolicy
+from wedsync.domain.routing.window import Tally, merged, total
 from wedsync.store import failovers
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
@@ -126,7 +128,7 @@ def show_service(book: Book, service: str, now: datetime) -> ServiceView:
 
 
 def _show_circuit(circuit: Circuit, policy: CircuitPolicy, now: datetime) -> CircuitView:
-    calls = rules.total(rules.merged(circuit.window, rules.Tally(), now, policy))
+    calls = total(merged(circuit.window, Tally(), now, policy))
     return CircuitView(
         endpoint=circuit.endpoint,
         state=rules.phase(circuit, now),

@@ -17,13 +17,14 @@ from wedsync.domain.errors import (
     VendorThrottled,
     WedsyncError,
 )
-from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import versions
-from wedsync.domain.routing.circuit import Circuit, CircuitPolicy, Outcome
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.domain.routing.strategy import Endpoint, Load
 from wedsync.domain.routing.vendor import Call, Manifest
 from wedsync.domain.routing.versions import Chosen
+from wedsync.domain.routing.window import Outcome, classify_outcome
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
@@ -229,7 +230,7 @@ class Switchboard:
     async def settle(self, ticket: Ticket, call: Call, ask: str, error: BaseException | None, seconds: float) -> None:
         """Remember what became of an admitted call. A probe's end is written at once, all else in batches."""
         policy = self.book.policy(ticket.service)
-        outcome = rules.classify_outcome(error, seconds, policy)
+        outcome = classify_outcome(error, seconds, policy)
         self._make_room(ticket.place)
         if ticket.key is not None:
             measured = self._measured[ticket.key]

@@ -21,9 +21,11 @@ from wedsync.domain.health.status import by_circuits
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing import failover as rules_of_failover
 from wedsync.domain.routing import notify
-from wedsync.domain.routing.circuit import Circuit, Outcome
+from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.messages import GUARD_VENDOR_WORKFLOW, LOOK_SIGNAL, GuardStart, guard_workflow_id
 from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.routing.window import Outcome, total
 from wedsync.kit import telemetry
 from wedsync.kit.ids import new_id
 from wedsync.store import circuits, failovers, health, notifications
@@ -146,7 +148,7 @@ class Transitions:
         before = by_circuits([{**states, was.endpoint: was.state}.get(name, "closed") for name in names])
         after = by_circuits([{**states, was.endpoint: now_is.state}.get(name, "closed") for name in names])
         if before != after:
-            calls = rules.total(was.window)
+            calls = total(was.window)
             rate = calls.failed / calls.calls if calls.calls else 0.0
             await health.note_circuits(
                 conn, was.service, before, after, now, error_rate=rate, detail=now_is.reason if after == "down" else ""
@@ -359,5 +361,5 @@ def _is_held(circuit: Circuit) -> bool:
     return circuit.held or circuit.forced == "open"
 
 
-def _hastened(circuit: Circuit, _: bool, *, now: datetime, policy: rules.CircuitPolicy) -> Circuit:
+def _hastened(circuit: Circuit, _: bool, *, now: datetime, policy: CircuitPolicy) -> Circuit:
     return rules.hastened(circuit, now, policy)

@@ -22,7 +22,7 @@ from wedsync.domain.weddings.messages import (
     wedding_workflow_id,
 )
 from wedsync.kit import telemetry
-from wedsync.store import projection
+from wedsync.store import projection, transactions
 from wedsync.store.session import Database
 
 log = structlog.get_logger(__name__)
@@ -126,7 +126,7 @@ async def begin_transaction(db: Database, wanted: BeginTransaction) -> Recorded:
     """Show the transaction as running."""
     request: dict[str, JsonValue] = {"kind": wanted.kind, "seq": wanted.seq, "origin": wanted.origin_tx}
     async with db.tenant(wanted.organization_id) as conn:
-        await projection.begin_transaction(
+        await transactions.begin_transaction(
             conn,
             organization_id=wanted.organization_id,
             wedding_id=wanted.wedding_id,
@@ -143,7 +143,7 @@ async def show_progress(db: Database, wanted: ShowProgress) -> Recorded:
     """Show the steps, and that the transaction rolls back; what has settled meanwhile stays as it is."""
     async with db.tenant(wanted.organization_id) as conn:
         if wanted.is_rolling_back:
-            await projection.write_rolling_back(conn, wanted.wedding_id, wanted.transaction_id, wanted.now)
+            await transactions.write_rolling_back(conn, wanted.wedding_id, wanted.transaction_id, wanted.now)
         await projection.write_steps(
             conn, wanted.wedding_id, [(state, wanted.version) for state in wanted.steps], wanted.now
         )
@@ -197,7 +197,7 @@ async def _write_outcome(db: Database, wanted: SettleTransaction) -> None:
         await projection.write_steps(
             conn, wanted.wedding_id, [(state, wanted.step_version) for state in result.steps], wanted.now
         )
-        is_new = await projection.settle_transaction(
+        is_new = await transactions.settle_transaction(
             conn, wanted.wedding_id, result, version=wanted.version, now=wanted.now
         )
         if is_new:
@@ -242,7 +242,7 @@ async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
             conn, wanted.wedding_id, [(state, wanted.step_version) for state in wanted.steps], wanted.now
         )
         for news in wanted.transactions:
-            await projection.write_transaction_status(
+            await transactions.write_transaction_status(
                 conn,
                 wanted.wedding_id,
                 news.transaction_id,

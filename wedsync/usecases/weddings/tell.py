@@ -39,7 +39,7 @@ from wedsync.domain.weddings.messages import (
 )
 from wedsync.domain.weddings.wedding_state import WeddingState
 from wedsync.kit.clock import utc_now
-from wedsync.store import projection
+from wedsync.store import transactions
 from wedsync.store.session import Database
 
 log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ async def _refused(db: Database, wedding_id: str, transaction_id: str, error: Wo
 
 async def _write_refusal(db: Database, wedding_id: str, transaction_id: str, error: StepError) -> None:
     async with db.system() as conn:
-        await projection.write_transaction_status(
+        await transactions.write_transaction_status(
             conn,
             wedding_id,
             transaction_id,
