@@ -4,15 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
 from tests.support.routing import eventually
-from wedsync.domain.errors import VendorThrottled
+from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorThrottled, VendorUnavailable
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.domain.routing.window import classify_outcome
-from wedsync.kit.http import ByOrigin, VendorHttp, new_pool
+from wedsync.kit.http import VendorHttp, new_pool
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -72,16 +71,34 @@ async def test_a_call_that_gets_no_connection_is_our_congestion_and_nothing_agai
         await pool.aclose()
 
 
-async def test_origins_beyond_the_most_share_pools_and_are_served_all_the_same() -> None:
-    transport = ByOrigin(4, most_origins=1)
-    async with (
-        vendor() as (one, _),
-        vendor() as (two, _),
-        vendor() as (three, _),
-        httpx.AsyncClient(transport=transport, trust_env=False) as client,
-    ):
-        for url in (one, two, three, one, two):
-            assert (await client.get(url)).text == "ok"
+async def test_what_was_never_sent_is_no_unknown_outcome() -> None:
+    pool = new_pool()
+    async with vendor() as (url, taken):
+        http = VendorHttp(pool, vendor="v", base_url=url, timeout_seconds=2)
+        with pytest.raises(InvalidInput):
+            await http.request("POST", "/", content=b"x", headers={"X": "a\r\nb"})
+        for base_url in ("http://[::1", "http://127.0.0.1:1", "http://nobody.invalid"):
+            with pytest.raises(VendorUnavailable):
+                await VendorHttp(pool, vendor="v", base_url=base_url, timeout_seconds=2).request("POST", "/")
+        assert not taken
+        await pool.aclose()
+
+
+async def test_an_answer_that_breaks_off_leaves_the_outcome_of_a_write_unknown() -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    url, pool = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", new_pool()
+    http = VendorHttp(pool, vendor="v", base_url=url, timeout_seconds=2)
+    with pytest.raises(OutcomeUnknown):
+        await http.request("POST", "/")
+    with pytest.raises(VendorUnavailable):
+        await http.request("GET", "/")
+    await pool.aclose()
+    server.close()
 
 
 async def test_a_connection_is_used_again() -> None:

@@ -6,6 +6,7 @@ family of `wedsync.domain.errors` and never retries: Temporal does.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import sys
@@ -28,6 +29,7 @@ from wedsync.domain.errors import (
 from wedsync.domain.routing import classify
 from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.kit.clock import utc_now
+from wedsync.kit.http_transport import AiohttpTransport
 
 if importlib.util.find_spec("sniffio") is None:
     # httpcore tries to import it for every lock that it makes: a sixth of a call's time went into finding nothing.
@@ -43,61 +45,37 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtoc
 _POOL_WAIT_SECONDS, _POOL_AGAIN_SECONDS = 1.0, 1.0
 #: What a request raises when no answer came, whatever the reason; for callers outside that use `new_pool` directly.
 TransportError = (httpx.TransportError, httpx.InvalidURL)
-#: The type of `new_pool()`.
-Pool = httpx.AsyncClient
-#: Origins with a pool of their own; further ones share a few.
-_MOST_ORIGINS, _SHARED_POOLS = 256, 8
-#: Kept open with nothing to do, per origin. Each is looked at before every request: a hundred would cost 2 ms a call.
-_MOST_IDLE = 16
+_USER_AGENT = "wedsync"
+_ALWAYS_SENT = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": _USER_AGENT}
 #: Why a streamed request has no answer: the time was up.
 TIMED_OUT = "timed_out"
 #: The most of an answer that is read.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
-class ByOrigin(httpx.AsyncBaseTransport):
-    """Connections of each origin in a pool of their own.
-
-    A vendor that lets a thousand calls wait then costs the others nothing: httpcore looks through a pool's connections
-    at every request.
-    """
-
-    def __init__(self, connections_per_origin: int, most_origins: int = _MOST_ORIGINS) -> None:
-        self._limits = httpx.Limits(
-            max_connections=connections_per_origin, max_keepalive_connections=min(_MOST_IDLE, connections_per_origin)
-        )
-        self._most_origins = most_origins
-        self._ssl = httpx.create_ssl_context(trust_env=False)
-        self._transports: dict[object, httpx.AsyncHTTPTransport] = {}
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send by the origin's pool."""
-        return await self._of(request.url).handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        transports, self._transports = self._transports, {}
-        for transport in transports.values():
-            await transport.aclose()
-
-    def _of(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
-        origin: object = (url.scheme, url.host, url.port)
-        if origin not in self._transports and len(self._transports) >= self._most_origins:
-            # Businesses with addresses of their own may be many: those that come late share.
-            origin = hash(origin) % _SHARED_POOLS
-        found = self._transports.get(origin)
-        if found is None:
-            found = httpx.AsyncHTTPTransport(verify=self._ssl, limits=self._limits, trust_env=False)
-            self._transports[origin] = found
-        return found
-
-
-def new_pool(*, max_connections: int = 200) -> httpx.AsyncClient:
+class Pool(httpx.AsyncClient):
     """The process's connections, so many for each origin: no environment proxies, redirects or cookies, bounded."""
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-    return httpx.AsyncClient(
-        transport=ByOrigin(max_connections), cookies=no_cookies, follow_redirects=False, trust_env=False
-    )
+
+    def __init__(self, max_connections: int) -> None:
+        self._sends = AiohttpTransport(max_connections)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        super().__init__(transport=self._sends, cookies=no_cookies, follow_redirects=False, trust_env=False)
+
+    async def exchange(self, request: httpx.Request) -> httpx.Response:
+        """Send a request as it is and read its answer, past what a client does for browsing: a fifth of a call."""
+        response = await self._sends.handle_async_request(request)
+        response.request = request
+        try:
+            await response.aread()
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+
+def new_pool(*, max_connections: int = 200) -> Pool:
+    """A pool of its own."""
+    return Pool(max_connections)
 
 
 class VendorResponse:
@@ -158,6 +136,11 @@ def _no_connection(vendor: str) -> VendorThrottled:
     )
 
 
+def _unsendable() -> InvalidInput:
+    """Of our own making, or of whoever gave us the request: nothing against the vendor."""
+    return InvalidInput("the request can't be sent as it stands", field="headers")
+
+
 def _encoded(json_body: JsonValue | None, form: Form | None, content: bytes | None) -> tuple[bytes | None, str]:
     """A body and what it is; an empty type: its sender says so."""
     if json_body is not None:
@@ -183,7 +166,7 @@ class VendorHttp:
 
     def __init__(
         self,
-        pool: httpx.AsyncClient,
+        pool: Pool,
         *,
         vendor: str,
         base_url: str,
@@ -197,7 +180,7 @@ class VendorHttp:
         self.base_url = base_url.rstrip("/")
         self._timeout = httpx.Timeout(
             timeout_seconds, connect=min(3.0, timeout_seconds), pool=min(_POOL_WAIT_SECONDS, timeout_seconds)
-        )
+        ).as_dict()
         #: Sent with each request; the pipeline puts correlation headers here.
         self.headers = dict(headers or {})
         self._not_processed = unavailable_means_not_processed
@@ -225,30 +208,33 @@ class VendorHttp:
         `path` starts with `/` and is added to the base URL (a full URL is taken as it is). `form` is sent in the
         order given. JSON is sent compact, UTF-8, in key order of insertion. `write` defaults to "not GET or HEAD".
 
-        Raises VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429; without a status and for
-        reason="at_capacity" when no connection was free here), VendorUnavailable (never sent, 503), OutcomeUnknown (a
-        write that timed out, was dropped, or got another 5xx).
+        Raises InvalidInput (HTTP can't carry it), VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429;
+        without a status and for reason="at_capacity" when no connection was free here), VendorUnavailable (never sent,
+        503), OutcomeUnknown (a write that timed out, was dropped, or got another 5xx).
         """
         is_write = method not in ("GET", "HEAD") if write is None else write
         body, content_type = _encoded(json_body, form, content)
-        sent_headers = {**self.headers, **(headers or {})}
+        sent_headers = {**_ALWAYS_SENT, **self.headers, **(headers or {})}
         if content_type:
             sent_headers.setdefault("Content-Type", content_type)
-        url = path if "://" in path else self.base_url + path
+        if auth is not None:
+            sent_headers["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode()).decode()
         try:
-            response = await self._pool.request(
+            request = httpx.Request(
                 method,
-                url,
+                path if "://" in path else self.base_url + path,
                 params=list(params) if params else None,
                 content=body,
                 headers=sent_headers,
-                auth=auth,
-                timeout=self._timeout,
+                extensions={"timeout": self._timeout},
             )
+            response = await self._pool.exchange(request)
         except httpx.PoolTimeout as error:
             raise _no_connection(self.vendor) from error
-        except _NEVER_SENT as error:
+        except (*_NEVER_SENT, httpx.InvalidURL) as error:
             raise _never_sent(self.vendor, error) from error
+        except httpx.LocalProtocolError as error:
+            raise _unsendable() from error
         except httpx.HTTPError as error:
             kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
             raise kind(
@@ -277,14 +263,14 @@ class VendorHttp:
         HTTP can't carry. What `body` raises comes through.
         """
         is_write = method not in ("GET", "HEAD")
-        sent = [("User-Agent", "wedsync"), *self.headers.items(), *headers]
+        sent = [("User-Agent", _USER_AGENT), *self.headers.items(), *headers]
         try:
             request = httpx.Request(
                 method,
                 self.base_url + path + (f"?{query}" if query else ""),
                 headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent],
                 content=body,
-                extensions={"timeout": self._timeout.as_dict()},
+                extensions={"timeout": self._timeout},
             )
             response = await self._pool.send(request, stream=True)
         except httpx.PoolTimeout as error:
@@ -292,8 +278,7 @@ class VendorHttp:
         except (*_NEVER_SENT, httpx.InvalidURL) as error:
             raise _never_sent(self.vendor, error) from error
         except httpx.LocalProtocolError as error:
-            # Of our own making, or of whoever gave us the request: nothing against the vendor.
-            raise InvalidInput("the request can't be sent as it stands", field="headers") from error
+            raise _unsendable() from error
         except httpx.HTTPError as error:
             raise _no_answer(self.vendor, error, is_write=is_write) from error
         if self.on_headers is not None:
