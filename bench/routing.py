@@ -22,6 +22,7 @@ from bench.routing_stage import PRIMARY, Way, call, database, pipeline
 from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
 from wedsync.kit import logs, telemetry
 from wedsync.kit.clock import utc_now
+from wedsync.kit.memory import settle_memory
 from wedsync.kit.settings import Settings
 from wedsync.store import quotas
 
@@ -83,6 +84,7 @@ async def _measured(seconds: float) -> list[str]:
         async with way.board.transitions.db.system() as conn:
             await quotas.put_policy(conn, ("twilio", "default"), policy, "key:bench", utc_now())
         await way.board.book.load()
+        settle_memory()
         taken = await _rounds(way, rounds)
         return lines(taken, way.board.outcomes.flushes)
 
