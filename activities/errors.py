@@ -32,6 +32,8 @@ R = TypeVar("R")
 
 #: Only these are worth another try of the same activity; everything else is decided by the workflow.
 _RETRYABLE = (VendorUnavailable, StoreUnavailable, TemporalUnreachable)
+#: How an activity's failure reaches a workflow: a local one's own error comes bare, all else wrapped.
+ACTIVITY_FAILED = (ActivityError, ApplicationError)
 #: Type of the failure that stands for a bug in our own code.
 BUG = "bug"
 
@@ -106,13 +108,13 @@ def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     return wrapper
 
 
-def read_failure(error: ActivityError) -> Failure:
+def read_failure(error: ActivityError | ApplicationError) -> Failure:
     """What a failed activity says: `timeout` when the worker was lost or too slow, else our own code.
 
     An error that is none of ours is a `bug`: nobody knows how far the call came. Its text may hold anything, so it
     stays in the history.
     """
-    cause = error.cause
+    cause = error if isinstance(error, ApplicationError) else error.cause
     if isinstance(cause, TimeoutError):
         return Failure(code="timeout", detail="the call gave no sign in time", reason="timeout")
     if isinstance(cause, ApplicationError):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
 
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.errors import read_failure
+    from activities.errors import ACTIVITY_FAILED, read_failure
     from activities.weddings import BindStep, WeddingActivities
     from wedsync.domain.weddings.ledger import Binding
     from wedsync.domain.weddings.plan import PlannedStep
@@ -37,5 +36,5 @@ async def bind(board: Board, step: PlannedStep, vendor: str, round_: int, place:
             ),
             **options.local(f"{step.id}: bind to {vendor}"),
         )
-    except ActivityError as error:
+    except ACTIVITY_FAILED as error:
         raise Refused(read_failure(error)) from error

@@ -176,6 +176,11 @@ class Board:
         self.entries[entry.step_id] = kept
         return kept
 
+    def is_at(self, step_id: str, vendor: str) -> bool:
+        """Whether the step's effect is bound to this vendor: one that refuses its inputs is left before that."""
+        entry = self.entries.get(step_id)
+        return entry is not None and entry.binding.vendor == vendor
+
     def compensation(self, step_id: str, result: CompensationResult) -> None:
         """Note how a step's undo stands."""
         self.update(step_id, compensation=result)

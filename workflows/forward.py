@@ -126,7 +126,8 @@ class Forward:
             except Refused as refused:
                 failure = refused.failure
                 are_all_down = are_all_down and failure.passing
-                await self._rollback.let_go(step.id)
+                if board.is_at(step.id, vendor):
+                    await self._rollback.let_go(step.id)
             except Lost as lost:
                 self._give_up(step, lost.failure, unknown=True)
                 return

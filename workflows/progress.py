@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
+    from activities.errors import ACTIVITY_FAILED
     from activities.weddings import ShowProgress, WeddingActivities
     from workflows.board import Board
 
@@ -46,5 +46,5 @@ class Progress:
                 retry_policy=RetryPolicy(maximum_attempts=1),
                 summary=summary,
             )
-        except ActivityError:
+        except ACTIVITY_FAILED:
             workflow.logger.warning("progress.not_shown", extra={"transaction_id": given.transaction_id})

@@ -15,11 +15,12 @@ from temporalio.common import (
     TypedSearchAttributes,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
+    from activities.errors import ACTIVITY_FAILED
     from activities.weddings import (
         LoadPlan,
         ReadResult,
@@ -172,7 +173,7 @@ class WeddingDesk:
         while tx not in self.settled:
             try:
                 return await _read_result(given)
-            except ActivityError:
+            except ACTIVITY_FAILED:
                 with contextlib.suppress(TimeoutError):
                     await workflow.wait_condition(
                         lambda: tx in self.settled, timeout=_ASK_AGAIN, timeout_summary="until it has settled"
@@ -314,7 +315,7 @@ def unbegun(step_id: str, at: str | None, before: StepState | None = None) -> St
 
 
 async def _read_result(given: TransactionInput) -> TransactionResult:
-    """What Postgres holds of the transaction. Raises ActivityError when it has not settled."""
+    """What Postgres holds of the transaction. Raises ApplicationError when it has not settled."""
     return await workflow.execute_local_activity_method(
         WeddingActivities.read_result,
         ReadResult(

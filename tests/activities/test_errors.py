@@ -72,6 +72,11 @@ def test_our_errors_come_back_as_they_went(
     assert read.vendor == getattr(error, "vendor", "")
 
 
+def test_a_local_activitys_own_error_reads_as_a_wrapped_one() -> None:
+    sent = as_read_from_history(to_application_error(errors.InvalidInput("x", field="inputs", reason="too_long")))
+    assert read_failure(sent) == read_failure(failed(sent))
+
+
 def test_a_vendors_wish_to_wait_is_kept() -> None:
     sent = to_application_error(errors.VendorThrottled("x", retry_after_seconds=2.5))
     assert sent.next_retry_delay == timedelta(seconds=2.5)

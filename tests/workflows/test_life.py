@@ -112,13 +112,8 @@ async def test_a_transaction_that_was_terminated_leaves_its_steps_to_a_person(st
     assert {(w["step_id"], w["what"]) for w in waiting} == {("venue", "decision"), ("food", "decision")}
 
 
-async def test_a_wedding_that_was_reset_takes_in_what_its_transaction_came_to(
-    stage: Stage, temporal_client: Client
-) -> None:
-    wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
-    tx = await wedding.ask()
-    await wedding.until(tx, "waiting")
-    await wedding.at_rest()
+async def reset_to_its_beginning(wedding: Staged, temporal_client: Client) -> None:
+    """What an operator does who wants the wedding to live its life once more."""
     history = await wedding.handle.fetch_history()
     started = next(e.event_id for e in history.events if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
     await temporal_client.workflow_service.reset_workflow_execution(
@@ -131,10 +126,35 @@ async def test_a_wedding_that_was_reset_takes_in_what_its_transaction_came_to(
             request_id=new_id(),
         )
     )
+
+
+async def test_a_wedding_that_was_reset_takes_in_what_its_transaction_came_to(
+    stage: Stage, temporal_client: Client
+) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    await wedding.at_rest()
+    await reset_to_its_beginning(wedding, temporal_client)
     assert len(await wedding.when("ledger", lambda ledger: len(ledger) == 2)) == 2
     await wedding.say("deposit", "payment.succeeded")
     await wedding.until(tx, "completed")
     assert sorted(e["state"] for e in await wedding.ledger() if e["vendor"] == "generic") == ["active"]
+
+
+async def test_a_wedding_that_was_reset_awaits_its_transaction_that_still_runs(
+    stage: Stage, temporal_client: Client
+) -> None:
+    wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
+    await stage.sandbox.faults(
+        "generic", mode="slow", operation="caterer.request", delay_ms=1500, wedding_id=wedding.id
+    )
+    tx = await wedding.ask()
+    await wedding.until_step("food", "running")
+    await reset_to_its_beginning(wedding, temporal_client)
+    await wedding.until(tx, "completed")
+    ledger = await wedding.when("ledger", lambda ledger: len(ledger) == 2)
+    assert set(ledger) == {"venue", "food"}
 
 
 async def test_repair_rewrites_a_projection_that_was_damaged(stage: Stage, puppet: Puppet) -> None:

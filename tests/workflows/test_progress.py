@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
+import activities.weddings as door
 from tests.support.plans import booking, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged
+from wedsync.domain.errors import StoreUnavailable
 
 
 async def until_undo(wedding: Staged, step_id: str, what: Any) -> Any:
@@ -118,3 +121,30 @@ async def test_a_step_that_its_vendor_has_answered_is_seen_to_succeed_before_wha
     await wedding.until_step("deposit", "succeeded")
     assert (await wedding.steps())["after"].status in ("pending", "running")
     await wedding.until(tx, "completed")
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postgres fails whoever would show how a transaction stands."""
+
+    async def fail(db: Any, wanted: Any) -> Any:
+        raise StoreUnavailable("the database does not answer")
+
+    monkeypatch.setattr(door, "show_progress", fail)
+
+
+@pytest.mark.usefixtures("unseen")
+async def test_a_step_is_tried_again_though_nobody_can_be_shown_it(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer")))
+    puppet.will(wedding.id, "reserve", *(["down"] * 3))
+    await wedding.until(await wedding.ask(), "completed")
+    assert list(await wedding.handle.query("ledger")) == ["hall"]
+
+
+@pytest.mark.usefixtures("unseen")
+async def test_a_rollback_goes_on_though_nobody_can_be_shown_it(stage: Stage, puppet: Puppet) -> None:
+    hall = booking("hall", "replayer", needs=["venue", "food"], on_failure="rollback")
+    wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer"), hall))
+    puppet.will(wedding.id, "reserve", "reject")
+    await wedding.until(await wedding.ask(), "rolled_back")
+    assert [entry["state"] for entry in await wedding.ledger()] == ["undone", "undone"]
