@@ -93,6 +93,17 @@ class Board:
             **_NOT_QUEUED,
         )
 
+    def waiting(self, step_id: str, waits_for: str, refused_by: tuple[str, ...], deadline_at: datetime) -> None:
+        """All that could be done is done: the step waits for its vendor's word, or a person's."""
+        self.update(
+            step_id,
+            status="waiting",
+            waits_for=waits_for,
+            refused_by=refused_by,
+            deadline_at=deadline_at,
+            **_NOT_QUEUED,
+        )
+
     def queued(self, step_id: str, failure: Failure, since: datetime, until: datetime, look_at: datetime) -> None:
         """The step waits for its vendors to come back."""
         self.update(

@@ -231,26 +231,16 @@ class Forward:
 
     def _wait_for_the_vendor(self, step: PlannedStep, operation: OperationSpec, deadline_at: datetime) -> None:
         entry = self._board.put(self._board.entries[step.id].model_copy(update={"state": "waiting"}))
-        self._board.update(
-            step.id,
-            status="waiting",
-            external_id=entry.external_id,
-            waits_for=operation.waits_for,
-            refused_by=operation.refused_by,
-            deadline_at=deadline_at,
-        )
+        self._board.update(step.id, external_id=entry.external_id)
+        self._board.waiting(step.id, operation.waits_for, operation.refused_by, deadline_at)
 
     def _wait_for_a_hand(self, step: PlannedStep, entry: LedgerEntry) -> None:
         # Once a person was asked, something may stand at the vendor: an undo asks a person again.
         self._board.put(entry.model_copy(update={"state": "waiting", "done": (BY_HAND,)}))
-        self._board.update(
-            step.id,
-            status="waiting",
-            waits_for=HAND_CONFIRMED,
-            refused_by=(HAND_DECLINED,),
-            deadline_at=workflow.now() + timedelta(seconds=step.decide_within_seconds),
-            error=StepError(code="by_hand", detail=f"needs attention: {entry.binding.hand_link}"),
-        )
+        deadline_at = workflow.now() + timedelta(seconds=step.decide_within_seconds)
+        self._board.waiting(step.id, HAND_CONFIRMED, (HAND_DECLINED,), deadline_at)
+        error = StepError(code="by_hand", detail=f"needs attention: {entry.binding.hand_link}")
+        self._board.update(step.id, error=error)
 
     def _give_up(self, step: PlannedStep, failure: Failure, *, unknown: bool) -> None:
         """What the failure does to the transaction: roll back, hold, or a gap."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.support.plans import booking, email, plan, sms
+from tests.support.plans import booking, email, payment, plan, sms
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage
 from tests.support.stages import SkippingStage
@@ -34,6 +34,33 @@ async def test_a_queued_step_is_done_once_its_vendor_is_back(skipping: SkippingS
     keys = [call.idempotency_key for call in puppet.calls(wedding.id, "reserve")]
     assert len(keys) == 13
     assert len(puppet.effects & set(keys)) == 1
+
+
+async def test_a_queued_step_that_then_waits_for_its_vendors_word_is_not_sent_again(
+    skipping: SkippingStage, puppet: Puppet
+) -> None:
+    hall = booking("hall", "slowcoach", timeout="2h", when_down={"do": "queue", "max_wait": "2d"}, on_failure="hold")
+    wedding = await skipping.wedding(plan(hall))
+    puppet.will(wedding.id, "reserve", *["down"] * 4, "waiting", "waiting", "waiting")
+    puppet.will(wedding.id, "look", *["waiting"] * 4)
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.forward(wedding, timedelta(minutes=10))
+    assert [w["what"] for w in await wedding.handle.query("waiting")] == ["booking.confirmed"]
+    await skipping.forward(wedding, timedelta(hours=3))
+    await wedding.until_step("hall", "held")
+    assert puppet.said(wedding.id) == ["send reserve"] * 5 + ["look reserve", "send release"]
+
+
+async def test_a_queued_payment_that_is_never_confirmed_is_taken_once(skipping: SkippingStage) -> None:
+    deposit = payment(timeout="2h", fallbacks=[], when_down={"do": "queue", "max_wait": "2d"})
+    wedding = await skipping.wedding(plan(deposit))
+    await skipping.stage.sandbox.faults("stripe", mode="down", wedding_id=wedding.id)
+    tx = await wedding.ask()
+    await wedding.until(tx, "waiting")
+    await skipping.stage.sandbox.clear_faults("stripe")
+    await skipping.forward(wedding, timedelta(hours=6))
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    assert [entry["state"] for entry in await wedding.ledger()] == ["undone"]
 
 
 async def test_a_queue_ends_in_what_the_plan_says_of_failures(skipping: SkippingStage, puppet: Puppet) -> None:

@@ -8,6 +8,7 @@ import pytest
 from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
 from wedsync.domain.weddings import requests
 from wedsync.domain.weddings.closing import closing_as
+from wedsync.domain.weddings.degradation import VENDOR_BACK
 from wedsync.domain.weddings.ledger import Binding, CompensationResult, Field, LedgerEntry, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
 from wedsync.domain.weddings.plan import Compensation, PlannedStep
@@ -177,6 +178,17 @@ def test_the_agenda_brings_answers_late_ones_and_what_is_due_with_them() -> None
     assert [(deed.step.id, deed.kind) for deed in deeds] == [("a", "answer"), ("b", "late"), ("c", "do")]
     without = requests.scheduled_deeds(held.model_copy(update={"origin": ""}), NOW)
     assert [deed.step.id for deed in without] == ["a", "b"]
+
+
+def test_only_who_waits_for_a_vendor_to_be_back_is_sent_again() -> None:
+    since = {"deadline_at": NOW, "queued_at": NOW - timedelta(hours=1), "queued_until": NOW + timedelta(days=1)}
+    states = {
+        "a": state("a", "waiting", waits_for=VENDOR_BACK, **since),
+        # As weddings from before carry it: it was queued, and then its call went through.
+        "b": state("b", "waiting", waits_for="payment.succeeded", **since),
+    }
+    held = wedding(step("a"), step("b"), states=states, entries={"b": entry("b", state="waiting")})
+    assert [(deed.step.id, deed.kind) for deed in requests.scheduled_deeds(held, NOW)] == [("a", "do"), ("b", "late")]
 
 
 def test_a_retry_raises_the_round_only_after_a_known_non_effect() -> None:

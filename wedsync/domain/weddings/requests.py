@@ -7,6 +7,7 @@ from datetime import datetime
 
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.weddings import agenda, order, references, saga
+from wedsync.domain.weddings.degradation import VENDOR_BACK
 from wedsync.domain.weddings.ledger import Deed, LedgerEntry, StepError, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
 from wedsync.domain.weddings.plan import PlannedStep
@@ -112,7 +113,7 @@ def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
             event_facts=event.facts,
         )
     for late in agenda.overdue(state.states.values(), "waiting", now):
-        if late.queued_until is not None:
+        if late.waits_for == VENDOR_BACK:
             deeds[late.step_id] = _deed(state, planned_step(state, late.step_id))
         elif late.step_id not in deeds:
             deeds[late.step_id] = Deed(
