@@ -93,7 +93,9 @@ class Board:
             **_NOT_QUEUED,
         )
 
-    def waiting(self, step_id: str, waits_for: str, refused_by: tuple[str, ...], deadline_at: datetime) -> None:
+    def waiting(
+        self, step_id: str, waits_for: str, refused_by: tuple[str, ...], deadline_at: datetime, error: StepError | None = None
+    ) -> None:
         """All that could be done is done: the step waits for its vendor's word, or a person's."""
         self.update(
             step_id,
@@ -101,6 +103,8 @@ class Board:
             waits_for=waits_for,
             refused_by=refused_by,
             deadline_at=deadline_at,
+            error=error,
+            unknown=False,
             **_NOT_QUEUED,
         )
 

@@ -238,9 +238,8 @@ class Forward:
         # Once a person was asked, something may stand at the vendor: an undo asks a person again.
         self._board.put(entry.model_copy(update={"state": "waiting", "done": (BY_HAND,)}))
         deadline_at = workflow.now() + timedelta(seconds=step.decide_within_seconds)
-        self._board.waiting(step.id, HAND_CONFIRMED, (HAND_DECLINED,), deadline_at)
         error = StepError(code="by_hand", detail=f"needs attention: {entry.binding.hand_link}")
-        self._board.update(step.id, error=error)
+        self._board.waiting(step.id, HAND_CONFIRMED, (HAND_DECLINED,), deadline_at, error)
 
     def _give_up(self, step: PlannedStep, failure: Failure, *, unknown: bool) -> None:
         """What the failure does to the transaction: roll back, hold, or a gap."""
@@ -280,7 +279,7 @@ class Forward:
         await self._look_again(deed, refused=True)
 
     async def _late(self, deed: Deed) -> None:
-        """The vendor's word has not come in time: ask."""
+        """The vendor's word has not come in time, or a person wants to know it: ask."""
         self._board.put(deed.standing())
         await self._look_again(deed, refused=False)
 
@@ -295,6 +294,9 @@ class Forward:
                     await self._go_on(deed)
                     return
                 if effect.state == "waiting" and not refused:
+                    if deed.is_retry:
+                        self._wait_once_more(step, entry)
+                        return
                     failure = Failure(code="no_answer", detail="the vendor has not answered in time")
             except Refused as said_no:
                 failure = said_no.failure
@@ -303,8 +305,12 @@ class Forward:
                 return
         await self._elsewhere(deed, failure)
 
+    def _wait_once_more(self, step: PlannedStep, entry: LedgerEntry) -> None:
+        deadline_at = workflow.now() + timedelta(seconds=step.timeout_seconds)
+        self._wait_for_the_vendor(step, entry.last_operation(), deadline_at)
+
     async def _look(self, step: PlannedStep, entry: LedgerEntry) -> Effect:
-        operation = next(o for o in entry.binding.spec.operations if o.name == entry.done[-1])
+        operation = entry.last_operation()
         tries = 0
         while True:
             tries += 1

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from temporalio.api.enums.v1 import EventType
 
 from tests.support.plans import CEREMONY, booking, email, event, payment, plan
-from tests.support.puppet import Puppet
+from tests.support.puppet import Answer, Puppet
 from tests.support.stage import Staged
 from tests.support.stages import SkippingStage
 
@@ -238,6 +238,66 @@ async def test_a_vendor_that_cannot_be_asked_at_the_deadline_makes_a_hold(
     await skipping.forward(wedding, timedelta(days=3))
     await wedding.until_step("hall", "held")
     assert puppet.said(wedding.id) == ["send reserve", *["look reserve"] * 4]
+
+
+async def held_unasked(skipping: SkippingStage, puppet: Puppet, *looks: Answer) -> Staged:
+    """A wedding whose hall has booked, and could not be asked at its deadline what became of that."""
+    wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d")))
+    puppet.will(wedding.id, "reserve", "waiting")
+    puppet.will(wedding.id, "look", *["down"] * 4, *looks)
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.forward(wedding, timedelta(days=3))
+    await wedding.until_step("hall", "held")
+    return wedding
+
+
+async def test_a_retry_asks_who_could_not_be_asked_and_goes_on(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await held_unasked(skipping, puppet)
+    await wedding.decide("hall", "retry")
+    await wedding.until_step("hall", "succeeded")
+    assert puppet.said(wedding.id) == ["send reserve", *["look reserve"] * 5, "send finish"]
+
+
+async def test_a_retry_waits_again_for_who_has_not_answered_yet(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await held_unasked(skipping, puppet, "waiting", "waiting")
+    await wedding.decide("hall", "retry")
+    waiting = await wedding.until_step("hall", "waiting")
+    assert waiting.error is None
+    assert [w["what"] for w in await wedding.handle.query("waiting")] == ["booking.confirmed"]
+    await wedding.say("hall", "booking.confirmed")
+    await wedding.until_step("hall", "succeeded")
+    assert puppet.said(wedding.id) == ["send reserve", *["look reserve"] * 5, "send finish"]
+
+
+async def test_a_retry_holds_again_while_the_vendor_cannot_be_asked(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await held_unasked(skipping, puppet, *["down"] * 4)
+    await wedding.until(await wedding.decide("hall", "retry"), "held")
+    assert puppet.said(wedding.id) == ["send reserve", *["look reserve"] * 8]
+
+
+async def test_a_retried_payment_is_not_taken_for_made_before_its_vendor_says_so(skipping: SkippingStage) -> None:
+    wedding = await skipping.wedding(plan(payment(timeout="2d")))
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.stage.sandbox.faults("stripe", mode="down", wedding_id=wedding.id)
+    await skipping.forward(wedding, timedelta(days=3))
+    await wedding.until_step("deposit", "held")
+    await skipping.stage.sandbox.clear_faults("stripe")
+    asked = len(await skipping.stage.sandbox.requests("stripe"))
+    await wedding.decide("deposit", "retry")
+    await wedding.until_step("deposit", "succeeded", "waiting", "failed")
+    assert [r["method"] for r in (await skipping.stage.sandbox.requests("stripe"))[asked:]] == ["GET"]
+
+
+async def test_a_retry_asks_a_person_again_who_has_not_answered(skipping: SkippingStage) -> None:
+    wedding = await skipping.wedding(plan(booking("hall", "paper", decide_within="2d")))
+    await wedding.until(await wedding.ask(), "waiting")
+    await skipping.forward(wedding, timedelta(days=2, hours=1))
+    await wedding.until_step("hall", "held")
+    await wedding.decide("hall", "retry")
+    asked = await wedding.until_step("hall", "waiting", "succeeded")
+    assert (asked.status, asked.error["code"]) == ("waiting", "by_hand")
+    await wedding.say("hall", "hand.confirmed")
+    await wedding.until_step("hall", "succeeded")
 
 
 async def test_an_effect_that_surfaces_after_it_was_found_absent_is_undone(

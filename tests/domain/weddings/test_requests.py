@@ -200,6 +200,32 @@ def test_a_retry_raises_the_round_only_after_a_known_non_effect() -> None:
     assert (deed.round, deed.vendors, deed.entry) == (2, ("generic",), entry("a"))
 
 
+WAITS = OperationSpec(name="do", waits_for="booking.confirmed")
+
+
+@pytest.mark.parametrize(
+    ("spec", "known", "kind", "done"),
+    [
+        # Whose word was waited for is asked, who was to do it by hand is asked again.
+        ({"operations": (WAITS,)}, {}, "late", ("do",)),
+        ({"by_hand": True}, {}, "do", ()),
+        # What got lost is resolved; a step that waits for no word goes on.
+        ({"operations": (WAITS,)}, {"unknown_operation": "more"}, "do", ("do",)),
+        ({"operations": (WAITS,)}, {"unknown_operation": "do", "done": ()}, "do", ()),
+        ({"operations": (OperationSpec(name="do"),)}, {}, "do", ("do",)),
+    ],
+)
+def test_a_retry_of_what_may_stand_asks_whom_it_waited_for(
+    spec: dict[str, Any], known: dict[str, Any], kind: str, done: tuple[str, ...]
+) -> None:
+    bare = entry("a", state="parked", **known)
+    said = bare.binding.spec.model_copy(update={"operations": (), **spec})
+    kept = bare.model_copy(update={"binding": bare.binding.model_copy(update={"spec": said})})
+    held = wedding(step("a"), states=UNKNOWN, entries={"a": kept})
+    (deed,) = requests.decision_deeds(held, Decision(step_id="a", choice="retry"), NOW)
+    assert (deed.kind, deed.standing().done) == (kind, done)
+
+
 def test_another_vendor_is_used_with_what_becomes_due() -> None:
     held = wedding(step("a"), step("b", "a"), states=HELD, origin="t1")
     deeds = requests.decision_deeds(held, Decision(step_id="a", choice="use", vendor="vsco"), NOW)

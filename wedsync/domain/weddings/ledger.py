@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from wedsync.domain.routing.vendor import ActionSpec
+from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
 from wedsync.domain.weddings.messages import (
     CompensationStatus,
     Decision,
@@ -98,6 +98,11 @@ class LedgerEntry(Message):
         return self.origin_tx == transaction_id or (effect is not None and effect.set_by_tx == transaction_id)
 
 
+    def last_operation(self) -> OperationSpec:
+        """The newest operation that is known to have taken effect. Raises StopIteration when none is."""
+        return next(o for o in self.binding.spec.operations if self.done and o.name == self.done[-1])
+
+
 class StepState(Message):
     """Where a step stands, as the wedding carries it and Postgres shows it."""
 
@@ -156,6 +161,11 @@ class Deed(Message):
     #: For answer: what the vendor said.
     event_type: str = ""
     event_facts: dict[str, JsonValue] = {}
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether a person, who was to decide, wants it tried again."""
+        return self.state is not None and self.state.status == "held"
 
     def standing(self) -> LedgerEntry:
         """What stands already. Raises ValueError for a deed that was given nothing."""

@@ -193,10 +193,7 @@ def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tu
     held = state.states[decision.step_id]
     deeds: list[Deed] = []
     if decision.choice == "retry" and held.unknown:
-        entry = state.entries[decision.step_id]
-        deeds.append(
-            Deed(kind="do", step=step, round=held.round, vendors=(entry.binding.vendor,), entry=entry, state=held)
-        )
+        deeds.append(_retried(step, held, state.entries[decision.step_id]))
     elif decision.choice == "retry":
         deeds.append(Deed(kind="do", step=step, round=held.round + 1, state=held))
     elif decision.choice == "use" and decision.vendor:
@@ -204,6 +201,16 @@ def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tu
     settling = [deed.step.id for deed in deeds]
     due = agenda.due_steps(steps(state), state.states, now, settling=settling) if _begins_steps(state) else []
     return (*deeds, *(_deed(state, other) for other in due))
+
+
+def _retried(step: PlannedStep, held: StepState, entry: LedgerEntry) -> Deed:
+    """A step of which something may stand: asked about where its vendor's word was waited for, else gone on with."""
+    spec, vendor = entry.binding.spec, entry.binding.vendor
+    if spec.by_hand:
+        entry = entry.model_copy(update={"done": ()})
+    elif entry.unknown_operation is None and any(o.waits_for and o.name in entry.done[-1:] for o in spec.operations):
+        return Deed(kind="late", step=step, entry=entry, state=held)
+    return Deed(kind="do", step=step, round=held.round, vendors=(vendor,), entry=entry, state=held)
 
 
 def change_deeds(state: WeddingState) -> tuple[Deed, ...]:
