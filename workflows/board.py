@@ -94,7 +94,12 @@ class Board:
         )
 
     def waiting(
-        self, step_id: str, waits_for: str, refused_by: tuple[str, ...], deadline_at: datetime, error: StepError | None = None
+        self,
+        step_id: str,
+        waits_for: str,
+        refused_by: tuple[str, ...],
+        deadline_at: datetime,
+        error: StepError | None = None,
     ) -> None:
         """All that could be done is done: the step waits for its vendor's word, or a person's."""
         self.update(

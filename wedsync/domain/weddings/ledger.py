@@ -97,7 +97,6 @@ class LedgerEntry(Message):
         effect = self.fields.get("effect")
         return self.origin_tx == transaction_id or (effect is not None and effect.set_by_tx == transaction_id)
 
-
     def last_operation(self) -> OperationSpec:
         """The newest operation that is known to have taken effect. Raises StopIteration when none is."""
         return next(o for o in self.binding.spec.operations if self.done and o.name == self.done[-1])
