@@ -76,7 +76,7 @@ SELECT service, count(*) AS calls,
   count(*) FILTER (WHERE outcome = 'vendor_throttled') AS throttled,
   percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
   percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms
-FROM vendor_calls WHERE at >= :since AND reason IS DISTINCT FROM 'circuit_open' GROUP BY service
+FROM vendor_calls WHERE at >= :since AND ask <> 'trial' AND reason IS DISTINCT FROM 'circuit_open' GROUP BY service
 """)
 _ADD_SAMPLE = text("""
 UPDATE service_health SET samples = (SELECT jsonb_agg(e.look ORDER BY e.place) FROM (
@@ -88,7 +88,8 @@ _WRITE_CONCERNS = text("UPDATE service_health SET concerns = CAST(:concerns AS j
 _CONCERNS = text("SELECT service, concerns FROM service_health WHERE concerns @? '$[*].warned.metric'")
 _FAILING = text("""
 SELECT count(*) FILTER (WHERE outcome IN ('vendor_unavailable', 'outcome_unknown')) / greatest(count(*), 10)::float
-FROM vendor_calls WHERE service = :service AND at >= :since AND reason IS DISTINCT FROM 'circuit_open'
+FROM vendor_calls WHERE service = :service AND at >= :since AND ask <> 'trial'
+  AND reason IS DISTINCT FROM 'circuit_open'
 """)
 _samples = TypeAdapter(tuple[Sample, ...])
 _concerns = TypeAdapter(tuple[Concern, ...])

@@ -169,7 +169,7 @@ vendor_calls = Table(
     text("endpoint"),
     text("version"),
     text("operation"),
-    # send | find | look
+    # send | find | look | trial
     text("ask"),
     # `ok` or the error's code.
     text("outcome"),

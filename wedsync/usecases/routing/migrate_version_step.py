@@ -180,7 +180,7 @@ async def _differs(gateway: VendorGateway, m: Migration, call: Call) -> bool | N
 async def _answer(gateway: VendorGateway, call: Call, version: str) -> Effect | str | None:
     """What a version answers; the name of the error that it makes of the read; None: it gave no answer."""
     try:
-        return await gateway.look(call, Situation(version=version, priority=4))
+        return await gateway.look(call, Situation(version=version, is_trial=True, priority=4))
     except (VendorUnavailable, VendorThrottled):
         return None
     except WedsyncError as error:

@@ -42,6 +42,8 @@ _NO_PERMIT = timedelta(milliseconds=500)
 _ROOM_AGAIN_SECONDS = 1.0
 _SMOOTHING = 0.2
 _MOST_VENUES = 10_000
+#: What a record says was asked when a version was tried out.
+TRIAL = "trial"
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Ticket:
     #: Among whose calls under way it is.
     place: tuple[str, str]
     is_wedding_day: bool = False
+    #: It is recorded, and counts for no circuit.
+    is_trial: bool = False
     #: The round and slot of the permit that a probe came out with.
     probe: tuple[Circuit, int] | None = None
     version: Chosen = versions.UNSAID
@@ -140,7 +144,9 @@ class Switchboard:
         config = self.book.config(call.vendor)
         way = await self._router.route(config, call, situation)
         key = (call.vendor, way.endpoint.name)
-        ticket = Ticket(call.vendor, way.endpoint, key, place, situation.is_wedding_day, way.probe)
+        ticket = Ticket(
+            call.vendor, way.endpoint, key, place, situation.is_wedding_day, situation.is_trial, probe=way.probe
+        )
         try:
             ticket.version = self._version(ticket, call, situation)
             if way.error is not None:
@@ -242,7 +248,7 @@ class Switchboard:
         if isinstance(error, VendorThrottled) and error.status is not None:
             self.quotas.block(call.vendor, call.account, error.retry_after_seconds)
         record = {**_record(ticket, call, ask, seconds), "outcome": _code(error), "reason": reason}
-        counts_for = None if ticket.probe is not None else ticket.key
+        counts_for = None if ticket.probe is not None or ticket.is_trial else ticket.key
         self.outcomes.add(counts_for, outcome, record, is_wedding_day=ticket.is_wedding_day)
         if ticket.probe is not None:
             await self.end_probe(*ticket.probe, outcome)
@@ -265,7 +271,7 @@ def _record(ticket: Ticket, call: Call, ask: str, seconds: float) -> dict[str, o
         "endpoint": ticket.endpoint.name,
         "version": ticket.version.name,
         "operation": call.operation,
-        "ask": ask,
+        "ask": TRIAL if ticket.is_trial else ask,
         "duration_ms": round(seconds * 1000, 3),
         "quota_left": ticket.quota_left,
         "at": utc_now().isoformat(),
