@@ -212,8 +212,20 @@ class Board:
         return {**self.given.undo_needs, **{step.id: step.needs for step in self.steps.values()}}
 
     def undoable(self) -> list[LedgerEntry]:
-        """The effects of this transaction that may exist."""
-        return [entry for entry in self.entries.values() if saga.may_have_happened(entry)]
+        """The effects that may exist and are this transaction's to undo."""
+        kept = self.set_before()
+        return [e for e in self.entries.values() if saga.may_have_happened(e) and e.step_id not in kept]
+
+    def set_before(self) -> set[str]:
+        """The steps that this one only goes on with: what they hold is undone with the transactions that set it."""
+        kept = set()
+        for deed in self.given.deeds:
+            entry = self.entries.get(deed.step.id, deed.entry)
+            if deed.entry is not None and deed.kind != "change" and entry is not None and entry.state != "undone":
+                effect = entry.fields.get("effect")
+                if effect is not None and effect.set_by_tx != self.given.transaction_id:
+                    kept.add(deed.step.id)
+        return kept
 
     def vendors(self) -> list[str]:
         """The vendors in play, for the search attribute."""

@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
+    from activities.errors import Failure
     from activities.weddings import BeginTransaction, SettleTransaction, WeddingActivities
     from wedsync.domain.weddings import saga, search_attributes
     from wedsync.domain.weddings.ledger import (
@@ -119,8 +120,9 @@ class RunTransaction:
         entries = self._rollback.begin()
         await self._progress.show(self._board.states, "show the rollback", is_rolling_back=True)
         await self._rollback.run(entries)
+        kept = self._board.set_before()
         for step_id, state in list(self._board.states.items()):
-            if state.status in ("running", "waiting", "held"):
+            if step_id not in kept and state.status in ("running", "waiting", "held"):
                 reason = self._board.stop_reason or StepError(code="undone", detail="undone")
                 self._board.update(
                     step_id,
@@ -131,6 +133,17 @@ class RunTransaction:
                     refused_by=(),
                     deadline_at=None,
                 )
+        self._leave_to_a_person(kept)
+
+    def _leave_to_a_person(self, kept: set[str]) -> None:
+        """Steps whose vendor has answered, and with which the rollback let nobody go on."""
+        answers = {deed.step.id: deed.state for deed in self._given.deeds if deed.kind == "answer"}
+        for step_id in sorted(kept):
+            state = self._board.states[step_id]
+            # The answer was taken from the wedding: who has not been begun with would wait for it in vain.
+            if state.status == "running" or (state.status == "waiting" and state == answers.get(step_id)):
+                failure = Failure(code="undone", detail="what went on with it was undone: retry goes on with it again")
+                self._board.held(step_id, failure, workflow.now(), unknown=True)
 
     async def _look_again(self) -> None:
         """Effects that were found absent, or that a vendor would not let go of: once more."""

@@ -87,6 +87,71 @@ async def test_undoing_a_running_transaction_stops_it_and_undoes_what_was_done(s
     assert (await operations(stage, wedding, "generic")).count("confirm") == 1
 
 
+async def answered(stage: Stage, *more: dict[str, Any]) -> tuple[Staged, str]:
+    """A wedding whose caterer is being booked, now that its deposit was paid; and the transaction that does so."""
+    food = booking("food", "caterer", needs=["deposit"])
+    wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"]), food, *more))
+    await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=700, wedding_id=wedding.id)
+    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.say("deposit", "payment.succeeded")
+    await wedding.until_step("food", "running")
+    return wedding, (await wedding.transactions("scheduled"))[0].id
+
+
+async def test_undoing_what_runs_leaves_what_earlier_transactions_had_set(stage: Stage) -> None:
+    wedding, running = await answered(stage)
+    await wedding.until(await wedding.ask("undo", target=running), "rolled_back")
+    await wedding.at_rest()
+    held = {entry["step_id"]: entry["state"] for entry in await wedding.ledger()}
+    assert held == {"venue": "active", "deposit": "active", "food": "undone"}
+    steps = await wedding.steps()
+    assert {i: step.status for i, step in steps.items()} == {
+        "venue": "succeeded",
+        "deposit": "succeeded",
+        "food": "failed",
+    }
+    assert (steps["deposit"].compensation, set(await wedding.handle.query("ledger"))) == (None, {"venue", "deposit"})
+
+
+async def test_cancelling_everything_undoes_what_was_answered_meanwhile(stage: Stage) -> None:
+    wedding, _ = await answered(stage)
+    await wedding.until(await wedding.ask("undo", everything=True, cancel=True), "rolled_back", "cancelled")
+    assert {entry["state"] for entry in await wedding.ledger()} == {"undone"}
+
+
+async def test_undoing_what_goes_on_with_an_answered_step_leaves_it_to_a_person(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "slowcoach")))
+    puppet.will(wedding.id, "reserve", "waiting")
+    puppet.will(wedding.id, "finish", *["down"] * 6)
+    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.say("hall", "booking.confirmed")
+    await wedding.until_step("hall", "running")
+    running = (await wedding.transactions("scheduled"))[0].id
+    await wedding.until(await wedding.ask("undo", target=running), "rolled_back")
+    assert (await wedding.until_step("hall", "held")).error["code"] == "outcome_unknown"
+    puppet.answers[(wedding.id, "finish")].clear()
+    await wedding.decide("hall", "retry")
+    await wedding.until_step("hall", "succeeded")
+    assert "send release" not in puppet.said(wedding.id)
+
+
+async def test_an_answer_that_was_not_gone_on_with_is_not_waited_for_again(stage: Stage, puppet: Puppet) -> None:
+    steps = [booking(name, "slowcoach") for name in ("hall", "garden")]
+    wedding = await stage.wedding(plan(*steps, booking("busy", "harmless"), parallelism=1))
+    puppet.will(wedding.id, "hall.reserve", "waiting")
+    puppet.will(wedding.id, "garden.reserve", "waiting")
+    puppet.will(wedding.id, "busy.reserve", "down", "down")
+    puppet.will(wedding.id, "finish", *["down"] * 6)
+    await wedding.ask()
+    for step_id in ("hall", "garden"):
+        await wedding.say(step_id, "booking.confirmed", source="slowcoach", object_id=None)
+    await wedding.until_step("busy", "succeeded")
+    await wedding.until_step("hall", "running")
+    running = (await wedding.transactions("scheduled"))[0].id
+    await wedding.until(await wedding.ask("undo", target=running), "rolled_back")
+    assert {(await wedding.until_step(i, "held")).error["code"] for i in ("hall", "garden")} == {"outcome_unknown"}
+
+
 async def test_a_cancelled_transaction_ends_as_cancelled(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
     tx = await wedding.ask()
