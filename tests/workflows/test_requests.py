@@ -142,10 +142,10 @@ async def test_an_answer_that_was_not_gone_on_with_is_not_waited_for_again(stage
     puppet.will(wedding.id, "garden.reserve", "waiting")
     puppet.will(wedding.id, "busy.reserve", "down", "down")
     puppet.will(wedding.id, "finish", *["down"] * 6)
-    await wedding.ask()
+    tx = await wedding.ask()
     for step_id in ("hall", "garden"):
         await wedding.say(step_id, "booking.confirmed", source="slowcoach", object_id=None)
-    await wedding.until_step("busy", "succeeded")
+    await wedding.until(tx, "waiting")
     await wedding.until_step("hall", "running")
     running = (await wedding.transactions("scheduled"))[0].id
     await wedding.until(await wedding.ask("undo", target=running), "rolled_back")
