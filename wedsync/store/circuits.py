@@ -49,6 +49,11 @@ WITH gone AS (
 INSERT INTO probe_permits (service, endpoint, round, slot)
 SELECT :service, :endpoint, :round, slot FROM generate_series(1, :probes) AS slot ON CONFLICT DO NOTHING
 """)
+_MORE_PERMITS = text("""
+INSERT INTO probe_permits (service, endpoint, round, slot)
+SELECT c.service, c.endpoint, c.round, slot FROM circuits c, generate_series(1, :probes) AS slot
+WHERE c.service = :service AND c.endpoint = :endpoint AND c.round = :round AND c.state = 'open' ON CONFLICT DO NOTHING
+""")
 _LEASE = text("""
 WITH t AS MATERIALIZED (SELECT greatest(CAST(:now AS timestamptz), clock_timestamp()) AS now)
 UPDATE probe_permits p SET holder = :holder, leased_until = t.now + make_interval(secs => :seconds)
@@ -130,15 +135,24 @@ async def tell(conn: AsyncConnection, service: str) -> None:
 
 
 async def lease_permit(
-    conn: AsyncConnection, circuit: Circuit, holder: str, lease: timedelta, now: datetime | None = None
+    conn: AsyncConnection,
+    circuit: Circuit,
+    holder: str,
+    lease: timedelta,
+    now: datetime | None = None,
+    *,
+    probes: int = 0,
 ) -> int | None:
     """A permit to probe in the circuit's present round; None when all are taken, or it must not be probed now.
 
     Leases begin and end by Postgres' clock, whatever a process' own says; `now` is of a clock that runs ahead of it.
+    `probes`: how many must succeed now. A round that began when fewer were asked for has more added.
     """
     where = {"service": circuit.service, "endpoint": circuit.endpoint, "round": circuit.round}
     values = {**where, "holder": holder, "now": now, "seconds": lease.total_seconds()}
     slot: int | None = (await conn.execute(_LEASE, values)).scalar()
+    if slot is None and (await conn.execute(_MORE_PERMITS, {**where, "probes": probes})).rowcount:
+        slot = (await conn.execute(_LEASE, values)).scalar()
     return slot
 
 

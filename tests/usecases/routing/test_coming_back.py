@@ -126,3 +126,38 @@ async def test_what_waits_for_a_person_is_not_probed_by_calls(board: Switchboard
     assert stripe(board).state == "ramping"
     (record,) = await rows(board, "SELECT status FROM failovers")
     assert record.status == "restoring"
+
+
+@pytest.mark.parametrize(("probes", "more"), [(10, 8), (3, 1), (2, 1)])
+async def test_however_many_probes_are_asked_for_meanwhile_it_comes_back(
+    board: Switchboard, probes: int, more: int
+) -> None:
+    await configure(board, circuit={**SOON, "probes": 3})
+    await trip(board)
+    await past_its_cool_down(board)
+    for _ in range(2):
+        assert (await pass_one(board, ok=True)).probe is not None
+    await configure(board, circuit={**SOON, "probes": probes})
+    for n in range(more):
+        assert stripe(board).state == "open", n
+        assert (await pass_one(board, ok=True)).probe is not None
+    assert stripe(board).state == "ramping"
+    assert len(await rows(board, "SELECT slot FROM probe_permits WHERE outcome = 'ok'")) == 2 + more
+
+
+async def test_more_probes_are_asked_for_when_the_round_s_own_have_all_succeeded(board: Switchboard) -> None:
+    await configure(board, circuit={**SOON, "probes": 3})
+    await trip(board)
+    await past_its_cool_down(board)
+    tickets = [await board.admit(a_call()) for _ in range(3)]
+    assert await is_refused(board)
+    await configure(board, circuit={**SOON, "probes": 4})
+    for ticket in tickets:
+        await board.settle(ticket, a_call(), "send", None, 0.01)
+    assert stripe(board).state == "open"
+
+    async def goes_out() -> bool:
+        return not await is_refused(board)
+
+    # Who was told that all permits are taken does not ask for a moment.
+    await eventually(goes_out)

@@ -100,7 +100,7 @@ async def _probe(
     """One probe with one of the round's permits; None: others hold them all."""
     lease = timedelta(seconds=config.health.timeout_seconds) + _LEASE_MARGIN
     async with board.transitions.db.system() as conn:
-        slot = await circuits.lease_permit(conn, circuit, board.holder, lease, now)
+        slot = await circuits.lease_permit(conn, circuit, board.holder, lease, now, probes=config.circuit.probes)
     if slot is None:
         return None
     endpoint = next((e for e in config.endpoints if e.name == circuit.endpoint), config.endpoints[0])

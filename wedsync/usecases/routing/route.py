@@ -193,13 +193,14 @@ class Router:
         """One of the round's permits, of all processes together."""
         place = (*circuit.key, circuit.round)
         asking = self._asking.get(place, 0)
-        if now < self._no_permit.get(place, now) or asking >= self._book.policy(circuit.service).probes:
+        probes = self._book.policy(circuit.service).probes
+        if now < self._no_permit.get(place, now) or asking >= probes:
             return None
         lease = timedelta(seconds=self._manifests[circuit.service].timeout_seconds) + _LEASE_MARGIN
         self._asking[place] = asking + 1
         try:
             async with self._db.system() as conn:
-                slot = await circuits.lease_permit(conn, circuit, self._holder, lease)
+                slot = await circuits.lease_permit(conn, circuit, self._holder, lease, probes=probes)
         except StoreUnavailable:
             return None
         finally:
