@@ -69,7 +69,6 @@ async def _opened(state: State, settings: Settings, provide: ClientProvider) -> 
         set_up=set_up_vendors(settings, manifests),
     )
     pool = new_pool()
-    telemetry.instrument_pool(pool)
     vendors = VendorGateway(settings, state.registry, pool, state.switchboard)
     state.gateway = Gateway(vendors, state.switchboard, state.database)
     try:

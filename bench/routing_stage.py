@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wedsync.domain.routing.vendor import Call
-from wedsync.kit import telemetry
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.local.postgres import EmbeddedPostgres
@@ -93,7 +92,6 @@ async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
         }
         settings = Settings(database_url=url, vendors=vendors, api_url="http://127.0.0.1:9")
         db, pool, registry = Database(url, 5), new_pool(), load_registry()
-        telemetry.instrument_pool(pool)
         async with Switchboard(db, registry.manifests).open() as board:
             yield Way(VendorGateway(settings, registry, pool, board), board, pool, made)
         await pool.aclose()

@@ -74,7 +74,6 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     registry = load_registry()
     db = Database(settings.database_url, settings.database_pool_size)
     pool = new_pool()
-    telemetry.instrument_pool(pool)
 
     async def provide() -> Client:
         return client

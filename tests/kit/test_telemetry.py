@@ -43,7 +43,12 @@ def test_one_trace_runs_from_the_request_to_the_vendor(collector: Collector, tem
     ((_, headers, _),) = [post for post in collector.posts if post[0] == "/v1/payment_intents"]
     version, trace_id, parent_id, _ = headers["traceparent"].split("-")
     assert (version, trace_id) == ("00", root.trace_id.hex())
-    assert ours[bytes.fromhex(parent_id)].name == "POST"
+    request = ours[bytes.fromhex(parent_id)]
+    assert request.name == "POST"
+    said = {one.key: one.value.string_value or one.value.int_value for one in request.attributes}
+    assert said["url.full"] == f"{collector.url}/v1/payment_intents"
+    assert said["http.response.status_code"] == 200
+    assert "secret" not in str(request)
     assert "baggage" not in headers
     pushed = ExportMetricsServiceRequest.FromString(collector.bodies("/v1/metrics")[-1])
     assert "vendor_calls" in {

@@ -21,9 +21,10 @@ VENDOR_URL = sys.argv[1]
 @activity.defn
 async def call() -> int:
     async with new_pool() as pool:
-        telemetry.instrument_pool(pool)
         http = VendorHttp(pool, vendor="stripe", base_url=VENDOR_URL, timeout_seconds=5)
-        return (await http.request("POST", "/v1/payment_intents", json_body={})).status
+        return (
+            await http.request("POST", "/v1/payment_intents", params=[("api_secret", "secret")], json_body={})
+        ).status
 
 
 @workflow.defn

@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.posts.append((self.path, headers, body))
+        self.server.posts.append((self.path.partition("?")[0], headers, body))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from wedsync.domain.errors import (
 from wedsync.domain.routing import classify
 from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.kit.clock import utc_now
+from wedsync.kit.http_trace import answered, traced
 from wedsync.kit.http_transport import AiohttpTransport
 
 if importlib.util.find_spec("sniffio") is None:
@@ -63,13 +65,23 @@ class Pool(httpx.AsyncClient):
 
     async def exchange(self, request: httpx.Request) -> httpx.Response:
         """Send a request as it is and read its answer, past what a client does for browsing: a fifth of a call."""
-        response = await self._sends.handle_async_request(request)
+        with traced(request) as span:
+            response = await self._sends.handle_async_request(request)
+            answered(span, response.status_code)
+            response.request = request
+            try:
+                await response.aread()
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
+
+    async def begin(self, request: httpx.Request) -> httpx.Response:
+        """Send a request as it is; its answer, still to be read and closed."""
+        with traced(request) as span:
+            response = await self._sends.handle_async_request(request)
+            answered(span, response.status_code)
         response.request = request
-        try:
-            await response.aread()
-        except BaseException:
-            await response.aclose()
-            raise
         return response
 
 
@@ -134,6 +146,11 @@ def _no_connection(vendor: str) -> VendorThrottled:
         reason=AT_CAPACITY,
         retry_after_seconds=_POOL_AGAIN_SECONDS,
     )
+
+
+@lru_cache(maxsize=2048)
+def _url(text: str) -> httpx.URL:
+    return httpx.URL(text)
 
 
 def _unsendable() -> InvalidInput:
@@ -222,7 +239,7 @@ class VendorHttp:
         try:
             request = httpx.Request(
                 method,
-                path if "://" in path else self.base_url + path,
+                _url(path if "://" in path else self.base_url + path),
                 params=list(params) if params else None,
                 content=body,
                 headers=sent_headers,
@@ -272,7 +289,7 @@ class VendorHttp:
                 content=body,
                 extensions={"timeout": self._timeout},
             )
-            response = await self._pool.send(request, stream=True)
+            response = await self._pool.begin(request)
         except httpx.PoolTimeout as error:
             raise _no_connection(self.vendor) from error
         except (*_NEVER_SENT, httpx.InvalidURL) as error:

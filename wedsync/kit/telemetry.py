@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from temporalio.client import Plugin
 
-    from wedsync.kit.http import Pool
-
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SCOPE = "wedsync"
 _VERSION = version("wedsync")
@@ -117,11 +115,6 @@ def instrument_app(app: FastAPI) -> None:
 
     untraced = "healthz,readyz,metrics,api/integrations/webhooks"
     FastAPIInstrumentor.instrument_app(app, excluded_urls=untraced, exclude_spans=["receive", "send"])
-
-
-def instrument_pool(pool: Pool) -> None:
-    """Trace what leaves by a pool of `kit.http.new_pool`, whose connections are not httpx's own."""
-    HTTPXClientInstrumentor.instrument_client(pool)
 
 
 def tracer() -> trace.Tracer:
