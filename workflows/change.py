@@ -32,7 +32,7 @@ class Change:
         except Refused as refused:
             self._refuse(step, refused.failure)
             return
-        if wanted.inputs == before.binding.inputs:
+        if wanted.inputs == before.binding.inputs and not before.uncertain:
             return
         if not before.binding.spec.change_operations:
             detail = f"{vendor} can't change what it holds for this step"
@@ -69,5 +69,6 @@ class Change:
             return
         entry = board.entries[step.id]
         done = tuple(name for name in entry.done if name not in {o.name for o in before.binding.spec.change_operations})
-        board.entries[step.id] = entry.model_copy(update={"done": done})
-        board.update(step.id, status="succeeded", error=None)
+        board.entries[step.id] = entry.model_copy(update={"done": done, "uncertain": False})
+        settled = {"compensation": None} if before.uncertain else {}
+        board.update(step.id, status="succeeded", error=None, **settled)

@@ -253,9 +253,11 @@ class Rollback:
                 effect = await self._caller.perform(step_id, attempt)
             except (Refused, Lost) as error:
                 self._board.parked = True
+                # Whether the vendor holds the new or the old is not known: there is nothing to compare its copy with.
+                self._board.entries[step_id] = before.model_copy(update={"uncertain": True, "content": None})
                 return self._result(step_id, "needs_attention", error.failure.detail)
             before = before.model_copy(update={"etag": effect.etag, "content": effect.content})
-        self._board.entries[step_id] = before
+        self._board.entries[step_id] = before.model_copy(update={"uncertain": False})
         return self._result(step_id, "undone", "put back")
 
     async def let_go(self, step_id: str) -> bool:

@@ -66,6 +66,41 @@ async def test_our_own_shift_is_no_change_by_somebody_else(stage: Stage) -> None
     await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
 
 
+async def test_a_move_that_failed_and_was_not_put_back_is_made_when_it_is_asked_for_again(
+    stage: Stage, puppet: Puppet
+) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer")))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    later = f"{CEREMONY[:10]}T18:00"
+    puppet.will(wedding.id, "move", "reject", "reject")
+    await wedding.until(await wedding.ask("timeline", ceremony_at=later), "needs_attention")
+    await wedding.until(await wedding.ask("timeline", ceremony_at=later), "completed")
+    first, _, again = puppet.calls(wedding.id, "move")
+    assert (again.inputs, again.idempotency_key != first.idempotency_key) == (first.inputs, True)
+    assert (await wedding.steps())["hall"].compensation is None
+    # What is certain again is not asked for once more.
+    await wedding.until(await wedding.ask("timeline", ceremony_at=later), "completed")
+    assert len(puppet.calls(wedding.id, "move")) == 3
+
+
+async def test_a_move_whose_outcome_got_lost_is_made_anew_and_not_taken_for_the_old_one(
+    stage: Stage, puppet: Puppet
+) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer", timeout="2s", compensation={"deadline": "1s"})))
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    puppet.will(wedding.id, "move", *["unknown"] * 8)
+    for hour in (18, 19):
+        at = f"{CEREMONY[:10]}T{hour}:00"
+        shift = await wedding.ask("timeline", ceremony_at=at)
+        await wedding.until(shift, "needs_attention" if hour == 18 else "completed")
+        puppet.answers[(wedding.id, "move")].clear()
+    last = puppet.calls(wedding.id, "move")[-1]
+    assert "T19:00" in str(last.inputs)
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+
+
 async def test_an_event_whose_move_could_not_be_put_back_is_undone_all_the_same(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(event(), booking("hall", "replayer", needs=["event"])))
     tx = await wedding.ask()

@@ -79,6 +79,8 @@ class LedgerEntry(Message):
     #: The vendor's version of the object, and the digest of what we wrote: to notice what others changed there.
     etag: str | None = None
     content: str | None = None
+    #: A change failed and could not be put back: `binding.inputs` may not be what the vendor holds.
+    uncertain: bool = False
     #: The operations whose outcome is known to have taken effect, in order.
     done: tuple[str, ...] = ()
     #: The operation that was under way when the outcome got lost.
