@@ -192,6 +192,7 @@ class RunTransaction:
             entries=tuple(board.entries.values()),
             rechecks=tuple(board.rechecks),
             superseded=self._given.superseded,
+            rolled_back=self._rolling_back,
             started_at=started_at,
             ended_at=workflow.now(),
             error=error,

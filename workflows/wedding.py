@@ -225,8 +225,9 @@ class Wedding:
         """People undid by hand what no API could."""
         step_ids = requests.undone_by_hand(self._desk.state)
         if step_ids:
-            self._desk.state, news = undone_by_hand(self._desk.state, step_ids)
-            await self._desk.record(news, tuple(self._desk.state.states[i] for i in step_ids))
+            undone = undone_by_hand(self._desk.state, step_ids)
+            self._desk.state = undone.state
+            await self._desk.record(undone.news, tuple(self._desk.state.states[i] for i in step_ids))
 
     async def _remind(self, now: datetime) -> None:
         """Steps that wait for a decision say so once more."""

@@ -142,8 +142,8 @@ class WeddingDesk:
         self.state = folded.state
         await self.resolve_agenda()
         self.show()
-        if folded.news:
-            await self.record(folded.news)
+        if folded.news or folded.steps:
+            await self.record(folded.news, folded.steps)
         return result
 
     async def _settled_child(self, given: TransactionInput) -> TransactionResult:

@@ -27,10 +27,11 @@ _TERMINAL = ("completed", "rolled_back", "cancelled", "needs_attention")
 
 
 class Absorbed(NamedTuple):
-    """The new state, and which older transactions moved on."""
+    """The new state, which older transactions moved on, and which steps did that the transaction did not speak of."""
 
     state: WeddingState
     news: tuple[TransactionNews, ...]
+    steps: tuple[StepState, ...] = ()
 
 
 def absorb(state: WeddingState, given: TransactionInput, result: TransactionResult) -> Absorbed:
@@ -58,13 +59,15 @@ def absorb(state: WeddingState, given: TransactionInput, result: TransactionResu
             "events": _still_open(state, given),
         }
     )
-    if given.kind == "orchestrate" and result.status in ("rolled_back", "cancelled"):
+    if given.kind == "orchestrate" and (result.rolled_back or result.status in ("rolled_back", "cancelled")):
         changed = _without_agenda(changed)
     changed = changed.model_copy(
         update={"events": tuple(event for event in changed.events if requests.may_matter(changed, event))}
     )
     folded, news = _fold(changed, result)
-    return Absorbed(_pruned(folded), news)
+    # Results of earlier versions don't say so: their weddings replay without this.
+    moved = tuple(s for i, s in folded.states.items() if s != states[i]) if result.rolled_back else ()
+    return Absorbed(_pruned(folded), news, moved)
 
 
 def _parked_looks(
@@ -93,7 +96,7 @@ def _still_open(state: WeddingState, given: TransactionInput) -> tuple[object, .
 
 
 def _without_agenda(state: WeddingState) -> WeddingState:
-    """Nothing of an orchestration that was undone is due any more."""
+    """Nothing of an orchestration that was undone is due any more, though some of it may still stand."""
     states = {
         step_id: s.model_copy(update={"status": "skipped", "due_at": None}) if s.status in agenda.UNBEGUN else s
         for step_id, s in state.states.items()

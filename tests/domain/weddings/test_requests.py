@@ -77,6 +77,7 @@ UNKNOWN = {"a": state("a", "held", vendor="generic", unknown=True)}
 LATER = step("b", "a", inputs={"notes": "${a.reference}"})
 CLOSING = closing_as("ended", NOW, NOW)
 DONE_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="rolled_back", origin="t1")}
+PARKED_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="needs_attention", origin="t1")}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,9 @@ DONE_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="rolled_b
     [
         (wedding(step("a")), ask(), None),
         (wedding(step("a"), origin="t1"), ask(), "already_orchestrated"),
+        (wedding(step("a"), cards=PARKED_CARD), ask(), "already_orchestrated"),
+        (wedding(step("a"), cards=PARKED_CARD), ask("undo", target="t1"), None),
+        (wedding(step("a"), cards=DONE_CARD), ask(), None),
         (wedding(step("a"), status="ended"), ask(), "wedding_over"),
         (wedding(step("a"), status="cancelled"), ask("undo", target="t1"), "wedding_over"),
         (wedding(step("a"), closing=CLOSING), ask(), "wedding_over"),

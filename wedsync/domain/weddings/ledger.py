@@ -228,6 +228,8 @@ class TransactionResult(Message):
     entries: tuple[LedgerEntry, ...] = ()
     rechecks: tuple[Recheck, ...] = ()
     superseded: tuple[str, ...] = ()
+    #: It undid what it had done, or was to undo, whether all of that could be undone or not.
+    rolled_back: bool = False
     started_at: datetime
     ended_at: datetime
     error: StepError | None = None

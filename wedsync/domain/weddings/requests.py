@@ -28,8 +28,8 @@ def refusal(state: WeddingState, request: TransactionRequest) -> StepError | Non
         return StepError(code="wedding_over", detail="the wedding is closing: nothing new is begun")
     if request.decision is not None:
         return _decision_refusal(state, request.decision)
-    if request.kind == "orchestrate" and state.origin:
-        return StepError(code="already_orchestrated", detail=f"transaction {state.origin} stands; undo it first")
+    if request.kind == "orchestrate":
+        return _orchestrate_refusal(state)
     if request.kind == "timeline":
         return _timeline_refusal(state)
     if request.kind == "undo" and request.target:
@@ -37,6 +37,15 @@ def refusal(state: WeddingState, request: TransactionRequest) -> StepError | Non
         if card is not None and card.status in _OVER:
             return StepError(code="already_undone", detail=f"transaction {request.target} is {card.status}")
     return None
+
+
+def _orchestrate_refusal(state: WeddingState) -> StepError | None:
+    """One orchestration stands at a time; one whose undo needs a person still does."""
+    cards = (card.id for card in state.cards.values() if card.kind == "orchestrate" and card.status not in _OVER)
+    standing = state.origin or next(cards, "")
+    if not standing:
+        return None
+    return StepError(code="already_orchestrated", detail=f"transaction {standing} stands; undo it first")
 
 
 def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | None:

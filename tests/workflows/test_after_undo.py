@@ -1,0 +1,33 @@
+"""What a wedding goes on with after something of it was undone, and what it leaves alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.support.plans import booking, payment, plan
+from tests.support.puppet import Puppet
+from tests.support.stages import SkippingStage
+
+
+async def test_nothing_more_is_begun_of_a_rollback_that_needs_a_person(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await skipping.wedding(
+        plan(
+            booking("hall", "replayer", on_failure="rollback"),
+            booking("room", "finder", needs=["hall"], on_failure="rollback"),
+            payment("final", at="ceremony - 180d", needs=["hall"]),
+        )
+    )
+    puppet.will(wedding.id, "room.reserve", "reject")
+    puppet.will(wedding.id, "release", "reject")
+    tx = await wedding.ask()
+    await wedding.until(tx, "needs_attention")
+    await skipping.forward(wedding, timedelta(days=25))
+    assert (await wedding.steps())["final"].status == "skipped"
+    assert await wedding.transactions("scheduled") == []
+    assert await wedding.ledger() == []
+
+    again = await wedding.ask()
+    assert (await wedding.until(again, "cancelled")).error["code"] == "already_orchestrated"
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    await wedding.until(await wedding.ask(), "waiting")
+    assert [entry["step_id"] for entry in await wedding.ledger()] == ["final"]
