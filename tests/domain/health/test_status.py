@@ -10,8 +10,10 @@ from wedsync.domain.health.status import (
     Health,
     HealthPolicy,
     Look,
+    failures_in_row,
     next_health,
     seconds_to_next_look,
+    seconds_until_certain,
     wedding_impact,
     worst,
 )
@@ -21,6 +23,7 @@ from wedsync.domain.routing.services import (
     ServiceConfig,
     watched_every_seconds,
 )
+from wedsync.domain.routing.strategy import Endpoint
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = HealthPolicy()
@@ -131,6 +134,20 @@ def test_a_first_failed_look_is_repeated_at_once_and_one_that_went_well_in_its_o
     assert (health.status, seconds_to_next_look(health, failed, 60, POLICY)) == ("down", 5)
     assert seconds_to_next_look(health, Look(ok=True), 60, POLICY) == 60
     assert seconds_to_next_look(health, failed, 2, POLICY) == 2
+
+
+def test_each_endpoint_s_failures_are_counted_by_themselves_until_they_are_certain() -> None:
+    near, far = Endpoint(name="near"), Endpoint(name="far", base_url="https://far.example.com")
+    failures: dict[Endpoint, int] = {}
+    waits = []
+    for _ in range(POLICY.down_after):
+        looks = {near: Look(ok=True), far: Look(ok=False, response_ms=1000)}
+        failures = failures_in_row(failures, looks)
+        waits.append(seconds_until_certain(failures, looks, POLICY))
+    assert (failures, waits) == ({far: POLICY.down_after}, [1.0, 4.0, None])
+    moved = far.model_copy(update={"base_url": "https://elsewhere.example.com"})
+    assert failures_in_row(failures, {near: Look(ok=True), moved: Look(ok=False)}) == {moved: 1}
+    assert failures_in_row(failures, {near: Look(ok=True), far: Look(ok=True)}) == {}
 
 
 @pytest.mark.parametrize(

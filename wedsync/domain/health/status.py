@@ -6,13 +6,14 @@ edge does not flutter.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from wedsync.domain.routing.services import Dependency
+from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import Value
 
 Status = Literal["healthy", "degraded", "unhealthy", "down"]
@@ -106,12 +107,31 @@ def seconds_to_next_look(health: Health, look: Look, interval_seconds: float, po
     if look.ok:
         return interval_seconds
     if health.status == "down":
-        wait = policy.recheck_seconds
-    elif health.failures_in_row <= 1:
-        wait = policy.confirm_seconds
-    else:
-        wait = max(policy.confirm_seconds, policy.recheck_seconds - look.response_ms / 1000)
-    return min(wait, interval_seconds)
+        return min(policy.recheck_seconds, interval_seconds)
+    return min(_seconds_to_confirm(health.failures_in_row, look, policy), interval_seconds)
+
+
+def _seconds_to_confirm(failures: int, look: Look, policy: HealthPolicy) -> float:
+    if failures <= 1:
+        return policy.confirm_seconds
+    return max(policy.confirm_seconds, policy.recheck_seconds - look.response_ms / 1000)
+
+
+def failures_in_row(were: Mapping[Endpoint, int], looks: Mapping[Endpoint, Look]) -> dict[Endpoint, int]:
+    """How many looks in a row each endpoint has failed; one that answered, or was changed, begins anew."""
+    return {endpoint: were.get(endpoint, 0) + 1 for endpoint, look in looks.items() if not look.ok}
+
+
+def seconds_until_certain(
+    failures: Mapping[Endpoint, int], looks: Mapping[Endpoint, Look], policy: HealthPolicy
+) -> float | None:
+    """How soon to look again because an endpoint that failed is not known to be down yet; None: there is none."""
+    waits = [
+        _seconds_to_confirm(times, looks[endpoint], policy)
+        for endpoint, times in failures.items()
+        if times < policy.down_after
+    ]
+    return min(waits, default=None)
 
 
 def by_circuits(phases: Collection[str]) -> Status:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.health.status import Health, HealthPolicy, Look, next_health, seconds_to_next_look
+from wedsync.domain.health.status import (
+    Health,
+    HealthPolicy,
+    Look,
+    failures_in_row,
+    next_health,
+    seconds_to_next_look,
+    seconds_until_certain,
+)
 from wedsync.domain.health.trend import Metric, Sample, TrendPolicy, new_warnings, next_concerns
 from wedsync.domain.routing import notify
 from wedsync.domain.routing.messages import Watched, WatchStart
 from wedsync.domain.routing.services import watched_every_seconds
+from wedsync.domain.routing.strategy import Endpoint
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.store import failovers, health, notifications
@@ -60,8 +70,10 @@ class Watch:
         self._next: dict[str, datetime] = {}
         #: By service; a look that hangs holds up no other.
         self._looks: dict[str, asyncio.Task[None]] = {}
-        #: Those whose last look failed, and which are not down yet.
+        #: Those of which a look failed that is to be confirmed.
         self._unsure: set[str] = set()
+        #: By service: how many looks in a row its endpoints have failed.
+        self._failures: dict[str, dict[Endpoint, int]] = {}
         self.probes = self.changes = self.guards_started = 0
 
     async def run(self, start: WatchStart, stop: asyncio.Event) -> Watched:
@@ -120,7 +132,7 @@ class Watch:
             await notifications.forget(conn, now - RETENTION)
         self._next = {name: next_at for name, (_, next_at) in found.items() if next_at is not None}
         self._near = {name for name, next_at in self._next.items() if next_at - now <= NEAR}
-        self.guards_started += await tend_failovers(self._board.transitions, now)
+        self.guards_started += await tend_failovers(self._board.transitions, now, self._up())
 
     async def start_looks(self, now: datetime) -> list[asyncio.Task[None]]:
         """Begin to probe every service whose look is due. Raises StoreUnavailable."""
@@ -161,19 +173,16 @@ class Watch:
     async def _look(self, service: str, was: Health) -> None:
         config = self._board.book.config(service)
         async with self._slots:
-            looks = await asyncio.gather(*(probe(self._gateway, config, one) for one in config.endpoints))
+            found = await asyncio.gather(*(probe(self._gateway, config, one) for one in config.endpoints))
+        looks = dict(zip(config.endpoints, found, strict=True))
         self.probes += len(looks)
+        failures = self._failures[service] = failures_in_row(self._failures.get(service, {}), looks)
         # A service is as well as its best endpoint; each endpoint has a circuit of its own.
-        best = next((look for look in looks if look.ok), looks[0])
+        best = next((look for look in found if look.ok), found[0])
         now = utc_now()
         now_is = next_health(was, best, now, POLICY)
-        if best.ok or now_is.status == "down":
-            self._unsure.discard(service)
-        else:
-            self._unsure.add(service)
-        wait = timedelta(seconds=seconds_to_next_look(now_is, best, self._interval(service), POLICY))
         async with self._db.system() as conn:
-            await health.write(conn, service, was, now_is, now + wait)
+            await health.write(conn, service, was, now_is, now + self._pause(service, now_is, best, looks))
             if now_is.status != was.status:
                 notice = notify.health_changed(service, was.status, now_is.status, now_is.detail, now)
                 await notifications.announce(conn, notice)
@@ -181,8 +190,27 @@ class Watch:
         if now_is.status != was.status:
             self.changes += 1
             log.warning("health.changed", service=service, was=was.status, now_is=now_is.status, detail=now_is.detail)
-        if now_is.status == "down":
-            await self._leave(service, looks, self._board.book.now())
+        least = 1 if now_is.status == "down" else POLICY.down_after
+        await self._leave(service, [one for one, times in failures.items() if times >= least], self._board.book.now())
+
+    def _pause(self, service: str, now_is: Health, best: Look, looks: Mapping[Endpoint, Look]) -> timedelta:
+        """How long until the next look: soon while it is not certain that the service, or an endpoint, is down."""
+        wait = seconds_to_next_look(now_is, best, self._interval(service), POLICY)
+        doubt = seconds_until_certain(self._failures[service], looks, POLICY) if best.ok else None
+        if doubt is None and (best.ok or now_is.status == "down"):
+            self._unsure.discard(service)
+        else:
+            self._unsure.add(service)
+        return timedelta(seconds=wait if doubt is None else min(wait, doubt))
+
+    def _up(self) -> dict[tuple[str, str], bool]:
+        """Of services with several endpoints: whether each of them answered this watch's last look."""
+        return {
+            (service, one.name): one not in failures
+            for service, failures in self._failures.items()
+            if len(endpoints := self._board.book.config(service).endpoints) > 1
+            for one in endpoints
+        }
 
     async def _follow(self, conn: AsyncConnection, service: str, look: Look, now_is: Health, now: datetime) -> None:
         """See where the looks are heading, and warn of what will come before the next wedding."""
@@ -204,12 +232,13 @@ class Watch:
             await notifications.announce(conn, notify.health_warned(service, warned, now))
             log.warning("health.warning", service=service, **warned.model_dump(mode="json"))
 
-    async def _leave(self, service: str, looks: list[Look], now: datetime) -> None:
+    async def _leave(self, service: str, endpoints: Sequence[Endpoint], now: datetime) -> None:
         """Cut off the endpoints that gave no answer, with or without traffic that would show it."""
-        config = self._board.book.config(service)
-        for endpoint, look in zip(config.endpoints, looks, strict=True):
+        configured = self._board.book.config(service).endpoints
+        # Of one that was changed while it was probed nothing is known.
+        for endpoint in (one for one in endpoints if one in configured):
             known = self._board.book.circuit(service, endpoint.name)
-            if not look.ok and known.state == "closed" and known.forced is None:
+            if known.state == "closed" and known.forced is None:
                 moved = await self._board.transitions.trip(service, endpoint.name, now, is_down=True)
                 if moved is not None and moved.failover_id is not None:
                     await self._board.transitions.describe(moved.failover_id, service, now)
