@@ -7,6 +7,7 @@ import pytest
 from wedsync.domain.routing import quota_headers as h
 from wedsync.domain.routing import quotas as q
 from wedsync.domain.routing.quota_headers import Said
+from wedsync.domain.routing.quota_take import take
 from wedsync.domain.routing.quotas import Quota
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -62,7 +63,7 @@ def test_fewer_calls_left_a_lower_limit_and_a_later_end_are_believed() -> None:
     changed = h.corrected(EMPTY, RULE, said, NOW)
     (counter,) = (c for c in changed.counters if c.window == "minute")
     assert (counter.limit, counter.used, counter.ends_at) == (80, 75, NOW + timedelta(seconds=60.5))
-    _, grant = q.take(changed, RULE, 10, NOW, priority=1)
+    _, grant = take(changed, RULE, 10, NOW, priority=1)
     assert grant.calls <= 5
 
 
@@ -71,7 +72,7 @@ def test_more_than_was_configured_is_never_believed() -> None:
 
 
 def test_what_is_nearly_as_counted_here_is_no_news() -> None:
-    quota, _ = q.take(EMPTY, RULE, 1, NOW)
+    quota, _ = take(EMPTY, RULE, 1, NOW)
     assert h.corrected(quota, RULE, Said(limit=100, remaining=97, seconds=60), NOW) == quota
 
 
@@ -123,15 +124,15 @@ def test_after_the_vendor_s_word_nobody_calls_until_then() -> None:
     until = NOW + timedelta(seconds=30)
     quota = h.blocked(EMPTY, until, NOW)
     for priority in (1, 3):
-        _, grant = q.take(quota, RULE, 1, NOW + timedelta(seconds=29.9), priority=priority)
+        _, grant = take(quota, RULE, 1, NOW + timedelta(seconds=29.9), priority=priority)
         assert (grant.calls, grant.until, grant.why) == (0, until, "blocked")
-    assert q.take(quota, RULE, 1, until)[1].calls == 1
+    assert take(quota, RULE, 1, until)[1].calls == 1
     assert h.blocked(quota, NOW + timedelta(seconds=10), NOW) == quota
 
 
 def test_a_block_that_was_lifted_comes_back_by_a_newer_word_only() -> None:
     until, at = NOW + timedelta(hours=5), NOW + timedelta(seconds=60)
     quota = h.lifted(h.blocked(EMPTY, until, NOW), at)
-    assert q.take(quota, RULE, 1, at)[1].calls == 1
+    assert take(quota, RULE, 1, at)[1].calls == 1
     assert h.blocked(quota, until, at - timedelta(seconds=1)) == quota
     assert h.blocked(quota, until, at + timedelta(seconds=1)).blocked_until == until

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.routing import quotas as q
+from wedsync.domain.routing.quota_take import take
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation, Throttle, WindowLimit
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -30,7 +31,7 @@ def drain(
     given_at: list[float] = []
     for tick in range(round(seconds / every)):
         at = round(start + tick * every, 6)
-        quota, grant = q.take(quota, rule, 5, after(at), **who)
+        quota, grant = take(quota, rule, 5, after(at), **who)
         if grant.not_before is not None:
             first = (grant.not_before - NOW).total_seconds()
             given_at += [round(first + place * grant.pace_seconds, 6) for place in range(grant.calls)]
@@ -42,7 +43,7 @@ def most_within(moments: list[float], length: float) -> int:
 
 
 def test_what_has_no_limit_is_given() -> None:
-    _, grant = q.take(EMPTY, QuotaPolicy(), 7, NOW)
+    _, grant = take(EMPTY, QuotaPolicy(), 7, NOW)
     assert (grant.calls, grant.left, grant.until) == (7, None, None)
 
 
@@ -77,7 +78,7 @@ def test_whoever_asks_for_what_no_stretch_of_a_second_holds_more_than_its_limit(
     quota, at, moments = EMPTY, 0.0, list[float]()
     for pause, wanted, priority in asks:
         at += pause
-        quota, grant = q.take(quota, policy(second=limit), wanted, after(at), priority=priority)
+        quota, grant = take(quota, policy(second=limit), wanted, after(at), priority=priority)
         assert 0 <= grant.calls <= wanted
         assert (grant.until is None) == (grant.calls > 0)
         if grant.not_before is not None:
@@ -96,7 +97,7 @@ def test_the_moment_named_is_when_a_call_can_be_had(limit: int, start: float, ta
     quota, _ = drain(EMPTY, rule, taken / 100, start=start, every=0.003)
     at = after(start + taken / 100)
     for _ in range(5):
-        quota, grant = q.take(quota, rule, 1, at, priority=priority)
+        quota, grant = take(quota, rule, 1, at, priority=priority)
         if grant.calls:
             return
         assert grant.until is not None
@@ -109,18 +110,18 @@ def test_every_window_counts() -> None:
     rule = policy(second=50, day=60)
     quota, moments = drain(EMPTY, rule, 10)
     assert len(moments) <= 60
-    _, grant = q.take(quota, rule, 1, after(10))
+    _, grant = take(quota, rule, 1, after(10))
     assert (grant.why, grant.until) == ("day", datetime(2027, 6, 1, 19, 12, tzinfo=UTC))
-    _, grant = q.take(quota, rule, 1, datetime(2027, 6, 2, tzinfo=UTC))
+    _, grant = take(quota, rule, 1, datetime(2027, 6, 2, tzinfo=UTC))
     assert grant.calls == 1
 
 
 def test_wedding_day_calls_find_room_where_others_wait() -> None:
     rule = policy(second=100)
     quota, _ = drain(EMPTY, rule, 0.4, every=0.001)
-    quota, _ = q.take(quota, rule, 100, after(0.4))
-    _, ordinary = q.take(quota, rule, 1, after(0.4))
-    _, urgent = q.take(quota, rule, 1, after(0.4), priority=q.WEDDING_DAY)
+    quota, _ = take(quota, rule, 100, after(0.4))
+    _, ordinary = take(quota, rule, 1, after(0.4))
+    _, urgent = take(quota, rule, 1, after(0.4), priority=q.WEDDING_DAY)
     assert (ordinary.calls, urgent.calls) == (0, 1)
 
 
@@ -129,12 +130,12 @@ def test_once_wedding_day_calls_come_the_line_makes_room_for_more_of_them() -> N
     quota, moments, waits = EMPTY, list[float](), list[float]()
     for tick in range(2000):
         at = round(tick * 0.01, 6)
-        quota, grant = q.take(quota, rule, 20, after(at))
+        quota, grant = take(quota, rule, 20, after(at))
         if grant.not_before is not None:
             first = (grant.not_before - NOW).total_seconds()
             moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
         if tick % 20 == 0:
-            quota, urgent = q.take(quota, rule, 1, after(at), priority=q.WEDDING_DAY)
+            quota, urgent = take(quota, rule, 1, after(at), priority=q.WEDDING_DAY)
             moment = urgent.not_before or urgent.until
             assert moment is not None
             waits.append((moment - after(at)).total_seconds())
@@ -146,22 +147,60 @@ def test_once_wedding_day_calls_come_the_line_makes_room_for_more_of_them() -> N
 
 def test_what_is_left_to_others_is_given_out_at_the_end() -> None:
     rule = policy(hour=100)
-    quota, grant = q.take(EMPTY, rule, 100, NOW, priority=4)
+    quota, grant = take(EMPTY, rule, 100, NOW, priority=4)
     assert grant.calls == 75
-    _, refused = q.take(quota, rule, 1, after(60), priority=4)
+    _, refused = take(quota, rule, 1, after(60), priority=4)
     assert refused.until == after(3600 * 0.8)
-    _, grant = q.take(quota, rule, 100, after(3600 * 0.8), priority=4)
+    _, grant = take(quota, rule, 100, after(3600 * 0.8), priority=4)
     assert grant.calls == 25
 
 
 def test_a_hand_on_the_tap_touches_no_wedding_day() -> None:
     rule = policy(hour=100)
     quota = EMPTY.model_copy(update={"throttle": Throttle(percent=10, until=after(600))})
-    quota, grant = q.take(quota, rule, 50, NOW)
+    quota, grant = take(quota, rule, 50, NOW)
     assert grant.calls == 10
-    assert q.take(quota, rule, 1, NOW)[1].calls == 0
-    assert q.take(quota, rule, 50, NOW, priority=q.WEDDING_DAY)[1].calls == 50
-    assert q.take(quota, rule, 20, after(601))[1].calls == 20
+    assert take(quota, rule, 1, NOW)[1].calls == 0
+    assert take(quota, rule, 50, NOW, priority=q.WEDDING_DAY)[1].calls == 50
+    assert take(quota, rule, 20, after(601))[1].calls == 20
+
+
+def crowded(quota: Quota, rule: QuotaPolicy, seconds: float, **who: Any) -> tuple[Quota, list[float], list[float]]:
+    """Ordinary callers and others, all of whom want more all the time: the moments of either."""
+    ordinary, others = list[float](), list[float]()
+    for tick in range(round(seconds / 0.01)):
+        for moments, asks in ((ordinary, {}), (others, who)):
+            quota, grant = take(quota, rule, 2, after(tick * 0.01), **asks)
+            if grant.not_before is not None:
+                first = (grant.not_before - NOW).total_seconds()
+                moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
+    return quota, sorted(ordinary), sorted(others)
+
+
+@pytest.mark.parametrize("percent", [10, 50])
+def test_wedding_days_have_what_a_throttle_takes_from_others(percent: int) -> None:
+    quota = EMPTY.model_copy(update={"throttle": Throttle(percent=percent)})
+    _, ordinary, urgent = crowded(quota, policy(second=20), 20, priority=q.WEDDING_DAY)
+    assert most_within(sorted(ordinary + urgent), 0.999) <= 20
+    assert 0.7 * percent / 100 * 400 <= len(ordinary) <= percent / 100 * 400 + 1
+    assert len(ordinary) + len(urgent) >= 0.8 * 400
+
+
+def test_whose_calls_are_reserved_waits_for_nobody_whom_that_holds_back() -> None:
+    kept = Reservation(id="r1", wedding_id="w1", calls=28_800, starts_at=NOW, ends_at=after(3600))
+    quota = EMPTY.model_copy(update={"reservations": (kept,)})
+    _, ordinary, reserved = crowded(quota, policy(second=10), 60, wedding_id="w1")
+    assert most_within(sorted(ordinary + reserved), 0.999) <= 10
+    assert len(reserved) >= 0.6 * 600
+    assert len(drain(quota, policy(second=10), 60, every=0.01, wedding_id="w1")[1]) >= 0.85 * 600
+
+
+def test_a_throttle_that_is_taken_away_leaves_nothing_behind() -> None:
+    quota, rule = EMPTY.model_copy(update={"throttle": Throttle(percent=0)}), policy(minute=600)
+    for call in range(20):
+        quota, grant = take(quota, rule, 1, after(call / 10), priority=q.WEDDING_DAY)
+        assert grant.calls == 1
+    assert take(quota.model_copy(update={"throttle": None}), rule, 1, after(3))[1].calls == 1
 
 
 def kept(calls: int = 30, starts: float = 1800, ends: float = 5400, **changes: Any) -> Quota:
@@ -171,21 +210,21 @@ def kept(calls: int = 30, starts: float = 1800, ends: float = 5400, **changes: A
 
 def test_what_is_reserved_is_there_for_its_wedding_however_much_others_want() -> None:
     rule = policy(hour=100)
-    quota, grant = q.take(kept(), rule, 100, NOW, priority=q.WEDDING_DAY)
+    quota, grant = take(kept(), rule, 100, NOW, priority=q.WEDDING_DAY)
     assert grant.calls == 70
-    quota, grant = q.take(quota, rule, 40, after(1800), wedding_id="w1")
+    quota, grant = take(quota, rule, 40, after(1800), wedding_id="w1")
     assert grant.calls == 30
     assert quota.reservations[0].used == 30
 
 
 def test_a_reservation_of_another_hour_holds_nothing_back_and_one_that_is_over_is_given_back() -> None:
     rule = policy(hour=100)
-    assert q.take(kept(starts=7200, ends=9000), rule, 92, NOW)[1].calls == 92
-    assert q.take(kept(starts=-3600, ends=-60), rule, 92, NOW)[1].calls == 92
+    assert take(kept(starts=7200, ends=9000), rule, 92, NOW)[1].calls == 92
+    assert take(kept(starts=-3600, ends=-60), rule, 92, NOW)[1].calls == 92
 
 
 def test_the_idle_share_of_a_minute_is_lent() -> None:
     quota = kept(calls=60, starts=0, ends=120)
     rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=100),))
-    assert q.take(quota, rule, 100, after(0.1))[1].calls == 62
-    assert q.take(quota, rule, 100, after(31))[1].calls == 92
+    assert take(quota, rule, 100, after(0.1))[1].calls == 62
+    assert take(quota, rule, 100, after(31))[1].calls == 92

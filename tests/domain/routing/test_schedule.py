@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wedsync.domain.routing import quotas as q
 from wedsync.domain.routing.forecast import Demand, predicted
 from wedsync.domain.routing.quota_headers import blocked
+from wedsync.domain.routing.quota_take import take
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation
 from wedsync.domain.routing.schedule import Schedule, Wanted, schedule
 
@@ -92,7 +93,7 @@ def test_what_must_not_be_spread_waits_for_a_window_with_room_for_all() -> None:
 
 
 def test_running_plans_and_calls_made_and_reservations_take_room() -> None:
-    quota, _ = q.take(Quota(service="stripe"), limits(hour=100), 20, NOW)
+    quota, _ = take(Quota(service="stripe"), limits(hour=100), 20, NOW)
     kept = Reservation(id="r", wedding_id="w", calls=30, starts_at=NOW, ends_at=after(hours=1))
     quota = quota.model_copy(update={"reservations": (kept,)})
     found = asked(wants(calls=31), quota=quota, demand=(planned(20, after(minutes=10)),))

@@ -28,14 +28,6 @@ ORDINARY: Priority = 3
 
 #: No call is begun so shortly before a window ends: it would arrive in the next one.
 _GUARD_PART, _GUARD_CAP_SECONDS = 0.05, 1.0
-#: The share of each window that a priority leaves to those before it, until this part of the window has passed.
-_LEFT_TO_OTHERS: dict[int, float] = {1: 0.0, 2: 0.03, 3: 0.08, 4: 0.25}
-_LEFT_UNTIL_PART = 0.8
-#: So much of a second's limit is for calls of a wedding's day that don't stand in line: little until such calls come,
-#: then more, once the moments that were given out before have passed.
-_IDLE_AHEAD_PART, _AHEAD_PART = 0.02, 0.2
-_REMEMBERED, _ROOM_AFTER = timedelta(minutes=1), timedelta(seconds=2)
-_LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 #: A moment that is so near is given out already.
 HORIZON_SECONDS = 0.5
 #: A block is at most so much of what remains, and lasts at most so long.
@@ -115,7 +107,10 @@ class Counter(Value):
     used: int = 0
     #: When the calls taken so far would all have been made at an even pace.
     paced_until: datetime | None = None
-    #: The same for those calls of a wedding's day that go before the others.
+    #: The same for those calls only that keep off what is reserved, and for those that are throttled.
+    unreserved_until: datetime | None = None
+    throttled_until: datetime | None = None
+    #: And for those calls of a wedding's day that go before the others.
     ahead_until: datetime | None = None
     #: When such calls began to come, and the newest.
     favoured_since: datetime | None = None
@@ -201,45 +196,8 @@ def limit_of(one: WindowLimit, counter: Counter) -> int:
     return one.limit if counter.limit is None else min(one.limit, counter.limit)
 
 
-def _is_wedding_day(counter: Counter, now: datetime) -> bool:
-    return counter.favoured_at is not None and now - counter.favoured_at < _REMEMBERED
-
-
-def _kept_ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
-    """How many calls of a second the others leave to wedding days: a few, and many once such calls come."""
-    part = _AHEAD_PART if _is_wedding_day(counter, now) else _IDLE_AHEAD_PART
-    return math.floor(one.limit * part) if one.window == "second" else 0
-
-
-def _ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
-    """How many calls of a second wedding days may make beside the line: many only when the line has made room."""
-    since = counter.favoured_since
-    has_room = since is not None and _is_wedding_day(counter, now) and now - since >= _ROOM_AFTER
-    part = _AHEAD_PART if has_room else _IDLE_AHEAD_PART
-    return math.floor(one.limit * part) if one.window == "second" else 0
-
-
-def _pace(one: WindowLimit, limit: int, kept_ahead: int = 0) -> timedelta:
-    """The time between two calls at an even pace that leaves room for the burst and for calls that come late."""
-    even = max(limit - one.at_once - kept_ahead, 1)
-    guard = guard_seconds(one.window)
-    # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
-    return timedelta(seconds=(one.seconds + guard if one.window == "second" else one.seconds - guard) / even)
-
-
-def _first_moment(one: WindowLimit, counter: Counter, pace: timedelta, now: datetime) -> datetime:
-    """When the next call is due: long past after a pause, as far as the burst goes."""
-    return max(counter.paced_until or now, now) - pace * (one.at_once - 1)
-
-
-def _goes_ahead(one: WindowLimit, counter: Counter, now: datetime) -> bool:
-    """Whether a wedding day's call need not stand in line: of each second's limit a few."""
-    few = _ahead(one, counter, now)
-    each = timedelta(seconds=one.seconds / max(few, 1))
-    return few > 0 and max(counter.ahead_until or now, now) - now <= each * (few - 1)
-
-
-def _throttled(quota: Quota, now: datetime) -> float:
+def throttled(quota: Quota, now: datetime) -> float:
+    """What part of each limit ordinary calls get."""
     throttle = quota.throttle
     if throttle is None or (throttle.until is not None and now >= throttle.until):
         return 1.0
@@ -264,132 +222,28 @@ def withheld(quota: Quota, counter: Counter, now: datetime) -> int:
     Of an hour or a day: what a reservation that meets it has left. Of seconds and minutes: its even share while it
     runs, lent to others once half of the window has passed.
     """
+    return 0 if _is_lent(counter, now) else _kept(quota, counter, now)
+
+
+def lent(quota: Quota, counter: Counter, now: datetime) -> int:
+    """How much of what is kept others may have until the window ends."""
+    return _kept(quota, counter, now) if _is_lent(counter, now) else 0
+
+
+def _is_lent(counter: Counter, now: datetime) -> bool:
+    length = timedelta(seconds=SECONDS[counter.window])
+    return counter.window in SPREAD and now >= counter.started_at + length * _LENT_AFTER_PART
+
+
+def _kept(quota: Quota, counter: Counter, now: datetime) -> int:
     length = SECONDS[counter.window]
     kept = 0
     for one in quota.reservations:
         left = max(one.calls - one.used, 0)
         if counter.window in SPREAD:
-            is_lent = now >= counter.started_at + timedelta(seconds=length * _LENT_AFTER_PART)
-            if one.starts_at <= now < one.ends_at and not is_lent:
+            if one.starts_at <= now < one.ends_at:
                 span = max((one.ends_at - one.starts_at).total_seconds(), length)
                 kept += min(left, math.ceil(one.calls * length / span))
         elif one.starts_at < counter.ends_at and now < one.ends_at:
             kept += left
     return kept
-
-
-class _Room(Value):
-    """What one window has for a taker."""
-
-    calls: int
-    until: datetime
-    left: int
-    pace_seconds: float = 0.0
-
-
-def _room(quota: Quota, one: WindowLimit, now: datetime, priority: int, is_reserved: bool) -> _Room:
-    """How many calls a window gives now, and when it gives the next otherwise."""
-    counter = opened(quota, one, now)
-    limit = limit_of(one, counter)
-    favoured = is_reserved or priority == WEDDING_DAY
-    share = limit if favoured else math.floor(limit * _throttled(quota, now))
-    passed = (now - counter.started_at).total_seconds() / max(
-        (counter.ends_at - counter.started_at).total_seconds(), 1e-6
-    )
-    kept = 0 if is_reserved else withheld(quota, counter, now)
-    left_to_others = 0 if favoured or passed >= _LEFT_UNTIL_PART else math.floor(limit * _LEFT_TO_OTHERS[priority])
-    free = min(share, limit - left_to_others) - kept - counter.used
-    guard = timedelta(seconds=guard_seconds(one.window))
-    if one.window == "second":
-        # Paced only: the line never ends with a second.
-        free = share - kept
-    elif now >= counter.ends_at - guard:
-        return _Room(calls=0, until=counter.ends_at, left=max(limit - counter.used, 0))
-    if free <= 0:
-        until = counter.ends_at
-        opens_up = left_to_others > 0 and one.window != "second" and min(share, limit) - kept - counter.used > 0
-        if opens_up:
-            until = counter.started_at + (counter.ends_at - counter.started_at) * _LEFT_UNTIL_PART
-        return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=max(limit - counter.used, 0))
-    if one.window in SPREAD:
-        return _paced_room(one, counter, limit, share - kept, free, now, is_favoured=favoured)
-    return _Room(calls=free, until=now, left=limit - counter.used)
-
-
-def _paced_room(
-    one: WindowLimit, counter: Counter, limit: int, share: int, free: int, now: datetime, *, is_favoured: bool
-) -> _Room:
-    """Moments ahead of which nobody else's lie."""
-    left = max(limit - counter.used, 0)
-    if is_favoured and _goes_ahead(one, counter, now):
-        return _Room(calls=min(free, 1), until=now, left=left)
-    pace = _pace(one, max(share, 1), _kept_ahead(one, counter, now))
-    first = _first_moment(one, counter, pace, now)
-    if is_favoured and one.window != "second":
-        # The counter holds the limit: a wedding day's call takes no moment.
-        first = min(first, now)
-    end = _LONG_AFTER if one.window == "second" else counter.ends_at - timedelta(seconds=guard_seconds(one.window))
-    last = min(now + timedelta(seconds=HORIZON_SECONDS), end)
-    seconds = pace.total_seconds()
-    if first > last:
-        soon = max(first - timedelta(seconds=HORIZON_SECONDS), now + timedelta(milliseconds=1))
-        return _Room(calls=0, until=soon if first <= end else counter.ends_at, left=left, pace_seconds=seconds)
-    calls = min(free, math.floor((last - first) / pace) + 1)
-    return _Room(calls=calls, until=max(first, now), left=left, pace_seconds=seconds)
-
-
-def take(
-    quota: Quota, policy: QuotaPolicy, wanted: int, now: datetime, *, priority: int = ORDINARY, wedding_id: str = ""
-) -> tuple[Quota, Grant]:
-    """Take up to `wanted` calls of every window at once, or learn when the next can be had."""
-    good_until = now + timedelta(seconds=BLOCK_SECONDS)
-    if not policy.windows:
-        return quota, Grant(calls=wanted, good_until=good_until)
-    if quota.blocked_until is not None and now < quota.blocked_until:
-        return quota, Grant(calls=0, good_until=now, until=quota.blocked_until, left=0, why="blocked")
-    held = reservation_of(quota, wedding_id, now) if wedding_id else None
-    rooms = {one.window: _room(quota, one, now, priority, held is not None) for one in policy.windows}
-    left = min(room.left for room in rooms.values())
-    given = min(wanted, *(room.calls for room in rooms.values()))
-    if held is not None:
-        given = min(given, held.calls - held.used)
-    if given <= 0:
-        tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
-        pace_seconds = max(room.pace_seconds for room in rooms.values())
-        until = rooms[tightest].until
-        return quota, Grant(calls=0, pace_seconds=pace_seconds, good_until=now, until=until, left=left, why=tightest)
-    is_favoured = held is not None or priority == WEDDING_DAY
-    counters = tuple(_counted(quota, one, given, now, is_favoured=is_favoured) for one in policy.windows)
-    not_before = max(now, *(room.until for room in rooms.values()))
-    pace_seconds = max(room.pace_seconds for room in rooms.values())
-    last = not_before + timedelta(seconds=pace_seconds * given)
-    ends = (counter.ends_at for counter in counters if counter.window != "second")
-    reservations = tuple(
-        one.model_copy(update={"used": one.used + given}) if held is not None and one.id == held.id else one
-        for one in quota.reservations
-        if now < one.ends_at
-    )
-    changed = quota.model_copy(update={"counters": counters, "reservations": reservations})
-    return changed, Grant(
-        calls=given,
-        not_before=not_before,
-        pace_seconds=pace_seconds,
-        good_until=min([last if pace_seconds else last + timedelta(seconds=BLOCK_SECONDS), *ends]),
-        left=left - given,
-    )
-
-
-def _counted(quota: Quota, one: WindowLimit, calls: int, now: datetime, *, is_favoured: bool) -> Counter:
-    counter = opened(quota, one, now)
-    changes: dict[str, object] = {"used": counter.used + calls}
-    if is_favoured and one.window in SPREAD and _goes_ahead(one, counter, now):
-        each = timedelta(seconds=one.seconds / _ahead(one, counter, now))
-        changes["ahead_until"] = max(counter.ahead_until or now, now) + each * calls
-    elif one.window in SPREAD:
-        share = math.floor(limit_of(one, counter) * _throttled(quota, now)) - withheld(quota, counter, now)
-        pace = _pace(one, max(share, 1), _kept_ahead(one, counter, now))
-        changes["paced_until"] = max(counter.paced_until or now, now) + pace * calls
-    if is_favoured:
-        begins = not _is_wedding_day(counter, now)
-        changes |= {"favoured_at": now} | ({"favoured_since": now} if begins else {})
-    return counter.model_copy(update=changes)

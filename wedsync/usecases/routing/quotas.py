@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.errors import StoreUnavailable, ThrottledUntil
 from wedsync.domain.routing import quota_headers, quota_line
 from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quota_take import take
 from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
@@ -241,9 +242,9 @@ class QuotaDesk:
         for _ in range(_MOST_SWAPS):
             now = self.now()
             known = here.as_told(now)
-            left = rules.take(known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
+            left = take(known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
             wanted = quota_line.block_size(policy, left, waiting, ahead)
-            changed, grant = rules.take(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
+            changed, grant = take(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
             if not grant.calls and here.known.version:
                 # Refused by what is known: others may only have taken more meanwhile, or given nothing back.
                 return grant
@@ -281,11 +282,11 @@ class QuotaDesk:
         log.warning("quota.alone", service=here.known.service)
         part = tuple(one.model_copy(update={"limit": max(one.limit // _ALONE_PART, 1)}) for one in policy.windows)
         mine = policy.model_copy(update={"windows": part})
-        _, spare = rules.take(here.as_told(now), policy, waiting, now, priority=priority)
+        _, spare = take(here.as_told(now), policy, waiting, now, priority=priority)
         if not spare.calls:
             return spare
         so_far = here.alone or Quota(service=here.known.service, account=here.known.account)
-        here.alone, grant = rules.take(so_far, mine, spare.calls, now, priority=priority)
+        here.alone, grant = take(so_far, mine, spare.calls, now, priority=priority)
         return grant
 
     # ---- what the vendor says

@@ -1,0 +1,256 @@
+"""Taking calls of a quota: every window at once, each call at a moment of its own. Pure; time is an argument."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple
+
+from wedsync.domain.routing.quotas import (
+    BLOCK_SECONDS,
+    HORIZON_SECONDS,
+    ORDINARY,
+    SPREAD,
+    WEDDING_DAY,
+    Counter,
+    Grant,
+    Quota,
+    QuotaPolicy,
+    Reservation,
+    WindowLimit,
+    guard_seconds,
+    lent,
+    limit_of,
+    opened,
+    reservation_of,
+    throttled,
+    withheld,
+)
+from wedsync.domain.routing.vendor import Value
+
+#: The share of each window that a priority leaves to those before it, until this part of the window has passed.
+_LEFT_TO_OTHERS: dict[int, float] = {1: 0.0, 2: 0.03, 3: 0.08, 4: 0.25}
+_LEFT_UNTIL_PART = 0.8
+#: So much of a second's limit is for calls of a wedding's day that don't stand in line: little until such calls come,
+#: then more, once the moments that were given out before have passed.
+_IDLE_AHEAD_PART, _AHEAD_PART = 0.02, 0.2
+_REMEMBERED, _ROOM_AFTER = timedelta(minutes=1), timedelta(seconds=2)
+_LONG_AFTER = datetime.max.replace(tzinfo=UTC)
+
+
+class _Taker(Value):
+    """Who asks: by what priority, and by which reservation."""
+
+    priority: int
+    held: Reservation | None = None
+
+    @property
+    def is_favoured(self) -> bool:
+        """Whether no throttle holds it, and nothing is left to others."""
+        return self.held is not None or self.priority == WEDDING_DAY
+
+
+def take(
+    quota: Quota, policy: QuotaPolicy, wanted: int, now: datetime, *, priority: int = ORDINARY, wedding_id: str = ""
+) -> tuple[Quota, Grant]:
+    """Take up to `wanted` calls of every window at once, or learn when the next can be had."""
+    good_until = now + timedelta(seconds=BLOCK_SECONDS)
+    if not policy.windows:
+        return quota, Grant(calls=wanted, good_until=good_until)
+    if quota.blocked_until is not None and now < quota.blocked_until:
+        return quota, Grant(calls=0, good_until=now, until=quota.blocked_until, left=0, why="blocked")
+    who = _Taker(priority=priority, held=reservation_of(quota, wedding_id, now) if wedding_id else None)
+    rooms = {one.window: _room(quota, one, now, who) for one in policy.windows}
+    left = min(room.left for room in rooms.values())
+    given = min(wanted, *(room.calls for room in rooms.values()))
+    if who.held is not None:
+        given = min(given, who.held.calls - who.held.used)
+    pace_seconds = max(room.pace_seconds for room in rooms.values())
+    if given <= 0:
+        tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
+        until = rooms[tightest].until
+        return quota, Grant(calls=0, pace_seconds=pace_seconds, good_until=now, until=until, left=left, why=tightest)
+    not_before = max(now, *(room.until for room in rooms.values()))
+    last = not_before + timedelta(seconds=pace_seconds * (given - 1))
+    counters = tuple(_counted(quota, one, given, last, now, who) for one in policy.windows)
+    after = last + timedelta(seconds=pace_seconds or BLOCK_SECONDS)
+    grant = Grant(
+        calls=given,
+        not_before=not_before,
+        pace_seconds=pace_seconds,
+        good_until=min([after, *(counter.ends_at for counter in counters if counter.window != "second")]),
+        left=left - given,
+    )
+    reservations = _used(quota, who, given, now)
+    return quota.model_copy(update={"counters": counters, "reservations": reservations}), grant
+
+
+def _used(quota: Quota, who: _Taker, calls: int, now: datetime) -> tuple[Reservation, ...]:
+    return tuple(
+        one.model_copy(update={"used": one.used + calls}) if who.held is not None and one.id == who.held.id else one
+        for one in quota.reservations
+        if now < one.ends_at
+    )
+
+
+class _Room(Value):
+    """What one window has for a taker."""
+
+    calls: int
+    until: datetime
+    left: int
+    pace_seconds: float = 0.0
+
+
+def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
+    """How many calls a window gives now, and when it gives the next otherwise."""
+    counter = opened(quota, one, now)
+    limit = limit_of(one, counter)
+    share = limit if who.is_favoured else math.floor(limit * throttled(quota, now))
+    passed = (now - counter.started_at).total_seconds() / max(
+        (counter.ends_at - counter.started_at).total_seconds(), 1e-6
+    )
+    kept = _kept(quota, counter, now, who)
+    is_all_given = who.is_favoured or passed >= _LEFT_UNTIL_PART
+    left_to_others = 0 if is_all_given else math.floor(limit * _LEFT_TO_OTHERS[who.priority])
+    free = min(share, limit - left_to_others) - kept - counter.used
+    guard = timedelta(seconds=guard_seconds(one.window))
+    if one.window == "second":
+        # Paced only: the line never ends with a second.
+        free = share - kept
+    elif now >= counter.ends_at - guard:
+        return _Room(calls=0, until=counter.ends_at, left=max(limit - counter.used, 0))
+    if free <= 0:
+        until = counter.ends_at
+        opens_up = left_to_others > 0 and one.window != "second" and min(share, limit) - kept - counter.used > 0
+        if opens_up:
+            until = counter.started_at + (counter.ends_at - counter.started_at) * _LEFT_UNTIL_PART
+        return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=max(limit - counter.used, 0))
+    if one.window in SPREAD:
+        return _paced_room(quota, one, counter, free, now, who)
+    return _Room(calls=free, until=now, left=limit - counter.used)
+
+
+def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now: datetime, who: _Taker) -> _Room:
+    """Moments ahead of which nobody else's lie."""
+    left = max(limit_of(one, counter) - counter.used, 0)
+    if who.is_favoured and _goes_ahead(one, counter, now):
+        return _Room(calls=min(free, 1), until=now, left=left)
+    lines = _lines(quota, one, counter, now, who)
+    firsts = [_first_moment(line, one, counter, now, who) for line in lines]
+    first = max(firsts)
+    pace = max(line.pace for line in lines)
+    end = _LONG_AFTER if one.window == "second" else counter.ends_at - timedelta(seconds=guard_seconds(one.window))
+    if who.held is None and lent(quota, counter, now):
+        # What is lent lies within the window: in the next one the share is its wedding's again.
+        end = min(end, counter.ends_at)
+    last = min(now + timedelta(seconds=HORIZON_SECONDS), end)
+    seconds = pace.total_seconds()
+    if first > last:
+        soon = max(first - timedelta(seconds=HORIZON_SECONDS), now + timedelta(milliseconds=1))
+        return _Room(calls=0, until=soon if first <= end else counter.ends_at, left=left, pace_seconds=seconds)
+    calls = min(free, *(math.floor((last - at) / line.pace) + 1 for line, at in zip(lines, firsts, strict=True)))
+    return _Room(calls=calls, until=max(first, now), left=left, pace_seconds=seconds)
+
+
+def _counted(quota: Quota, one: WindowLimit, calls: int, last: datetime, now: datetime, who: _Taker) -> Counter:
+    """The window after so many calls, the last of them at `last`."""
+    counter = opened(quota, one, now)
+    changes: dict[str, object] = {"used": counter.used + calls}
+    if who.is_favoured and one.window in SPREAD and _goes_ahead(one, counter, now):
+        each, _ = _ahead_pace(_ahead(one, counter, now))
+        changes["ahead_until"] = max(counter.ahead_until or now, now) + each * calls
+    elif one.window in SPREAD:
+        for line in _lines(quota, one, counter, now, who):
+            # No call's place is before its moment: those after it would come too close.
+            changes[line.name] = max(line.reaches(counter, now) + line.pace * calls, last + line.pace)
+    if who.is_favoured:
+        begins = not _is_wedding_day(counter, now)
+        changes |= {"favoured_at": now} | ({"favoured_since": now} if begins else {})
+    return counter.model_copy(update=changes)
+
+
+# ---- how calls are spread
+
+
+class _Line(NamedTuple):
+    """A line that calls stand in."""
+
+    #: Where a counter keeps how far it reaches.
+    name: Literal["paced_until", "unreserved_until", "throttled_until"]
+    #: The time between two calls.
+    pace: timedelta
+    #: How many may come at once after a pause.
+    at_once: int
+
+    def reaches(self, counter: Counter, now: datetime) -> datetime:
+        """When the calls that stand in it would all have been made."""
+        return max(getattr(counter, self.name) or now, now)
+
+
+def _lines(quota: Quota, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> list[_Line]:
+    """The lines that a call stands in.
+
+    All stand in one at the limit's own pace. Whoever gets a share only stands in a slower one besides: were the common
+    line as slow for them, those whom no throttle and no reservation holds back would wait behind them.
+    """
+    limit, kept, part = limit_of(one, counter), _kept(quota, counter, now, who), throttled(quota, now)
+    even = limit - one.at_once - _kept_ahead(one, counter, now)
+    lines = [_Line("paced_until", _pace(one, even), one.at_once)]
+    if kept:
+        lines.append(_Line("unreserved_until", _pace(one, limit - kept), max(one.at_once * (limit - kept) // limit, 1)))
+    if part < 1 and not who.is_favoured:
+        share = math.floor(limit * part) - kept
+        lines.append(_Line("throttled_until", _pace(one, share), max(one.at_once * share // limit, 1)))
+    return lines
+
+
+def _pace(one: WindowLimit, calls: int) -> timedelta:
+    """The time between two calls when there are so many, evenly spread, with room for those that come late."""
+    guard = guard_seconds(one.window)
+    # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
+    seconds = one.seconds + guard if one.window == "second" else one.seconds - guard
+    return timedelta(seconds=seconds / max(calls, 1))
+
+
+def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> datetime:
+    """When the line's next call is due: long past after a pause, as far as the burst goes."""
+    first = line.reaches(counter, now) - line.pace * (line.at_once - 1)
+    # A longer window's counter holds the limit: a wedding day's call takes no moment.
+    is_free = who.is_favoured and one.window != "second" and line.name == "paced_until"
+    return min(first, now) if is_free else first
+
+
+def _kept(quota: Quota, counter: Counter, now: datetime, who: _Taker) -> int:
+    return 0 if who.held is not None else withheld(quota, counter, now)
+
+
+def _is_wedding_day(counter: Counter, now: datetime) -> bool:
+    return counter.favoured_at is not None and now - counter.favoured_at < _REMEMBERED
+
+
+def _kept_ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
+    """How many calls of a second the others leave to wedding days: a few, and many once such calls come."""
+    part = _AHEAD_PART if _is_wedding_day(counter, now) else _IDLE_AHEAD_PART
+    return math.floor(one.limit * part) if one.window == "second" else 0
+
+
+def _ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
+    """How many calls of a second wedding days may make beside the line: many only when the line has made room."""
+    since = counter.favoured_since
+    has_room = since is not None and _is_wedding_day(counter, now) and now - since >= _ROOM_AFTER
+    part = _AHEAD_PART if has_room else _IDLE_AHEAD_PART
+    return math.floor(one.limit * part) if one.window == "second" else 0
+
+
+def _ahead_pace(few: int) -> tuple[timedelta, int]:
+    """The time between two calls beside the line, and how many may come at once: no second holds more than `few`."""
+    at_once = max(few // 2, 1)
+    return timedelta(seconds=1 / max(few - at_once + 1, 1)), at_once
+
+
+def _goes_ahead(one: WindowLimit, counter: Counter, now: datetime) -> bool:
+    """Whether a wedding day's call need not stand in line: of each second's limit a few."""
+    few = _ahead(one, counter, now)
+    each, at_once = _ahead_pace(few)
+    return few > 0 and max(counter.ahead_until or now, now) - now <= each * (at_once - 1)
