@@ -20,10 +20,12 @@ WHERE (c.events = '[]' OR c.events ? :kind) AND c.least_severity <= :rank
 """
 _ANNOUNCE = text(f"""
 WITH matching AS ({_MATCHING}), known AS (
-  SELECT DISTINCT ON (m.channel_id) n.id, m.channel_id FROM matching m
-  JOIN notifications n ON n.channel_id = m.channel_id AND n.dedup_key = :key
-    AND n.created_at > CAST(:now AS timestamptz) - m.dedup_seconds * interval '1 second'
-  ORDER BY m.channel_id, n.created_at DESC
+  SELECT * FROM (
+    SELECT DISTINCT ON (m.channel_id) n.id, m.channel_id, n.dedup_key FROM matching m
+    JOIN notifications n ON n.channel_id = m.channel_id AND n.dedup_key = ANY(CAST(:rivals AS text[]))
+      AND n.created_at > CAST(:now AS timestamptz) - m.dedup_seconds * interval '1 second'
+    ORDER BY m.channel_id, n.created_at DESC
+  ) newest WHERE dedup_key = :key
 ), again AS (
   UPDATE notifications n SET repeats = repeats + 1 FROM known k WHERE n.id = k.id
 )
@@ -61,7 +63,7 @@ WHERE CAST(:id AS text) IS NULL OR c.id = :id ORDER BY c.id
 
 
 async def announce(conn: AsyncConnection, notice: Notice, organization_id: str | None = None) -> int:
-    """Have every channel, or every one of an organization, that wants it told, once within its window.
+    """Have every channel, or every one of an organization, that wants it told, unless it was just told the same.
 
     Returns how many will be. Inside `system()`.
     """
@@ -69,6 +71,7 @@ async def announce(conn: AsyncConnection, notice: Notice, organization_id: str |
         "kind": notice.kind,
         "rank": rank(notice.severity),
         "key": notice.dedup_key,
+        "rivals": list(notice.rivals),
         "notice": json.dumps(notice.model_dump(mode="json")),
         "now": notice.occurred_at,
         "organization_id": organization_id,

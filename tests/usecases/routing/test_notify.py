@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.routing import configure, eventually, open_switchboard, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.access.principal import Principal
+from wedsync.domain.health.status import Status
 from wedsync.domain.routing import notify as news
 from wedsync.domain.routing.messages import WatchStart
 from wedsync.kit.clock import utc_now
@@ -157,6 +159,25 @@ async def test_the_same_news_is_told_once_within_the_window(desk: Desk) -> None:
     assert said == [1, 0, 1, 1]
     found = await rows(desk.board, "SELECT repeats FROM notifications ORDER BY created_at")
     assert sorted(row.repeats for row in found) == [0, 0, 1]
+
+
+async def test_what_was_told_last_of_a_service_is_how_it_stands(desk: Desk) -> None:
+    await desk.channel("log")
+    await desk.channel("sms", "+390318125551", least_severity="critical")
+    now = utc_now()
+    statuses: list[Status] = ["healthy", "down", "healthy", "down", "down"]
+    told = [
+        await desk.announce(news.health_changed("stripe", was, now_is, "", now + timedelta(seconds=10 * n)))
+        for n, (was, now_is) in enumerate(pairwise(statuses))
+    ]
+    # Who wants to hear of nothing but outages was told of this one, and of no end of it.
+    assert told == [[2], [1], [1], [0]]
+    found = await rows(
+        desk.board,
+        "SELECT DISTINCT ON (channel_id) notice #>> '{detail,now_is}' AS said FROM notifications "
+        "ORDER BY channel_id, created_at DESC",
+    )
+    assert [row.said for row in found] == ["down", "down"]
 
 
 async def test_email_and_text_messages_go_through_the_products_own_vendors(

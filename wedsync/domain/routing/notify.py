@@ -55,7 +55,15 @@ class Notice(Value):
     @property
     def dedup_key(self) -> str:
         """The same for what is the same news."""
-        return f"{self.kind} {self.service} {self.about}".rstrip()
+        return self._key(self.about)
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """The keys of all news that takes its place or whose place it takes: who has the newest of them knows."""
+        return tuple(map(self._key, _OF_STATUS)) if self.kind == "health.changed" else (self.dedup_key,)
+
+    def _key(self, about: str) -> str:
+        return f"{self.kind} {self.service} {about}".rstrip()
 
 
 def health_changed(service: str, was: Status, now_is: Status, detail: str, now: datetime) -> Notice:
