@@ -227,6 +227,11 @@ class Board:
                     kept.add(deed.step.id)
         return kept
 
+    def lost(self) -> list[StepState]:
+        """The steps of which a vendor may hold what no ledger knows."""
+        known = set(self.entries) | {deed.step.id for deed in self.given.deeds if deed.entry is not None}
+        return [state for step_id, state in self.states.items() if state.unknown and step_id not in known]
+
     def vendors(self) -> list[str]:
         """The vendors in play, for the search attribute."""
         return sorted({entry.binding.vendor for entry in self.entries.values()})

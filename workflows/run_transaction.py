@@ -134,6 +134,8 @@ class RunTransaction:
                     deadline_at=None,
                 )
         self._leave_to_a_person(kept)
+        for state in self._board.lost():
+            self._board.compensation(state.step_id, saga.undo_of_lost(state))
 
     def _leave_to_a_person(self, kept: set[str]) -> None:
         """Steps whose vendor has answered, and with which the rollback let nobody go on."""

@@ -336,4 +336,5 @@ async def _result_of(handle: workflow.ChildWorkflowHandle[Any, Any], given: Tran
         raise
     except Exception as error:  # noqa: BLE001 (a child fails in many ways; each ends here)
         workflow.logger.error("transaction.lost", extra={"transaction_id": given.transaction_id})
-        return lost_child(given, type(error).__name__, workflow.now())
+        keeps = bool(given.rechecks) and workflow.patched("lost-looks-kept")
+        return lost_child(given, type(error).__name__, workflow.now(), keeps_looks=keeps)

@@ -185,8 +185,8 @@ def _left_parked(entry: LedgerEntry, step: PlannedStep) -> LedgerEntry:
     return entry if plan in ("leave", "nothing") else entry.model_copy(update={"state": "parked"})
 
 
-def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionResult:
-    """What a transaction that was ended from outside comes to: its steps wait for a person."""
+def lost_child(given: TransactionInput, why: str, now: datetime, *, keeps_looks: bool = True) -> TransactionResult:
+    """What a transaction that was ended from outside comes to: its steps wait for a person, its looks for later."""
     error = StepError(code="transaction_lost", detail=f"the transaction ended without settling ({why})")
     before = (deed.state or StepState(step_id=deed.step.id, status="held") for deed in given.deeds)
     states = tuple(
@@ -203,6 +203,8 @@ def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionR
     entries = tuple(deed.entry for deed in given.deeds if deed.entry is not None)
     planned = {step.id: step for step in given.undo_steps}
     undo = (_left_parked(entry, planned[entry.step_id]) for entry in given.undo)
+    due = now + saga.RECHECK_AFTER[0]
+    looks = tuple(r.model_copy(update={"due_at": due}) for r in given.rechecks) if keeps_looks else ()
     return TransactionResult(
         id=given.transaction_id,
         seq=given.seq,
@@ -210,6 +212,7 @@ def lost_child(given: TransactionInput, why: str, now: datetime) -> TransactionR
         status="needs_attention",
         steps=states,
         entries=(*entries, *undo),
+        rechecks=looks,
         started_at=now,
         ended_at=now,
         error=error,

@@ -128,6 +128,14 @@ def test_a_transaction_that_was_lost_leaves_its_steps_to_a_person() -> None:
     assert all(s.unknown for s in lost.steps)
 
 
+def test_the_looks_of_a_transaction_that_was_lost_are_made_later() -> None:
+    look = Recheck(entry=entry(), due_at=NOW, look=2)
+    asked = given("scheduled", "t2", rechecks=(look,))
+    lost = wedding_ledger.lost_child(asked, "TerminatedError", NOW)
+    after = wedding_ledger.absorb(wedding(rechecks=(look,)), asked, lost).state
+    assert [(r.look, r.due_at) for r in after.rechecks] == [(2, NOW + timedelta(hours=1))]
+
+
 def test_a_hands_word_settles_what_needed_attention() -> None:
     parked = StepState(step_id="venue", status="failed", compensation=CompensationResult(status="needs_attention"))
     card = TransactionCard(id="t1", kind="orchestrate", status="needs_attention", origin="t1")

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
 from sqlalchemy import text
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, ResetReapplyType
@@ -102,14 +103,40 @@ async def test_a_transaction_settles_although_its_wedding_was_terminated(stage: 
     assert await wedding.tx_handle(tx).result() == "completed"
 
 
-async def test_a_transaction_that_was_terminated_leaves_its_steps_to_a_person(stage: Stage) -> None:
+async def terminated(stage: Stage) -> tuple[Staged, str]:
+    """A wedding whose first transaction was ended from outside when it had booked one of two."""
     wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
     await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=600, wedding_id=wedding.id)
     tx = await wedding.ask()
     await wedding.until_step("food", "running")
     await wedding.tx_handle(tx).terminate("gone")
+    await wedding.when("waiting", bool)
+    return wedding, tx
+
+
+async def test_a_transaction_that_was_terminated_leaves_its_steps_to_a_person(stage: Stage) -> None:
+    wedding, _ = await terminated(stage)
     waiting = await wedding.when("waiting", bool)
     assert {(w["step_id"], w["what"]) for w in waiting} == {("venue", "decision"), ("food", "decision")}
+
+
+async def test_a_step_that_got_lost_is_not_done_again(stage: Stage) -> None:
+    wedding, _ = await terminated(stage)
+    row = await wedding.until(await wedding.decide("venue", "retry"), "cancelled")
+    assert row.error["code"] == "outcome_unknown"
+    await wedding.until(await wedding.decide("venue", "skip"), "completed")
+
+
+@pytest.mark.parametrize("asks", ["rollback", "undo"])
+async def test_an_undo_of_what_got_lost_sends_a_person_to_look(stage: Stage, asks: str) -> None:
+    wedding, tx = await terminated(stage)
+    undo = await (wedding.decide("venue", "rollback") if asks == "rollback" else wedding.ask("undo", target=tx))
+    await wedding.until(undo, "needs_attention")
+    assert [s.compensation["status"] for s in (await wedding.steps()).values()] == ["needs_attention"] * 2
+    # Who looked asks again.
+    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    assert [s.compensation["status"] for s in (await wedding.steps()).values()] == ["undone"] * 2
+    await wedding.until(tx, "rolled_back")
 
 
 async def reset_to_its_beginning(wedding: Staged, temporal_client: Client) -> None:

@@ -102,6 +102,8 @@ PARKED_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="needs_
         (wedding(step("a")), decision("a", "retry"), "not_held"),
         (wedding(step("a")), decision("zz", "retry"), "not_held"),
         (wedding(step("a"), states=HELD), decision("a", "retry"), None),
+        (wedding(step("a"), states=UNKNOWN), decision("a", "retry"), "outcome_unknown"),
+        (wedding(step("a"), states=UNKNOWN, entries={"a": entry("a")}), decision("a", "retry"), None),
         (wedding(step("a"), states=HELD), decision("a", "use"), "vendor_missing"),
         (wedding(step("a"), states=UNKNOWN), decision("a", "use", "vsco"), "outcome_unknown"),
         (wedding(step("a"), states=HELD), decision("a", "use", "vsco"), None),

@@ -63,7 +63,15 @@ def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | No
             )
     if decision.choice == "skip":
         return _skip_refusal(state, decision.step_id)
+    if decision.choice == "retry" and is_lost(state, decision.step_id):
+        detail = f"nobody knows what a vendor holds of {decision.step_id}: look there, then skip it or roll back"
+        return StepError(code="outcome_unknown", detail=detail)
     return None
+
+
+def is_lost(state: WeddingState, step_id: str) -> bool:
+    """Whether a vendor may hold an effect of the step that the ledger does not know: its transaction got lost."""
+    return state.states[step_id].unknown and step_id not in state.entries
 
 
 def _skip_refusal(state: WeddingState, step_id: str) -> StepError | None:
@@ -290,14 +298,19 @@ def rollback_target(state: WeddingState, step_id: str) -> str:
 
 
 def undo_states(state: WeddingState, target: str | None, entries: Iterable[LedgerEntry]) -> tuple[StepState, ...]:
-    """The steps an undo speaks of: those with effects, and what is not over yet, of the target or of all."""
+    """The steps an undo speaks of: those with effects, and what is not over yet, of the target or of all.
+
+    Also those that got lost, and that an earlier undo of the target left to a person.
+    """
     touched = {entry.step_id for entry in entries}
     whole = target is None or target == state.origin
-    return tuple(
-        state.states[step.id]
-        for step in steps(state)
-        if step.id in touched
-        or (
-            state.states[step.id].status not in saga.FINAL and (whole or state.states[step.id].transaction_id == target)
-        )
-    )
+    card = state.cards.get(target) if target else None
+    again = target is None or (card is not None and card.status == "needs_attention")
+
+    def is_meant(step: StepState) -> bool:
+        if step.status not in saga.FINAL:
+            return whole or step.transaction_id == target
+        return again and is_lost(state, step.step_id) and saga.needs_attention(step.compensation)
+
+    every = (state.states[step.id] for step in steps(state))
+    return tuple(step for step in every if step.step_id in touched or is_meant(step))

@@ -156,7 +156,7 @@ def transaction_status(
     parked: bool = False,
 ) -> TransactionStatus:
     """What a transaction's steps make of it once nothing of it can happen by itself."""
-    if parked or (rolled_back and any(_needs_attention(state.compensation) for state in states)):
+    if parked or (rolled_back and any(needs_attention(state.compensation) for state in states)):
         return "needs_attention"
     if cancelled:
         return "cancelled"
@@ -170,7 +170,8 @@ def transaction_status(
     return "completed"
 
 
-def _needs_attention(compensation: CompensationResult | None) -> bool:
+def needs_attention(compensation: CompensationResult | None) -> bool:
+    """Whether an undo waits for a person."""
     return compensation is not None and compensation.status == "needs_attention"
 
 
@@ -182,6 +183,14 @@ def gaps(states: Iterable[StepState]) -> tuple[str, ...]:
 def may_have_happened(entry: LedgerEntry) -> bool:
     """Whether the vendor may hold anything of the entry."""
     return entry.state != "undone" and bool(entry.done or entry.unknown_operation)
+
+
+def undo_of_lost(state: StepState) -> CompensationResult:
+    """The undo of a step of which nobody knows what its vendor holds: a person looks, and then asks for it again."""
+    if needs_attention(state.compensation):
+        return CompensationResult(status="undone", detail="asked for again by who was told to look")
+    detail = "its transaction was lost: look at the vendor, and undo again once nothing of it is left there"
+    return CompensationResult(status="needs_attention", detail=detail)
 
 
 UndoPlan = Literal["call", "find_first", "replay_first", "counter", "leave", "hand", "ask", "nothing"]
