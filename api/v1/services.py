@@ -141,7 +141,11 @@ def _reason(error: ValueError) -> str:
     "/services/{service}/failover", responses=OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
 )
 async def failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
-    """Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. For operators."""
+    """Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. For operators.
+
+    Of one that is being left in steps restore gives it all traffic again, and hold takes the rest away. Trigger lets go
+    of a circuit that is forced closed.
+    """
     moved = await _operator(desk).failover(service, body.endpoint, body.deed, even_if_last=body.even_if_last)
     return await _answer(desk, moved)
 

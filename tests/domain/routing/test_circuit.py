@@ -318,3 +318,22 @@ def test_calls_taken_together_open_like_calls_one_by_one(ok: int, slow: int, fai
     one_by_one = run(CLOSED, *["ok"] * ok, *["slow"] * slow, *["failed"] * failed)
     if together.state == "open":
         assert one_by_one.state == "open"
+
+
+@pytest.mark.parametrize(("gradually", "state"), [(False, "open"), (True, "draining")])
+def test_who_asks_to_leave_it_comes_after_who_held_it_closed(gradually: bool, state: str) -> None:
+    held = c.forced(CLOSED, "closed", NOW, POLICY)
+    left = c.left(held, after(1), POLICY, gradually=gradually)
+    assert (left.state, left.forced, left.epoch) == (state, None, 1)
+    assert c.admit(c.left(held, after(1), POLICY), after(2), POLICY) == "refuse"
+    assert c.left(left, after(3), POLICY) == left
+
+
+def test_what_is_left_in_steps_is_out_at_once_when_it_is_held_and_back_when_it_is_restored() -> None:
+    draining = c.drained(CLOSED, NOW, POLICY, "asked")
+    held = c.kept_out(draining, after(1), POLICY)
+    assert (held.state, held.held, held.reason) == ("open", True, "asked")
+    assert c.admit(held, after(1000), POLICY, can_go_elsewhere=True) == "refuse"
+    assert c.kept_out(held, after(2), POLICY) == held
+    restored = c.restorable(draining, after(1))
+    assert (restored.state, c.share_percent(restored, after(1000), POLICY)) == ("closed", 100)

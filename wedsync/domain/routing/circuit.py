@@ -192,10 +192,28 @@ def forced(circuit: Circuit, by_hand: Forced | None, now: datetime, policy: Circ
     return freed.model_copy(update={"open_until": now}) if freed.state == "open" else freed
 
 
+def left(circuit: Circuit, now: datetime, policy: CircuitPolicy, *, gradually: bool = False) -> Circuit:
+    """Left because a person asks for it, also where an earlier hand held it closed: the later word counts."""
+    is_held_closed = circuit.forced == "closed"
+    if circuit.state in ("open", "draining") and not is_held_closed:
+        return circuit
+    free = circuit.model_copy(update={"forced": None}) if is_held_closed else circuit
+    leave = drained if gradually and free.state == "closed" else opened
+    return leave(free, now, policy, "asked")
+
+
+def kept_out(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> Circuit:
+    """Not to come back until a person restores it; one that is being left in steps is out at once."""
+    out = opened(circuit, now, policy, circuit.reason) if circuit.state == "draining" else circuit
+    return out.model_copy(update={"held": True})
+
+
 def restorable(circuit: Circuit, now: datetime) -> Circuit:
-    """To be probed at once, no longer held."""
+    """To be probed at once, no longer held; one that is still being left has never been out, and stays."""
     if circuit.state == "closed":
         return circuit
+    if circuit.state == "draining":
+        return closed(circuit, now)
     wanted = {"held": False, "noisy_from": None, "noisy_until": None, "reason": RESTORE_ASKED}
     due = {"forced": None, "open_until": now, "changed_at": now} if circuit.state == "open" else {}
     return circuit.model_copy(update={**wanted, **due})

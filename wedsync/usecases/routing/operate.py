@@ -64,18 +64,16 @@ class Operator:
         def change(circuit: Circuit, is_last: bool) -> Circuit:
             match deed:
                 case "trigger":
-                    if circuit.state in ("open", "draining"):
-                        return circuit
-                    _refuse_last(is_last and not even_if_last, service)
-                    if config.failover.strategy == "gradual" and circuit.state == "closed":
-                        return rules.drained(circuit, now, policy, "asked")
-                    return rules.opened(circuit, now, policy, "asked")
+                    left = rules.left(circuit, now, policy, gradually=config.failover.strategy == "gradual")
+                    _refuse_last(left != circuit and is_last and not even_if_last, service)
+                    return left
                 case "restore":
                     _refuse_standing(circuit, service)
                     return rules.restorable(circuit, now)
                 case "hold":
                     _refuse_standing(circuit, service)
-                    return circuit.model_copy(update={"held": True})
+                    _refuse_last(circuit.state == "draining" and is_last and not even_if_last, service)
+                    return rules.kept_out(circuit, now, policy)
 
         return await self._do(service, endpoint, f"failover.{deed}", change)
 
