@@ -154,6 +154,21 @@ async def test_a_reservation_that_can_not_be_says_why(
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
 
 
+async def test_a_long_reservation_leaves_every_day_its_part_for_others(api: Any, board: Switchboard) -> None:
+    await put(api, "/quotas/stripe", DAILY)
+    wedding, now = await a_wedding(api, "far-seeing"), utc_now()
+    times = {"starts_at": now.isoformat(), "ends_at": (now + timedelta(days=30)).isoformat()}
+    made = [
+        await api.post("/quotas/stripe/reservations", {"wedding_id": wedding, "calls": 1000, **times}) for _ in range(3)
+    ]
+    assert [response.status_code for response in made] == [201, 201, 409], made[0].text
+    assert "100 calls would be kept of stripe's day" in made[2].json()["detail"]
+    assert (await api.get("/quotas/stripe")).json()["windows"][0]["reserved"] == 67
+    await board.book.load()
+    await send(board)
+    await send(board, is_wedding_day=True)
+
+
 async def test_plans_tell_what_will_be_wanted_weeks_ahead(api: Any, board: Switchboard) -> None:
     await put(api, "/quotas/resend", {"windows": [{"window": "day", "limit": 2}]})
     for number in range(4):

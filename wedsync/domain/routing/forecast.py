@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from wedsync.domain.routing.quotas import SECONDS, Quota, QuotaPolicy, WindowLimit, WindowName
+from wedsync.domain.routing.quota_reservations import kept_within
+from wedsync.domain.routing.quotas import SECONDS, Quota, QuotaPolicy, WindowLimit, WindowName, start_of
 from wedsync.domain.routing.vendor import Value
 
 #: A window of a second says nothing of weeks ahead: what a minute wants is held against sixty of them.
@@ -51,22 +51,6 @@ def span_of(one: WindowLimit) -> tuple[float, int]:
     return _SHORTEST, int(one.limit * _SHORTEST / one.seconds)
 
 
-def start_of(at: datetime, seconds: float) -> datetime:
-    """The clock's own mark before `at`."""
-    return datetime.fromtimestamp(math.floor(at.timestamp() / seconds) * seconds, UTC)
-
-
-def reserved_within(quota: Quota, starts_at: datetime, ends_at: datetime) -> int:
-    """Calls that reservations keep of a stretch of time: their unused ones, evenly spread over their own."""
-    kept = 0.0
-    for one in quota.reservations:
-        overlap = (min(one.ends_at, ends_at) - max(one.starts_at, starts_at)).total_seconds()
-        if overlap > 0:
-            length = (one.ends_at - one.starts_at).total_seconds()
-            kept += max(one.calls - one.used, 0) * min(overlap / length, 1.0)
-    return math.ceil(kept)
-
-
 def predicted(
     demand: Iterable[Demand], policies: Mapping[tuple[str, str], QuotaPolicy], quotas: Mapping[tuple[str, str], Quota]
 ) -> list[Predicted]:
@@ -94,7 +78,7 @@ def predicted(
                 starts_at=starts_at,
                 ends_at=ends_at,
                 calls=count,
-                reserved=reserved_within(quota, starts_at, ends_at),
+                reserved=kept_within(quota, starts_at, ends_at),
                 limit=limit,
                 weddings=weddings[service, account, window, starts_at],
             )

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
+from wedsync.domain.routing.quota_reservations import lent, reservation_of, withheld
 from wedsync.domain.routing.quotas import (
     BLOCK_SECONDS,
     HORIZON_SECONDS,
@@ -19,12 +20,9 @@ from wedsync.domain.routing.quotas import (
     Reservation,
     WindowLimit,
     guard_seconds,
-    lent,
     limit_of,
     opened,
-    reservation_of,
     throttled,
-    withheld,
 )
 from wedsync.domain.routing.vendor import Value
 
@@ -164,6 +162,8 @@ def _counted(quota: Quota, one: WindowLimit, calls: int, last: datetime, now: da
         for line in _lines(quota, one, counter, now, who):
             # No call's place is before its moment: those after it would come too close.
             changes[line.name] = max(line.reaches(counter, now) + line.pace * calls, last + line.pace)
+    if who.held is not None:
+        changes["reserved"] = {**counter.reserved, who.held.id: counter.reserved.get(who.held.id, 0) + calls}
     if who.is_favoured:
         begins = not _is_wedding_day(counter, now)
         changes |= {"favoured_at": now} | ({"favoured_since": now} if begins else {})
@@ -222,7 +222,10 @@ def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime
 
 
 def _kept(quota: Quota, counter: Counter, now: datetime, who: _Taker) -> int:
-    return 0 if who.held is not None else withheld(quota, counter, now)
+    if who.held is None:
+        return withheld(quota, counter, now)
+    # Within seconds and minutes they share one line; what others keep of longer windows is not theirs to take.
+    return 0 if counter.window in SPREAD else withheld(quota, counter, now, but=who.held.id)
 
 
 def _is_wedding_day(counter: Counter, now: datetime) -> bool:

@@ -32,8 +32,6 @@ _GUARD_PART, _GUARD_CAP_SECONDS = 0.05, 1.0
 HORIZON_SECONDS = 0.5
 #: A block is at most so much of what remains, and lasts at most so long.
 BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
-#: After what part of its window a short reservation's idle share is lent to others.
-_LENT_AFTER_PART = 0.5
 
 
 class WindowLimit(Value):
@@ -105,6 +103,8 @@ class Counter(Value):
     started_at: datetime
     ends_at: datetime
     used: int = 0
+    #: How much of it each reservation has used, by its id.
+    reserved: dict[str, int] = Field(default_factory=dict)
     #: When the calls taken so far would all have been made at an even pace.
     paced_until: datetime | None = None
     #: The same for those calls only that keep off what is reserved, and for those that are throttled.
@@ -162,19 +162,28 @@ def policy_of(quotas: dict[str, int]) -> QuotaPolicy:
     return QuotaPolicy(windows=found)
 
 
+def start_of(at: datetime, seconds: float) -> datetime:
+    """The clock's own mark before `at`."""
+    return datetime.fromtimestamp(math.floor(at.timestamp() / seconds) * seconds, UTC)
+
+
 def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
     """The window that `now` lies in: the one that is open, or a new one on the clock's own marks."""
     known = next((counter for counter in quota.counters if counter.window == one.window), None)
     if known is not None and known.started_at <= now < known.ends_at:
         return known
-    start = math.floor(now.timestamp() / one.seconds) * one.seconds
     if known is not None and now < known.started_at:
         return known
-    started_at = datetime.fromtimestamp(start, UTC)
+    started_at = start_of(now, one.seconds)
     ends_at = started_at + timedelta(seconds=one.seconds)
     if known is None:
         return Counter(window=one.window, started_at=started_at, ends_at=ends_at)
-    changes: dict[str, object] = {"started_at": max(started_at, known.ends_at), "ends_at": ends_at, "used": 0}
+    changes: dict[str, object] = {
+        "started_at": max(started_at, known.ends_at),
+        "ends_at": ends_at,
+        "used": 0,
+        "reserved": {},
+    }
     if known.limit_until is None or now >= known.limit_until:
         changes |= {"limit": None, "limit_until": None}
     return known.model_copy(update=changes)
@@ -202,48 +211,3 @@ def throttled(quota: Quota, now: datetime) -> float:
     if throttle is None or (throttle.until is not None and now >= throttle.until):
         return 1.0
     return throttle.percent / 100
-
-
-def reservation_of(quota: Quota, wedding_id: str, now: datetime) -> Reservation | None:
-    """The wedding's reservation that runs now and has calls left."""
-    return next(
-        (
-            one
-            for one in quota.reservations
-            if one.wedding_id == wedding_id and one.starts_at <= now < one.ends_at and one.used < one.calls
-        ),
-        None,
-    )
-
-
-def withheld(quota: Quota, counter: Counter, now: datetime) -> int:
-    """How much of a window is kept for weddings.
-
-    Of an hour or a day: what a reservation that meets it has left. Of seconds and minutes: its even share while it
-    runs, lent to others once half of the window has passed.
-    """
-    return 0 if _is_lent(counter, now) else _kept(quota, counter, now)
-
-
-def lent(quota: Quota, counter: Counter, now: datetime) -> int:
-    """How much of what is kept others may have until the window ends."""
-    return _kept(quota, counter, now) if _is_lent(counter, now) else 0
-
-
-def _is_lent(counter: Counter, now: datetime) -> bool:
-    length = timedelta(seconds=SECONDS[counter.window])
-    return counter.window in SPREAD and now >= counter.started_at + length * _LENT_AFTER_PART
-
-
-def _kept(quota: Quota, counter: Counter, now: datetime) -> int:
-    length = SECONDS[counter.window]
-    kept = 0
-    for one in quota.reservations:
-        left = max(one.calls - one.used, 0)
-        if counter.window in SPREAD:
-            if one.starts_at <= now < one.ends_at:
-                span = max((one.ends_at - one.starts_at).total_seconds(), length)
-                kept += min(left, math.ceil(one.calls * length / span))
-        elif one.starts_at < counter.ends_at and now < one.ends_at:
-            kept += left
-    return kept

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wedsync.domain.routing.forecast import Demand, reserved_within, span_of, start_of
-from wedsync.domain.routing.quotas import Quota, QuotaPolicy, WindowLimit, opened
+from wedsync.domain.routing.forecast import Demand, span_of
+from wedsync.domain.routing.quota_reservations import kept_within
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy, WindowLimit, opened, start_of
 from wedsync.domain.routing.vendor import Value
 
 Key = tuple[str, str]
@@ -121,9 +122,11 @@ class Books:
         taken = self._taken.get((key, one.window, start), 0)
         quota = self._quotas.get(key)
         if quota is not None:
-            taken += reserved_within(quota, start, start + timedelta(seconds=seconds))
+            used: Mapping[str, int] = {}
             if start == start_of(self._now, seconds) and one.seconds == seconds:
-                taken += opened(quota, one, self._now).used
+                counter = opened(quota, one, self._now)
+                used, taken = counter.reserved, taken + counter.used
+            taken += kept_within(quota, start, start + timedelta(seconds=seconds), used)
         return max(limit - taken, 0)
 
     def take(self, key: Key, at: datetime, calls: int) -> None:

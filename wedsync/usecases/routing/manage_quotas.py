@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing import forecast, quota_headers
+from wedsync.domain.routing import quota_headers
 from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quota_reservations import MOST_KEPT_PART, most_kept, withheld
 from wedsync.domain.routing.quotas import Counter, Quota, QuotaPolicy, Reservation, Throttle, WindowName
 from wedsync.domain.routing.vendor import Value
 from wedsync.store import access, quotas
@@ -18,9 +19,6 @@ from wedsync.store.quotas import Key
 from wedsync.usecases.routing.book import ANY_ACCOUNT
 from wedsync.usecases.routing.quotas import Also
 from wedsync.usecases.routing.switchboard import Switchboard
-
-#: Of any window at most so much is reserved: the rest of the weddings want to live, too.
-_MOST_RESERVED_PART = 0.8
 
 
 class WindowView(Value):
@@ -66,7 +64,7 @@ def show(board: Switchboard, key: Key, quota: Quota | None = None) -> QuotaView:
                 used=counter.used,
                 remaining=max(limit - counter.used, 0),
                 resets_at=counter.ends_at,
-                reserved=rules.withheld(known, counter, now),
+                reserved=withheld(known, counter, now),
             )
         )
     is_blocked = known.blocked_until is not None and known.blocked_until > now
@@ -198,12 +196,9 @@ class QuotaManager:
 
 def _refuse_too_much(quota: Quota, policy: QuotaPolicy, wanted: Reservation) -> None:
     for one in policy.windows:
-        seconds, limit = forecast.span_of(one)
-        start = forecast.start_of(wanted.starts_at, seconds)
-        end = start + (wanted.ends_at - wanted.starts_at if seconds <= 60 else timedelta(seconds=seconds))
-        kept = forecast.reserved_within(quota, start, end)
-        room = limit * max((end - start).total_seconds() / seconds, 1.0) * _MOST_RESERVED_PART
+        start, kept = most_kept(quota, one, wanted)
+        room = one.limit * MOST_KEPT_PART
         if kept > room:
             since = f"{start:%Y-%m-%d %H:%M} UTC"
-            detail = f"{kept} calls would be kept of {quota.service}'s {one.window} from {since}; {room:g} may be"
-            raise Conflict(detail, reason="quota_full")
+            detail = f"{kept:.10g} calls would be kept of {quota.service}'s {one.window} from {since}; {room:.10g} may be"
+            raise Conflict(f"{detail}: reserve fewer, or for a longer time", reason="quota_full")

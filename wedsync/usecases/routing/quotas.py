@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.errors import StoreUnavailable, ThrottledUntil
 from wedsync.domain.routing import quota_headers, quota_line
 from wedsync.domain.routing import quotas as rules
+from wedsync.domain.routing.quota_reservations import reservation_of
 from wedsync.domain.routing.quota_take import take
 from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
 from wedsync.kit import telemetry
@@ -191,7 +192,7 @@ class QuotaDesk:
             first = here.waiting[0]
             policy = self._book.quota_policy(*key)
             wedding_id = first.wedding_id
-            is_reserved = rules.reservation_of(here.known, wedding_id, self.now()) is not None
+            is_reserved = reservation_of(here.known, wedding_id, self.now()) is not None
             same = [first] if is_reserved else [t for t in here.waiting if t.priority == first.priority]
             grant = await self._grant(key, here, policy, len(same), first.priority, wedding_id if is_reserved else "")
             _LEFT.set(grant.left or 0, {"service": key[0]})

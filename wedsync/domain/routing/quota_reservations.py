@@ -1,0 +1,89 @@
+"""What reservations keep of each window, alike for those who take, who reserve and who look ahead. Pure.
+
+A window keeps an even share of a reservation's calls; all of them where its time is no longer than the window. Of hours
+and days nothing is lent: what others took would be missing until the end, perhaps when the wedding begins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from wedsync.domain.routing.quotas import SECONDS, SPREAD, Counter, Quota, Reservation, WindowLimit, start_of
+
+#: After what part of its window the idle share of a second or a minute is lent to others.
+_LENT_AFTER_PART = 0.5
+#: Of any window at most so much is kept: the rest of the weddings want to live, too.
+MOST_KEPT_PART = 0.8
+#: Shares are added up as fractions; what is less apart than this is the same.
+_DIGITS = 6
+_NONE: Mapping[str, int] = {}
+
+
+def reservation_of(quota: Quota, wedding_id: str, now: datetime) -> Reservation | None:
+    """The wedding's reservation that runs now and has calls left."""
+    return next(
+        (
+            one
+            for one in quota.reservations
+            if one.wedding_id == wedding_id and one.starts_at <= now < one.ends_at and one.used < one.calls
+        ),
+        None,
+    )
+
+
+def share(one: Reservation, seconds: float) -> float:
+    """How many of its calls a window of that length keeps."""
+    return one.calls * min(seconds / (one.ends_at - one.starts_at).total_seconds(), 1.0)
+
+
+def _sum(kept: Iterable[Reservation], seconds: float, used: Mapping[str, int]) -> float:
+    parts = (min(one.calls - one.used, share(one, seconds) - used.get(one.id, 0)) for one in kept)
+    return round(sum(max(part, 0.0) for part in parts), _DIGITS)
+
+
+def _meeting(quota: Quota, starts_at: datetime, ends_at: datetime) -> list[Reservation]:
+    return [one for one in quota.reservations if one.starts_at < ends_at and starts_at < one.ends_at]
+
+
+def kept_within(quota: Quota, starts_at: datetime, ends_at: datetime, used: Mapping[str, int] = _NONE) -> int:
+    """How much a window of that time keeps; `used`: what each reservation has used of it."""
+    seconds = (ends_at - starts_at).total_seconds()
+    return math.ceil(_sum(_meeting(quota, starts_at, ends_at), seconds, used))
+
+
+def most_kept(quota: Quota, one: WindowLimit, wanted: Reservation) -> tuple[datetime, float]:
+    """Which window keeps the most while `wanted` (one of the quota's reservations) lasts, and how much."""
+    length = timedelta(seconds=one.seconds)
+    # More is kept only from where a reservation begins.
+    begins = [other.starts_at for other in quota.reservations if wanted.starts_at < other.starts_at < wanted.ends_at]
+    starts = [start_of(at, one.seconds) for at in (wanted.starts_at, *begins)]
+    found = ((_sum(_meeting(quota, start, start + length), one.seconds, _NONE), start) for start in starts)
+    kept, start = max(found, key=lambda each: each[0])
+    return start, kept
+
+
+def withheld(quota: Quota, counter: Counter, now: datetime, *, but: str = "") -> int:
+    """How much of a window is kept for weddings now, but for the reservation `but`.
+
+    Of an hour or a day the share of each reservation that meets it; of seconds and minutes of each that runs, until
+    half of the window has passed.
+    """
+    return 0 if _is_lent(counter, now) else _kept(quota, counter, now, but)
+
+
+def lent(quota: Quota, counter: Counter, now: datetime) -> int:
+    """How much of what is kept others may have until the window ends."""
+    return _kept(quota, counter, now, "") if _is_lent(counter, now) else 0
+
+
+def _is_lent(counter: Counter, now: datetime) -> bool:
+    length = timedelta(seconds=SECONDS[counter.window])
+    return counter.window in SPREAD and now >= counter.started_at + length * _LENT_AFTER_PART
+
+
+def _kept(quota: Quota, counter: Counter, now: datetime, but: str) -> int:
+    ends_at = now + timedelta(microseconds=1) if counter.window in SPREAD else counter.ends_at
+    kept = [one for one in _meeting(quota, now, ends_at) if one.id != but]
+    return math.ceil(_sum(kept, SECONDS[counter.window], counter.reserved))
