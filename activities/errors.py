@@ -62,6 +62,11 @@ class Failure(BaseModel):
         return self.code == "throttled_until" or self.at_capacity
 
     @property
+    def definite(self) -> bool:
+        """Whether the same question would be answered alike: the vendor's own no, or none that it is asked with."""
+        return self.code in ("vendor_rejected", "not_authorized", "invalid_input")
+
+    @property
     def passing(self) -> bool:
         """Whether the same call may work later, for certain not done yet."""
         return self.code in ("vendor_unavailable", "vendor_throttled", "throttled_until")

@@ -189,7 +189,7 @@ class Caller:
             return
         is_cut_off = failure.reason == CIRCUIT_OPEN
         if saga.may_give_up(
-            tries, fallback_ready=ready, now=workflow.now(), give_up_at=attempt.give_up_at, is_cut_off=is_cut_off
+            tries, fallback_ready=ready, now=workflow.now(), give_up_at=_give_up_at(attempt), is_cut_off=is_cut_off
         ):
             raise (Lost if blocked else Refused)(failure)
         wait = failure.retry_after_seconds or saga.delay_seconds(tries, workflow.random().random())
@@ -230,7 +230,7 @@ class Caller:
             raise Stopped
 
     def _left(self, attempt: Attempt) -> float:
-        return max((attempt.give_up_at - workflow.now()).total_seconds(), 0.0)
+        return max((_give_up_at(attempt) - workflow.now()).total_seconds(), 0.0)
 
     async def _pause(self, attempt: Attempt, seconds: float, why: str) -> None:
         if seconds <= 0:
@@ -313,6 +313,11 @@ class Caller:
             first_sent_at=binding.bound_at,
             locale=given.locale,
         )
+
+
+def _give_up_at(attempt: Attempt) -> datetime:
+    """The attempt's own end, or now: what a run has tried for so long is given up before its history is full."""
+    return attempt.give_up_at if options.has_room() else min(workflow.now(), attempt.give_up_at)
 
 
 def _summary(step_id: str, entry: LedgerEntry, attempt: Attempt, ask: Ask) -> str:

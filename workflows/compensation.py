@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -11,7 +12,7 @@ from temporalio.exceptions import ActivityError
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.errors import read_failure
+    from activities.errors import Failure, read_failure
     from wedsync.domain.routing.vendor import Effect, OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, Recheck
@@ -22,8 +23,6 @@ with workflow.unsafe.imports_passed_through():
 
 #: How long a vendor that was left for another is asked to let go before that is put on the agenda.
 LEFTOVER_SECONDS = 10.0
-#: How long a look that fails is tried again before the effect is parked.
-_LOOK_DELAY_SECONDS = 5.0
 
 
 class Rollback:
@@ -107,19 +106,28 @@ class Rollback:
     async def _changed_elsewhere(self, step_id: str, deadline: datetime) -> bool:
         """Whether somebody has changed at the vendor what we wrote there."""
         entry = self._board.entries[step_id]
-        # A change that could not be put back stands among what was done, too.
+        # The ledgers of older weddings name changes that could not be put back among what was done, too.
         made = [operation for operation in entry.binding.spec.operations if operation.name in entry.done]
         if entry.content is None or not made:
             return False
-        while True:
+        for looks in itertools.count(1):
             try:
                 found = await self._caller.look(step_id, made[-1])
-            except ActivityError:
-                if workflow.now() >= deadline:
-                    return False
-                await workflow.sleep(_LOOK_DELAY_SECONDS, summary=f"{step_id}: before the next look")
+            except ActivityError as error:
+                if not await self._may_look_again(step_id, looks, read_failure(error), deadline):
+                    break
                 continue
             return found.state == "done" and found.content not in (None, entry.content)
+        return False
+
+    async def _may_look_again(self, step_id: str, looks: int, failure: Failure, deadline: datetime) -> bool:
+        """Wait for the next look; False when there is none: it would be answered alike, or comes too late."""
+        left = (deadline - workflow.now()).total_seconds()
+        if failure.definite or left <= 0 or not options.has_room():
+            return False
+        wait = failure.retry_after_seconds or saga.delay_seconds(looks, workflow.random().random())
+        await workflow.sleep(min(wait, left), summary=f"{step_id}: before the next look")
+        return True
 
     async def _call_undo(self, step_id: str, deadline: datetime, *, counter: bool) -> CompensationResult:
         """Run the undo's operations until the deadline."""
@@ -153,8 +161,9 @@ class Rollback:
     async def _resolve(self, step_id: str, plan: str, deadline: datetime) -> CompensationResult | None:
         """Find out what an unknown outcome was. None: there is an effect, now known by its id, to undo."""
         operation = self._lost_operation(step_id)
-        effect: Effect | None = None
+        looks = 0
         while True:
+            looks += 1
             try:
                 effect = await self._ask_about(step_id, operation, plan)
             except Refused as refused:
@@ -163,9 +172,8 @@ class Rollback:
                 self._set(step_id, "undone")
                 return self._result(step_id, "nothing_to_undo", refused.failure.detail)
             except Lost as lost:
-                if workflow.now() >= deadline:
+                if not await self._may_look_again(step_id, looks, lost.failure, deadline):
                     return self._park(step_id, lost.failure.detail)
-                await workflow.sleep(_LOOK_DELAY_SECONDS, summary=f"{step_id}: before the next look")
                 continue
             if effect is not None:
                 self._found(step_id, operation, effect)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
+
+with workflow.unsafe.imports_passed_through():
+    from wedsync.domain.weddings import saga
 
 _PRIORITY_BY_MODE = {"normal": 3, "wedding_day": 1}
 
@@ -24,6 +28,12 @@ LONGEST_TIMER = timedelta(days=30)
 def start_to_close_seconds(http_timeout_seconds: float) -> float:
     """How long a vendor call's activity may run."""
     return http_timeout_seconds + CALL_MARGIN_SECONDS
+
+
+def has_room() -> bool:
+    """Whether this run's history has room for more tries of what failed."""
+    info = workflow.info()
+    return saga.has_room(info.get_current_history_length(), info.get_current_history_size())
 
 
 def priority(mode: str, organization_id: str) -> Priority:

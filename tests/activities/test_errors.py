@@ -77,6 +77,16 @@ def test_a_local_activitys_own_error_reads_as_a_wrapped_one() -> None:
     assert read_failure(sent) == read_failure(failed(sent))
 
 
+def test_only_a_no_is_not_asked_for_again() -> None:
+    codes = {code: Failure(code=code, detail="x").definite for _, code, *_ in TABLE}
+    assert {code for code, is_definite in codes.items() if is_definite} == {
+        "vendor_rejected",
+        "not_authorized",
+        "invalid_input",
+    }
+    assert not Failure(code="bug", detail="x").definite
+
+
 def test_a_vendors_wish_to_wait_is_kept() -> None:
     sent = to_application_error(errors.VendorThrottled("x", retry_after_seconds=2.5))
     assert sent.next_retry_delay == timedelta(seconds=2.5)

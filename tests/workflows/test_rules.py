@@ -438,10 +438,19 @@ async def test_an_undo_of_a_lost_call_that_was_refused_has_nothing_to_undo(stage
 
 async def test_a_lost_call_that_nobody_can_ask_about_is_parked_at_its_deadline(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("hall", "replayer", **QUICK), booking("venue")))
-    puppet.will(wedding.id, "reserve", "unknown", "unauthorized", "unauthorized", "unauthorized")
+    puppet.will(wedding.id, "reserve", "unknown", *["down"] * 9)
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
     await wedding.until(await wedding.ask(), "needs_attention")
     assert await compensations(wedding) == {"hall": "needs_attention"}
+
+
+async def test_a_lost_call_that_is_not_ours_to_ask_about_is_parked_at_once(stage: Stage, puppet: Puppet) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "replayer"), booking("venue")))
+    puppet.will(wedding.id, "reserve", "unknown", "unauthorized")
+    await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
+    await wedding.until(await wedding.ask(), "needs_attention")
+    assert await compensations(wedding) == {"hall": "needs_attention"}
+    assert len(puppet.calls(wedding.id, "reserve")) == 2
 
 
 async def test_an_answer_goes_on_with_what_is_left_of_the_step(stage: Stage, puppet: Puppet) -> None:

@@ -95,12 +95,28 @@ def test_a_reference_fits_the_strictest_vendor(wedding: str, step_id: str) -> No
 # -- waiting and giving up
 
 
-@given(st.integers(1, 60), st.floats(0, 0.999))
+@given(st.integers(1, 5000), st.floats(0, 0.999))
 def test_waits_grow_to_a_cap_and_jitter_takes_a_fifth_at_most(attempt: int, jitter: float) -> None:
     full = saga.delay_seconds(attempt, 0)
-    assert 0.5 <= full <= 30
+    assert 0.5 <= full <= (30 if attempt <= 20 else 600)
     assert full <= saga.delay_seconds(attempt + 1, 0)
     assert full * 0.8 <= saga.delay_seconds(attempt, jitter) <= full
+
+
+def test_a_day_of_an_outage_is_some_two_hundred_tries() -> None:
+    waited = tries = 0.0
+    while waited < 24 * 3600:
+        tries += 1
+        waited += saga.delay_seconds(int(tries), 0.5)
+    assert 150 < tries < 250
+
+
+@pytest.mark.parametrize(
+    ("events", "size", "has_room"),
+    [(100, 1000, True), (29_999, 29_999_999, True), (30_000, 0, False), (0, 30_000_000, False)],
+)
+def test_a_run_tries_no_more_before_its_history_is_full(events: int, size: int, has_room: bool) -> None:
+    assert saga.has_room(events, size) is has_room
 
 
 @pytest.mark.parametrize(

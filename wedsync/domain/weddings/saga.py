@@ -25,6 +25,13 @@ RECHECK_AFTER = (timedelta(hours=1), timedelta(hours=24))
 #: Waits between attempts on one vendor: doubling from the first to the cap, then jittered.
 FIRST_DELAY_SECONDS = 0.5
 DELAY_CAP_SECONDS = 30.0
+#: After so many tries an outage lasts: from then on each wait is a tenth longer than the one before it.
+TRIES_OF_A_SHORT_OUTAGE = 20
+LONGEST_DELAY_SECONDS = 600.0
+#: A run ends in failure with 51,200 events or 50 MB: from here on what is tried again and again is given up, with room
+#: left for what that leads to.
+LONGEST_HISTORY_EVENTS = 30_000
+LONGEST_HISTORY_BYTES = 30_000_000
 #: How many attempts a vendor gets when another one stands ready.
 ATTEMPTS_WITH_FALLBACK = 4
 
@@ -48,8 +55,16 @@ def reference(wedding_id: str, tx: str, step_id: str, vendor: str, round_: int) 
 
 def delay_seconds(attempt: int, jitter: float) -> float:
     """Seconds to wait after failed attempt number `attempt` (1, 2, ...); `jitter` in [0, 1) takes off up to a fifth."""
-    full = min(FIRST_DELAY_SECONDS * 2 ** (attempt - 1), DELAY_CAP_SECONDS)
+    short = min(attempt, TRIES_OF_A_SHORT_OUTAGE)
+    full = min(FIRST_DELAY_SECONDS * 2 ** (short - 1), DELAY_CAP_SECONDS)
+    # No power grows without end: a step may be tried for days.
+    full = min(full * 1.1 ** min(attempt - short, 100), LONGEST_DELAY_SECONDS)
     return float(full * (1 - 0.2 * jitter))
+
+
+def has_room(events: int, size: int) -> bool:
+    """Whether a run whose history is so long may try again what failed."""
+    return events < LONGEST_HISTORY_EVENTS and size < LONGEST_HISTORY_BYTES
 
 
 def may_give_up(
