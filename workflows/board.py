@@ -221,7 +221,9 @@ class Board:
         kept = set()
         for deed in self.given.deeds:
             entry = self.entries.get(deed.step.id, deed.entry)
-            if deed.entry is not None and deed.kind != "change" and entry is not None and entry.state != "undone":
+            if deed.entry is None or deed.kind == "change" or entry is None:
+                continue
+            if saga.may_have_happened(entry) or entry.state == "waiting":
                 effect = entry.fields.get("effect")
                 if effect is not None and effect.set_by_tx != self.given.transaction_id:
                     kept.add(deed.step.id)
