@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.services import ServiceConfig
+from wedsync.store.stored import value_of, values_of
 
 #: Told on each transition of a circuit and each change of a configuration, with the service's name.
 CHANNEL = "wedsync_routing"
@@ -86,9 +87,11 @@ async def read_clock(conn: AsyncConnection) -> datetime:
     return told
 
 
-async def read_all(conn: AsyncConnection) -> list[Circuit]:
-    """Every circuit that was ever counted."""
-    return [_circuit(row) for row in await conn.execute(_ALL)]
+async def read_all(conn: AsyncConnection, known: Mapping[tuple[str, str], Circuit] | None = None) -> list[Circuit]:
+    """Every circuit that was ever counted; one that can't be read as it was `known`."""
+    rows = await conn.execute(_ALL)
+    stored = (((row.service, row.endpoint), dict(row._mapping)) for row in rows)
+    return list(values_of(Circuit, stored, known).values())
 
 
 async def lock_one(conn: AsyncConnection, service: str, endpoint: str) -> Circuit:
@@ -102,7 +105,7 @@ async def lock_one(conn: AsyncConnection, service: str, endpoint: str) -> Circui
 
 
 def _circuit(row: Any) -> Circuit:
-    return Circuit.model_validate(dict(row._mapping))
+    return value_of(Circuit, dict(row._mapping))
 
 
 def _window(circuit: Circuit) -> str:
@@ -184,10 +187,12 @@ FROM jsonb_to_recordset(CAST(:endpoints AS jsonb)) AS e(name text, position inte
 """)
 
 
-async def read_configs(conn: AsyncConnection) -> dict[str, ServiceConfig]:
-    """The configurations that operators have made, by service."""
+async def read_configs(
+    conn: AsyncConnection, known: Mapping[str, ServiceConfig] | None = None
+) -> dict[str, ServiceConfig]:
+    """The configurations that operators have made, by service; one that can't be read as it was `known`."""
     rows = await conn.execute(_CONFIGS)
-    return {row.service: ServiceConfig.model_validate({**row.config, "endpoints": row.endpoints}) for row in rows}
+    return values_of(ServiceConfig, ((row.service, {**row.config, "endpoints": row.endpoints}) for row in rows), known)
 
 
 async def put_config(conn: AsyncConnection, config: ServiceConfig, actor: str, now: datetime) -> None:

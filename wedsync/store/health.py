@@ -149,7 +149,9 @@ async def add_sample(
     """
     values = {"service": service, "sample": json.dumps([sample.model_dump(mode="json")]), "keep": keep}
     row = (await conn.execute(_ADD_SAMPLE, values)).one()
-    return _samples.validate_python(row.samples), _concerns.validate_python(row.concerns)
+    return _samples.validate_python(row.samples, extra="ignore"), _concerns.validate_python(
+        row.concerns, extra="ignore"
+    )
 
 
 async def write_concerns(conn: AsyncConnection, service: str, concerns: Sequence[Concern]) -> None:
@@ -162,7 +164,9 @@ async def read_warnings(conn: AsyncConnection) -> dict[str, tuple[Warned, ...]]:
     """The warnings that stand, by service. Also inside `tenant()`."""
     found = await conn.execute(_CONCERNS)
     return {
-        row.service: tuple(c.warned for c in _concerns.validate_python(row.concerns) if c.warned is not None)
+        row.service: tuple(
+            c.warned for c in _concerns.validate_python(row.concerns, extra="ignore") if c.warned is not None
+        )
         for row in found
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy
 from wedsync.store.circuits import CHANNEL
+from wedsync.store.stored import value_of, values_of
 
 Key = tuple[str, str]
 
@@ -74,7 +75,7 @@ async def swap(conn: AsyncConnection, wanted: Quota, nonce: str, *, hurries: boo
     values = {"service": wanted.service, "account": wanted.account, "nonce": nonce, "state": state}
     row = (await conn.execute(_TAKE, {**values, "seen": wanted.version, "hurries": hurries})).one()
     key = {"service": wanted.service, "account": wanted.account, "version": row.version}
-    return Written(row.is_ours, _quota({**row.state, **key}), row.at)
+    return Written(row.is_ours, value_of(Quota, {**row.state, **key}), row.at)
 
 
 async def tell(conn: AsyncConnection, service: str) -> None:
@@ -82,21 +83,25 @@ async def tell(conn: AsyncConnection, service: str) -> None:
     await conn.execute(_TELL, {"channel": CHANNEL, "service": service})
 
 
-async def read_all(conn: AsyncConnection) -> dict[Key, Quota]:
-    """Where every account stands that has ever taken a call."""
+async def read_all(conn: AsyncConnection, known: Mapping[Key, Quota] | None = None) -> dict[Key, Quota]:
+    """Where every account stands that has ever taken a call; one that can't be read as it was `known`."""
     rows = await conn.execute(_ALL)
-    return {
-        (row.service, row.account): _quota(
-            {**row.state, "service": row.service, "account": row.account, "version": row.version}
+    stored = (
+        (
+            (row.service, row.account),
+            {**row.state, "service": row.service, "account": row.account, "version": row.version},
         )
         for row in rows
-    }
+    )
+    return values_of(Quota, stored, known)
 
 
-async def read_policies(conn: AsyncConnection) -> dict[Key, QuotaPolicy]:
-    """What operators have set."""
+async def read_policies(
+    conn: AsyncConnection, known: Mapping[Key, QuotaPolicy] | None = None
+) -> dict[Key, QuotaPolicy]:
+    """What operators have set; what can't be read as it was `known`."""
     rows = await conn.execute(_POLICIES)
-    return {(row.service, row.account): QuotaPolicy.model_validate(row.policy) for row in rows}
+    return values_of(QuotaPolicy, (((row.service, row.account), row.policy) for row in rows), known)
 
 
 async def put_policy(conn: AsyncConnection, key: Key, policy: QuotaPolicy, actor: str, now: datetime) -> None:
@@ -120,7 +125,3 @@ async def read_ceremonies(conn: AsyncConnection, wedding_ids: Sequence[str]) -> 
     """When the weddings are; also inside `tenant()`."""
     rows = await conn.execute(_CEREMONIES, {"ids": list(wedding_ids)})
     return {row.id: row.ceremony_at for row in rows}
-
-
-def _quota(values: dict[str, Any]) -> Quota:
-    return Quota.model_validate(values)

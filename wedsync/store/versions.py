@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,10 @@ from wedsync.domain.routing.vendor import VersionSpec
 from wedsync.domain.routing.version_migration import FREEZE_AFTER, Migration
 from wedsync.domain.routing.versions import NOTICE, REMEMBERED, Pin
 from wedsync.store import circuits
+from wedsync.store.stored import value_of, values_of
 
 _KNOWN = text("SELECT 1 FROM organizations WHERE id = :id")
-_SPECS = text("SELECT service, spec FROM vendor_versions ORDER BY service, name")
+_SPECS = text("SELECT service, name, spec FROM vendor_versions ORDER BY service, name")
 _PUT_SPEC = text("""
 INSERT INTO vendor_versions (service, name, spec, updated_at, updated_by)
 VALUES (:service, :name, CAST(:spec AS jsonb), :now, :actor)
@@ -95,12 +96,15 @@ async def require_organization(conn: AsyncConnection, organization_id: str | Non
         raise NotFound("there is no such organization")
 
 
-async def read_specs(conn: AsyncConnection) -> dict[str, dict[str, VersionSpec]]:
-    """The versions that operators have added or changed, by service and name."""
+async def read_specs(
+    conn: AsyncConnection, known: Mapping[str, Mapping[str, VersionSpec]] | None = None
+) -> dict[str, dict[str, VersionSpec]]:
+    """The versions that operators have added or changed, by service and name; what can't be read as it was `known`."""
+    were = {(service, name): spec for service, specs in (known or {}).items() for name, spec in specs.items()}
     found: dict[str, dict[str, VersionSpec]] = {}
-    for row in await conn.execute(_SPECS):
-        spec = VersionSpec.model_validate(row.spec)
-        found.setdefault(row.service, {})[spec.name] = spec
+    stored = (((row.service, row.name), row.spec) for row in await conn.execute(_SPECS))
+    for (service, name), spec in values_of(VersionSpec, stored, were).items():
+        found.setdefault(service, {})[name] = spec
     return found
 
 
@@ -114,8 +118,9 @@ async def put_spec(conn: AsyncConnection, service: str, spec: VersionSpec, actor
 async def read_pins(conn: AsyncConnection, now: datetime) -> dict[str, tuple[Pin, ...]]:
     """The pins that hold, and those that a retry may still remember, by service, oldest first."""
     found: dict[str, list[Pin]] = {}
-    for row in await conn.execute(_PINS, {"since": now - REMEMBERED}):
-        found.setdefault(row.service, []).append(Pin.model_validate(dict(row._mapping)))
+    rows = await conn.execute(_PINS, {"since": now - REMEMBERED})
+    for pin in values_of(Pin, enumerate(dict(row._mapping) for row in rows)).values():
+        found.setdefault(pin.service, []).append(pin)
     return {service: tuple(pins) for service, pins in found.items()}
 
 
@@ -160,7 +165,7 @@ async def listed(conn: AsyncConnection, service: str | None) -> list[Migration]:
 
 
 def _migration(row: Any) -> Migration:
-    return Migration.model_validate({**row.state, "paused": row.paused, "rollback_asked": row.rollback_asked})
+    return value_of(Migration, {**row.state, "paused": row.paused, "rollback_asked": row.rollback_asked})
 
 
 async def save(conn: AsyncConnection, migration: Migration) -> None:

@@ -306,8 +306,8 @@ async def test_rows_read_before_a_transition_never_hide_it_from_the_process_that
     await book.load()
     opened = book.circuit("stripe", "default")
 
-    async def read_while_it_moves(conn: AsyncConnection) -> list[Circuit]:
-        found = await read_all(conn)
+    async def read_while_it_moves(conn: AsyncConnection, known: Any = None) -> list[Circuit]:
+        found = await read_all(conn, known)
         book.learn(opened.model_copy(update={"held": True}))
         return found
 

@@ -94,10 +94,13 @@ class Book:
         async with self._db.system() as conn:
             before = utc_now()
             self.clock.set(await circuits.read_clock(conn), before, utc_now())
-            configured, found = await circuits.read_configs(conn), await circuits.read_all(conn)
-            given, pins = await versions.read_specs(conn), await versions.read_pins(conn, utc_now())
-            self._quota_policies = await quotas.read_policies(conn)
-            self._quotas = await quotas.read_all(conn)
+            # What a newer release wrote, and this one can't read, stays as it was.
+            configured = await circuits.read_configs(conn, self._configured)
+            found = await circuits.read_all(conn, self._circuits)
+            given = await versions.read_specs(conn, self._specs)
+            pins = await versions.read_pins(conn, utc_now())
+            self._quota_policies = await quotas.read_policies(conn, self._quota_policies)
+            self._quotas = await quotas.read_all(conn, self._quotas)
         self._specs = {name: self._manifest_versions(name) | given.get(name, {}) for name in self._manifests}
         self._pins = pins
         self._configured = {name: config for name, config in configured.items() if name in self._manifests}

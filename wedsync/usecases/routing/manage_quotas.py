@@ -200,5 +200,7 @@ def _refuse_too_much(quota: Quota, policy: QuotaPolicy, wanted: Reservation) -> 
         room = one.limit * MOST_KEPT_PART
         if kept > room:
             since = f"{start:%Y-%m-%d %H:%M} UTC"
-            detail = f"{kept:.10g} calls would be kept of {quota.service}'s {one.window} from {since}; {room:.10g} may be"
+            detail = (
+                f"{kept:.10g} calls would be kept of {quota.service}'s {one.window} from {since}; {room:.10g} may be"
+            )
             raise Conflict(f"{detail}: reserve fewer, or for a longer time", reason="quota_full")
