@@ -25,7 +25,6 @@ from wedsync.domain.errors import (
     WedsyncError,
 )
 from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.kit.clock import utc_now
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,9 +94,7 @@ def to_application_error(error: WedsyncError) -> ApplicationError:
 
 
 def _retry_after_seconds(error: WedsyncError) -> float | None:
-    if isinstance(error, ThrottledUntil):
-        return max((error.until - utc_now()).total_seconds(), 0.001)
-    return error.retry_after_seconds if isinstance(error, VendorThrottled) else None
+    return error.retry_after_seconds if isinstance(error, VendorThrottled | ThrottledUntil) else None
 
 
 def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:

@@ -27,7 +27,7 @@ async def _send(way: Way, number: int, situation: Situation) -> None:
         try:
             await way.gateway.send(call("twilio", number), situation)
         except ThrottledUntil as error:
-            await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0.001))
+            await asyncio.sleep(error.retry_after_seconds)
         else:
             return
 

@@ -65,7 +65,7 @@ async def _by_quota(board: Switchboard, pool: Pool, url: str) -> int:
         try:
             await board.quotas.take("stripe", "default", 3)
         except ThrottledUntil as error:
-            await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0))
+            await asyncio.sleep(error.retry_after_seconds)
             continue
         return int((await pool.get(url)).status_code == 429)
 

@@ -28,7 +28,6 @@ from wedsync.domain.errors import (
 from wedsync.domain.routing.gateway import Method
 from wedsync.domain.routing.messages import AT_CAPACITY, CIRCUIT_OPEN
 from wedsync.kit import logs
-from wedsync.kit.clock import utc_now
 from wedsync.kit.http import TIMED_OUT
 from wedsync.kit.standin import WEDDING_HEADER
 from wedsync.usecases.routing.gateway import Asked, Passed
@@ -164,12 +163,10 @@ def _refusal(desk: Desk, service: str, error: VendorError | InvalidInput) -> Res
     code, seconds = _code_of(error), 0.0
     if code is None:
         return of_error(error, request_id)
-    if isinstance(error, ThrottledUntil):
-        seconds = (error.until - utc_now()).total_seconds()
-    elif isinstance(error, VendorThrottled):
+    if isinstance(error, VendorThrottled | ThrottledUntil):
         seconds = error.retry_after_seconds
     elif code == CIRCUIT_OPEN:
-        seconds = desk.state.gateway.retry_after_seconds(service, utc_now())
+        seconds = desk.state.gateway.retry_after_seconds(service, desk.state.switchboard.book.now())
     headers = {"Retry-After": str(max(1, math.ceil(seconds)))} if seconds else {}
     return problem(code, error.detail, request_id=request_id, headers=headers)
 

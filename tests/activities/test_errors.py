@@ -23,7 +23,7 @@ TABLE: list[tuple[errors.WedsyncError, str, bool, bool, bool]] = [
     # error, code, worth another try of the activity, may have happened, may work later
     (errors.VendorUnavailable("x", vendor="v"), "vendor_unavailable", True, False, True),
     (errors.VendorThrottled("x", vendor="v", retry_after_seconds=2.5), "vendor_throttled", True, False, True),
-    (errors.ThrottledUntil("x", vendor="v", until=UNTIL), "throttled_until", True, False, True),
+    (errors.ThrottledUntil("x", vendor="v", until=UNTIL, retry_after_seconds=60), "throttled_until", True, False, True),
     (errors.OutcomeUnknown("x", vendor="v"), "outcome_unknown", False, True, False),
     (errors.VendorRejected("x", vendor="v", reason="card_declined"), "vendor_rejected", False, False, False),
     (errors.NotAuthorized("x", vendor="v"), "not_authorized", False, False, False),
@@ -87,8 +87,16 @@ def test_only_a_no_is_not_asked_for_again() -> None:
     assert not Failure(code="bug", detail="x").definite
 
 
-def test_a_vendors_wish_to_wait_is_kept() -> None:
-    sent = to_application_error(errors.VendorThrottled("x", retry_after_seconds=2.5))
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.VendorThrottled("x", retry_after_seconds=2.5),
+        # Whatever this machine's clock says of the moment.
+        errors.ThrottledUntil("x", until=UNTIL, retry_after_seconds=2.5),
+    ],
+)
+def test_how_long_to_wait_is_kept(error: errors.WedsyncError) -> None:
+    sent = to_application_error(error)
     assert sent.next_retry_delay == timedelta(seconds=2.5)
     assert read_failure(failed(as_read_from_history(sent))).retry_after_seconds == 2.5
 
@@ -99,7 +107,7 @@ def test_only_a_full_quota_and_our_own_congestion_are_no_try() -> None:
 
     crowded = read(errors.VendorThrottled("x", retry_after_seconds=1, reason=AT_CAPACITY))
     assert (crowded.out_of_quota, crowded.at_capacity) == (True, True)
-    assert read(errors.ThrottledUntil("x", until=UNTIL)).out_of_quota
+    assert read(errors.ThrottledUntil("x", until=UNTIL, retry_after_seconds=60)).out_of_quota
     assert not read(errors.VendorThrottled("x", retry_after_seconds=1, reason="busy", status=429)).out_of_quota
     # As histories from before hold it: they go on as they went.
     assert not Failure(code="vendor_throttled", detail="x", reason=AT_CAPACITY).out_of_quota

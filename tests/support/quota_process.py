@@ -13,7 +13,6 @@ import time
 
 from tests.support.routing import open_switchboard
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 
 _TAKERS = 8
@@ -32,7 +31,7 @@ async def main(url: str, vendor: str, seconds: float) -> None:
                 await board.quotas.take("stripe", "default", 3)
             except ThrottledUntil as error:
                 waits += 1
-                await asyncio.sleep(max((error.until - utc_now()).total_seconds(), 0))
+                await asyncio.sleep(error.retry_after_seconds)
                 continue
             made.append(time.time())
             await pool.get(vendor, timeout=60)

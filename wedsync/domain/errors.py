@@ -75,9 +75,11 @@ class ThrottledUntil(VendorError):
 
     code: ClassVar[str] = "throttled_until"
 
-    def __init__(self, detail: str, *, until: datetime, vendor: str = "") -> None:
+    def __init__(self, detail: str, *, until: datetime, retry_after_seconds: float, vendor: str = "") -> None:
         super().__init__(detail, vendor=vendor)
+        #: By the fleet's clock; how far off that is, this machine's own can't say.
         self.until = until
+        self.retry_after_seconds = max(retry_after_seconds, 0.001)
 
 
 class NotAuthorized(VendorError):

@@ -228,3 +228,34 @@ def test_the_idle_share_of_a_minute_is_lent() -> None:
     rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=100),))
     assert take(quota, rule, 100, after(0.1))[1].calls == 62
     assert take(quota, rule, 100, after(31))[1].calls == 92
+
+
+@pytest.mark.parametrize("window", ["second", "minute", "hour", "day"])
+def test_a_throttle_says_when_it_ends(window: str) -> None:
+    rule, until = policy(**{window: 100}), after(1200)
+    shut = EMPTY.model_copy(update={"throttle": Throttle(percent=0, until=until)})
+    _, refused = take(shut, rule, 1, NOW)
+    assert (refused.until, refused.why) == (until, "throttled")
+    assert take(shut, rule, 1, until)[1].calls == 1
+    endless = EMPTY.model_copy(update={"throttle": Throttle(percent=0)})
+    _, refused = take(endless, rule, 1, NOW)
+    assert refused.until == after(300)
+
+
+def test_a_share_that_is_used_comes_again_with_the_throttle_s_end_or_the_next_window() -> None:
+    for ends, comes in ((600, 600), (7200, 3600)):
+        quota = EMPTY.model_copy(update={"throttle": Throttle(percent=10, until=after(ends))})
+        quota, _ = take(quota, policy(hour=100), 10, NOW)
+        _, refused = take(quota, policy(hour=100), 1, NOW)
+        assert (refused.until, refused.why) == (after(comes), "throttled")
+    full, _ = take(EMPTY, policy(hour=100), 100, NOW, priority=q.WEDDING_DAY)
+    quota = full.model_copy(update={"throttle": Throttle(percent=10, until=after(600))})
+    _, refused = take(quota, policy(hour=100), 1, NOW)
+    assert (refused.until, refused.why) == (after(3600), "hour")
+
+
+def test_what_is_kept_of_a_second_is_free_from_its_second_half() -> None:
+    quota = kept(calls=3600, starts=0, ends=3600)
+    _, refused = take(quota, policy(second=1), 1, NOW)
+    assert refused.until == after(0.5)
+    assert take(quota, policy(second=1), 1, after(0.5))[1].calls == 1

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, rows
-from wedsync.domain.errors import VendorUnavailable
+from wedsync.domain.errors import ThrottledUntil, VendorUnavailable
 from wedsync.kit.clock import utc_now
 
 LONG = {"min_calls": 4, "window_seconds": 600.0, "open_seconds": 3600.0, "open_cap_seconds": 3600.0}
@@ -33,3 +33,15 @@ async def test_circuits_are_kept_by_postgres_clock(fresh_database_urls: Any, ske
         statement = "SELECT open_until - clock_timestamp() AS left FROM circuits WHERE service = 'stripe'"
         (row,) = await rows(board, statement)
         assert timedelta(minutes=55) < row.left <= timedelta(hours=1)
+
+
+@pytest.mark.parametrize("skew", [timedelta(seconds=-30), timedelta(seconds=30)])
+async def test_a_call_without_quota_is_told_how_long_by_the_fleet_s_clock(
+    fresh_database_urls: Any, skew: timedelta
+) -> None:
+    with time_machine.travel(utc_now() + skew, tick=True):
+        async with open_switchboard(fresh_database_urls.app) as board:
+            board.quotas.block("stripe", "default", 20.0)
+            with pytest.raises(ThrottledUntil) as refused:
+                await board.admit(a_call())
+    assert 18 < refused.value.retry_after_seconds <= 20

@@ -177,6 +177,15 @@ async def test_a_hand_on_the_tap_is_felt_everywhere_at_once_but_not_on_a_wedding
         await send(other, WEDDING_DAY)
 
 
+async def test_a_throttled_call_is_told_when_the_throttle_ends(board: Switchboard) -> None:
+    await limit(board, WindowLimit(window="second", limit=25))
+    until = board.quotas.now() + timedelta(minutes=20)
+    await board.quotas.change(KEY, lambda q: q.model_copy(update={"throttle": Throttle(percent=0, until=until)}))
+    with pytest.raises(ThrottledUntil, match="as an operator has throttled it") as refused:
+        await send(board)
+    assert refused.value.until == until
+
+
 async def test_what_is_reserved_for_a_wedding_is_there_when_all_else_is_gone(board: Switchboard) -> None:
     await limit(board, daily(100))
     now = utc_now()
@@ -199,7 +208,7 @@ async def test_wedding_day_calls_go_before_a_backlog(board: Switchboard) -> None
             try:
                 await send(board, situation)
             except ThrottledUntil as refused:
-                await asyncio.sleep(max((refused.until - utc_now()).total_seconds(), 0.001))
+                await asyncio.sleep(refused.retry_after_seconds)
                 continue
             order.append(what)
             return

@@ -78,9 +78,13 @@ def lent(quota: Quota, counter: Counter, now: datetime) -> int:
     return _kept(quota, counter, now, "") if _is_lent(counter, now) else 0
 
 
+def lent_from(counter: Counter) -> datetime:
+    """When the idle share of a second or a minute is lent."""
+    return counter.started_at + timedelta(seconds=SECONDS[counter.window]) * _LENT_AFTER_PART
+
+
 def _is_lent(counter: Counter, now: datetime) -> bool:
-    length = timedelta(seconds=SECONDS[counter.window])
-    return counter.window in SPREAD and now >= counter.started_at + length * _LENT_AFTER_PART
+    return counter.window in SPREAD and now >= lent_from(counter)
 
 
 def _kept(quota: Quota, counter: Counter, now: datetime, but: str) -> int:

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from wedsync.domain.routing.quota_reservations import lent, reservation_of, withheld
+from wedsync.domain.routing.quota_reservations import lent, lent_from, reservation_of, withheld
 from wedsync.domain.routing.quotas import (
     BLOCK_SECONDS,
     HORIZON_SECONDS,
@@ -33,6 +33,10 @@ _LEFT_UNTIL_PART = 0.8
 #: then more, once the moments that were given out before have passed.
 _IDLE_AHEAD_PART, _AHEAD_PART = 0.02, 0.2
 _REMEMBERED, _ROOM_AFTER = timedelta(minutes=1), timedelta(seconds=2)
+#: How soon to look whether a throttle without an end is still there: each look of a step makes its history longer.
+_LOOK_AGAIN = timedelta(minutes=5)
+#: An operator's throttle says no.
+THROTTLED = "throttled"
 _LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -66,8 +70,8 @@ def take(
     pace_seconds = max(room.pace_seconds for room in rooms.values())
     if given <= 0:
         tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
-        until = rooms[tightest].until
-        return quota, Grant(calls=0, pace_seconds=pace_seconds, good_until=now, until=until, left=left, why=tightest)
+        until, why = rooms[tightest].until, rooms[tightest].why or tightest
+        return quota, Grant(calls=0, pace_seconds=pace_seconds, good_until=now, until=until, left=left, why=why)
     not_before = max(now, *(room.until for room in rooms.values()))
     last = not_before + timedelta(seconds=pace_seconds * (given - 1))
     counters = tuple(_counted(quota, one, given, last, now, who) for one in policy.windows)
@@ -98,6 +102,8 @@ class _Room(Value):
     until: datetime
     left: int
     pace_seconds: float = 0.0
+    #: What else than the window says no.
+    why: str = ""
 
 
 def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
@@ -119,14 +125,36 @@ def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
     elif now >= counter.ends_at - guard:
         return _Room(calls=0, until=counter.ends_at, left=max(limit - counter.used, 0))
     if free <= 0:
-        until = counter.ends_at
-        opens_up = left_to_others > 0 and one.window != "second" and min(share, limit) - kept - counter.used > 0
-        if opens_up:
-            until = counter.started_at + (counter.ends_at - counter.started_at) * _LEFT_UNTIL_PART
-        return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=max(limit - counter.used, 0))
+        used = 0 if one.window == "second" else counter.used
+        free_without = {
+            "left": share - kept - used,
+            "kept": min(share, limit - left_to_others) - used,
+            "throttle": limit - left_to_others - kept - used,
+        }
+        until, why = _free_again(
+            quota, counter, now, {what for what, calls in free_without.items() if calls > 0}, share
+        )
+        left = max(limit - counter.used, 0)
+        return _Room(calls=0, until=max(until, now + timedelta(milliseconds=1)), left=left, why=why)
     if one.window in SPREAD:
         return _paced_room(quota, one, counter, free, now, who)
     return _Room(calls=free, until=now, left=limit - counter.used)
+
+
+def _free_again(
+    quota: Quota, counter: Counter, now: datetime, in_the_way: set[str], share: int
+) -> tuple[datetime, str]:
+    """When a window that gives nothing now gives the next call, and why not before; `in_the_way`: each of it alone."""
+    until, length = counter.ends_at, counter.ends_at - counter.started_at
+    if "left" in in_the_way:
+        until = counter.started_at + length * _LEFT_UNTIL_PART
+    if "kept" in in_the_way and counter.window in SPREAD:
+        until = min(until, lent_from(counter))
+    if quota.throttle is None or "throttle" not in in_the_way:
+        return until, ""
+    # Nobody knows when a throttle without an end is taken away.
+    ends_at = quota.throttle.until or now + _LOOK_AGAIN
+    return ends_at if share <= 0 else min(until, ends_at), THROTTLED
 
 
 def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now: datetime, who: _Taker) -> _Room:

@@ -148,7 +148,7 @@ class Grant(Value):
     until: datetime | None = None
     #: What is left of the tightest window; None: there is no limit.
     left: int | None = None
-    #: Which window, or what else, says no: `second` ... `day`, `blocked`.
+    #: Which window, or what else, says no: `second` ... `day`, `blocked`, `throttled`.
     why: str = ""
 
 

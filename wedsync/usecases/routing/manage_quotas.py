@@ -200,7 +200,6 @@ def _refuse_too_much(quota: Quota, policy: QuotaPolicy, wanted: Reservation) -> 
         room = one.limit * MOST_KEPT_PART
         if kept > room:
             since = f"{start:%Y-%m-%d %H:%M} UTC"
-            detail = (
-                f"{kept:.10g} calls would be kept of {quota.service}'s {one.window} from {since}; {room:.10g} may be"
-            )
-            raise Conflict(f"{detail}: reserve fewer, or for a longer time", reason="quota_full")
+            detail = f"{kept:.10g} calls would be kept of {quota.service}'s {one.window} from {since}"
+            advice = f"{room:.10g} may be: reserve fewer, or for a longer time"
+            raise Conflict(f"{detail}; {advice}", reason="quota_full")

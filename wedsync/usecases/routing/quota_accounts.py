@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.domain.routing import quota_headers, quota_line
+from wedsync.domain.routing import quota_headers, quota_line, quota_take
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
 
@@ -19,6 +19,7 @@ _WHY = {
     "blocked": "as it asked us to",
     quota_line.CONTENDED: "too many ask at once",
     MISSED: "the call's turn was missed here",
+    quota_take.THROTTLED: "as an operator has throttled it",
 }
 
 
@@ -108,8 +109,12 @@ class Account:
         return self.told.next(priority, earliest, quota_line.pace_of(grant, policy))
 
 
-def refusal(service: str, until: datetime, why: str) -> ThrottledUntil:
-    """The error for a call that must wait: by the vendor's word (`blocked`), for a window, or as its moment is lost."""
+def refusal(service: str, until: datetime, why: str, now: datetime) -> ThrottledUntil:
+    """The error for a call that must wait: by the vendor's or an operator's word, for a window, as its moment is lost.
+
+    `until` and `now` are by the same clock.
+    """
     what = _WHY.get(why, f"its quota of this {why} is used")
     detail = f"{service} takes no more calls until {until:%Y-%m-%d %H:%M:%S} UTC, {what}; nothing was sent"
-    return ThrottledUntil(detail, until=until, vendor=service)
+    seconds = (until - now).total_seconds()
+    return ThrottledUntil(detail, until=until, retry_after_seconds=seconds, vendor=service)

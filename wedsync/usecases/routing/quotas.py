@@ -160,7 +160,7 @@ class QuotaDesk:
 
     def _sent_away(self, key: Key, until: datetime, why: str) -> ThrottledUntil:
         _THROTTLED.add(1, {"service": key[0]})
-        return refusal(key[0], until, why)
+        return refusal(key[0], until, why, self.now())
 
     def _stop_if_blocked(self, here: Account, now: datetime) -> None:
         until = here.as_told(now).blocked_until
@@ -170,7 +170,7 @@ class QuotaDesk:
             here.refused_until = until
             # One after another: all at that very moment would only be refused again.
             later = min(_APART * here.refused, _FARTHEST)
-            raise refusal(here.known.service, until + later, "blocked")
+            raise refusal(here.known.service, until + later, "blocked", now)
 
     async def _serve_all(self, key: Key, here: Account) -> None:
         try:

@@ -178,7 +178,7 @@ class Switchboard:
             )
         except ThrottledUntil as error:
             telemetry.record_vendor_call(call.vendor, call.operation, error.code, 0.0)
-            self.transitions.quota_exhausted(call.vendor, error.until, utc_now())
+            self.transitions.quota_exhausted(call.vendor, error.until, self.quotas.now())
             raise
 
     def _keep_room(self, place: tuple[str, str]) -> None:
