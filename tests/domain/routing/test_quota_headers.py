@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wedsync.domain.routing import quota_headers as h
 from wedsync.domain.routing import quotas as q
@@ -136,3 +138,36 @@ def test_a_block_that_was_lifted_comes_back_by_a_newer_word_only() -> None:
     assert take(quota, RULE, 1, at)[1].calls == 1
     assert h.blocked(quota, until, at - timedelta(seconds=1)) == quota
     assert h.blocked(quota, until, at + timedelta(seconds=1)).blocked_until == until
+
+
+def test_what_a_minute_allows_says_nothing_of_a_day() -> None:
+    daily = q.policy_of({"per_day": 40_000})
+    said = h.read({"x-ratelimit-limit": "600", "x-ratelimit-remaining": "599", "x-ratelimit-reset": "60"}, NOW)
+    assert said is not None
+    assert h.corrected(EMPTY, daily, said, NOW) == EMPTY
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-ratelimit-limit": "10", "x-ratelimit-reset": "999999999999"},
+        {"x-ratelimit-limit": "10", "x-ratelimit-reset": "1780000000000"},
+        {"ratelimit": '"d";r=5;t=999999999999', "ratelimit-policy": '"d";q=10'},
+    ],
+)
+def test_a_moment_that_can_not_be_is_not_heard(headers: dict[str, str]) -> None:
+    said = h.read(headers, NOW)
+    assert said is not None
+    assert (said.limit, said.resets_at) == (10, None)
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=60), st.text(max_size=30))
+def test_no_header_is_too_odd_to_be_read(odd: str, number: str) -> None:
+    for headers in (
+        {"ratelimit": odd, "ratelimit-policy": odd},
+        {"ratelimit": f'"d";r=1;t={number}'},
+        {"x-ratelimit-limit": odd, "x-ratelimit-remaining": "1", "x-ratelimit-reset": number},
+    ):
+        said = h.read(headers, NOW)
+        if said is not None:
+            h.corrected(EMPTY, RULE, said, NOW)

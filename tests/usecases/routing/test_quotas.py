@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.routing import a_call, eventually, open_switchboard, rows
 from wedsync.domain.errors import ThrottledUntil, VendorThrottled
+from wedsync.domain.routing import quota_headers
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quotas import QuotaPolicy, Reservation, Throttle, WindowLimit
 from wedsync.kit.clock import utc_now
@@ -156,6 +157,20 @@ async def test_the_vendor_s_own_count_is_believed_when_it_is_stricter(board: Swi
         return (await send(board) or 1000) < 100
 
     await eventually(is_corrected)
+
+
+async def test_whatever_a_vendor_s_answer_says_of_its_limits_the_call_stands(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limit(board, daily(1000))
+    await send(board)
+    board.quotas.learn(*KEY, {"x-ratelimit-limit": "10", "x-ratelimit-reset": "999999999999"})
+
+    def fail(*_: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(quota_headers, "read", fail)
+    board.quotas.learn(*KEY, {"x-ratelimit-limit": "10"})
 
 
 async def test_a_hand_on_the_tap_is_felt_everywhere_at_once_but_not_on_a_wedding_day(

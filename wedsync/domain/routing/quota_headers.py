@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from wedsync.domain.routing.quotas import (
     ORDER,
@@ -27,6 +27,8 @@ from wedsync.domain.routing.vendor import Value
 _SLACK = 0.05
 #: A limit that was said is remembered for so long at least: a window may be no longer than a second.
 _REMEMBERED = timedelta(minutes=1)
+#: Nobody's window is longer; what is said of later moments is no moment.
+_FARTHEST_SECONDS = 366 * 86_400
 #: A number of seconds since 1970 rather than from now.
 _EPOCH_FROM = 1_000_000_000
 _ITEM = re.compile(r'"?(?P<name>[\w-]*)"?\s*(?P<rest>(?:;\s*\w+=[^;,]+)*)')
@@ -60,7 +62,7 @@ def _draft(headers: Mapping[str, str], now: datetime) -> Said | None:
     state, policy = _parameters(headers.get("ratelimit", "")), _parameters(headers.get("ratelimit-policy", ""))
     if "r" not in state:
         return None
-    resets_at = now + timedelta(seconds=state["t"]) if "t" in state else None
+    resets_at = _ahead(state["t"], now) if "t" in state else None
     limit, seconds = policy.get("q"), policy.get("w")
     return Said(
         limit=int(limit) if limit is not None else None,
@@ -92,11 +94,18 @@ def _moment(text: str | None, now: datetime) -> datetime | None:
     number = _number(text)
     if number is None:
         return None
-    return datetime.fromtimestamp(number, UTC) if number >= _EPOCH_FROM else now + timedelta(seconds=number)
+    return _ahead(number - now.timestamp() if number >= _EPOCH_FROM else number, now)
+
+
+def _ahead(seconds: float, now: datetime) -> datetime | None:
+    return now + timedelta(seconds=seconds) if abs(seconds) <= _FARTHEST_SECONDS else None
 
 
 def window_of(said: Said, policy: QuotaPolicy, now: datetime) -> WindowName | None:
-    """Which of our windows is meant: by its length, else by its limit, else the shortest that the reset fits in."""
+    """Which of our windows is meant: by its length, else by its limit, else the shortest that the reset fits in.
+
+    None when that is one that has no limit here: what a minute allows says nothing of a day.
+    """
     names = {one.window: one for one in policy.windows}
     if said.seconds is not None:
         return next((name for name in ORDER if name in names and SECONDS[name] == said.seconds), None)
@@ -107,7 +116,8 @@ def window_of(said: Said, policy: QuotaPolicy, now: datetime) -> WindowName | No
     if said.resets_at is None:
         return None
     ahead = (said.resets_at - now).total_seconds()
-    return next((name for name in ORDER if name in names and 0 <= ahead <= SECONDS[name] + 1), None)
+    fits = next((name for name in ORDER if 0 <= ahead <= SECONDS[name] + 1), None)
+    return fits if fits in names else None
 
 
 def corrected(quota: Quota, policy: QuotaPolicy, said: Said, now: datetime) -> Quota:

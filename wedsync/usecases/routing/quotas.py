@@ -293,8 +293,13 @@ class QuotaDesk:
     # ---- what the vendor says
 
     def learn(self, service: str, account: str, headers: Mapping[str, str]) -> None:
-        """Take in a vendor's own count, soon; returns at once."""
-        key = (service, account)
+        """Take in a vendor's own count, soon; returns at once, and never raises: the vendor has done what was asked."""
+        try:
+            self._learn((service, account), headers)
+        except Exception:
+            log.exception("quota.not_learned", service=service)
+
+    def _learn(self, key: Key, headers: Mapping[str, str]) -> None:
         policy = self._book.quota_policy(*key)
         here = self._accounts.get(key)
         if here is None or not policy.windows:
