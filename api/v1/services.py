@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from api.deps import Desk, OnDesk
+from api.ranges import Since, Until, read_range
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
@@ -24,7 +24,6 @@ from wedsync.usecases.routing.transitions import Moved
 
 router = APIRouter(tags=["services"])
 health_router = APIRouter(prefix="/api", tags=["services"])
-_LONGEST_RANGE = timedelta(days=366)
 _LONGEST_WAIT_MS = 10_000
 #: The answers of what operators alone may do.
 OPERATORS_ONLY: dict[int | str, dict[str, Any]] = {
@@ -33,8 +32,6 @@ OPERATORS_ONLY: dict[int | str, dict[str, Any]] = {
 }
 
 ServiceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$", examples=["stripe"])]
-Since = Annotated[AwareDatetime | None, Query(description="From when on; a week before `until` by default.")]
-Until = Annotated[AwareDatetime | None, Query(description="Until when; now by default.")]
 
 
 class _Asked(BaseModel):
@@ -95,14 +92,6 @@ def _known(desk: Desk, service: str) -> str:
     if service not in desk.state.switchboard.book.services():
         raise NotFound(f"there is no service {service!r}")
     return service
-
-
-def _range(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
-    end = until or utc_now()
-    begin = since or end - timedelta(days=7)
-    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
-        raise InvalidInput("`since` must be before `until`, by a year at the most", field="since")
-    return begin, end
 
 
 @router.get("/services", summary="List services")
@@ -170,7 +159,7 @@ async def service_health(
     service: ServiceName, desk: OnDesk, since: Since = None, until: Until = None
 ) -> reports.HealthHistory:
     """Its changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
-    begin, end = _range(since, until)
+    begin, end = read_range(since, until)
     return await reports.read_history(desk.db, desk.organization_id, _known(desk, service), begin, end, now=utc_now())
 
 
@@ -182,7 +171,7 @@ async def list_failovers(
     service: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None,
 ) -> views.Failovers:
     """The failovers that began in a range, the newest first, with statistics of them all."""
-    begin, end = _range(since, until)
+    begin, end = read_range(since, until)
     return await views.list_failovers(desk.db, desk.organization_id, begin, end, service)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.deps import Desk, MustBeOnce, OnDesk, respond
+from api.ranges import Since, Until, read_range
 from wedsync.domain.access.principal import Answer
-from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.errors import Conflict, NotFound
 from wedsync.domain.routing.vendor import VersionSpec
 from wedsync.domain.routing.version_migration import MigrationRules
 from wedsync.kit.clock import utc_now
@@ -23,7 +24,6 @@ from wedsync.usecases.routing import versions as views
 from wedsync.usecases.routing.read_services import RoutingView
 
 router = APIRouter(prefix="/versions", tags=["versions"])
-_LONGEST_RANGE = timedelta(days=366)
 _REFUSED: dict[int | str, dict[str, Any]] = {
     403: {"description": "The key is no operator's."},
     409: {"description": "The version, or the migration's state, does not allow it."},
@@ -116,21 +116,13 @@ async def list_versions(desk: OnDesk) -> AllVersions:
 async def usage(
     desk: OnDesk,
     service: OfService = None,
-    since: Annotated[AwareDatetime | None, Query(description="A week before `until` by default.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Now by default.")] = None,
+    since: Since = None,
+    until: Until = None,
 ) -> views.Usage:
     """Calls by version in a range: the caller's own, or, for operators, everybody's."""
-    begin, end = _range(since, until)
+    begin, end = read_range(since, until)
     whose = None if _is_operator(desk) else desk.organization_id
     return await views.read_usage(desk.db, desk.state.switchboard.book, whose, service, begin, end)
-
-
-def _range(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
-    end = until or utc_now()
-    begin = since or end - timedelta(days=7)
-    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
-        raise InvalidInput("`since` must be before `until`, by a year at the most", field="since")
-    return begin, end
 
 
 @router.post(

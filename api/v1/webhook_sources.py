@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.deps import MustBeOnce, OnDesk, respond
+from api.ranges import read_range
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import InvalidInput, NotFound
 from wedsync.domain.webhooks.source import SourceAccount, SourceConfig
@@ -26,7 +27,6 @@ from wedsync.usecases.webhooks.statistics import Statistics, read_statistics
 router = APIRouter(prefix="/webhook-sources", tags=["webhooks"])
 
 _SECRET = Field(default=None, min_length=8, max_length=4096, pattern=r"^[^\x00]+$")
-_LONGEST_RANGE = timedelta(days=366)
 
 _CREATED = {
     "weather": {
@@ -180,10 +180,7 @@ async def statistics(
     `source` is a registered one, or a vendor's name: then what that vendor sent about the organization's weddings, and
     for the platform's operators everything that it sent.
     """
-    end = until or utc_now()
-    begin = since or end - timedelta(days=1)
-    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
-        raise InvalidInput("`since` must be before `until`, by a year at the most", field="since")
+    begin, end = read_range(since, until, default=timedelta(days=1))
     async with desk.db.tenant(desk.organization_id) as conn:
         row = await store.find_source(conn, source)
         if row is not None:

@@ -57,6 +57,7 @@ async def test_a_change_is_live_in_every_process_and_audited(api: Any, board: Sw
         {"backups": ["nobody"]},
         {"backups": ["stripe"]},
         {"endpoints": []},
+        {"endpoints": [{"base_url": "http://[::1"}]},
         {"circuit": {"probes": 0}},
         {"mood": "good"},
         {"health": {"url": "no slash"}},

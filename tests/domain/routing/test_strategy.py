@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wedsync.domain.routing.services import HealthCheck
 from wedsync.domain.routing.strategy import Endpoint, Load, Strategy, choose, home
 
 ROME, TOKYO = (41.9, 12.5), (35.7, 139.7)
@@ -119,3 +120,30 @@ def test_a_usable_endpoint_is_taken_whenever_there_is_one(
     chosen = choose(strategy, endpoints, loads, turn=turn, is_wedding_day=is_wedding_day)
     assert chosen in endpoints
     assert not fit or chosen.name in fit
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://[zz]/",
+        "http://:80",
+        "https://a:99999",
+        "https://a:x",
+        "https://a:0",
+        "https:///v1",
+        "https://a..b",
+    ],
+)
+def test_an_address_that_no_request_can_be_sent_to_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="such as https://"):
+        Endpoint(base_url=url)
+    with pytest.raises(ValueError, match="such as https://"):
+        HealthCheck(url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://[::1]:8080", "https://API.example.com/v1", "http://stand_in:80/x", "http://127.0.0.1:9"]
+)
+def test_an_address_that_requests_can_be_sent_to_is_taken(url: str) -> None:
+    assert Endpoint(base_url=url).base_url == url

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
-from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.domain.routing.strategy import Endpoint, Strategy, require_address
 from wedsync.domain.routing.vendor import GatewayPolicy, Manifest, Value
 
 Dependency = Literal["critical", "important", "optional"]
@@ -45,6 +45,9 @@ class HealthCheck(Value):
     def _complete(self) -> HealthCheck:
         if (self.kind == "oauth") != bool(self.token_url):
             raise ValueError("a health check of kind oauth, and no other, has a token_url")
+        for url in (self.url, self.token_url):
+            if url and not url.startswith("/"):
+                require_address(url)
         return self
 
     def accepts(self, status: int) -> bool:

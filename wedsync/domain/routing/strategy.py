@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wedsync.domain.routing.vendor import Value
 
@@ -34,6 +37,19 @@ REGIONS: dict[str, tuple[float, float]] = {
 _EARTH_KILOMETERS = 6371.0
 
 
+def require_address(url: str) -> None:
+    """Raise ValueError for a URL that no request can be sent to: its host or its port is none."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        if ":" in host:
+            IPv6Address(host)
+    except ValueError:
+        host, port = "", None
+    if port == 0 or not re.fullmatch(r"[0-9a-z._:-]{1,253}", host) or ".." in host:
+        raise ValueError("it must be a URL such as https://api.example.com:8443/v1")
+
+
 class Endpoint(Value):
     """One way to a service: a base URL in a region, at a version."""
 
@@ -49,6 +65,12 @@ class Endpoint(Value):
     capacity: Annotated[int, Field(ge=0, le=100_000)] = 0
     #: Kept for weddings in wedding-day mode.
     dedicated: bool = False
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Endpoint:
+        if self.base_url:
+            require_address(self.base_url)
+        return self
 
 
 class Load(Value):
