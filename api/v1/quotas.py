@@ -14,7 +14,7 @@ from api.deps import Desk, MustBeOnce, OnDesk, respond
 from api.v1.services import OPERATORS_ONLY, ServiceName
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing.quotas import QuotaPolicy, Reservation, Throttle, WindowLimit
+from wedsync.domain.routing.quotas import SPREAD, QuotaPolicy, Reservation, Throttle, WindowLimit
 from wedsync.domain.routing.schedule import Schedule, Wanted
 from wedsync.kit.clock import utc_now
 from wedsync.store.quotas import Key
@@ -118,6 +118,10 @@ async def put_limits(
     service: ServiceName, body: PutLimits, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
     """Replace its limits; live in every process within a second, and audited. Account `*`: all without their own."""
+    for place, one in enumerate(body.windows):
+        if one.burst is not None and one.burst > one.most_at_once and one.window in SPREAD:
+            detail = f"of {one.limit} calls a {one.window} at most {one.most_at_once} may come at once"
+            raise InvalidInput(detail, field=f"windows[{place}].burst")
     try:
         policy = QuotaPolicy(windows=body.windows, upgrade=body.upgrade)
     except ValueError:

@@ -72,6 +72,7 @@ async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api:
     [
         {"windows": [{"window": "week", "limit": 1}]},
         {"windows": [{"window": "hour", "limit": 0}]},
+        {"windows": [{"window": "minute", "limit": 60, "burst": 31}]},
         {"windows": [{"window": "hour", "limit": 1}, {"window": "hour", "limit": 2}]},
         {},
     ],

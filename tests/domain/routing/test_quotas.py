@@ -224,10 +224,10 @@ def test_a_reservation_of_another_hour_holds_nothing_back_and_one_that_is_over_i
 
 
 def test_the_idle_share_of_a_minute_is_lent() -> None:
-    quota = kept(calls=60, starts=0, ends=120)
-    rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=100),))
-    assert take(quota, rule, 100, after(0.1))[1].calls == 62
-    assert take(quota, rule, 100, after(31))[1].calls == 92
+    quota = kept(calls=120, starts=0, ends=120)
+    rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=50),))
+    assert take(quota, rule, 100, after(0.1))[1].calls == 20
+    assert take(quota, rule, 100, after(31))[1].calls == 50
 
 
 @pytest.mark.parametrize("window", ["second", "minute", "hour", "day"])
@@ -259,3 +259,16 @@ def test_what_is_kept_of_a_second_is_free_from_its_second_half() -> None:
     _, refused = take(quota, policy(second=1), 1, NOW)
     assert refused.until == after(0.5)
     assert take(quota, policy(second=1), 1, after(0.5))[1].calls == 1
+
+
+@pytest.mark.parametrize("window", ["second", "minute", "hour", "day"])
+def test_the_greatest_limit_is_one(window: str) -> None:
+    assert take(EMPTY, policy(**{window: 1_000_000_000}), 5, NOW)[1].calls == 5
+
+
+@pytest.mark.parametrize(("limit", "burst"), [(60, 60), (60, 30), (1, 1), (10, 1_000_000)])
+def test_whatever_may_come_at_once_half_of_a_limit_can_be_used_and_none_is_passed(limit: int, burst: int) -> None:
+    rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=limit, burst=burst),))
+    _, moments = drain(EMPTY, rule, 600, every=0.05)
+    assert most_within(moments, 59.999) <= limit
+    assert len(moments) >= 0.5 * limit * 10

@@ -238,7 +238,8 @@ def _pace(one: WindowLimit, calls: int) -> timedelta:
     guard = guard_seconds(one.window)
     # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
     seconds = one.seconds + guard if one.window == "second" else one.seconds - guard
-    return timedelta(seconds=seconds / max(calls, 1))
+    # Rounded up, and never none: what is closer than a microsecond could not be told apart.
+    return timedelta(microseconds=max(math.ceil(seconds / max(calls, 1) * 1_000_000), 1))
 
 
 def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> datetime:

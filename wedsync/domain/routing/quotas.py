@@ -39,15 +39,21 @@ class WindowLimit(Value):
 
     window: WindowName
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    #: Calls that may come at once; None: a hundredth of the limit. Hours and days are not spread.
+    #: Calls that may come at once; None: a hundredth of the limit. What may is taken from what comes evenly, so it is
+    #: half of the limit at most. Hours and days are not spread.
     burst: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
     @property
     def at_once(self) -> int:
         """The burst that holds."""
         if self.burst is not None:
-            return min(self.burst, self.limit)
+            return min(self.burst, self.most_at_once)
         return max(1, self.limit // 100)
+
+    @property
+    def most_at_once(self) -> int:
+        """The greatest burst: with a greater one hardly a call would be left for the rest of the window."""
+        return max(self.limit // 2, 1)
 
     @property
     def seconds(self) -> float:
@@ -153,7 +159,7 @@ class Grant(Value):
 
 
 def policy_of(quotas: dict[str, int]) -> QuotaPolicy:
-    """A manifest's `{"per_second": 10, "burst_per_second": 20}` as a policy; other keys say nothing here."""
+    """A manifest's `{"per_second": 10, "burst_per_second": 5}` as a policy; other keys say nothing here."""
     found = tuple(
         WindowLimit(window=name, limit=quotas[f"per_{name}"], burst=quotas.get(f"burst_per_{name}"))
         for name in ORDER
