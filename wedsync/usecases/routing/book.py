@@ -196,6 +196,10 @@ class Book:
         found = self._specs.get(service)
         return found if found is not None else self._manifest_versions(service)
 
+    def manifest_version(self, service: str) -> str:
+        """The version that the service's client was written for."""
+        return self._manifests[service].api_version
+
     def pins(self, service: str) -> tuple[Pin, ...]:
         """The pins of a service that hold or held lately, oldest first."""
         return self._pins.get(service, ())

@@ -22,7 +22,7 @@ from wedsync.store import access, versions
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.read_services import RoutingView
-from wedsync.usecases.routing.versions import default_version, known, require_usable
+from wedsync.usecases.routing.versions import default_version, known, require_usable, spoken
 
 _RPC_TIMEOUT = timedelta(seconds=5)
 
@@ -91,7 +91,7 @@ def plan_migration(
     spec = require_usable(book, service, to_version, now)
     own, _ = choice.standing(book.pins(service), organization_id, "", now)
     from_version = own or default_version(book, service, now)
-    if from_version == to_version:
+    if spoken(book, service, from_version) == to_version:
         raise Conflict(f"{service} is at {to_version} already", reason="version_in_use")
     return Migration(
         id=migration_id,

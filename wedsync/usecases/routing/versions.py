@@ -133,10 +133,15 @@ def require_usable(book: Book, service: str, version: str, now: datetime) -> Ver
 
 
 def default_version(book: Book, service: str, now: datetime) -> str:
-    """The version of a service's calls where no pin of a tenant's own says otherwise."""
+    """What calls are recorded by where no pin of a tenant's own says otherwise: a version, or an endpoint's label."""
     whole = (pin for pin in book.pins(service) if pin.share_percent == rules.WHOLE)
     _, common = rules.standing(whole, None, "", now)
-    return common or book.config(service).endpoints[0].version
+    return common or book.config(service).endpoints[0].version or book.manifest_version(service)
+
+
+def spoken(book: Book, service: str, name: str) -> str:
+    """The version that calls recorded by `name` speak: by a mere label the manifest's."""
+    return name if name in book.versions(service) else book.manifest_version(service)
 
 
 def show_version(book: Book, service: str, spec: VersionSpec, now: datetime) -> VersionView:
@@ -146,7 +151,7 @@ def show_version(book: Book, service: str, spec: VersionSpec, now: datetime) -> 
         status=rules.status_of(spec, now.date()),
         days_left=rules.days_left(spec, now.date()),
         notice=rules.notice_of(service, spec, now.date()),
-        is_default=spec.name == default_version(book, service, now),
+        is_default=spec.name == spoken(book, service, default_version(book, service, now)),
     )
 
 
