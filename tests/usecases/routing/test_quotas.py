@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.routing import a_call, eventually, open_switchboard, rows
 from wedsync.domain.errors import ThrottledUntil, VendorThrottled
@@ -265,6 +266,23 @@ async def test_a_manifest_s_quotas_hold_where_they_are_asked_for(url: str) -> No
         assert board.book.quota_policy("resend", "default") == rules.policy_of(manifest.quotas)
         assert board.book.quota_policy("stripe", "default").windows == ()
     await db.close()
+
+
+async def test_a_row_that_somebody_holds_holds_up_nobody(board: Switchboard) -> None:
+    await limit(board, daily(1000))
+    await send(board)
+    async with board.transitions.db.system() as conn:
+        await conn.execute(text("SELECT 1 FROM quotas WHERE service = 'stripe' FOR UPDATE"))
+        began = time.monotonic()
+        results = await asyncio.gather(*(send(board, WEDDING_DAY if n % 2 else ORDINARY) for n in range(20)))
+        assert time.monotonic() - began < 2.5
+        assert len(results) == 20
+        assert (await until_refused(board))[0] <= 80
+    (here,) = board.quotas._accounts.values()
+    here.stalled_until -= timedelta(minutes=1)
+    asked = board.quotas.asked
+    await send(board)
+    assert board.quotas.asked > asked
 
 
 @asynccontextmanager

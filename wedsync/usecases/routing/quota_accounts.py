@@ -83,6 +83,8 @@ class Account:
     #: What the vendor told this process itself; the row may not say so yet.
     blocked_until: datetime | None = None
     blocked_at: datetime = _NEVER
+    #: Postgres gave no answer in time: not asked before.
+    stalled_until: datetime = _NEVER
     #: What was taken without Postgres: the row's news must not wipe it.
     alone: Quota | None = None
 

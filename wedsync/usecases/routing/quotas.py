@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,6 +40,8 @@ _LONGEST_WAIT = timedelta(seconds=1.5)
 _APART, _FARTHEST = timedelta(milliseconds=20), timedelta(seconds=10)
 _LEAST_WAIT = timedelta(milliseconds=1)
 _MOST_SWAPS = 20
+#: Postgres has so long to answer; one that does not is not asked again for a while.
+_PATIENCE_SECONDS, _STALLED = 1.0, timedelta(seconds=5)
 #: What the vendor's headers say is written so often at most.
 _LEARN_EVERY = timedelta(milliseconds=500)
 #: Without Postgres a process helps itself to this part of each limit.
@@ -57,7 +60,7 @@ class QuotaDesk:
         self._book = book
         self._accounts: dict[Key, Account] = {}
         self._numbers = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         #: How often Postgres was asked.
         self.asked = 0
 
@@ -240,6 +243,7 @@ class QuotaDesk:
     ) -> Grant:
         """A block by one statement; a few when other processes write at the same moment."""
         ahead = 0.0 if wedding_id or priority != rules.ORDINARY else self._recent_per_second(here)
+        patience_ends = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         for _ in range(_MOST_SWAPS):
             now = self.now()
             known = here.as_told(now)
@@ -250,7 +254,7 @@ class QuotaDesk:
                 # Refused by what is known: others may only have taken more meanwhile, or given nothing back.
                 return grant
             try:
-                is_ours = await self._swap(here, changed)
+                is_ours = await self._swap_in_time(here, changed, patience_ends)
             except StoreUnavailable:
                 return self._alone(here, policy, waiting, priority, now)
             if is_ours:
@@ -262,6 +266,30 @@ class QuotaDesk:
             return 0.0
         span = max(here.recent[-1] - here.recent[0], 0.001)
         return min(len(here.recent) / span, 10_000.0)
+
+    async def _swap_in_time(self, here: Account, wanted: Quota, ends: float) -> bool:
+        """Write it unless Postgres stalls, as it does while somebody holds the row. Raises StoreUnavailable."""
+        if self.now() < here.stalled_until:
+            raise StoreUnavailable("the database did not answer in time", reason="stalled")
+        task = asyncio.create_task(self._swap(here, wanted), name=f"quota-swap-{here.known.service}")
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            # What hangs takes its time to be cancelled, too: nobody waits for that.
+            await asyncio.wait({task}, timeout=max(ends - asyncio.get_running_loop().time(), 0.0))
+        finally:
+            is_done = task.done()
+            task.cancel()
+        if not is_done:
+            here.stalled_until = self.now() + _STALLED
+            raise StoreUnavailable("the database did not answer in time", reason="stalled")
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Whoever still waits raises it; nobody else needs to hear of it.
+            task.exception()
 
     async def _swap(self, here: Account, wanted: Quota, *, tells: bool = False, also: Also | None = None) -> bool:
         """Write it and take in what stands there now."""
