@@ -42,6 +42,7 @@ class Forward:
         self._change = Change(board, caller)
         self._slots = asyncio.Semaphore(board.given.parallelism)
         self._deeds = {deed.step.id: deed for deed in board.given.deeds}
+        self._steps = [deed.step for deed in board.given.deeds]
         self._running: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
 
@@ -62,7 +63,7 @@ class Forward:
         if self._board.stopping:
             return
         satisfied = set(self._board.given.satisfied)
-        ready = saga.ready(self._board.steps.values(), self._pending_statuses(), satisfied)
+        ready = saga.ready(self._steps, self._pending_statuses(), satisfied)
         for step in ready:
             if step.id in self._deeds and step.id not in self._running:
                 self._running[step.id] = asyncio.create_task(self._in_a_slot(self._deeds[step.id]))
@@ -71,11 +72,12 @@ class Forward:
         """Statuses in which a deed counts as pending until it was begun, whatever its step did before."""
         begun = self._begun
         unbegun: dict[str, StepStatus] = {step_id: "pending" for step_id in self._deeds if step_id not in begun}
-        return {**self._board.statuses(), **unbegun}
+        done = {step_id: status for step_id, status in self._board.statuses().items() if step_id in self._deeds}
+        return {**done, **unbegun}
 
     def _fail_the_doomed(self) -> None:
         satisfied = set(self._board.given.satisfied)
-        for step in saga.doomed(self._board.steps.values(), self._pending_statuses(), satisfied):
+        for step in saga.doomed(self._steps, self._pending_statuses(), satisfied):
             if step.id in self._deeds and not self._board.stopping:
                 failure = Failure(code="needs_failed", detail="a step that this one needs failed")
                 self._begun.add(step.id)

@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
         TransactionNews,
         WeddingActivities,
     )
-    from wedsync.domain.weddings import agenda, closing, saga
+    from wedsync.domain.weddings import agenda, closing, requests, saga
     from wedsync.domain.weddings import search_attributes as names
     from wedsync.domain.weddings.ledger import Deed, StepError, StepState, TransactionInput, TransactionResult
     from wedsync.domain.weddings.messages import (
@@ -116,14 +116,10 @@ class WeddingDesk:
             kind=kind,
             origin_tx=state.origin or tx,
             parallelism=plan.parallelism,
-            deeds=deeds,
+            deeds=requests.on_standing_ground(state, deeds),
             results=state.results(),
             told_by="settling",
-            satisfied=tuple(
-                step_id
-                for step_id, step in state.states.items()
-                if step.status in saga.SATISFYING and step_id not in doing
-            ),
+            satisfied=tuple(i for i in state.states if i not in doing and requests.stands(state, i)),
         )
 
     async def run_child(self, given: TransactionInput) -> TransactionResult:

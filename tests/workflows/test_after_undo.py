@@ -31,3 +31,21 @@ async def test_nothing_more_is_begun_of_a_rollback_that_needs_a_person(skipping:
     await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
     await wedding.until(await wedding.ask(), "waiting")
     assert [entry["step_id"] for entry in await wedding.ledger()] == ["final"]
+
+
+async def test_what_needs_an_undone_step_asks_a_person(skipping: SkippingStage, puppet: Puppet) -> None:
+    wedding = await skipping.wedding(
+        plan(
+            booking("venue"),
+            booking("hall", "replayer", at="ceremony - 190d", needs=["venue"]),
+            payment("final", at="ceremony - 180d", needs=["hall"]),
+        )
+    )
+    await wedding.until(await wedding.ask(), "completed")
+    await skipping.forward(wedding, timedelta(days=12))
+    (booked,) = await wedding.transactions("scheduled")
+    await wedding.until(await wedding.ask("undo", target=booked.id), "rolled_back")
+    await skipping.forward(wedding, timedelta(days=12))
+    final = (await wedding.steps())["final"]
+    assert (final.status, final.error["code"]) == ("held", "needs_failed")
+    assert [entry["step_id"] for entry in await wedding.ledger()] == ["venue"]

@@ -9,7 +9,7 @@ from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
 from wedsync.domain.weddings import requests
 from wedsync.domain.weddings.closing import closing_as
 from wedsync.domain.weddings.degradation import VENDOR_BACK
-from wedsync.domain.weddings.ledger import Binding, CompensationResult, Field, LedgerEntry, StepState
+from wedsync.domain.weddings.ledger import Binding, CompensationResult, Deed, Field, LedgerEntry, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
 from wedsync.domain.weddings.plan import Compensation, PlannedStep
 from wedsync.domain.weddings.wedding_state import PlanFacts, TransactionCard, WeddingState
@@ -337,3 +337,34 @@ def test_five_hundred_changes_leave_a_wedding_small_enough_to_carry() -> None:
         known_events=tuple(f"stripe:evt_{n:024}" for n in range(1000)),
     )
     assert len(held.model_dump_json()) < 256 * 1024
+
+
+UNDONE = CompensationResult(status="undone")
+TO_UNDO = CompensationResult(status="needs_attention")
+
+
+@pytest.mark.parametrize(
+    ("done", "kept", "stands"),
+    [
+        (state("a", "succeeded"), entry("a"), True),
+        (state("a", "succeeded"), None, True),
+        (state("a", "skipped", compensation=UNDONE), None, True),
+        (state("a", "failed"), None, False),
+        (state("a", "succeeded", compensation=UNDONE), None, False),
+        # What was undone is another vendor's: the step stands at this one.
+        (state("a", "succeeded", compensation=UNDONE), entry("a"), True),
+        (state("a", "succeeded", compensation=TO_UNDO), entry("a"), True),
+        (state("a", "succeeded", compensation=TO_UNDO), entry("a", state="parked"), False),
+    ],
+)
+def test_nothing_builds_on_what_was_undone(done: StepState, kept: LedgerEntry | None, stands: bool) -> None:
+    held = wedding(step("a"), states={"a": done}, entries={"a": kept} if kept else {})
+    assert requests.stands(held, "a") is stands
+
+
+def test_what_was_done_already_goes_on_without_a_need_that_was_undone() -> None:
+    states = {"a": state("a", "succeeded", compensation=UNDONE), "b": state("b", "waiting"), "c": state("c")}
+    held = wedding(step("a"), step("b", "a"), step("c", "a"), states=states, entries={"b": entry("b")})
+    answer = Deed(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
+    new = Deed(kind="do", step=step("c", "a"), state=states["c"])
+    assert [deed.step.needs for deed in requests.on_standing_ground(held, (answer, new))] == [(), ("a",)]

@@ -145,6 +145,27 @@ def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
     return tuple(deeds.values())
 
 
+def stands(state: WeddingState, step_id: str) -> bool:
+    """Whether other steps may build on this one: not on what was undone, nor on what a person is to undo."""
+    step, entry = state.states[step_id], state.entries.get(step_id)
+    if step.status != "succeeded" or step.compensation is None:
+        return step.status in saga.SATISFYING
+    return entry is not None and entry.state != "parked"
+
+
+def on_standing_ground(state: WeddingState, deeds: Iterable[Deed]) -> tuple[Deed, ...]:
+    """The deeds; those about what was done already go on without the needs that were undone since."""
+    return tuple(
+        deed if deed.kind == "do" and deed.entry is None else deed.model_copy(update={"step": _grounded(state, deed)})
+        for deed in deeds
+    )
+
+
+def _grounded(state: WeddingState, deed: Deed) -> PlannedStep:
+    kept = tuple(need for need in deed.step.needs if stands(state, need) or state.states[need].status != "succeeded")
+    return deed.step.model_copy(update={"needs": kept})
+
+
 def answers(state: WeddingState) -> Iterable[tuple[str, VendorEvent]]:
     """The kept events that end a waiting step's wait: at most one a step, a refusal only when nothing better came."""
     found: dict[str, VendorEvent] = {}
