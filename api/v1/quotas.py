@@ -26,6 +26,8 @@ from wedsync.usecases.routing.plan_calls import Forecast, forecast_quotas, previ
 router = APIRouter(tags=["quotas"], prefix="/quotas")
 Account = Annotated[str, Query(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9*_.-]+$")]
 
+_Text = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
+
 
 class _Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +37,7 @@ class PutLimits(_Asked):
     """What an account may do within each window; a window that is left out has no limit."""
 
     windows: tuple[WindowLimit, ...]
-    upgrade: Annotated[str, Field(max_length=500)] = ""
+    upgrade: _Text = ""
 
 
 class PutThrottle(_Asked):
@@ -43,13 +45,13 @@ class PutThrottle(_Asked):
 
     percent: Annotated[int, Field(ge=0, le=99)]
     until: AwareDatetime | None = None
-    reason: Annotated[str, Field(max_length=500)] = ""
+    reason: _Text = ""
 
 
 class PostReservation(_Asked):
     """Calls to keep for a wedding."""
 
-    wedding_id: Annotated[str, Field(min_length=1, max_length=63)]
+    wedding_id: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
     calls: Annotated[int, Field(ge=1, le=1_000_000)]
     starts_at: AwareDatetime
     ends_at: AwareDatetime
@@ -80,14 +82,14 @@ def _operators(desk: Desk) -> QuotaManager:
 async def _one(desk: Desk, key: Key) -> views.QuotaView:
     if key[0] not in desk.state.switchboard.book.services():
         raise NotFound(f"there is no service {key[0]!r}")
-    found = await views.list_quotas(desk.state.switchboard, key[0])
+    found = await views.list_quotas(desk.state.switchboard, desk.organization_id, key[0])
     return next((one for one in found if one.account == key[1]), views.show(desk.state.switchboard, key))
 
 
 @router.get("", summary="List quotas")
 async def list_quotas(desk: OnDesk) -> Quotas:
     """Every account that has limits or has taken calls: what is used, what is left, when it resets."""
-    return Quotas(data=await views.list_quotas(desk.state.switchboard))
+    return Quotas(data=await views.list_quotas(desk.state.switchboard, desk.organization_id))
 
 
 @router.get("/forecast", summary="Forecast what plans will want")

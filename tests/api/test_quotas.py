@@ -11,6 +11,9 @@ from tests.support.plans import booking, email, payment, plan
 from tests.support.routing import a_call, eventually, open_switchboard, rows
 from wedsync.domain.errors import ThrottledUntil, VendorThrottled
 from wedsync.kit.clock import utc_now
+from wedsync.kit.crypto import hash_api_key, new_api_key
+from wedsync.kit.ids import new_id
+from wedsync.store import access
 from wedsync.usecases.routing.route import Situation
 from wedsync.usecases.routing.switchboard import Switchboard
 
@@ -73,6 +76,7 @@ async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api:
         {"windows": [{"window": "week", "limit": 1}]},
         {"windows": [{"window": "hour", "limit": 0}]},
         {"windows": [{"window": "minute", "limit": 60, "burst": 31}]},
+        {**DAILY, "upgrade": "a\u0000"},
         {"windows": [{"window": "hour", "limit": 1}, {"window": "hour", "limit": 2}]},
         {},
     ],
@@ -110,6 +114,38 @@ async def test_a_throttle_is_felt_in_other_processes_within_a_second_and_not_on_
     await send(board)
 
 
+@pytest.mark.parametrize(
+    "body", [{"percent": 1, "reason": "a\u0000"}, {"percent": 1, "until": "9999-12-31T23:59:59Z"}, {"percent": 100}]
+)
+async def test_a_throttle_that_can_not_be_is_refused(api: Any, body: Any) -> None:
+    await put(api, "/quotas/stripe", DAILY)
+    assert (await put(api, "/quotas/stripe/throttle", body)).status_code == 422
+
+
+async def test_what_others_reserve_is_a_sum(api: Any) -> None:
+    await put(api, "/quotas/stripe", DAILY)
+    wedding, now = await a_wedding(api, "discreet"), utc_now()
+    times = {"starts_at": now.isoformat(), "ends_at": (now + timedelta(hours=5)).isoformat()}
+    await api.post("/quotas/stripe/reservations", {"wedding_id": wedding, "calls": 5, **times})
+    key = new_api_key()
+    hashed = hash_api_key(key, api.settings.api_key_pepper.get_secret_value())
+    async with api.db.system() as conn:
+        await access.add_organization(conn, "rival", "Rival", now)
+        await access.add_key(conn, "rival", new_id(), "key", hashed, now)
+    for path in ("/quotas/stripe", "/quotas"):
+        answers = [
+            await api.http.get(f"/api/v1{path}", headers=headers)
+            for headers in ({}, {"Authorization": f"Bearer {key}"})
+        ]
+        ours, theirs = (
+            next(one for one in answer.json().get("data", [answer.json()]) if one["service"] == "stripe")
+            for answer in answers
+        )
+        assert ([one["calls"] for one in ours["reservations"]], ours["reserved_by_others"]) == ([5], 0)
+        assert (theirs["reservations"], theirs["reserved_by_others"]) == ([], 5)
+        assert wedding not in answers[1].text
+
+
 async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: Switchboard) -> None:
     await put(api, "/quotas/stripe", DAILY)
     wedding = await a_wedding(api, "reserving")
@@ -140,6 +176,9 @@ async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: 
         ({"calls": 90}, 409, "quota_full"),
         ({"wedding_id": "nobody-s"}, 404, "not_found"),
         ({"hours": -1}, 422, "invalid_input"),
+        ({"wedding_id": "a\u0000"}, 422, "invalid_input"),
+        ({"ends_at": "9999-12-31T12:00:00Z"}, 422, "invalid_input"),
+        ({"starts_at": "0001-01-01T00:00:00+14:00"}, 422, "invalid_input"),
     ],
 )
 async def test_a_reservation_that_can_not_be_says_why(
@@ -211,6 +250,9 @@ async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(
         [{"id": "a", "service": "nobody", "calls": 1}],
         [{"id": "a", "service": "stripe", "calls": 1}, {"id": "a", "service": "stripe", "calls": 1}],
         [{"id": "a", "service": "stripe", "calls": 1, "wedding_id": "nobody-s"}],
+        [{"id": "a", "service": "stripe", "calls": 1, "wedding_id": "a\u0000"}],
+        [{"id": "a", "service": "stripe", "calls": 1, "not_before": "2027-07-01T00:00:00"}],
+        [{"id": "a", "service": "stripe", "calls": 1, "deadline": "2027-07-01T00:00:00"}],
     ],
 )
 async def test_a_schedule_of_what_is_not_is_refused(api: Any, requests: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from wedsync.domain.routing.forecast import Demand, span_of
 from wedsync.domain.routing.quota_reservations import kept_within
@@ -34,12 +34,12 @@ class Wanted(Value):
     account: Annotated[str, Field(min_length=1, max_length=63)] = "default"
     calls: Annotated[int, Field(ge=1, le=100_000)]
     priority: Urgency = "normal"
-    not_before: datetime | None = None
+    not_before: AwareDatetime | None = None
     #: By when its last call must have been made; None: whenever.
-    deadline: datetime | None = None
+    deadline: AwareDatetime | None = None
     #: Whether it may be spread over several windows, or waits for one that has room for all of it.
     may_be_spread: bool = True
-    wedding_id: str | None = None
+    wedding_id: Annotated[str, Field(max_length=63, pattern=r"^[^\x00]*$")] | None = None
 
 
 class Placed(Value):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,9 @@ from wedsync.store.quotas import Key
 from wedsync.usecases.routing.book import ANY_ACCOUNT
 from wedsync.usecases.routing.quotas import Also
 from wedsync.usecases.routing.switchboard import Switchboard
+
+#: Nobody plans farther ahead.
+_FARTHEST = timedelta(days=1098)
 
 
 class WindowView(Value):
@@ -43,13 +46,18 @@ class QuotaView(Value):
     #: The vendor takes nothing before; null: it does.
     blocked_until: datetime | None
     throttle: Throttle | None
+    #: The organization's own.
     reservations: tuple[Reservation, ...]
+    #: Calls that those of other organizations have left.
+    reserved_by_others: int
     #: How more can be had: as an operator wrote it, else where the vendor says so.
     upgrade: str
 
 
-def show(board: Switchboard, key: Key, quota: Quota | None = None) -> QuotaView:
-    """An account's quota as this process knows it; `quota`: as just read."""
+def show(
+    board: Switchboard, key: Key, quota: Quota | None = None, weddings: Collection[str] = frozenset()
+) -> QuotaView:
+    """An account's quota as this process knows it (`quota`: as just read), for whom these weddings are."""
     now, policy = board.quotas.now(), board.book.quota_policy(*key)
     known = quota or board.book.quota(*key)
     windows = []
@@ -74,17 +82,34 @@ def show(board: Switchboard, key: Key, quota: Quota | None = None) -> QuotaView:
         windows=tuple(windows),
         blocked_until=known.blocked_until if is_blocked else None,
         throttle=known.throttle,
-        reservations=known.reservations,
+        reservations=tuple(one for one in known.reservations if one.wedding_id in weddings),
+        reserved_by_others=sum(
+            one.calls - one.used for one in known.reservations if one.wedding_id not in weddings and one.ends_at > now
+        ),
         upgrade=policy.upgrade or board.book.quota_upgrade(key[0]),
     )
 
 
-async def list_quotas(board: Switchboard, service: str | None = None) -> tuple[QuotaView, ...]:
-    """Every account that has limits or has taken calls, as the database has it now. Raises StoreUnavailable."""
+async def list_quotas(board: Switchboard, organization_id: str, service: str | None = None) -> tuple[QuotaView, ...]:
+    """Every account that has limits or has taken calls, as the database has it now, for an organization.
+
+    Raises StoreUnavailable.
+    """
     async with board.transitions.db.system() as conn:
         rows = await quotas.read_all(conn)
     keys = sorted({*board.book.accounts(), *(key for key in rows if key[1] != ANY_ACCOUNT)})
-    return tuple(show(board, key, rows.get(key)) for key in keys if service is None or key[0] == service)
+    asked = [key for key in keys if service is None or key[0] == service]
+    named = {one.wedding_id for key in asked if key in rows for one in rows[key].reservations}
+    weddings = await _ours(board, organization_id, named)
+    return tuple(show(board, key, rows.get(key), weddings) for key in asked)
+
+
+async def _ours(board: Switchboard, organization_id: str, weddings: Collection[str]) -> Collection[str]:
+    """Which of these weddings are the organization's."""
+    if not weddings:
+        return frozenset()
+    async with board.transitions.db.tenant(organization_id) as conn:
+        return frozenset(await quotas.read_ceremonies(conn, sorted(weddings)))
 
 
 class QuotaManager:
@@ -109,8 +134,10 @@ class QuotaManager:
             await self._board.quotas.change(one, quota_headers.forgotten)
 
     async def throttle(self, key: Key, throttle: Throttle | None) -> Quota:
-        """Give ordinary calls a share of each limit, or all of it again (None). Raises NotFound."""
+        """Give ordinary calls a share of each limit, or all of it again (None). Raises NotFound, InvalidInput."""
         self._known(key)
+        if throttle is not None and throttle.until is not None and throttle.until - self._now > _FARTHEST:
+            raise InvalidInput(f"a throttle ends within {_FARTHEST.days} days, or has no end", field="until")
 
         async def also(conn: AsyncConnection) -> None:
             await self._audit(conn, "quota.throttled" if throttle else "quota.unthrottled", key, throttle)
@@ -139,9 +166,11 @@ class QuotaManager:
             raise Conflict(f"{key[0]} has no limits that anything could be reserved of", reason="no_limits")
         if wanted.ends_at <= self._now:
             raise InvalidInput("a reservation ends in the future", field="ends_at")
-        async with self._board.transitions.db.tenant(self._principal.organization_id) as conn:
-            if wanted.wedding_id not in await quotas.read_ceremonies(conn, [wanted.wedding_id]):
-                raise NotFound(f"no wedding {wanted.wedding_id!r}")
+        for field in ("starts_at", "ends_at"):
+            if abs(getattr(wanted, field) - self._now) > _FARTHEST:
+                raise InvalidInput(f"a reservation's time is within {_FARTHEST.days} days from now", field=field)
+        if not await self._is_ours(wanted.wedding_id):
+            raise NotFound(f"no wedding {wanted.wedding_id!r}")
 
         def change(quota: Quota) -> Quota:
             kept = tuple(one for one in quota.reservations if one.id != wanted.id and one.ends_at > self._now)
@@ -173,8 +202,7 @@ class QuotaManager:
         await self._change(key, change, also)
 
     async def _is_ours(self, wedding_id: str) -> bool:
-        async with self._board.transitions.db.tenant(self._principal.organization_id) as conn:
-            return wedding_id in await quotas.read_ceremonies(conn, [wedding_id])
+        return bool(await _ours(self._board, self._principal.organization_id, [wedding_id]))
 
     async def _read(self, key: Key) -> Quota:
         async with self._board.transitions.db.system() as conn:
