@@ -81,8 +81,7 @@ class Wedding:
     @workflow.update(name=REPAIR_UPDATE)
     async def repair(self) -> int:
         """Write everything that users list anew; returns the number of steps written."""
-        await self._desk.rebuild()
-        return len(self._desk.state.states)
+        return await self._desk.rebuild()
 
     @workflow.signal(name=VENDOR_EVENT_SIGNAL)
     def vendor_event(self, event: VendorEvent) -> None:

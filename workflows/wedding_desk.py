@@ -65,6 +65,8 @@ class WeddingDesk:
         #: The id of the transaction that runs.
         self.running: str | None = None
         self.child: workflow.ChildWorkflowHandle[Any, Any] | None = None
+        #: The steps it is about: until it is taken in, only it knows how they stand.
+        self._in_its_hands: frozenset[str] = frozenset()
 
     def change(self, **changes: object) -> None:
         """Replace parts of the carried state."""
@@ -124,7 +126,7 @@ class WeddingDesk:
 
     async def run_child(self, given: TransactionInput) -> TransactionResult:
         """Run one transaction to its settling and take in what it came to."""
-        self.running = given.transaction_id
+        self.running, self._in_its_hands = given.transaction_id, given.step_ids()
         self.show()
         try:
             result = await self._settled_child(given)
@@ -135,7 +137,7 @@ class WeddingDesk:
         if ahead > 0:
             await workflow.sleep(ahead, summary="until the transaction's clock is reached")
         folded = absorb(self.state, given, result)
-        self.state = folded.state
+        self.state, self._in_its_hands = folded.state, frozenset()
         await self.resolve_agenda()
         self.show()
         if folded.news or folded.steps:
@@ -223,8 +225,11 @@ class WeddingDesk:
         self.change(closing=closing.closing_as(becomes, self.plan.ends_at, workflow.now()))
         return "closing"
 
-    async def rebuild(self) -> None:
-        """Write everything that users list anew, rows that are gone too."""
+    async def rebuild(self) -> int:
+        """Write everything that users list anew, rows that are gone too; returns the number of steps written.
+
+        A running transaction writes its steps itself, and what the wedding wrote of them now would outrank that.
+        """
         state = self.state
         news = tuple(
             TransactionNews(transaction_id=card.id, kind=card.kind, status=card.status, gaps=card.gaps)
@@ -234,7 +239,9 @@ class WeddingDesk:
             StepRow(step_id=step.id, service=step.service, capability=step.capability, action=step.action)
             for step in self.plan.steps
         )
-        await self.record(news, tuple(state.states.values()), planned=planned)
+        steps = tuple(step for step_id, step in state.states.items() if step_id not in self._in_its_hands)
+        await self.record(news, steps, planned=planned)
+        return len(steps)
 
     async def record(
         self,

@@ -206,6 +206,25 @@ async def test_repair_rewrites_a_projection_that_was_damaged(stage: Stage, puppe
     assert (await wedding_row(wedding))[0] == "active"
 
 
+async def test_a_repair_leaves_the_steps_of_a_running_transaction_to_it(stage: Stage) -> None:
+    wedding = await stage.wedding(
+        plan(booking("venue"), booking("food", "caterer", needs=["venue"]), event(at="ceremony - 3d"))
+    )
+    await stage.sandbox.faults(
+        "generic", mode="slow", operation="caterer.request", delay_ms=1500, wedding_id=wedding.id
+    )
+    tx = await wedding.ask()
+    await wedding.until_step("food", "running")
+    assert await wedding.handle.execute_update("repair", result_type=int) == 1
+    assert (await wedding.steps())["food"].status == "running"
+    await wedding.until(tx, "completed")
+    assert {i: row.status for i, row in (await wedding.steps()).items()} == {
+        "venue": "succeeded",
+        "food": "succeeded",
+        "event": "scheduled",
+    }
+
+
 async def test_an_ended_wedding_stops_no_sweep(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue")))
     await wedding.until(await wedding.ask(), "completed")

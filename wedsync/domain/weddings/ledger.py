@@ -215,6 +215,10 @@ class TransactionInput(Message):
     #: settles it, which costs the history nothing.
     told_by: Literal["workflow", "settling"] = "workflow"
 
+    def step_ids(self) -> frozenset[str]:
+        """The steps it is about."""
+        return frozenset(deed.step.id for deed in self.deeds) | {state.step_id for state in self.undo_states}
+
 
 class TransactionResult(Message):
     """What a transaction came to. Given to the wedding by signal and kept in Postgres."""
