@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.deliveries import DeliveryActivities
@@ -21,28 +23,27 @@ _FEW = RetryPolicy(maximum_attempts=3)
 class SweepHandoffs:
     """What a crash between a commit and its tell left behind; the next minute's sweep is the retry of this one."""
 
+    def __init__(self) -> None:
+        self._failed: list[ActivityError] = []
+
     @workflow.run
     async def run(self) -> None:
-        """Sweep each kind of hand-off."""
-        await workflow.execute_activity_method(
-            HandoffActivities.sweep_transactions,
-            task_queue=RECORDS,
-            start_to_close_timeout=timedelta(seconds=50),
-            retry_policy=_FEW,
-            summary="transactions not handed over",
-        )
-        await workflow.execute_activity_method(
-            WebhookActivities.sweep_inbox,
-            task_queue=RECORDS,
-            start_to_close_timeout=timedelta(seconds=50),
-            retry_policy=_FEW,
-            summary="events not drained",
-        )
+        """Sweep each kind of hand-off; one that can't be swept now keeps none of the others from it."""
+        await self._sweep(HandoffActivities.sweep_transactions, "transactions not handed over")
+        await self._sweep(WebhookActivities.sweep_inbox, "events not drained")
         if workflow.patched("outbox"):
+            await self._sweep(DeliveryActivities.sweep, "deliveries not sent")
+        if self._failed:
+            raise self._failed[0]
+
+    async def _sweep(self, kind: Callable[..., Awaitable[object]], summary: str) -> None:
+        try:
             await workflow.execute_activity_method(
-                DeliveryActivities.sweep,
+                kind,
                 task_queue=RECORDS,
                 start_to_close_timeout=timedelta(seconds=50),
                 retry_policy=_FEW,
-                summary="deliveries not sent",
+                summary=summary,
             )
+        except ActivityError as error:
+            self._failed.append(error)

@@ -15,8 +15,10 @@ from tests.support.plans import booking, email, event, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged, read_example
 from tests.support.stages import SkippingStage
+from wedsync.domain.weddings.messages import TransactionRequest, WeddingStart
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
+from wedsync.usecases.weddings import tell as tell_module
 from wedsync.usecases.weddings.tell import sweep_transactions
 
 SOON = (datetime.now(ZoneInfo("Europe/Rome")) + timedelta(days=3)).strftime("%Y-%m-%dT%H:00")
@@ -238,6 +240,30 @@ async def test_an_ended_wedding_stops_no_sweep(stage: Stage) -> None:
     assert told >= 2
     assert (await wedding.transaction(late)).error["code"] == "wedding_over"
     await other.until(waiting, "completed")
+
+
+async def test_weddings_that_do_not_answer_keep_no_other_from_being_told(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sweep_transactions(stage.db, stage.client, utc_now() + timedelta(minutes=1))
+    stuck = [await stage.wedding(plan(booking("venue"))) for _ in range(7)]
+    for wedding in stuck:
+        await wedding.ask(untold=True)
+    newer = await stage.wedding(plan(booking("venue")))
+    tx = await newer.ask(untold=True)
+    submit = tell_module._submit
+
+    async def submitted(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
+        if start.wedding_id != newer.id:
+            await asyncio.sleep(60)
+        await submit(client, start, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tell_module, "_submit", submitted)
+        later = utc_now() + timedelta(minutes=1)
+        assert await sweep_transactions(stage.db, stage.client, later, within=timedelta(seconds=3)) == (1, 7)
+    await newer.until(tx, "completed")
+    assert await sweep_transactions(stage.db, stage.client, later) == (7, 0)
 
 
 # -- what an operator sees

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -49,6 +50,9 @@ ClientProvider = Callable[[], Awaitable[Client]]
 _ORGANIZATION = SearchAttributeKey.for_keyword(names.ORGANIZATION_ID)
 _WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
 _RPC_TIMEOUT = timedelta(seconds=8)
+#: A sweep's own limit, below its activity's; and how many weddings are told at once.
+_SWEPT_WITHIN = timedelta(seconds=40)
+_TOLD_AT_ONCE = 50
 #: A wedding's refusal is written with this version: after the request, before any write of the wedding.
 _REFUSAL_VERSION = 1
 
@@ -59,7 +63,8 @@ WHERE t.id = :id AND t.handed_off_at IS NULL
 """)
 _TOLD = text("UPDATE transactions SET handed_off_at = :now WHERE id = :id AND handed_off_at IS NULL")
 _OVERDUE = text("""
-SELECT id FROM transactions WHERE handed_off_at IS NULL AND requested_at < :before ORDER BY requested_at LIMIT :most
+SELECT id, wedding_id FROM transactions WHERE handed_off_at IS NULL AND requested_at < :before
+ORDER BY requested_at LIMIT :most
 """)
 
 
@@ -173,20 +178,42 @@ class Teller:
             )
 
 
-async def overdue(db: Database, now: datetime, *, older_than: timedelta, most: int) -> list[str]:
-    """The ids of recorded transactions that nobody has handed over for `older_than`, oldest first."""
+async def overdue(db: Database, now: datetime, *, older_than: timedelta, most: int) -> dict[str, list[str]]:
+    """The ids of recorded transactions that nobody has handed over for `older_than`, by wedding, oldest first."""
     async with db.system() as conn:
-        rows = await conn.execute(_OVERDUE, {"before": now - older_than, "most": most})
-        return [row.id for row in rows]
+        rows = (await conn.execute(_OVERDUE, {"before": now - older_than, "most": most})).all()
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.wedding_id, []).append(row.id)
+    return found
 
 
-async def sweep_transactions(db: Database, client: Client, now: datetime) -> tuple[int, int]:
-    """Tell again of what was left untold for 10 s: `(told, still untold)`."""
-    told = left = 0
-    for transaction_id in await overdue(db, now, older_than=timedelta(seconds=10), most=500):
-        try:
-            await tell(db, client, transaction_id)
-            told += 1
-        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, StoreUnavailable):
-            left += 1
-    return told, left
+async def sweep_transactions(
+    db: Database, client: Client, now: datetime, within: timedelta = _SWEPT_WITHIN
+) -> tuple[int, int]:
+    """Tell again of what was left untold for 10 s: `(told, still untold)`.
+
+    A wedding's in their order, many weddings at once: one that does not answer keeps no other waiting.
+    """
+    weddings = await overdue(db, now, older_than=timedelta(seconds=10), most=500)
+    told: list[str] = []
+    places = asyncio.Semaphore(_TOLD_AT_ONCE)
+
+    async def tell_one(transaction_ids: list[str]) -> None:
+        async with places:
+            with contextlib.suppress(
+                RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, StoreUnavailable
+            ):
+                for transaction_id in transaction_ids:
+                    await tell(db, client, transaction_id)
+                    told.append(transaction_id)
+
+    tasks = [asyncio.create_task(tell_one(ids)) for ids in weddings.values()]
+    if tasks:
+        done, late = await asyncio.wait(tasks, timeout=within.total_seconds())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in done:
+            task.result()
+    return len(told), sum(map(len, weddings.values())) - len(told)
