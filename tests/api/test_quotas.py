@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -257,6 +259,23 @@ async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(
 )
 async def test_a_schedule_of_what_is_not_is_refused(api: Any, requests: Any) -> None:
     assert (await api.post("/quotas/schedule", {"requests": requests})).status_code == 422
+
+
+async def test_nobody_waits_while_the_largest_schedule_is_made(api: Any) -> None:
+    await put(api, "/quotas/stripe", {"windows": [{"window": "minute", "limit": 600}]})
+    due = (utc_now() + timedelta(days=20)).isoformat()
+    wanted = [
+        {"id": str(n), "service": "stripe", "calls": 100_000, "priority": "low", "deadline": due} for n in range(200)
+    ]
+    asked = asyncio.create_task(api.post("/quotas/schedule", {"requests": wanted}))
+    longest, last = 0.0, time.monotonic()
+    while not asked.done():
+        await asyncio.sleep(0.01)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    response = asked.result()
+    assert response.status_code == 200, response.text
+    assert len(response.json()["delayed"]) + len(response.json()["conflicts"]) == 200
+    assert longest < 1
 
 
 async def test_an_operator_lifts_a_block_and_the_vendor_s_next_word_holds_again(api: Any, board: Switchboard) -> None:

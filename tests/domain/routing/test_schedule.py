@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -159,3 +160,57 @@ def test_no_window_is_ever_planned_above_its_limit(sizes: list[tuple[int, Any]])
     assert placed == sum(calls for calls, _ in sizes)
     hours = (found.estimated_completion - NOW) // timedelta(hours=1)
     assert hours * 50 < placed <= (hours + 1) * 50
+
+
+@pytest.mark.parametrize("deadline", [None, timedelta(minutes=1), timedelta(days=20)])
+def test_as_much_as_may_be_asked_is_answered_soon(deadline: timedelta | None) -> None:
+    due = NOW + deadline if deadline is not None else None
+    requests = [wants(str(n), 100_000, priority="low", deadline=due) for n in range(200)]
+    began = time.process_time()
+    found = asked(*requests, rule=limits(minute=600))
+    assert time.process_time() - began < 10
+    assert len(found.delayed) + len(found.conflicts) == 200
+    # All of the month's windows are full but for the last few.
+    assert sum(one.calls for one in found.delayed) + sum(one.available for one in found.conflicts) <= 44_641 * 600
+    assert not any("asked at once" in one.detail for one in found.conflicts)
+
+
+def test_what_is_too_much_to_look_at_is_a_conflict_that_says_so() -> None:
+    requests = [wants("high", 6_000, priority="high"), wants("low", 60_000, priority="low")]
+    found = schedule(requests, {STRIPE: limits(minute=600)}, {}, [], {}, NOW, looks=50)
+    assert [one.id for one in found.delayed] == ["high"]
+    (conflict,) = found.conflicts
+    assert "ask for fewer requests" in conflict.detail
+    assert conflict.available == 40 * 600
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 130), st.booleans(), st.integers(0, 300), st.sampled_from(["high", "normal", "low"])),
+        max_size=12,
+    )
+)
+def test_no_request_waits_for_a_window_while_an_earlier_one_has_room(asks: list[tuple[int, bool, int, Any]]) -> None:
+    rule, taken = limits(minute=40, hour=100), dict[tuple[float, datetime], int]()
+    requests = [
+        wants(
+            str(n), min(calls, 130 if spread else 40), may_be_spread=spread, priority=rank, not_before=after(minutes=at)
+        )
+        for n, (calls, spread, at, rank) in enumerate(asks)
+    ]
+    found = {one.id: one for one in asked(*requests, rule=rule).delayed + asked(*requests, rule=rule).immediate}
+    order = sorted(requests, key=lambda one: ["high", "normal", "low"].index(one.priority))
+    for one in order:
+        assert one.not_before is not None
+        at, left, moments = one.not_before, one.calls, list[datetime]()
+        while left:
+            starts = [(length, q.start_of(at, length)) for length in (60.0, 3600.0)]
+            room = min(limit - taken.get(place, 0) for limit, place in zip((40, 100), starts, strict=True))
+            part = min(room, left) if one.may_be_spread else left * (room >= left)
+            if part:
+                moments.append(at)
+                taken.update({place: taken.get(place, 0) + part for place in starts})
+                left -= part
+            at = q.start_of(at, 60) + timedelta(minutes=1)
+        assert (found[one.id].starts_at, found[one.id].ends_at) == (moments[0], moments[-1])

@@ -5,23 +5,25 @@ A preview: nothing is taken. The urgent come first; one that may wait is spread 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from wedsync.domain.routing.forecast import Demand, span_of
-from wedsync.domain.routing.quota_reservations import kept_within
-from wedsync.domain.routing.quotas import Quota, QuotaPolicy, WindowLimit, opened, start_of
+from wedsync.domain.routing.forecast import Demand
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy
+from wedsync.domain.routing.schedule_books import Books, Budget, Found, Key, Page
 from wedsync.domain.routing.vendor import Value
 
-Key = tuple[str, str]
 Urgency = Literal["wedding_day", "high", "normal", "low"]
 RANK: dict[Urgency, int] = {"wedding_day": 1, "high": 2, "normal": 3, "low": 4}
 _BY_RANK: dict[int, Urgency] = {rank: name for name, rank in RANK.items()}
 #: Nothing is planned farther ahead.
 HORIZON = timedelta(days=31)
+#: So many windows are looked at for one preview: about a second's work.
+MOST_LOOKS = 200_000
 #: A wedding so near goes before all others.
 NEAR = timedelta(hours=48)
 
@@ -87,88 +89,36 @@ class Schedule(Value):
     estimated_completion: datetime
 
 
-class Books:
-    """What is taken of each window so far, by what stands and by what was placed."""
-
-    def __init__(
-        self,
-        policies: Mapping[Key, QuotaPolicy],
-        quotas: Mapping[Key, Quota],
-        demand: Iterable[Demand],
-        now: datetime,
-    ) -> None:
-        self._policies = policies
-        self._quotas = quotas
-        self._now = now
-        self._taken: dict[tuple[Key, str, datetime], int] = {}
-        for wanted in demand:
-            key = (wanted.service, wanted.account)
-            for one in self.windows(key):
-                self._add(key, one, wanted.at, wanted.calls)
-
-    def windows(self, key: Key) -> tuple[WindowLimit, ...]:
-        """The limits of an account."""
-        policy = self._policies.get(key)
-        return policy.windows if policy is not None else ()
-
-    def _add(self, key: Key, one: WindowLimit, at: datetime, calls: int) -> None:
-        place = (key, one.window, start_of(at, span_of(one)[0]))
-        self._taken[place] = self._taken.get(place, 0) + calls
-
-    def room(self, key: Key, one: WindowLimit, at: datetime) -> int:
-        """How many more calls the window that `at` lies in has room for."""
-        seconds, limit = span_of(one)
-        start = start_of(at, seconds)
-        taken = self._taken.get((key, one.window, start), 0)
-        quota = self._quotas.get(key)
-        if quota is not None:
-            used: Mapping[str, int] = {}
-            if start == start_of(self._now, seconds) and one.seconds == seconds:
-                counter = opened(quota, one, self._now)
-                used, taken = counter.reserved, taken + counter.used
-            taken += kept_within(quota, start, start + timedelta(seconds=seconds), used)
-        return max(limit - taken, 0)
-
-    def take(self, key: Key, at: datetime, calls: int) -> None:
-        """Note calls that were placed."""
-        for one in self.windows(key):
-            self._add(key, one, at, calls)
-
-    def after(self, key: Key, at: datetime, least: int) -> datetime:
-        """The end of the longest window that has no room for `least` calls; of the shortest when all have."""
-        ends = [
-            (self.room(key, one, at) < least, start_of(at, span_of(one)[0]) + timedelta(seconds=span_of(one)[0]))
-            for one in self.windows(key)
-        ]
-        return max((end for is_full, end in ends if is_full), default=min(end for _, end in ends))
-
-    def blocked_until(self, key: Key) -> datetime | None:
-        """The vendor's own word."""
-        quota = self._quotas.get(key)
-        return quota.blocked_until if quota is not None else None
+Places = dict[str, Found]
 
 
-def place(books: Books, wanted: Wanted, now: datetime) -> tuple[list[tuple[datetime, int]], int]:
-    """(moment, calls) pairs from the earliest moment on, and how many found no room within the horizon."""
-    key = (wanted.service, wanted.account)
-    at = max(now, wanted.not_before or now, books.blocked_until(key) or now)
-    left, found = wanted.calls, list[tuple[datetime, int]]()
-    limits = books.windows(key)
-    if not limits:
-        return [(at, left)], 0
-    if not wanted.may_be_spread and any(span_of(one)[1] < left for one in limits):
-        return [], left
-    while left and at < now + HORIZON:
-        least = 1 if wanted.may_be_spread else left
-        room = min(books.room(key, one, at) for one in limits)
-        if room >= least:
-            part = min(room, left)
-            found.append((at, part))
-            books.take(key, at, part)
-            left -= part
-        if left:
-            at = books.after(key, at, least)
-    return found, left
+@dataclass
+class _Desk:
+    """What all placing goes by."""
+
+    books: Books
+    budget: Budget
+    now: datetime
+
+    def place_all(self, requests: Sequence[Wanted]) -> Places:
+        """The urgent first."""
+        pages: dict[Key, Page] = {}
+        latest = self.now + 2 * HORIZON
+        order = sorted(requests, key=lambda one: (RANK[one.priority], one.deadline or latest))
+        return {one.id: self._place(one, pages) for one in order}
+
+    def is_hopeless(self, one: Wanted) -> bool:
+        """Whether it misses its deadline even if it goes before all others."""
+        return _is_late(one, self._place(one, {}), self.now)
+
+    def _place(self, one: Wanted, pages: dict[Key, Page]) -> Found:
+        key = (one.service, one.account)
+        at = max(self.now, one.not_before or self.now, self.books.blocked_until(key) or self.now)
+        windows = self.books.windows(key)
+        if not windows:
+            return Found([(at, one.calls)], 0)
+        page = pages.setdefault(key, Page(windows, self.books.effort(key)))
+        return page.place(one.calls, at, self.now + HORIZON, self.budget, may_be_spread=one.may_be_spread)
 
 
 def schedule(
@@ -178,26 +128,36 @@ def schedule(
     demand: Sequence[Demand],
     ceremonies: Mapping[str, datetime],
     now: datetime,
+    looks: int = MOST_LOOKS,
 ) -> Schedule:
-    """Place every request; `ceremonies`: when the weddings are that requests name."""
+    """Place every request; `ceremonies`: when the weddings are that requests name.
+
+    Priorities are raised as far as there are looks left for it.
+    """
     adjusted: dict[str, Adjusted] = {}
-    current = [_near_first(one, ceremonies, adjusted, now) for one in requests]
-    placed = _place_all(current, policies, quotas, demand, now)
-    for late in [one for one in current if _is_late(one, placed[one.id], now)]:
+    current = {one.id: _near_first(one, ceremonies, adjusted, now) for one in requests}
+    desk = _Desk(Books(policies, quotas, demand, now), Budget(looks), now)
+    placed = desk.place_all(list(current.values()))
+    for one in requests:
+        late = current[one.id]
+        if not _is_late(late, placed[late.id], now) or desk.is_hopeless(late):
+            continue
         for rank in range(RANK[late.priority] - 1, 1, -1):
-            raised = [
-                one.model_copy(update={"priority": _BY_RANK[rank]}) if one.id == late.id else one for one in current
-            ]
-            trial = _place_all(raised, policies, quotas, demand, now)
-            now_late = {one.id for one in raised if _is_late(one, trial[one.id], now)}
-            was_late = {one.id for one in current if _is_late(one, placed[one.id], now)}
-            if late.id not in now_late and now_late < was_late:
-                was = next(one.priority for one in requests if one.id == late.id)
-                why = "so that its deadline is met, and nobody else's is missed"
-                adjusted[late.id] = Adjusted(id=late.id, was=was, becomes=_BY_RANK[rank], why=why)
-                current, placed = raised, trial
+            raised = late.model_copy(update={"priority": _BY_RANK[rank]})
+            # Nobody at another vendor feels it.
+            beside = [each for each in current.values() if (each.service, each.account) == (one.service, one.account)]
+            trial = desk.place_all([raised if each.id == late.id else each for each in beside])
+            if desk.budget.left < 0:
                 break
-    return _told(current, placed, tuple(adjusted.values()), now)
+            was_late = {each.id for each in beside if _is_late(each, placed[each.id], now)}
+            is_late = {each.id for each in beside if _is_late(each, trial[each.id], now)}
+            if late.id not in is_late and is_late < was_late:
+                why = "so that its deadline is met, and nobody else's is missed"
+                adjusted[late.id] = Adjusted(id=late.id, was=one.priority, becomes=_BY_RANK[rank], why=why)
+                current[late.id] = raised
+                placed |= trial
+                break
+    return _told(list(current.values()), placed, tuple(adjusted.values()), now)
 
 
 def _near_first(
@@ -211,33 +171,17 @@ def _near_first(
     return one.model_copy(update={"priority": "wedding_day"})
 
 
-Places = dict[str, tuple[list[tuple[datetime, int]], int]]
-
-
-def _place_all(
-    requests: Sequence[Wanted],
-    policies: Mapping[Key, QuotaPolicy],
-    quotas: Mapping[Key, Quota],
-    demand: Sequence[Demand],
-    now: datetime,
-) -> Places:
-    books = Books(policies, quotas, demand, now)
-    latest = now + 2 * HORIZON
-    order = sorted(requests, key=lambda one: (RANK[one.priority], one.deadline or latest))
-    return {one.id: place(books, one, now) for one in order}
-
-
-def _is_late(one: Wanted, found: tuple[list[tuple[datetime, int]], int], now: datetime) -> bool:
-    moments, left = found
-    return left > 0 or (one.deadline is not None and (moments[-1][0] if moments else now) > one.deadline)
+def _is_late(one: Wanted, found: Found, now: datetime) -> bool:
+    last = found.moments[-1][0] if found.moments else now
+    return found.left > 0 or (one.deadline is not None and last > one.deadline)
 
 
 def _told(requests: Sequence[Wanted], places: Places, adjusted: tuple[Adjusted, ...], now: datetime) -> Schedule:
     immediate, delayed, conflicts = list[Placed](), list[Placed](), list[Conflicted]()
     for one in requests:
-        moments, left = places[one.id]
-        if _is_late(one, (moments, left), now):
-            conflicts.append(_conflict(one, moments, left))
+        moments = places[one.id].moments
+        if _is_late(one, places[one.id], now):
+            conflicts.append(_conflict(one, places[one.id]))
             continue
         done = Placed(
             id=one.id,
@@ -258,10 +202,15 @@ def _told(requests: Sequence[Wanted], places: Places, adjusted: tuple[Adjusted, 
     )
 
 
-def _conflict(one: Wanted, moments: list[tuple[datetime, int]], left: int) -> Conflicted:
-    in_time = sum(calls for at, calls in moments if one.deadline is None or at <= one.deadline)
-    possible = moments[-1][0] if moments and not left else None
+def _conflict(one: Wanted, found: Found) -> Conflicted:
+    in_time = sum(calls for at, calls in found.moments if one.deadline is None or at <= one.deadline)
+    possible = found.moments[-1][0] if found.moments and not found.left else None
     when = f"ready by {possible:%Y-%m-%d %H:%M} UTC at the earliest" if possible else "not to be had within a month"
+    detail = f"{one.service} has room for {in_time} of {one.calls} calls in time; {when}"
+    if found.is_given_up:
+        detail = (
+            f"too much is asked at once to find room for {one.calls} calls to {one.service}; ask for fewer requests"
+        )
     return Conflicted(
         id=one.id,
         service=one.service,
@@ -269,5 +218,5 @@ def _conflict(one: Wanted, moments: list[tuple[datetime, int]], left: int) -> Co
         available=in_time,
         deadline=one.deadline,
         possible_at=possible,
-        detail=f"{one.service} has room for {in_time} of {one.calls} calls in time; {when}",
+        detail=detail,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing import forecast
 from wedsync.domain.routing import schedule as rules
 from wedsync.domain.routing.forecast import Demand, Predicted
-from wedsync.domain.routing.quotas import Quota, QuotaPolicy, start_of
+from wedsync.domain.routing.quotas import Quota, QuotaPolicy
 from wedsync.domain.routing.schedule import HORIZON, Schedule, Wanted
 from wedsync.domain.routing.vendor import Manifest, Value
 from wedsync.store import quotas
@@ -100,8 +101,8 @@ async def preview_schedule(
             raise InvalidInput(f"no wedding {one.wedding_id!r}", field=f"requests[{place}].wedding_id")
     keys = sorted({(one.service, one.account) for one in requests} | {(one.service, one.account) for one in demand})
     policies, rows = await _stands(board, keys)
-    ahead = [one for one in demand if one.at >= start_of(now, 60)]
-    return rules.schedule(requests, policies, rows, ahead, ceremonies, now)
+    # Up to a second's work: beside the event loop.
+    return await asyncio.to_thread(rules.schedule, requests, policies, rows, demand, ceremonies, now)
 
 
 def _check(board: Switchboard, requests: Sequence[Wanted]) -> None:
