@@ -272,3 +272,8 @@ def test_whatever_may_come_at_once_half_of_a_limit_can_be_used_and_none_is_passe
     _, moments = drain(EMPTY, rule, 600, every=0.05)
     assert most_within(moments, 59.999) <= limit
     assert len(moments) >= 0.5 * limit * 10
+
+
+def test_who_asks_for_none_is_given_none_and_told_what_is_left() -> None:
+    quota, grant = take(EMPTY, policy(day=100), 0, NOW)
+    assert (quota, grant.calls, grant.left) == (EMPTY, 0, 100)

@@ -64,6 +64,8 @@ def take(
     who = _Taker(priority=priority, held=reservation_of(quota, wedding_id, now) if wedding_id else None)
     rooms = {one.window: _room(quota, one, now, who) for one in policy.windows}
     left = min(room.left for room in rooms.values())
+    if wanted <= 0:
+        return quota, Grant(calls=0, good_until=now, until=now, left=left)
     given = min(wanted, *(room.calls for room in rooms.values()))
     if who.held is not None:
         given = min(given, who.held.calls - who.held.used)
