@@ -124,6 +124,27 @@ async def test_a_throttle_that_can_not_be_is_refused(api: Any, body: Any) -> Non
     assert (await put(api, "/quotas/stripe/throttle", body)).status_code == 422
 
 
+async def test_what_is_for_one_account_is_refused_for_all(api: Any) -> None:
+    await put(api, "/quotas/stripe?account=*", DAILY)
+    wedding, now = await a_wedding(api, "everywhere"), utc_now()
+    kept = {
+        "wedding_id": wedding,
+        "calls": 1,
+        "starts_at": now.isoformat(),
+        "ends_at": (now + timedelta(1)).isoformat(),
+    }
+    answers = [
+        await put(api, "/quotas/stripe/throttle?account=*", {"percent": 0}),
+        await api.http.delete("/api/v1/quotas/stripe/throttle?account=*"),
+        await api.http.delete("/api/v1/quotas/stripe/block?account=*"),
+        await api.post("/quotas/stripe/reservations?account=*", kept),
+        await api.http.delete("/api/v1/quotas/stripe/reservations/r?account=*"),
+    ]
+    assert [answer.status_code for answer in answers] == [422] * 5
+    assert "name the one that is meant" in answers[0].json()["detail"]
+    assert (await put(api, "/quotas/stripe/throttle", {"percent": 0})).status_code == 200
+
+
 async def test_what_others_reserve_is_a_sum(api: Any) -> None:
     await put(api, "/quotas/stripe", DAILY)
     wedding, now = await a_wedding(api, "discreet"), utc_now()

@@ -135,7 +135,7 @@ class QuotaManager:
 
     async def throttle(self, key: Key, throttle: Throttle | None) -> Quota:
         """Give ordinary calls a share of each limit, or all of it again (None). Raises NotFound, InvalidInput."""
-        self._known(key)
+        self._one_account(key)
         if throttle is not None and throttle.until is not None and throttle.until - self._now > _FARTHEST:
             raise InvalidInput(f"a throttle ends within {_FARTHEST.days} days, or has no end", field="until")
 
@@ -145,8 +145,11 @@ class QuotaManager:
         return await self._change(key, lambda quota: quota.model_copy(update={"throttle": throttle}), also)
 
     async def unblock(self, key: Key) -> Quota:
-        """Have calls go out before the moment that the vendor named; its next 429 holds again. Raises NotFound."""
-        self._known(key)
+        """Have calls go out before the moment that the vendor named; its next 429 holds again.
+
+        Raises NotFound, InvalidInput.
+        """
+        self._one_account(key)
         now = self._board.quotas.now()
 
         async def also(conn: AsyncConnection) -> None:
@@ -160,7 +163,7 @@ class QuotaManager:
         The same id again is the same reservation. Raises NotFound, InvalidInput, Conflict(reason="quota_full") when
         more than 80 % of a window would be kept.
         """
-        self._known(key)
+        self._one_account(key)
         policy = self._board.book.quota_policy(*key)
         if not policy.windows:
             raise Conflict(f"{key[0]} has no limits that anything could be reserved of", reason="no_limits")
@@ -185,8 +188,8 @@ class QuotaManager:
         return wanted
 
     async def release(self, key: Key, reservation_id: str) -> None:
-        """Give a reservation back. Raises NotFound."""
-        self._known(key)
+        """Give a reservation back. Raises NotFound, InvalidInput."""
+        self._one_account(key)
         found = next((one for one in (await self._read(key)).reservations if one.id == reservation_id), None)
         if found is None or not await self._is_ours(found.wedding_id):
             raise NotFound(f"no reservation {reservation_id!r}")
@@ -216,6 +219,11 @@ class QuotaManager:
     async def _audit(self, conn: AsyncConnection, action: str, key: Key, detail: Value | None) -> None:
         told = {"account": key[1], **(detail.model_dump(mode="json") if detail is not None else {})}
         await access.audit(conn, self._principal, action, f"quota/{key[0]}", told, self._now)
+
+    def _one_account(self, key: Key) -> None:
+        self._known(key)
+        if key[1] == ANY_ACCOUNT:
+            raise InvalidInput("only limits are set for all accounts: name the one that is meant", field="account")
 
     def _known(self, key: Key) -> None:
         if key[0] not in self._board.book.services():
