@@ -153,18 +153,20 @@ class RunTransaction:
         for recheck in self._given.rechecks:
             step_id = recheck.entry.step_id
             kept, rechecks, parked = board.entries.pop(step_id, None), len(board.rechecks), board.parked
-            board.entries[step_id] = recheck.entry
+            board.entries[step_id], said = recheck.entry, board.states[step_id].compensation
             result = await self._rollback.undo(step_id, workflow.now() + timedelta(minutes=2))
             del board.rechecks[rechecks:]
             del board.entries[step_id]
             if kept is not None:
                 board.entries[step_id] = kept
             board.parked = parked
+            if board.states[step_id].compensation != said:
+                board.update(step_id, compensation=said)
             self._after_look(recheck, result)
 
     def _after_look(self, recheck: Recheck, result: CompensationResult) -> None:
         if result.status == "undone":
-            self._board.compensation(recheck.entry.step_id, result)
+            self._note_look(recheck.entry.step_id, result)
             return
         if recheck.look < len(saga.RECHECK_AFTER):
             again = recheck.model_copy(
@@ -172,7 +174,12 @@ class RunTransaction:
             )
             self._board.rechecks.append(again)
             return
-        self._board.compensation(recheck.entry.step_id, result)
+        self._note_look(recheck.entry.step_id, result)
+
+    def _note_look(self, step_id: str, result: CompensationResult) -> None:
+        """What the transaction did about the step's own effect is not written over, unless a person is needed."""
+        if result.status == "needs_attention" or step_id not in self._board.entries:
+            self._board.compensation(step_id, result)
 
     def _result(self, started_at: datetime) -> TransactionResult:
         board = self._board

@@ -137,6 +137,8 @@ class WeddingDesk:
         if ahead > 0:
             await workflow.sleep(ahead, summary="until the transaction's clock is reached")
         folded = absorb(self.state, given, result)
+        if folded.state.leftovers != self.state.leftovers and not workflow.patched("leftovers-kept"):
+            folded = folded._replace(state=folded.state.model_copy(update={"leftovers": self.state.leftovers}))
         self.state, self._in_its_hands = folded.state, frozenset()
         await self.resolve_agenda()
         self.show()

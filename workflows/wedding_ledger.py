@@ -37,14 +37,18 @@ class Absorbed(NamedTuple):
 def absorb(state: WeddingState, given: TransactionInput, result: TransactionResult) -> Absorbed:
     """Take in a settled transaction: steps, ledger, rechecks, the origin's folded status."""
     states = {**state.states, **{s.step_id: s for s in result.steps if s.step_id in state.states}}
-    entries = dict(state.entries)
+    entries, left = dict(state.entries), list(state.leftovers)
     for entry in result.entries:
+        if (known := entries.get(entry.step_id)) and known.state == "parked" and known.binding != entry.binding:
+            left.append(known)
         if entry.state == "undone" or not (saga.may_have_happened(entry) or entry.state == "waiting"):
             entries.pop(entry.step_id, None)
         else:
             entries[entry.step_id] = entry
+    left = [entry for entry in left if not any(entry.binding == look.entry.binding for look in given.rechecks)]
     for entry in _parked_looks(states, given, result):
-        entries.setdefault(entry.step_id, entry)
+        if entries.setdefault(entry.step_id, entry).binding != entry.binding:
+            left.append(entry)
     looked = {(r.entry.step_id, r.look) for r in given.rechecks}
     rechecks = (*(r for r in state.rechecks if (r.entry.step_id, r.look) not in looked), *result.rechecks)
     card = TransactionCard(
@@ -54,6 +58,7 @@ def absorb(state: WeddingState, given: TransactionInput, result: TransactionResu
         update={
             "states": states,
             "entries": entries,
+            "leftovers": tuple(left),
             "rechecks": rechecks,
             "cards": {**state.cards, result.id: card},
             "events": _still_open(state, given),
@@ -74,9 +79,9 @@ def _parked_looks(
     states: dict[str, StepState], given: TransactionInput, result: TransactionResult
 ) -> list[LedgerEntry]:
     """The effects whose last look ended in a park: they stay on the ledger, so that an undo may try them again."""
-    again = {recheck.entry.step_id for recheck in result.rechecks}
+    again = [recheck.entry.binding for recheck in result.rechecks]
     found = []
-    for entry in (recheck.entry for recheck in given.rechecks if recheck.entry.step_id not in again):
+    for entry in (recheck.entry for recheck in given.rechecks if recheck.entry.binding not in again):
         compensation = states[entry.step_id].compensation
         if compensation is not None and compensation.status == "needs_attention":
             found.append(entry.model_copy(update={"state": "parked"}))
@@ -172,7 +177,9 @@ def undone_by_hand(state: WeddingState, step_ids: tuple[str, ...]) -> Absorbed:
             news.append(TransactionNews(transaction_id=card.id, status=status))
     changed = {
         "states": states,
-        "entries": {i: entry for i, entry in state.entries.items() if i not in step_ids},
+        # What stands at another vendor is not what the person undid.
+        "entries": {i: e for i, e in state.entries.items() if i not in step_ids or e.state == "standing"},
+        "leftovers": tuple(entry for entry in state.leftovers if entry.step_id not in step_ids),
         "cards": cards,
         "events": tuple(event for event in state.events if event.step_id not in step_ids),
     }

@@ -70,13 +70,16 @@ class Requests:
                 await self._refuse(request, error)
             return
         entries = requests.to_undo(self._desk.state, target)
+        looks = requests.left_behind(self._desk.state, target, workflow.now())
+        touched = (*entries, *(look.entry for look in looks))
         given = self._desk.input(request.id, kind).model_copy(
             update={
                 "rolls_back": True,
                 "undo": entries,
                 "undo_needs": {step.id: step.needs for step in self._desk.plan.steps},
-                "undo_steps": tuple(requests.planned_step(self._desk.state, entry.step_id) for entry in entries),
-                "undo_states": requests.undo_states(self._desk.state, target, entries),
+                "undo_steps": tuple(requests.planned_step(self._desk.state, entry.step_id) for entry in touched),
+                "undo_states": requests.undo_states(self._desk.state, target, touched),
+                "rechecks": looks,
                 "superseded": requests.superseded(target, entries),
                 "cancel": request.cancel,
             }

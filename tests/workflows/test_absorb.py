@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.plans import booking, event, plan
 from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.weddings.closing import open_matters
 from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.ledger import (
     Binding,
@@ -19,6 +20,7 @@ from wedsync.domain.weddings.ledger import (
     TransactionResult,
 )
 from wedsync.domain.weddings.messages import WeddingStart
+from wedsync.domain.weddings.requests import left_behind
 from wedsync.domain.weddings.wedding_state import KEPT_CARDS, PlanFacts, TransactionCard, WeddingState
 from wedsync.usecases.routing.registry import load_registry
 from workflows import wedding_ledger
@@ -146,3 +148,51 @@ def test_a_hands_word_settles_what_needed_attention() -> None:
     after = wedding_ledger.undone_by_hand(before, ("venue",))
     assert (after.state.entries, after.state.cards["t1"].status) == ({}, "rolled_back")
     assert [n.status for n in after.news] == ["rolled_back"]
+
+
+def at(vendor: str, **more: Any) -> LedgerEntry:
+    bare = entry(**more)
+    return bare.model_copy(update={"binding": bare.binding.model_copy(update={"vendor": vendor})})
+
+
+def with_venue(step: StepState, kept: LedgerEntry, **more: Any) -> WeddingState:
+    before = wedding(entries={"venue": kept}, **more)
+    return before.model_copy(update={"states": {**before.states, "venue": step}})
+
+
+PARKED = CompensationResult(status="needs_attention")
+
+
+def test_what_a_vendor_before_the_fallback_holds_stays_on_the_ledger() -> None:
+    done = StepState(step_id="venue", status="succeeded", compensation=PARKED)
+    look = Recheck(entry=at("first", state="begun"), due_at=NOW, look=2)
+    asked = given("scheduled", "t2", rechecks=(look,))
+    after = wedding_ledger.absorb(
+        with_venue(done, at("second"), rechecks=(look,)), asked, result("completed", "t2", "scheduled")
+    ).state
+    assert [(e.binding.vendor, e.state) for e in after.leftovers] == [("first", "parked")]
+    assert after.entries["venue"].binding.vendor == "second"
+    assert open_matters(after) == ("venue",)
+    (again,) = left_behind(after, None, NOW)
+    undo = given("undo", "t3", rechecks=(again,))
+    gone = done.model_copy(update={"compensation": CompensationResult(status="undone")})
+    undone = result("rolled_back", "t3", "undo", steps=(gone,), entries=(at("second", state="undone"),))
+    assert wedding_ledger.absorb(after, undo, undone).state.leftovers == ()
+
+
+def test_a_parked_effect_is_not_forgotten_for_that_of_the_next_try() -> None:
+    held = StepState(step_id="venue", status="held", compensation=PARKED)
+    done = StepState(step_id="venue", status="succeeded")
+    after = wedding_ledger.absorb(
+        with_venue(held, at("first", state="parked")),
+        given("scheduled", "t2"),
+        result("completed", "t2", "scheduled", steps=(done,), entries=(at("second"),)),
+    ).state
+    assert [e.binding.vendor for e in (after.entries["venue"], *after.leftovers)] == ["second", "first"]
+
+
+def test_a_hands_word_leaves_what_stands_at_another_vendor() -> None:
+    done = StepState(step_id="venue", status="succeeded", compensation=PARKED)
+    before = with_venue(done, at("second"), leftovers=(at("first", state="parked"),))
+    after = wedding_ledger.undone_by_hand(before, ("venue",)).state
+    assert (after.leftovers, after.entries["venue"].binding.vendor) == ((), "second")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from tests.support.plans import booking, payment, plan
-from tests.support.puppet import Puppet
+from tests.support.puppet import Answer, Puppet
 from tests.support.stages import SkippingStage
 
 
@@ -49,3 +51,25 @@ async def test_what_needs_an_undone_step_asks_a_person(skipping: SkippingStage, 
     final = (await wedding.steps())["final"]
     assert (final.status, final.error["code"]) == ("held", "needs_failed")
     assert [entry["step_id"] for entry in await wedding.ledger()] == ["venue"]
+
+
+@pytest.mark.parametrize(("answer", "status"), [("ok", "rolled_back"), ("reject", "needs_attention")])
+async def test_an_undo_tries_again_what_the_vendor_before_the_fallback_would_not_let_go(
+    skipping: SkippingStage, puppet: Puppet, answer: Answer, status: str
+) -> None:
+    wedding = await skipping.wedding(plan(booking("hall", "slowcoach", fallbacks=["replayer"])))
+    puppet.will(wedding.id, "finish", "reject")
+    puppet.will(wedding.id, "release", *["reject"] * 3)
+    tx = await wedding.ask()
+    await wedding.until(tx, "completed")
+    await skipping.forward(wedding, timedelta(hours=26))
+    assert (await wedding.steps())["hall"].compensation["status"] == "needs_attention"
+    puppet.will(wedding.id, "release", "ok", answer)
+    await wedding.until(await wedding.ask("undo", target=tx), status)
+    released = [call.vendor for call in puppet.calls(wedding.id, "release")]
+    assert released == ["slowcoach"] * 3 + ["replayer", "slowcoach"]
+    compensation = (await wedding.steps())["hall"].compensation
+    assert compensation["status"] == ("undone" if answer == "ok" else "needs_attention")
+    if answer == "reject":  # What still stands can be tried once more.
+        await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+        assert (await wedding.steps())["hall"].compensation["status"] == "undone"

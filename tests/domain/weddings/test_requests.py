@@ -368,3 +368,21 @@ def test_what_was_done_already_goes_on_without_a_need_that_was_undone() -> None:
     answer = Deed(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
     new = Deed(kind="do", step=step("c", "a"), state=states["c"])
     assert [deed.step.needs for deed in requests.on_standing_ground(held, (answer, new))] == [(), ("a",)]
+
+
+@pytest.mark.parametrize(
+    ("status", "tx", "target", "tried"),
+    [
+        ("succeeded", "t2", "t1", True),
+        ("succeeded", "t2", "t3", False),
+        ("held", "t2", "t1", False),
+        ("held", "t1", "t1", True),
+        ("held", "t2", None, True),
+    ],
+)
+def test_an_undo_tries_what_was_left_behind_unless_its_step_goes_on(
+    status: Any, tx: str, target: str | None, tried: bool
+) -> None:
+    states = {"a": state("a", status, transaction_id=tx)}
+    held = wedding(step("a"), origin="t0", states=states, leftovers=(entry("a", origin="t0", state="parked"),))
+    assert bool(requests.left_behind(held, target, NOW)) is tried

@@ -17,6 +17,7 @@ def open_matters(state: WeddingState) -> tuple[str, ...]:
     """
     found = {recheck.entry.step_id for recheck in state.rechecks}
     found |= {entry.step_id for entry in state.entries.values() if entry.state == "parked"}
+    found |= {entry.step_id for entry in state.leftovers}
     for step in state.states.values():
         needs_attention = step.compensation is not None and step.compensation.status == "needs_attention"
         if needs_attention or step.status in ("waiting", "held"):

@@ -8,7 +8,7 @@ from datetime import datetime
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.weddings import agenda, order, references, saga
 from wedsync.domain.weddings.degradation import VENDOR_BACK
-from wedsync.domain.weddings.ledger import Deed, LedgerEntry, StepError, StepState
+from wedsync.domain.weddings.ledger import Deed, LedgerEntry, Recheck, StepError, StepState
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
 from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
@@ -270,6 +270,21 @@ def to_undo(state: WeddingState, target: str | None) -> tuple[LedgerEntry, ...]:
         for entry in state.entries.values()
         if entry.state != "undone" and saga.may_have_happened(entry) and (target is None or entry.set_by(target))
     )
+
+
+def left_behind(state: WeddingState, target: str | None, now: datetime) -> tuple[Recheck, ...]:
+    """The looks by which an undo of `target` (None: everything) tries once more what vendors before the last hold.
+
+    Not of a step that another transaction is not done with: what an undo speaks of, it ends.
+    """
+    spoken_of = {step.step_id for step in undo_states(state, target, to_undo(state, target))}
+    left = (
+        entry
+        for entry in state.leftovers
+        if (target is None or entry.set_by(target))
+        and (entry.step_id in spoken_of or state.states[entry.step_id].status in saga.FINAL)
+    )
+    return tuple(Recheck(entry=entry, due_at=now, look=len(saga.RECHECK_AFTER) + 1) for entry in left)
 
 
 def superseded(target: str | None, entries: Iterable[LedgerEntry]) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ class WeddingState(Message):
     origin: str = ""
     states: dict[str, StepState] = {}
     entries: dict[str, LedgerEntry] = {}
+    #: Effects at vendors that a step has left for another one, whose undo needs a person.
+    leftovers: tuple[LedgerEntry, ...] = ()
     rechecks: tuple[Recheck, ...] = ()
     cards: dict[str, TransactionCard] = {}
     queue: tuple[TransactionRequest, ...] = ()
