@@ -277,3 +277,29 @@ def test_whatever_may_come_at_once_half_of_a_limit_can_be_used_and_none_is_passe
 def test_who_asks_for_none_is_given_none_and_told_what_is_left() -> None:
     quota, grant = take(EMPTY, policy(day=100), 0, NOW)
     assert (quota, grant.calls, grant.left) == (EMPTY, 0, 100)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    limit=st.integers(2, 60),
+    percent=st.sampled_from([None, 0, 10, 50, 99]),
+    reserved=st.integers(0, 40),
+    asks=st.lists(
+        st.tuples(st.floats(0, 0.3), st.integers(1, 10), st.sampled_from([1, 3, 4]), st.sampled_from(["", "w1"])),
+        max_size=80,
+    ),
+)
+def test_whoever_is_held_back_or_goes_ahead_no_second_holds_more_than_its_limit(
+    limit: int, percent: int | None, reserved: int, asks: list[tuple[float, int, int, str]]
+) -> None:
+    quota = kept(calls=limit * reserved * 36 + 1, starts=0, ends=3600)
+    if percent is not None:
+        quota = quota.model_copy(update={"throttle": Throttle(percent=percent)})
+    at, moments = 0.0, list[float]()
+    for pause, wanted, priority, wedding_id in asks:
+        at += pause
+        quota, grant = take(quota, policy(second=limit), wanted, after(at), priority=priority, wedding_id=wedding_id)
+        if grant.not_before is not None:
+            first = (grant.not_before - NOW).total_seconds()
+            moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
+    assert most_within(sorted(moments), 0.999) <= limit
