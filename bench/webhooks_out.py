@@ -27,6 +27,7 @@ from temporalio.client import Client
 
 from bench.meter import percentile
 from wedsync.domain.errors import TemporalUnreachable
+from wedsync.domain.ssrf import GuardPolicy
 from wedsync.domain.webhooks.outgoing.happenings import Happening
 from wedsync.domain.webhooks.outgoing.signing import Event, body_of, headers_of
 from wedsync.kit.clock import utc_now
@@ -34,7 +35,6 @@ from wedsync.kit.crypto import Keyring
 from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import LOCAL_CODEC_KEY
-from wedsync.kit.ssrf import GuardPolicy
 from wedsync.local.ports import free_port
 from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.store import migrate, outbox

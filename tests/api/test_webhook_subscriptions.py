@@ -9,9 +9,9 @@ from standardwebhooks.webhooks import Webhook
 
 from tests.support.outgoing import KEYRING
 from tests.support.receivers import Receiver, open_receiver
+from wedsync.domain.ssrf import GuardPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http_guard import GuardedHttp
-from wedsync.kit.ssrf import GuardPolicy
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,8 @@ from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorThrottled,
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.domain.routing.window import classify_outcome
-from wedsync.kit.http import VendorHttp, new_pool
+from wedsync.kit import http_transport
+from wedsync.kit.http import MAX_RESPONSE_BYTES, VendorHttp, new_pool
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -82,6 +84,47 @@ async def test_what_was_never_sent_is_no_unknown_outcome() -> None:
                 await VendorHttp(pool, vendor="v", base_url=base_url, timeout_seconds=2).request("POST", "/")
         assert not taken
         await pool.aclose()
+
+
+async def test_a_strangers_url_leads_to_public_addresses_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = new_pool()
+    http = VendorHttp(pool, vendor="v", base_url="https://api.vendor.test", timeout_seconds=2)
+
+    async def answers(_host: str, _port: int) -> tuple[str, ...]:
+        return ("127.0.0.1",)
+
+    monkeypatch.setattr(http_transport, "resolve", answers)
+    async with vendor() as (url, taken):
+        port = url.rstrip("/").rpartition(":")[2]
+        for target in (url, "https://10.0.0.1:6443/", f"https://venue.test:{port}/", f"https://127.0.0.1:{port}/"):
+            with pytest.raises(InvalidInput) as refused:
+                await http.request("POST", target)
+            assert refused.value.reason == "url_forbidden"
+        assert not taken
+        # Where our own account is on this machine, a stand-in may be, too.
+        local = VendorHttp(pool, vendor="v", base_url="http://127.0.0.1:1", timeout_seconds=2)
+        assert (await local.request("POST", url)).body == b"ok"
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_an_answer_without_end_is_not_read_to_it(encoding: str) -> None:
+    packed = gzip.compress(bytes(MAX_RESPONSE_BYTES * 2)) if encoding == "gzip" else bytes(MAX_RESPONSE_BYTES * 2)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + packed)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url, pool = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", new_pool()
+    http = VendorHttp(pool, vendor="v", base_url=url, timeout_seconds=5)
+    with pytest.raises(OutcomeUnknown):
+        await http.request("POST", "/")
+    with pytest.raises(VendorUnavailable):
+        await http.request("GET", "/")
+    await pool.aclose()
+    server.close()
 
 
 async def test_an_answer_that_breaks_off_leaves_the_outcome_of_a_write_unknown() -> None:

@@ -14,8 +14,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.receivers import Receiver, open_receiver
 from wedsync.domain.errors import InvalidInput
+from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy, check_addresses, read_url
 from wedsync.kit.http_guard import GuardedBackend, GuardedHttp
-from wedsync.kit.ssrf import ForbiddenTarget, GuardPolicy, check_addresses, check_url, read_url
+from wedsync.kit.ssrf import check_url
 
 STRICT, LOCAL = GuardPolicy(), GuardPolicy(allow_loopback=True)
 

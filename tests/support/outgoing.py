@@ -14,6 +14,7 @@ from temporalio.client import Client
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import TemporalUnreachable
+from wedsync.domain.ssrf import GuardPolicy
 from wedsync.domain.webhooks.outgoing.happenings import Happening
 from wedsync.domain.webhooks.outgoing.messages import EndpointLook
 from wedsync.kit.clock import utc_now
@@ -22,7 +23,7 @@ from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.ids import new_id
 from wedsync.kit.lookups import resolve
 from wedsync.kit.settings import LOCAL_CODEC_KEY
-from wedsync.kit.ssrf import GuardPolicy, Resolver
+from wedsync.kit.ssrf import Resolver
 from wedsync.store import outbox
 from wedsync.store.session import Database
 from wedsync.store.tables.access import organizations

@@ -29,9 +29,11 @@ from wedsync.domain.errors import (
 )
 from wedsync.domain.routing import classify
 from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http_trace import answered, traced
-from wedsync.kit.http_transport import AiohttpTransport
+from wedsync.kit.http_transport import GUARD, AiohttpTransport
+from wedsync.kit.lookups import NoResolverFree
 
 if importlib.util.find_spec("sniffio") is None:
     # httpcore tries to import it for every lock that it makes: a sixth of a call's time went into finding nothing.
@@ -47,6 +49,7 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtoc
 _POOL_WAIT_SECONDS, _POOL_AGAIN_SECONDS = 1.0, 1.0
 #: What a request raises when no answer came, whatever the reason; for callers outside that use `new_pool` directly.
 TransportError = (httpx.TransportError, httpx.InvalidURL)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _USER_AGENT = "wedsync"
 _ALWAYS_SENT = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": _USER_AGENT}
 #: Why a streamed request has no answer: the time was up.
@@ -63,18 +66,24 @@ class Pool(httpx.AsyncClient):
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         super().__init__(transport=self._sends, cookies=no_cookies, follow_redirects=False, trust_env=False)
 
-    async def exchange(self, request: httpx.Request) -> httpx.Response:
-        """Send a request as it is and read its answer, past what a client does for browsing: a fifth of a call."""
+    async def exchange(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        """Send a request as it is and read its answer, past what a client does for browsing: a fifth of a call.
+
+        Raises httpx.TransportError; RemoteProtocolError, too, for an answer longer than `MAX_RESPONSE_BYTES`.
+        """
         with traced(request) as span:
             response = await self._sends.handle_async_request(request)
             answered(span, response.status_code)
             response.request = request
+            body = bytearray()
             try:
-                await response.aread()
-            except BaseException:
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_RESPONSE_BYTES:
+                        raise httpx.RemoteProtocolError("the answer is too long")
+            finally:
                 await response.aclose()
-                raise
-        return response
+        return response, bytes(body)
 
     async def begin(self, request: httpx.Request) -> httpx.Response:
         """Send a request as it is; its answer, still to be read and closed."""
@@ -222,12 +231,14 @@ class VendorHttp:
     ) -> VendorResponse:
         """Send one request and return a 2xx answer.
 
-        `path` starts with `/` and is added to the base URL (a full URL is taken as it is). `form` is sent in the
+        `path` starts with `/` and is added to the base URL (a full URL is taken as it is, and guarded when it leads
+        elsewhere). `form` is sent in the
         order given. JSON is sent compact, UTF-8, in key order of insertion. `write` defaults to "not GET or HEAD".
 
-        Raises InvalidInput (HTTP can't carry it), VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429;
-        without a status and for reason="at_capacity" when no connection was free here), VendorUnavailable (never sent,
-        503), OutcomeUnknown (a write that timed out, was dropped, or got another 5xx).
+        Raises InvalidInput (HTTP can't carry it; or the full URL leads to an address that is not public),
+        VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429; without a status and for reason="at_capacity"
+        when no connection was free here), VendorUnavailable (never sent, 503), OutcomeUnknown (a write that timed out,
+        was dropped, or got another 5xx, a redirect or too long an answer).
         """
         is_write = method not in ("GET", "HEAD") if write is None else write
         body, content_type = _encoded(json_body, form, content)
@@ -237,17 +248,20 @@ class VendorHttp:
         if auth is not None:
             sent_headers["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode()).decode()
         try:
+            url = _url(path if "://" in path else self.base_url + path)
             request = httpx.Request(
                 method,
-                _url(path if "://" in path else self.base_url + path),
+                url,
                 params=list(params) if params else None,
                 content=body,
                 headers=sent_headers,
-                extensions={"timeout": self._timeout},
+                extensions={"timeout": self._timeout, GUARD: self._guard(url)},
             )
-            response = await self._pool.exchange(request)
-        except httpx.PoolTimeout as error:
+            response, answer = await self._pool.exchange(request)
+        except (httpx.PoolTimeout, NoResolverFree) as error:
             raise _no_connection(self.vendor) from error
+        except ForbiddenTarget as error:
+            raise InvalidInput(error.detail, field="base_url", reason=error.code) from error
         except (*_NEVER_SENT, httpx.InvalidURL) as error:
             raise _never_sent(self.vendor, error) from error
         except httpx.LocalProtocolError as error:
@@ -260,8 +274,15 @@ class VendorHttp:
         self.last_headers = response.headers
         if self.on_headers is not None:
             self.on_headers(response.headers)
-        self._raise_for_status(response, is_write)
-        return VendorResponse(response.status_code, response.headers, response.content, self.vendor)
+        self._raise_for_status(response, answer, is_write)
+        return VendorResponse(response.status_code, response.headers, answer, self.vendor)
+
+    def _guard(self, url: httpx.URL) -> GuardPolicy | None:
+        """Beyond the account's own origin a URL is a stranger's: a plan's, or a vendor's answer's."""
+        own = _url(self.base_url)
+        if not own.host or (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port):
+            return None
+        return GuardPolicy(allow_loopback=own.scheme == "http" and own.host in _LOOPBACK)
 
     async def stream(
         self,
@@ -302,13 +323,13 @@ class VendorHttp:
             self.on_headers(response.headers)
         return StreamedAnswer(response, self.vendor, is_write=is_write)
 
-    def _raise_for_status(self, response: httpx.Response, write: bool) -> None:
+    def _raise_for_status(self, response: httpx.Response, body: bytes, write: bool) -> None:
         status = response.status_code
         decided = classify.verdict(status, write=write, unavailable_means_not_processed=self._not_processed)
         if decided == "ok":
             return
         try:
-            parsed = json.loads(response.content)
+            parsed = json.loads(body)
         except ValueError:
             parsed = None
         code, detail = self.read_error(status, parsed)

@@ -14,9 +14,10 @@ import httpcore
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from wedsync.kit import ssrf
+from wedsync.domain import ssrf
+from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy
 from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
-from wedsync.kit.ssrf import ForbiddenTarget, GuardPolicy, Resolver
+from wedsync.kit.ssrf import Resolver
 
 #: So much of an answer is read, so that its connection can be used again.
 _MOST_READ_BYTES = 65_536

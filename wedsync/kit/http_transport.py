@@ -10,18 +10,26 @@ import asyncio
 import contextlib
 import re
 import select
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import cast
 from weakref import WeakValueDictionary
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
+from wedsync.domain import ssrf
+from wedsync.domain.ssrf import GuardPolicy
+from wedsync.kit.lookups import resolve
+
+#: The extension of a request that goes where a stranger said: its `GuardPolicy`.
+GUARD = "guard"
 #: As servers close what is idle for 5 s (Node) or longer: before they do.
 _KEPT_IDLE_SECONDS = 4.0
 #: A request's body up to this size fits the buffers, so that it is written at once; a longer one is written in parts,
@@ -37,25 +45,35 @@ _Origin = tuple[str, str, int | None]
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """One loop's connections: so many at most to each origin, no proxies, redirects, cookies or retries."""
+    """One loop's connections: so many at most to each origin, no proxies, redirects, cookies or retries.
+
+    A request with a `GuardPolicy` in its extensions goes to addresses that the policy lets through, by connections of
+    their own.
+    """
 
     def __init__(self, connections_per_origin: int) -> None:
         self._most = connections_per_origin
         self._ssl = httpx.create_ssl_context(trust_env=False)
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[GuardPolicy | None, aiohttp.ClientSession] = {}
         #: Only of origins with requests under way.
         self._room: WeakValueDictionary[_Origin, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and answer once the answer's headers are here; to close the answer lets go of its connection."""
+        """Send, and answer once the answer's headers are here; to close the answer lets go of its connection.
+
+        Raises httpx.TransportError, and ForbiddenTarget or NoResolverFree for a guarded request: nothing was sent.
+        """
         timeout = request.extensions.get("timeout", {})
+        guard: GuardPolicy | None = request.extensions.get(GUARD)
+        if guard is not None:
+            ssrf.read_url(str(request.url), guard)
         headers = _checked(request)
         async with contextlib.AsyncExitStack() as stack:
             await self._enter(request.url, timeout.get("pool"), stack)
             body = _Sent(request, timeout.get("write"))
             with _as_httpx(body):
                 async with body.in_time():
-                    answer = await self._opened().request(
+                    answer = await self._opened(guard).request(
                         request.method,
                         URL(_address(request.url), encoded=True),
                         headers=headers,
@@ -75,15 +93,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every connection."""
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self, guard: GuardPolicy | None) -> aiohttp.ClientSession:
         # Made within the loop that it belongs to.
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=_Connector(limit=0, ssl=self._ssl, keepalive_timeout=_KEPT_IDLE_SECONDS),
+        if (session := self._sessions.get(guard)) is None:
+            resolver = None if guard is None else _Checked(guard)
+            session = self._sessions[guard] = aiohttp.ClientSession(
+                connector=_Connector(limit=0, ssl=self._ssl, keepalive_timeout=_KEPT_IDLE_SECONDS, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_NOTHING_ADDED,
                 auto_decompress=False,
@@ -91,8 +110,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 max_field_size=_MOST_HEADER_BYTES,
             )
             # aiohttp would send a PUT again that got no answer; it has no public switch for this.
-            self._session._retry_connection = False
-        return self._session
+            session._retry_connection = False
+        return session
 
     async def _enter(self, url: httpx.URL, seconds: float | None, stack: contextlib.AsyncExitStack) -> None:
         """Wait for room at the origin, first come first served. Raises PoolTimeout."""
@@ -120,12 +139,38 @@ class _Connector(aiohttp.TCPConnector):
         return found
 
 
+class _Checked(AbstractResolver):
+    """Names lead to addresses that were checked, and to no others."""
+
+    def __init__(self, policy: GuardPolicy) -> None:
+        self._policy = policy
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Every address of the host; raises ForbiddenTarget, NoResolverFree, OSError."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in ssrf.check_addresses(await resolve(host, port), self._policy)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 def _has_news(connection: Connection) -> bool:
-    socket = None if connection.transport is None else connection.transport.get_extra_info("socket")
-    if socket is None or socket.fileno() < 0:
+    own = None if connection.transport is None else connection.transport.get_extra_info("socket")
+    if own is None or own.fileno() < 0:
         return True
     looked = select.poll()
-    looked.register(socket.fileno(), select.POLLIN)
+    looked.register(own.fileno(), select.POLLIN)
     return bool(looked.poll(0))
 
 

@@ -25,7 +25,12 @@ NOW = datetime(2027, 6, 19, 12, tzinfo=UTC)
     [
         (200, "ok", "ok"),
         (204, "ok", "ok"),
-        (301, "rejected", "rejected"),
+        (301, "unknown", "rejected"),
+        (302, "unknown", "rejected"),
+        (303, "unknown", "rejected"),
+        (304, "rejected", "rejected"),
+        (307, "rejected", "rejected"),
+        (308, "rejected", "rejected"),
         (400, "rejected", "rejected"),
         (401, "not_authorized", "not_authorized"),
         (403, "rejected", "rejected"),

@@ -121,6 +121,9 @@ STEPS = [
     (step(DEPOSIT, fallbacks=["paypal", "paypal"]), "steps[1].fallbacks[1]", "duplicate_id", "tried already"),
     (service(3, api_endpoints={"base_url": "https://x.test"}), "services[3].api_endpoints", "conflicting_keys",
      "generic"),
+    *((service(0, api_endpoints={"base_url": url}), "services[0].api_endpoints.base_url", "url_forbidden", why)
+      for url, why in (("http://x.test", "https"), ("https://10.0.0.1:6443", "public"), ("https://[::1]@x/", "user"),
+                       ("https://169.254.169.254", "public"), ("https://0x7f.1", "usually written"))),
     (step(EMAIL, at="yesterday!"), "steps[3].at", "bad_time", "neither a wall time"),
     (step(EMAIL, at="2027-06-18"), "steps[3].at", "bad_time", "neither a wall time"),
     (step(EMAIL, at="2027-03-28T02:30"), "steps[3].at", "nonexistent_time", "set forward"),

@@ -23,12 +23,12 @@ from wedsync.domain.access.principal import Principal
 from wedsync.domain.health.status import Status
 from wedsync.domain.routing import notify as news
 from wedsync.domain.routing.messages import WatchStart
+from wedsync.domain.ssrf import GuardPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import new_pool
 from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.ids import new_id
-from wedsync.kit.ssrf import GuardPolicy
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store import access
 from wedsync.store import notifications as store

@@ -11,12 +11,18 @@ Verdict = Literal["ok", "rejected", "not_authorized", "throttled", "unavailable"
 
 #: Used when a vendor throttles without saying for how long.
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
+#: Not modified, and redirects after which the request is to be made anew (RFC 9110 15.4).
+_NOT_DONE = (304, 307, 308)
 #: A longer Retry-After is not believed.
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 
 
 def verdict(status: int, *, write: bool, unavailable_means_not_processed: bool = True) -> Verdict:
-    """Read a status code (RFC 9110, RFC 6585): after a write, a 5xx other than 503 leaves the effect unknown."""
+    """Read a status code (RFC 9110, RFC 6585).
+
+    After a write a 5xx other than 503 leaves the effect unknown, and so does a redirect: "see there" is what many
+    answer when it is done. Only 304, 307 and 308 say that it was not.
+    """
     if 200 <= status < 300:
         return "ok"
     if status == 401:
@@ -31,7 +37,7 @@ def verdict(status: int, *, write: bool, unavailable_means_not_processed: bool =
         return "unavailable"
     if status >= 500:
         return "unknown" if write else "unavailable"
-    return "rejected"
+    return "rejected" if status in _NOT_DONE or not write else "unknown"
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from wedsync.domain.routing.vendor import Manifest
+from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy, read_url
 from wedsync.domain.weddings import durations, money, times
 from wedsync.domain.weddings.check_inputs import check_inputs
 from wedsync.domain.weddings.check_names import check_names
@@ -105,6 +106,14 @@ def _check_vendor(report: Report, vendor: str, field: str) -> None:
         report.add(field, "unknown_vendor", f"unknown vendor {vendor!r}{hint}")
 
 
+def _check_address(report: Report, url: str, field: str) -> None:
+    try:
+        # A stand-in on this machine is let through where our own account is there, too: when it is called.
+        read_url(url, GuardPolicy(allow_loopback=True))
+    except ForbiddenTarget as error:
+        report.add(field, "url_forbidden", error.detail)
+
+
 def _check_services(report: Report) -> None:
     for index, service in enumerate(report.plan.services):
         field = f"services[{index}]"
@@ -115,6 +124,8 @@ def _check_services(report: Report) -> None:
         if service.api_endpoints is not None and "generic" not in vendors:
             detail = f"api_endpoints belong to the vendor 'generic'; {service.vendor!r} has its own API"
             report.add(f"{field}.api_endpoints", "conflicting_keys", detail)
+        elif service.api_endpoints is not None and service.api_endpoints.base_url is not None:
+            _check_address(report, service.api_endpoints.base_url, f"{field}.api_endpoints.base_url")
         for position, other in enumerate(service.depends_on):
             if other not in report.services:
                 hint = report.hint(other, report.services)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from wedsync.domain.errors import WedsyncError
+from wedsync.domain.ssrf import GuardPolicy
 from wedsync.domain.webhooks.clean import clean_text
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt
 from wedsync.domain.webhooks.outgoing.signing import body_of, headers_of
@@ -15,7 +16,6 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http_guard import GuardedHttp, Reply
 from wedsync.kit.settings import Settings
-from wedsync.kit.ssrf import GuardPolicy
 from wedsync.store.deliveries import Claimed
 from wedsync.usecases.webhooks.outgoing.secrets import active, unseal
 
