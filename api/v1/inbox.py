@@ -15,6 +15,8 @@ from wedsync.domain.access.principal import Answer, Once
 from wedsync.domain.webhooks.messages import Lane
 from wedsync.kit.clock import utc_now
 from wedsync.store.inbox_desk import Scope
+from wedsync.store.session import as_system
+from wedsync.store.weddings import find_wedding
 from wedsync.usecases.access.answer_once import Deed, answer_once
 from wedsync.usecases.webhooks import inbox_desk
 from wedsync.usecases.webhooks.inbox_desk import InboxPage, InboxRow, Replayed
@@ -74,8 +76,8 @@ async def replay(body: ReplayBody, desk: OnDesk, said: MustBeOnce) -> JSONRespon
     """One, many, or a time window of dead (or unmatched, or retrying) events; what was processed never is again."""
     lanes: set[Lane] = set()
 
-    async def deed(_: AsyncConnection) -> Answer:
-        async with desk.db.system() as conn:
+    async def deed(conn: AsyncConnection) -> Answer:
+        async with as_system(conn):
             replayed, told = await inbox_desk.replay_events(
                 conn, _scope(desk), desk.principal, utc_now(), **body.model_dump()
             )
@@ -97,15 +99,15 @@ async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce)
     """The event is told to that wedding at once."""
     lanes: set[Lane] = set()
 
-    async def deed(tenant: AsyncConnection) -> Answer:
-        async with desk.db.system() as conn:
+    async def deed(conn: AsyncConnection) -> Answer:
+        owner = await find_wedding(conn, body.wedding_id)
+        async with as_system(conn):
             row, lane = await inbox_desk.assign_event(
                 conn,
-                tenant,
                 _scope(desk),
                 desk.principal,
                 event,
-                wedding=body.wedding_id,
+                wedding_id=owner.id if owner else None,
                 step_id=body.step_id,
                 now=utc_now(),
             )

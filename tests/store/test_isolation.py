@@ -9,7 +9,7 @@ from sqlalchemy import Table, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.support.rows import PLATFORM_ROWS, row_of
-from wedsync.store.session import Database
+from wedsync.store.session import Database, as_system
 from wedsync.store.tables import metadata
 
 OURS, THEIRS = "ours", "theirs"
@@ -147,3 +147,21 @@ async def test_a_session_cannot_become_the_owner(db: Database) -> None:
     with pytest.raises(DBAPIError, match="permission denied"):
         async with db.tenant(OURS) as connection:
             await connection.execute(text("SET ROLE postgres"))
+
+
+async def test_a_tenants_transaction_does_a_programs_work_within_a_body_only(db: Database) -> None:
+    everyones = select(table_of("weddings").c.organization_id)
+    async with db.tenant(OURS) as connection:
+        async with as_system(connection):
+            assert set(await connection.scalars(everyones)) == {OURS, THEIRS}
+        assert set(await connection.scalars(everyones)) == {OURS}
+    assert await owners_seen(db, "weddings", OURS) == {OURS}
+
+
+async def test_a_programs_work_that_fails_leaves_no_rights(db: Database) -> None:
+    with pytest.raises(LookupError):
+        async with db.tenant(OURS) as connection, as_system(connection):
+            raise LookupError
+    # All connections of the pool, the one at hand among them.
+    for _ in range(4):
+        assert await owners_seen(db, "weddings", OURS) == {OURS}

@@ -75,6 +75,17 @@ def told(connection: AsyncConnection, subject: str) -> None:
     connection.info.setdefault(_NEWS, set()).add(subject)
 
 
+@contextlib.asynccontextmanager
+async def as_system(connection: AsyncConnection) -> AsyncGenerator[None]:
+    """Within the body a tenant's transaction does a program's own work; then it is that organization's again.
+
+    What the body raises must end the transaction: only its rollback takes the rights back then.
+    """
+    await connection.exec_driver_sql(f"SET LOCAL ROLE {SYSTEM_ROLE}")
+    yield
+    await connection.exec_driver_sql(f"SET LOCAL ROLE {APP_ROLE}")
+
+
 class Database:
     """The process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
 

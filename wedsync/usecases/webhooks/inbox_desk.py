@@ -15,7 +15,6 @@ from wedsync.domain.webhooks.inbox import lane_of
 from wedsync.domain.webhooks.messages import Lane
 from wedsync.store import access, inbox_desk
 from wedsync.store.inbox_desk import Scope
-from wedsync.store.weddings import find_wedding
 from wedsync.usecases.weddings.read_wedding import View
 
 #: The most events of one replay; ask again for more.
@@ -81,29 +80,27 @@ async def show_event(conn: AsyncConnection, scope: Scope, row_id: int) -> InboxR
 
 async def assign_event(
     conn: AsyncConnection,
-    tenant: AsyncConnection,
     scope: Scope,
     principal: Principal,
     row_id: int,
     *,
-    wedding: str,
+    wedding_id: str | None,
     step_id: str | None,
     now: datetime,
 ) -> tuple[InboxRow, Lane]:
-    """Say whose an event is; it is processed at once. `conn` is of `system()`, `tenant` of the organization.
+    """Say whose an event is; it is processed at once. Within `system()`; a wedding that is not there is None.
 
     Raises NotFound (no such event or wedding in the organization), Conflict (it was processed).
     """
     row = await inbox_desk.find(conn, scope, row_id, lock=True)
     if row is None:
         raise NotFound("no such event")
-    owner = await find_wedding(tenant, wedding)
-    if owner is None:
+    if wedding_id is None:
         raise NotFound("no such wedding")
     if row.state == "processed" and row.wedding_id is not None:
         raise Conflict("the event was processed; it stays with its wedding")
-    priority = await inbox_desk.assign(conn, row_id, scope.organization_id, owner.id, step_id, now)
-    detail = {"wedding_id": owner.id, "step_id": step_id, "was": row.state}
+    priority = await inbox_desk.assign(conn, row_id, scope.organization_id, wedding_id, step_id, now)
+    detail = {"wedding_id": wedding_id, "step_id": step_id, "was": row.state}
     await access.audit(conn, principal, "inbox.assigned", f"inbox/{row_id}", detail, now)
     return await show_event(conn, scope, row_id), lane_of(priority)
 
