@@ -230,6 +230,34 @@ async def test_an_undo_of_what_is_not_there_is_absent(
         assert (await client.look(_capture(make_call, gone))).state == "absent"
 
 
+async def test_a_capture_on_record_that_the_account_does_not_have_is_never_taken_for_undone(
+    client: VendorClient, make_call: MakeCall
+) -> None:
+    elsewhere = Effect(state="done", facts={"order_id": "GONE1234567890123", "payment_id": "ELSEWHERE12345678"})
+    for answer in (client.send(_release(make_call, elsewhere)), client.look(_capture(make_call, elsewhere))):
+        with pytest.raises(NotAuthorized, match="ELSEWHERE12345678 is not in this account") as caught:
+            await answer
+        assert (caught.value.reason, caught.value.status) == ("object_not_in_this_account", 404)
+
+
+async def test_an_order_that_is_not_found_says_nothing_about_an_earlier_capture_of_it(
+    client: VendorClient, make_call: MakeCall
+) -> None:
+    with pytest.raises(NotAuthorized) as caught:
+        await client.send(_capture(make_call, Effect(state="done", facts={"order_id": "GONE1234567890123"})))
+    assert caught.value.reason == "object_not_in_this_account"
+
+
+async def test_a_capture_on_record_is_refunded_although_its_order_is_not_found(
+    sandbox: EmbeddedSandbox, client: VendorClient, pay: Pay, make_call: MakeCall
+) -> None:
+    paid = await pay()
+    lapsed = paid.model_copy(update={"facts": {**paid.facts, "order_id": "GONE1234567890123"}})
+    assert (await client.look(_capture(make_call, lapsed))).state == "done"
+    assert (await client.send(_release(make_call, lapsed))).state == "done"
+    assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
+
+
 async def test_one_token_is_fetched_for_many_calls_at_once(sandbox: EmbeddedSandbox, make_call: MakeCall) -> None:
     clients = [sandbox.client("paypal", client_id="many") for _ in range(10)]
     calls = [

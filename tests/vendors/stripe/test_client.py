@@ -213,13 +213,29 @@ async def test_an_unconfirmed_intent_is_cancelled(sandbox: EmbeddedSandbox, make
     assert (await client.look(_confirm(make_call, made))).state == "absent"
 
 
-async def test_an_undo_of_what_is_not_there_is_absent(sandbox: EmbeddedSandbox, make_call: MakeCall) -> None:
+async def test_without_an_intent_on_record_there_is_nothing_to_undo(
+    sandbox: EmbeddedSandbox, make_call: MakeCall
+) -> None:
     client = sandbox.client("stripe")
-    gone = Effect(state="done", facts={"payment_id": "pi_gone"})
-    assert (await client.send(_release(make_call, gone))).state == "absent"
     assert (await client.send(_release(make_call, Effect(state="done")))).state == "absent"
-    assert (await client.look(_confirm(make_call, gone))).state == "absent"
     assert (await client.look(_confirm(make_call, Effect(state="done")))).state == "absent"
+    assert await sandbox.requests("stripe") == []
+
+
+async def test_an_intent_on_record_that_the_account_does_not_have_is_never_taken_for_undone(
+    sandbox: EmbeddedSandbox, make_call: MakeCall
+) -> None:
+    client = sandbox.client("stripe")
+    elsewhere = Effect(state="done", facts={"payment_id": "pi_elsewhere"})
+    asked = (
+        client.send(_release(make_call, elsewhere)),
+        client.look(_confirm(make_call, elsewhere)),
+        client.send(_confirm(make_call, elsewhere)),
+    )
+    for answer in asked:
+        with pytest.raises(NotAuthorized, match="pi_elsewhere is not in this account") as caught:
+            await answer
+        assert (caught.value.reason, caught.value.status) == ("object_not_in_this_account", 404)
 
 
 async def test_a_bank_debit_is_waited_for_and_can_be_undone_only_once_settled(
@@ -343,5 +359,6 @@ async def test_refusals_fit_stripes_contract_too(
         await pay("pm_card_chargeDeclined")
     with pytest.raises(NotAuthorized):
         await sandbox.http("stripe").request("GET", "/v1/payment_intents/pi_1")
-    await client.send(_release(make_call, Effect(state="done", facts={"payment_id": "pi_gone"})))
+    with pytest.raises(NotAuthorized):
+        await client.send(_release(make_call, Effect(state="done", facts={"payment_id": "pi_elsewhere"})))
     assert await assert_contract("stripe", "stripe", requests=False, responses=True) == 4

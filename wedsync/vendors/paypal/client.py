@@ -55,9 +55,8 @@ class Client:
     async def look(self, call: Call) -> Effect:
         """Whether the money is there: `absent` when never captured or given back whole."""
         order_id = _order_id(call)
-        order = await self._get(order_id) if order_id is not None else None
-        capture = capture_of(order) if order is not None else None
-        if order_id is None or order is None or capture is None:
+        capture = await self._captured(call)
+        if order_id is None or capture is None:
             return Effect(state="absent", external_id=order_id, detail="nothing was captured")
         if capture["status"] == "REFUNDED":
             return Effect(state="absent", external_id=order_id, detail=f"capture {capture['id']} was refunded")
@@ -82,10 +81,12 @@ class Client:
         try:
             order = await self._post(call, f"/v2/checkout/orders/{order_id}/capture", body)
         except VendorRejected as error:
+            if error.status == 404:
+                raise _elsewhere(f"order {order_id}") from error
             # Captured before, and the request id has since been forgotten.
             if error.reason != "ORDER_ALREADY_CAPTURED":
                 raise
-            order = await self._get(order_id)
+            order = await self._order(order_id)
         capture = capture_of(order) if order is not None else None
         if capture is None:
             status = order.get("status") if order is not None else None
@@ -96,8 +97,7 @@ class Client:
 
     async def _release(self, call: Call) -> Effect:
         order_id = _order_id(call)
-        order = await self._get(order_id) if order_id is not None else None
-        capture = capture_of(order) if order is not None else None
+        capture = await self._captured(call)
         if capture is None or capture["status"] in ("REFUNDED", *_LOST):
             # An order cannot be cancelled; one that is not captured lapses by itself.
             return Effect(state="absent", external_id=order_id, detail="no payment to give back")
@@ -122,10 +122,27 @@ class Client:
             detail=f"refund {refund['id']} of {capture_id} created",
         )
 
-    async def _get(self, order_id: str) -> dict[str, Any] | None:
-        """The order, or None when PayPal knows none by that id (or no longer)."""
+    async def _captured(self, call: Call) -> dict[str, Any] | None:
+        """The capture on record, else the order's; None when nothing was captured.
+
+        Raises NotAuthorized when the account does not have the one on record.
+        """
+        capture_id, order_id = call.facts.get("payment_id"), _order_id(call)
+        if isinstance(capture_id, str) and capture_id:
+            capture = await self._get(f"/v2/payments/captures/{capture_id}")
+            if capture is None:
+                raise _elsewhere(f"capture {capture_id}")
+            return capture
+        order = await self._order(order_id) if order_id is not None else None
+        return capture_of(order) if order is not None else None
+
+    async def _order(self, order_id: str) -> dict[str, Any] | None:
+        return await self._get(f"/v2/checkout/orders/{order_id}")
+
+    async def _get(self, path: str) -> dict[str, Any] | None:
+        """The object, or None when PayPal knows none by that id (an order that nobody paid lapses)."""
         try:
-            answer = await self._ask("GET", f"/v2/checkout/orders/{order_id}")
+            answer = await self._ask("GET", path)
         except VendorRejected as error:
             if error.status == 404:
                 return None
@@ -196,6 +213,16 @@ def _captured(order_id: str, capture: dict[str, Any], facts: dict[str, JsonValue
         external_id=order_id,
         facts={"payment_id": capture_id, "order_id": order_id, **facts},
         detail=f"order {order_id}: capture {capture_id} is {status}",
+    )
+
+
+def _elsewhere(what: str) -> NotAuthorized:
+    """PayPal named it, so the credentials may belong to another account by now: that it is not found proves nothing."""
+    return NotAuthorized(
+        f"paypal: {what} is not in this account: were its credentials changed for another account's?",
+        vendor=_VENDOR,
+        reason="object_not_in_this_account",
+        status=404,
     )
 
 

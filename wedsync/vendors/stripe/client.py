@@ -55,11 +55,7 @@ class Client:
         payment_id = _payment_id(call)
         if payment_id is None:
             return Effect(state="absent", detail="no payment intent is known")
-        params = [("expand[]", "latest_charge")]
-        intent = await self._get(payment_id, params)
-        if intent is None:
-            return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} does not exist")
-        return _seen(intent)
+        return _seen(await self._get(payment_id, [("expand[]", "latest_charge")]))
 
     async def _create(self, call: Call) -> Effect:
         payment = _payment(call)
@@ -79,13 +75,14 @@ class Client:
         try:
             intent = await self._post(call, f"/v1/payment_intents/{payment_id}/confirm", [("off_session", "true")])
         except VendorRejected as error:
+            if error.status == 404:
+                raise _elsewhere(payment_id) from error
             # Confirmed before, and the idempotency key has since been pruned.
             if error.reason != "payment_intent_unexpected_state":
                 raise
-            known = await self._get(payment_id)
-            if known is None or known["status"] not in _TAKEN:
+            intent = await self._get(payment_id)
+            if intent["status"] not in _TAKEN:
                 raise
-            intent = known
         _refuse_unpaid(intent)
         return Effect(
             state="waiting",
@@ -96,10 +93,12 @@ class Client:
 
     async def _release(self, call: Call) -> Effect:
         payment_id = _payment_id(call)
-        intent = await self._get(payment_id) if payment_id is not None else None
-        if payment_id is None or intent is None or intent["status"] == "canceled":
-            return Effect(state="absent", external_id=payment_id, detail="no payment to give back")
+        if payment_id is None:
+            return Effect(state="absent", detail="no payment to give back")
+        intent = await self._get(payment_id)
         status = intent["status"]
+        if status == "canceled":
+            return Effect(state="absent", external_id=payment_id, detail="no payment to give back")
         if status == "processing":
             raise VendorThrottled(
                 f"stripe: {payment_id} is still processing and can be neither cancelled nor refunded",
@@ -129,14 +128,14 @@ class Client:
             detail=f"refund {refund['id']} of {payment_id} created",
         )
 
-    async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any] | None:
-        """The intent, or None when Stripe knows none by that id."""
+    async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any]:
+        """The intent. Raises NotAuthorized when this account has none by that id."""
         path = f"/v1/payment_intents/{payment_id}"
         try:
             answer = await self._http.request("GET", path, params=params, headers=self._headers)
         except VendorRejected as error:
             if error.status == 404:
-                return None
+                raise _elsewhere(payment_id) from error
             raise
         return _object(answer.json())
 
@@ -169,6 +168,16 @@ def _payment(call: Call) -> Payment:
 def _payment_id(call: Call) -> str | None:
     value = call.facts.get("payment_id") or call.facts.get("external_id")
     return value if isinstance(value, str) and value else None
+
+
+def _elsewhere(payment_id: str) -> NotAuthorized:
+    """Stripe named it, and never deletes an intent: the key belongs to another account or mode by now."""
+    return NotAuthorized(
+        f"stripe: {payment_id} is not in this account: was its key changed for another account's, or for test mode?",
+        vendor=_VENDOR,
+        reason="object_not_in_this_account",
+        status=404,
+    )
 
 
 def _refuse_unpaid(intent: dict[str, Any]) -> None:
