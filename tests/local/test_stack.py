@@ -166,6 +166,29 @@ async def test_a_failed_start_leaves_nothing_running(folder: Path, monkeypatch: 
     assert not (folder / "supervisor.json").exists()
 
 
+@pytest.mark.parametrize("reached", ["logs/up.log", "supervisor.json", "postgres"])
+async def test_a_start_in_the_background_that_is_given_up_leaves_nothing_running(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    begun: list[processes.Child] = []
+
+    class Noted(processes.Child):
+        def spawn(self) -> None:
+            super().spawn()
+            begun.append(self)
+
+    monkeypatch.setattr(stack, "Child", Noted)
+    starting = asyncio.create_task(stack.start_detached(_settings(folder)))
+    assert await asyncio.to_thread(processes.wait_until, (folder / reached).exists, 30.0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    (up,) = begun
+    assert not up.alive
+    assert not StateDir(folder).is_locked()
+    assert not (folder / "supervisor.json").exists()
+
+
 def _run_info() -> RunInfo:
     words = {name: "x" for name in RunInfo.model_fields if name != "pids"}
     return RunInfo(pids={"api": 1}, **words)

@@ -77,9 +77,10 @@ def _own_stack(settings: Settings, *, keep: bool) -> Generator[Json]:
 
     out.current().say("starting Postgres, Temporal, the stand-ins, a worker and the API")
     with terminated_as_interrupt():
+        # Ends what it has started when it fails: a stack that is there all the same is another's.
+        asyncio.run(stack.start_detached(settings))
         kept = False
         try:
-            asyncio.run(stack.start_detached(settings))
             run = running_stack(settings.state_dir)
             if run is None:
                 raise CliError("internal", "the stack did not write its run.json", out.INTERNAL)

@@ -88,7 +88,8 @@ async def start_detached(settings: Settings) -> RunInfo:
     """Start `wedsync up` in a session of its own and return when it is ready; its output is in `logs/up.log`.
 
     The settings reach it by this process's environment, with the state folder and ports of `settings`. Raises
-    Conflict when a stack runs already, NotStarted with the end of the log.
+    Conflict when a stack runs already, NotStarted with the end of the log; nothing that it started runs on then, nor
+    when it is cancelled.
     """
     state = StateDir(settings.state_dir)
     if state.is_locked():
@@ -99,17 +100,34 @@ async def start_detached(settings: Settings) -> RunInfo:
         environment[f"WEDSYNC_{name.upper()}"] = str(getattr(settings, name))
     up = Child("up", [sys.executable, "-m", "wedsync", "up"], log=state.logs / "up.log", env=environment)
     up.spawn()
+    try:
+        run = await _until_ready(state, up)
+    except BaseException:
+        # Whoever asked, by ^C too, has nothing else to end it by: `up` may not have written its files yet.
+        _give_up(state, up)
+        raise
+    up.let_go()
+    return run
+
+
+async def _until_ready(state: StateDir, up: Child) -> RunInfo:
     deadline = time.monotonic() + _DETACHED_SECONDS
     while (run := _ready_run(state, up)) is None:
         if not up.alive:
             kind = Conflict if up.exit_code == _CONFLICT_EXIT else NotStarted
             raise kind(f"`wedsync up` ended while it started:\n{up.log_tail()}")
         if time.monotonic() > deadline:
-            await asyncio.to_thread(up.stop, 30.0)
             raise NotStarted(f"`wedsync up` was not ready within {_DETACHED_SECONDS:.0f} s:\n{up.log_tail()}")
         await asyncio.sleep(0.1)
-    up.let_go()
     return run
+
+
+def _give_up(state: StateDir, up: Child) -> None:
+    """End `up` and what it has started; another's stack in the folder goes on."""
+    up.stop(_DOWN_SECONDS)
+    supervision = state.read_supervision()
+    if supervision is not None and supervision.supervisor.pid == up.pid:
+        end_leftovers(state)
 
 
 def _ready_run(state: StateDir, up: Child) -> RunInfo | None:
