@@ -130,3 +130,17 @@ async def test_later_events_of_one_object_are_no_duplicates(sender: Sender, sche
     assert [await is_known(stage=stage) for stage in ("lead", "booked", "booked", "lost")] == [
         False, False, True, False,
     ]  # fmt: skip
+
+
+async def test_all_of_metas_batch_is_recorded_and_known_when_it_comes_in_another(sender: Sender) -> None:
+    path = await sender.register("chat", {"scheme": "meta"}, SECRET)
+
+    async def post(*words: str) -> tuple[str, bool]:
+        entries = [{"changes": [{"value": {"statuses": [{"id": "m1", "status": word}]}}]} for word in words]
+        body = json.dumps({"entry": entries}).encode()
+        return await sender.post(path, body, keyed(body, SECRET))
+
+    assert await post("sent", "delivered") == ("m1:sent", False)
+    assert await post("delivered") == ("m1:delivered", True)
+    assert await post("delivered", "read") == ("m1:delivered", False)
+    assert set(await sender.event_ids()) == {"m1:sent", "m1:delivered", "m1:read"}

@@ -11,9 +11,17 @@ from urllib.parse import parse_qsl
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.webhooks.clean import short_id
+from wedsync.domain.webhooks.meta import parts_of
 from wedsync.domain.webhooks.source import KNOWN_TYPES, PayloadPaths, SourceConfig
 
 _MAX_FIELDS = 1000
+_META = "meta"
+#: Of one of Meta's parts: where what has an id stands, and its word that tells apart what is said of it.
+_META_NAMED = (
+    ("entry.0.changes.0.value.statuses.0.id", "entry.0.changes.0.value.statuses.0.status"),
+    ("entry.0.changes.0.value.messages.0.id", "entry.0.changes.0.value.messages.0.type"),
+)
 _HEADER = "header:"
 #: A unix time beyond this is in milliseconds (the year 5138 in seconds).
 _MILLISECONDS_FROM = 100_000_000_000
@@ -56,12 +64,25 @@ def has_header_id(config: SourceConfig) -> bool:
 
 def parse_mapped(
     config: SourceConfig, body: bytes, headers: Mapping[str, str], signed_id: str | None = None
-) -> VendorEvent:
-    """The one event in `body`, JSON or a form; raises InvalidInput, ValueError or RecursionError for anything else.
+) -> list[VendorEvent]:
+    """The events in `body`, JSON or a form: one, or all of a batch of Meta's.
 
-    `signed_id` is the message's id where the scheme signs one: no header that says another is then believed.
+    Raises InvalidInput, ValueError or RecursionError for anything else. `signed_id` is the message's id where the
+    scheme signs one: no header that says another is then believed.
     """
     document = _document(body, headers)
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    if config.scheme != _META:
+        return [_event(config, document, headers, signed_id, signed_id or digest)]
+    return [
+        _event(config, part, headers, signed_id, _meta_id(part) or (f"{digest}:{index}" if index else digest))
+        for index, part in enumerate(parts_of(document))
+    ]
+
+
+def _event(
+    config: SourceConfig, document: Any, headers: Mapping[str, str], signed_id: str | None, unnamed_id: str
+) -> VendorEvent:
     paths = paths_of(config)
     id_paths = paths.id if signed_id is None else "|".join(p for p in paths.id.split("|") if not _is_header(p))
 
@@ -71,7 +92,7 @@ def parse_mapped(
     vendor_type = _text(part(paths.type)) or "unknown"
     return VendorEvent(
         source=config.vendor or config.scheme,
-        event_id=_text(part(id_paths)) or signed_id or f"sha256:{hashlib.sha256(body).hexdigest()}",
+        event_id=_text(part(id_paths)) or unnamed_id,
         type=our_word(config, vendor_type),
         vendor_type=vendor_type[:200],
         object_id=_text(part(paths.object)),
@@ -80,6 +101,15 @@ def parse_mapped(
         occurred_at=moment(part(paths.occurred_at)),
         contacts=tuple(filter(None, (_text(part(paths.phone)), _text(part(paths.email))))),
     )
+
+
+def _meta_id(document: Any) -> str | None:
+    """What one of Meta's parts is known by when it comes again, in another batch too."""
+    for paths in _META_NAMED:
+        found, word = (_text(_walk(document, path)) for path in paths)
+        if found and word:
+            return short_id(f"{found}:{word}")
+    return None
 
 
 def our_word(config: SourceConfig, vendor_type: str) -> str:

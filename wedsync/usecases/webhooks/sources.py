@@ -252,7 +252,7 @@ def _mapped(config: SourceConfig) -> Parse:
     def read(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
         # The envelope that was verified, whichever spelling of its headers that was.
         envelope = read_envelope(headers) if config.scheme in STANDARD_SCHEMES else None
-        return [parse_mapped(config, body, headers, envelope.message_id if envelope else None)]
+        return parse_mapped(config, body, headers, envelope.message_id if envelope else None)
 
     return read
 

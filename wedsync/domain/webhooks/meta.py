@@ -1,0 +1,31 @@
+"""Takes Meta's posts apart: one says many things, of several accounts. Pure.
+
+https://developers.facebook.com/docs/graph-api/webhooks/getting-started#event-notifications
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+Names = tuple[str, ...]
+
+#: What holds what, from the post down to a status or message; Messenger has no `changes`.
+_LEVELS: tuple[Names, ...] = (("entry",), ("changes", "messaging", "standby"), ("value",), ("statuses", "messages"))
+
+
+def parts_of(post: Any) -> Iterator[Any]:
+    """Each thing that a post says, in its order and shaped as the post; a post of another shape is one."""
+    return _apart(post, _LEVELS)
+
+
+def _apart(node: Any, levels: Sequence[Names]) -> Iterator[Any]:
+    held = {name: node[name] for name in levels[0] if node.get(name)} if levels and isinstance(node, dict) else {}
+    if not held:
+        yield node
+        return
+    rest = {name: value for name, value in node.items() if name not in held}
+    for name, value in held.items():
+        for one in value if isinstance(value, list) else [value]:
+            for part in _apart(one, levels[1:]):
+                yield {**rest, name: [part] if isinstance(value, list) else part}
