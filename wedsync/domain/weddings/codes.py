@@ -45,5 +45,6 @@ PLAN_ERROR_CODES: dict[str, str] = {
     "unknown_vendor": "no such vendor",
     "unknown_zone": "not an IANA time zone",
     "unsupported_action": "the vendor, or a fallback, cannot do this; those that can are named",
+    "url_forbidden": "an address that is not `https://` and public",
     "wrong_type": "text where a number is wanted, a list where text is wanted, and the like",
 }
