@@ -136,7 +136,7 @@ class Rollback:
         entry = board.entries[step_id]
         operations = entry.binding.spec.undo_operations
         details: list[str] = []
-        is_undone = False
+        is_undone = is_open = False
         for operation in operations:
             attempt = Attempt(
                 operation=operation,
@@ -152,9 +152,12 @@ class Rollback:
                     self._ask_anew_next_time(step_id, operation)
                 return self._park(step_id, error.failure.detail)
             is_undone = is_undone or effect.state != "absent"
+            is_open = is_open or effect.state == "waiting"
             if effect.detail:
                 details.append(effect.detail)
         self._set(step_id, "undone")
+        if is_open:
+            self._look_later(entry)
         status: CompensationStatus = "undone" if is_undone else "nothing_to_undo"
         return self._result(step_id, status, "; ".join(details))
 
@@ -221,7 +224,7 @@ class Rollback:
         return False
 
     def _look_later(self, entry: LedgerEntry) -> None:
-        """Nothing is there; look again after an hour and a day all the same."""
+        """Nothing is there, or soon nothing will be; look again after an hour and a day all the same."""
         due = workflow.now() + saga.RECHECK_AFTER[0]
         self._board.rechecks.append(Recheck(entry=entry, due_at=due, look=1))
 

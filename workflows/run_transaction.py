@@ -148,13 +148,14 @@ class RunTransaction:
                 self._board.held(step_id, failure, workflow.now(), unknown=True)
 
     async def _look_again(self) -> None:
-        """Effects that were found absent, or that a vendor would not let go of: once more."""
+        """Effects that were found absent, whose undo was not final, or that a vendor would not let go of: once more."""
         board = self._board
         for recheck in self._given.rechecks:
             step_id = recheck.entry.step_id
             kept, rechecks, parked = board.entries.pop(step_id, None), len(board.rechecks), board.parked
             board.entries[step_id], said = recheck.entry, board.states[step_id].compensation
             result = await self._rollback.undo(step_id, workflow.now() + timedelta(minutes=2))
+            is_open = len(board.rechecks) > rechecks
             del board.rechecks[rechecks:]
             del board.entries[step_id]
             if kept is not None:
@@ -162,10 +163,10 @@ class RunTransaction:
             board.parked = parked
             if board.states[step_id].compensation != said:
                 board.update(step_id, compensation=said)
-            self._after_look(recheck, result)
+            self._after_look(recheck, result, is_open=is_open)
 
-    def _after_look(self, recheck: Recheck, result: CompensationResult) -> None:
-        if result.status == "undone":
+    def _after_look(self, recheck: Recheck, result: CompensationResult, *, is_open: bool) -> None:
+        if result.status == "undone" and not is_open:
             self._note_look(recheck.entry.step_id, result)
             return
         if recheck.look < len(saga.RECHECK_AFTER):
@@ -173,6 +174,12 @@ class RunTransaction:
                 update={"look": recheck.look + 1, "due_at": workflow.now() + saga.RECHECK_AFTER[recheck.look]}
             )
             self._board.rechecks.append(again)
+            return
+        said = self._board.states[recheck.entry.step_id].compensation
+        if result.status == "undone":
+            result = result.model_copy(update={"status": "needs_attention"})
+        elif result.status == "nothing_to_undo" and said is not None and said.status == "undone":
+            # By now there is nothing: what was undone then is so for good.
             return
         self._note_look(recheck.entry.step_id, result)
 

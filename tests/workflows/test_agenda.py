@@ -326,3 +326,30 @@ async def test_an_effect_that_surfaces_after_it_was_found_absent_is_undone(
     assert puppet.said(wedding.id)[-2:] == ["find reserve", "send release"]
     assert (await wedding.steps())["hall"].compensation["status"] == "undone"
     assert await wedding.handle.query("waiting") == []
+
+
+@pytest.mark.parametrize(
+    ("later", "status"),
+    [(["waiting", "ok"], "undone"), (["absent", "absent"], "undone"), (["waiting", "waiting"], "needs_attention")],
+)
+async def test_an_undo_that_is_not_final_blocks_nothing_and_is_looked_at_until_it_is(
+    skipping: SkippingStage, puppet: Puppet, later: list[Answer], status: str
+) -> None:
+    wedding = await skipping.wedding(
+        plan(booking("hall", "replayer"), booking("room", "replayer", on_failure="rollback"))
+    )
+    puppet.will(wedding.id, "room.reserve", "reject")
+    puppet.will(wedding.id, "hall.release", "waiting", *later)
+    row = await wedding.until(await wedding.ask(), "rolled_back")
+    assert (row.status, (await wedding.steps())["hall"].compensation["status"]) == ("rolled_back", "undone")
+    assert len(puppet.calls(wedding.id, "release")) == 1
+    waiting = await wedding.handle.query("waiting")
+    assert [w["what"] for w in waiting] == ["recheck"]
+    said = len(puppet.said(wedding.id))
+    await skipping.forward(wedding, timedelta(minutes=90))
+    await wedding.until_said(puppet, said + 1)
+    await skipping.forward(wedding, timedelta(hours=25))
+    await wedding.until_said(puppet, said + 2)
+    await skipping.forward(wedding, timedelta(minutes=5))
+    assert (await wedding.steps())["hall"].compensation["status"] == status
+    assert await wedding.handle.query("waiting") == []

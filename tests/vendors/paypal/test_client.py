@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -179,6 +179,49 @@ async def test_a_capture_is_refunded(
     assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
     assert (await client.look(_capture(make_call, paid))).state == "absent"
     assert (await client.send(_release(make_call, paid, key="2"))).state == "absent"
+
+
+@pytest.fixture
+async def slow_bank(sandbox: EmbeddedSandbox) -> AsyncIterator[None]:
+    """What the bank decides later it decides after a minute of the sandbox's clock."""
+    sandbox.settings.sandbox_webhook_delay_ms = 60_000
+    await sandbox.reset()
+    yield
+    sandbox.settings.sandbox_webhook_delay_ms = 50
+
+
+@pytest.mark.usefixtures("slow_bank")
+async def test_a_refund_is_done_only_once_the_bank_has_it(
+    sandbox: EmbeddedSandbox,
+    client: VendorClient,
+    pay: Pay,
+    make_call: MakeCall,
+    assert_contract: Callable[..., Awaitable[int]],
+) -> None:
+    await sandbox.set_clock("2026-11-20T12:00:00Z")
+    paid = await pay("pending-refund")
+    for key in ("1", "1", "2"):
+        undone = await client.send(_release(make_call, paid, key))
+        assert (undone.state, "pending" in undone.detail) == ("waiting", True)
+    assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["active"]
+    assert await assert_contract("paypal", "paypal", responses=True, skip=_not_in_contract) >= 9
+    await sandbox.set_clock("2026-11-20T13:00:00Z")
+    assert (await client.send(_release(make_call, paid))).state == "absent"
+    assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
+
+
+@pytest.mark.usefixtures("slow_bank")
+async def test_a_refund_that_the_bank_sends_back_is_a_refusal(
+    sandbox: EmbeddedSandbox, client: VendorClient, pay: Pay, make_call: MakeCall
+) -> None:
+    await sandbox.set_clock("2026-11-20T12:00:00Z")
+    paid = await pay("pending-refund-failed")
+    assert (await client.send(_release(make_call, paid))).state == "waiting"
+    await sandbox.set_clock("2026-11-20T13:00:00Z")
+    with pytest.raises(VendorRejected) as caught:
+        await client.send(_release(make_call, paid))
+    assert caught.value.reason == "refund_failed"
+    assert (await client.look(_capture(make_call, paid))).state == "done"
 
 
 async def test_a_refund_whose_answer_was_lost_is_made_once(

@@ -17,7 +17,7 @@ from wedsync.domain.routing.inputs import Payment
 from wedsync.domain.routing.vendor import Call, Effect
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
-from wedsync.vendors.paypal.mapping import capture_of, order_body, payment_source, read_error
+from wedsync.vendors.paypal.mapping import capture_of, order_body, payment_source, read_error, refund_of
 from wedsync.vendors.paypal.tokens import Tokens
 
 _VENDOR = "paypal"
@@ -98,29 +98,34 @@ class Client:
     async def _release(self, call: Call) -> Effect:
         order_id = _order_id(call)
         capture = await self._captured(call)
-        if capture is None or capture["status"] in ("REFUNDED", *_LOST):
+        if capture is None or capture["status"] in _LOST:
             # An order cannot be cancelled; one that is not captured lapses by itself.
             return Effect(state="absent", external_id=order_id, detail="no payment to give back")
         capture_id = capture["id"]
         if capture["status"] == "PENDING":
             raise _still_pending(capture_id)
+        if capture["status"] == "REFUNDED":
+            return await self._refunded_before(order_id, capture_id)
         try:
             refund = await self._post(call, f"/v2/payments/captures/{capture_id}/refund", {})
         except VendorRejected as error:
             if error.reason == "PENDING_CAPTURE":
                 raise _still_pending(capture_id) from error
             if error.reason == "CAPTURE_FULLY_REFUNDED":
-                return Effect(state="absent", external_id=order_id, detail=f"capture {capture_id} was refunded before")
+                return await self._refunded_before(order_id, capture_id)
             raise
-        if refund.get("status") in ("CANCELLED", "FAILED"):
-            detail = f"paypal: refund {refund['id']} of {capture_id} is {refund['status']}"
-            raise VendorRejected(detail, vendor=_VENDOR, reason=f"refund_{refund['status'].lower()}")
-        return Effect(
-            state="done",
-            external_id=order_id,
-            facts={"refund_id": refund["id"]},
-            detail=f"refund {refund['id']} of {capture_id} created",
-        )
+        if refund.get("status") == "PENDING":
+            # A repeated request may be answered as the first one was.
+            refund = await self._get(f"/v2/payments/refunds/{refund['id']}") or refund
+        return _refunded(order_id, capture_id, refund)
+
+    async def _refunded_before(self, order_id: str | None, capture_id: str) -> Effect:
+        """`absent`, unless the order shows that the newest refund is not through."""
+        order = await self._order(order_id) if order_id is not None else None
+        refund = refund_of(order) if order is not None else None
+        if refund is not None and refund.get("status") != "COMPLETED":
+            return _refunded(order_id, capture_id, refund)
+        return Effect(state="absent", external_id=order_id, detail=f"capture {capture_id} was refunded before")
 
     async def _captured(self, call: Call) -> dict[str, Any] | None:
         """The capture on record, else the order's; None when nothing was captured.
@@ -213,6 +218,21 @@ def _captured(order_id: str, capture: dict[str, Any], facts: dict[str, JsonValue
         external_id=order_id,
         facts={"payment_id": capture_id, "order_id": order_id, **facts},
         detail=f"order {order_id}: capture {capture_id} is {status}",
+    )
+
+
+def _refunded(order_id: str | None, capture_id: str, refund: dict[str, Any]) -> Effect:
+    """The effect of a refund: `waiting` until the bank has it; raises VendorRejected when it came to nothing."""
+    refund_id, status = refund["id"], refund.get("status")
+    if status in ("CANCELLED", "FAILED"):
+        detail = f"paypal: refund {refund_id} of {capture_id} is {status}"
+        raise VendorRejected(detail, vendor=_VENDOR, reason=f"refund_{status.lower()}")
+    is_open = status == "PENDING"
+    return Effect(
+        state="waiting" if is_open else "done",
+        external_id=order_id,
+        facts={"refund_id": refund_id},
+        detail=f"refund {refund_id} of {capture_id} " + ("is pending: it may still fail" if is_open else "created"),
     )
 
 

@@ -88,12 +88,19 @@ def read_mark(custom_id: Any) -> tuple[str | None, str | None]:
 
 def capture_of(order: Mapping[str, Any]) -> dict[str, Any] | None:
     """The newest capture in an order; None when nothing was captured."""
-    captures: list[dict[str, Any]] = [
-        capture
-        for unit in order.get("purchase_units") or ()
-        for capture in (unit.get("payments") or {}).get("captures") or ()
+    return _newest(order, "captures")
+
+
+def refund_of(order: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest refund in an order; None when nothing was refunded."""
+    return _newest(order, "refunds")
+
+
+def _newest(order: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    found: list[dict[str, Any]] = [
+        one for unit in order.get("purchase_units") or () for one in (unit.get("payments") or {}).get(kind) or ()
     ]
-    return captures[-1] if captures else None
+    return found[-1] if found else None
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:

@@ -26,6 +26,8 @@ NO_DECIMALS = frozenset({"HUF", "JPY", "TWD"})
 DECLINED_TOKEN = "declined"  # noqa: S105
 PENDING_TOKEN = "pending"  # noqa: S105
 PENDING_THEN_DENIED_TOKEN = "pending-denied"  # noqa: S105
+PENDING_REFUND_TOKEN = "pending-refund"  # noqa: S105
+PENDING_THEN_FAILED_REFUND_TOKEN = "pending-refund-failed"  # noqa: S105
 UNKNOWN_TOKEN = "unknown"  # noqa: S105
 
 _MESSAGES = {
@@ -97,6 +99,8 @@ class Till:
         self.base_url = ""
         #: Invoice number → the order that was paid under it.
         self._invoices: dict[str, str] = {}
+        #: Refunds that the bank has not decided yet.
+        self._slow_refunds: list[Json] = []
 
     def now(self) -> str:
         """By the sandbox's clock."""
@@ -124,6 +128,7 @@ class Till:
 
     def find(self, kind: str, object_id: str) -> Json | None:
         """An object as it is now; a pending capture whose time has come is decided first."""
+        self._decide_refunds()
         found = self.desk.objects.get(object_id)
         if found is None or found["kind"] != kind:
             return None
@@ -154,6 +159,7 @@ class Till:
             currency=amount["currency_code"],
         )
         capture = self._take(order, unit, amount)
+        capture["token"] = token
         order.update(status="COMPLETED", payment_source=source, update_time=self.now())
         if token in (PENDING_TOKEN, PENDING_THEN_DENIED_TOKEN):
             self._begin(capture, denied=token == PENDING_THEN_DENIED_TOKEN)
@@ -176,7 +182,8 @@ class Till:
         capture["refunded"] = str(Decimal(capture["refunded"]) + wanted)
         whole = wanted == left
         capture["status"] = "REFUNDED" if whole else "PARTIALLY_REFUNDED"
-        if whole:
+        is_slow = capture["token"] in (PENDING_REFUND_TOKEN, PENDING_THEN_FAILED_REFUND_TOKEN)
+        if whole and not is_slow:
             self.desk.undo(capture["order_id"])
         refund: Json = {
             "kind": "refund",
@@ -188,8 +195,28 @@ class Till:
             "links": [],
         }
         self.desk.objects[refund["id"]] = refund
-        self.announce("PAYMENT.CAPTURE.REFUNDED", refund)
+        (unit,) = self.desk.objects[capture["order_id"]]["purchase_units"]
+        unit["payments"].setdefault("refunds", []).append(refund)
+        if is_slow:
+            due = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+            refund.update(status="PENDING", status_details={"reason": "ECHECK"}, due=due, capture=capture)
+            self._slow_refunds.append(refund)
+        else:
+            self.announce("PAYMENT.CAPTURE.REFUNDED", refund)
         return JSONResponse(shown(refund), 201)
+
+    def _decide_refunds(self) -> None:
+        for refund in [one for one in self._slow_refunds if self.desk.now() >= one["due"]]:
+            self._slow_refunds.remove(refund)
+            capture = refund.pop("capture")
+            del refund["due"], refund["status_details"]
+            if capture["token"] == PENDING_THEN_FAILED_REFUND_TOKEN:
+                refund["status"] = "FAILED"
+                capture.update(status="COMPLETED", refunded="0")
+            else:
+                refund["status"] = "COMPLETED"
+                self.desk.undo(capture["order_id"])
+                self.announce("PAYMENT.CAPTURE.REFUNDED", refund)
 
     def _take(self, order: Json, unit: Json, amount: Json) -> Json:
         capture: Json = {
@@ -266,7 +293,7 @@ class Till:
         for event in self.events():
             if event["event_type"] == kind and event["resource"]["id"] == about["id"]:
                 return event
-        if about.get("due") is not None:
+        if about["kind"] == "capture" and about.get("due") is not None:
             about["denied"] = kind == "PAYMENT.CAPTURE.DENIED"
             self._decide(about)
         return self.event(kind, about)
@@ -287,7 +314,7 @@ def shown(value: Any) -> Any:
     if isinstance(value, list):
         return [shown(one) for one in value]
     if isinstance(value, dict):
-        hidden = ("kind", "order_id", "refunded", "due", "denied")
+        hidden = ("kind", "order_id", "refunded", "due", "denied", "token", "capture")
         return {name: shown(one) for name, one in value.items() if name not in hidden}
     return value
 

@@ -11,12 +11,14 @@ from wedsync.domain.routing.inputs import Payment
 from wedsync.domain.routing.vendor import Call, Effect
 from wedsync.kit.http import Form, VendorHttp
 from wedsync.kit.vendor import Account
-from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_error
+from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_error, refunds_of
 
 API_VERSION = "2026-10-28.endive"
 _VENDOR = "stripe"
 #: Money was taken, or is on its way.
 _TAKEN = ("succeeded", "processing", "requires_capture")
+#: A refund that the bank may still send back.
+_UNDER_WAY = ("pending", "requires_action")
 #: How soon an undo is worth another try while the bank still works on the payment.
 _STILL_PROCESSING_SECONDS = 30.0
 
@@ -95,7 +97,7 @@ class Client:
         payment_id = _payment_id(call)
         if payment_id is None:
             return Effect(state="absent", detail="no payment to give back")
-        intent = await self._get(payment_id)
+        intent = await self._get(payment_id, [("expand[]", "latest_charge.refunds")])
         status = intent["status"]
         if status == "canceled":
             return Effect(state="absent", external_id=payment_id, detail="no payment to give back")
@@ -107,26 +109,24 @@ class Client:
                 retry_after_seconds=_STILL_PROCESSING_SECONDS,
             )
         if status == "succeeded":
-            return await self._refund(call, payment_id)
+            return await self._refund(call, intent)
         await self._post(call, f"/v1/payment_intents/{payment_id}/cancel", [("cancellation_reason", "abandoned")])
         return Effect(state="done", external_id=payment_id, detail=f"payment intent {payment_id} cancelled")
 
-    async def _refund(self, call: Call, payment_id: str) -> Effect:
+    async def _refund(self, call: Call, intent: dict[str, Any]) -> Effect:
+        payment_id, made = intent["id"], refunds_of(intent)
         form = [("payment_intent", payment_id), ("metadata[reference]", call.reference)]
         try:
             refund = await self._post(call, "/v1/refunds", form)
         except VendorRejected as error:
             if error.reason != "charge_already_refunded":
                 raise
-            return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} was refunded before")
-        if refund.get("status") in ("failed", "canceled"):
-            raise VendorRejected(f"stripe: refund {refund['id']} {refund['status']}", vendor=_VENDOR, reason="refund")
-        return Effect(
-            state="done",
-            external_id=payment_id,
-            facts={"refund_id": refund["id"]},
-            detail=f"refund {refund['id']} of {payment_id} created",
-        )
+            open_ones = [one for one in made if one.get("status") in _UNDER_WAY]
+            if not open_ones:
+                return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} was refunded before")
+            refund = open_ones[0]
+        # A replayed answer says what the refund was when it was made.
+        return _refunded(payment_id, next((one for one in made if one["id"] == refund["id"]), refund))
 
     async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any]:
         """The intent. Raises NotAuthorized when this account has none by that id."""
@@ -190,6 +190,20 @@ def _refuse_unpaid(intent: dict[str, Any]) -> None:
     if not reason:
         reason = "authentication_required" if status == "requires_action" else status
     raise VendorRejected(f"stripe: {intent['id']} is {status} ({reason})", vendor=_VENDOR, reason=reason)
+
+
+def _refunded(payment_id: str, refund: dict[str, Any]) -> Effect:
+    """The effect of a refund: `waiting` until the bank has it; raises VendorRejected when it came to nothing."""
+    refund_id, status = refund["id"], refund.get("status")
+    if status in ("failed", "canceled"):
+        raise VendorRejected(f"stripe: refund {refund_id} of {payment_id} {status}", vendor=_VENDOR, reason="refund")
+    is_open = status in _UNDER_WAY
+    return Effect(
+        state="waiting" if is_open else "done",
+        external_id=payment_id,
+        facts={"refund_id": refund_id},
+        detail=f"refund {refund_id} of {payment_id} " + ("is pending: it may still fail" if is_open else "created"),
+    )
 
 
 def _seen(intent: dict[str, Any]) -> Effect:

@@ -97,6 +97,13 @@ def payment_facts(payment: Payment, intent: Mapping[str, Any]) -> dict[str, Json
     return facts
 
 
+def refunds_of(intent: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The refunds of an intent that was read with them, the newest first."""
+    charge = intent.get("latest_charge")
+    refunds = charge.get("refunds") if isinstance(charge, dict) else None
+    return list(refunds["data"]) if isinstance(refunds, dict) else []
+
+
 def read_error(status: int, body: Any) -> tuple[str, str]:
     """`(code, detail)` of Stripe's error: the decline code before the code before the type; no message, which may
     quote what was sent."""

@@ -166,8 +166,19 @@ class _Counter:
         if intent is None:
             return self._read(request, missing("payment_intent", request.path_params["intent"], "intent"))
         shown = dict(intent)
-        if "latest_charge" in request.query_params.getlist("expand[]") and shown["latest_charge"]:
-            shown["latest_charge"] = self._till.desk.objects[shown["latest_charge"]]
+        expanded = request.query_params.getlist("expand[]")
+        if shown["latest_charge"] and {"latest_charge", "latest_charge.refunds"} & set(expanded):
+            charge = self._till.desk.objects[shown["latest_charge"]]
+            refunds = self._till.refunds(charge)
+            shown["latest_charge"] = dict(charge)
+            if "latest_charge.refunds" in expanded:
+                url = f"/v1/charges/{charge['id']}/refunds"
+                shown["latest_charge"]["refunds"] = {
+                    "object": "list",
+                    "data": refunds,
+                    "has_more": False,
+                    "url": url,
+                }
         return self._read(request, JSONResponse(shown))
 
     async def get_refund(self, request: Request) -> Response:

@@ -34,6 +34,11 @@ DECLINES = {
 SLOW_METHODS = "pm_usBankAccount"
 SLOW_FAILURE = "pm_usBankAccount_debitNotAuthorized"
 
+#: Refunds that are `pending` first (https://docs.stripe.com/testing#refunds); the second one fails, which Stripe has no
+#: test method for.
+PENDING_REFUND = "pm_card_pendingRefund"
+PENDING_THEN_FAILED_REFUND = "pm_card_pendingRefund_fails"
+
 _CHARGED_TWICE = "The PaymentIntent could not be confirmed in its present status."
 
 
@@ -201,7 +206,8 @@ class Till:
             )
         charge["amount_refunded"] += amount
         charge["refunded"] = charge["amount_refunded"] == charge["amount"]
-        if charge["refunded"]:
+        is_slow = intent["payment_method"] in (PENDING_REFUND, PENDING_THEN_FAILED_REFUND)
+        if charge["refunded"] and not is_slow:
             self.desk.undo(intent["id"])
         refund: Json = {
             "id": new_id("re"),
@@ -216,12 +222,35 @@ class Till:
             "reason": form.get("reason"),
             "receipt_number": None,
             "source_transfer_reversal": None,
-            "status": "succeeded",
+            "status": "pending" if is_slow else "succeeded",
             "transfer_reversal": None,
         }
         self.desk.objects[refund["id"]] = refund
+        if is_slow:
+            at = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+            fails = intent["payment_method"] == PENDING_THEN_FAILED_REFUND
+            self.desk.objects[f"due:{refund['id']}"] = {"object": "due", "at": at, "fails": fails}
         self.announce("charge.refunded", charge)
         return JSONResponse(refund)
+
+    def refunds(self, charge: Json) -> list[Json]:
+        """A charge's refunds as they are now, the newest first; those whose time has come are settled first."""
+        made = [r for r in self.desk.objects.values() if r["object"] == "refund" and r["charge"] == charge["id"]]
+        for refund in made:
+            due = self.desk.objects.get(f"due:{refund['id']}")
+            if due is not None and self.desk.now() >= due["at"]:
+                del self.desk.objects[f"due:{refund['id']}"]
+                self._settle_refund(refund, charge, due["fails"])
+        return made[::-1]
+
+    def _settle_refund(self, refund: Json, charge: Json, fails: bool) -> None:
+        refund["status"] = "failed" if fails else "succeeded"
+        if fails:
+            refund["failure_reason"] = "expired_or_canceled_card"
+            charge.update(amount_refunded=charge["amount_refunded"] - refund["amount"], refunded=False)
+        elif charge["refunded"]:
+            self.desk.undo(charge["payment_intent"])
+        self.announce("refund.failed" if fails else "refund.updated", refund)
 
     def _charge(self, intent: Json) -> Json:
         charge: Json = {
