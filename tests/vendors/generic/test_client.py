@@ -305,10 +305,37 @@ async def test_a_booking_that_the_business_does_not_know_is_absent(
 ) -> None:
     client = sandbox.client("generic")
     assert (await client.look(call("confirm", facts={"booking_id": "bk_never"}))).state == "absent"
+    # A business with endpoints of its own may say so that it found none.
     nowhere = {"find": {"method": "GET", "path": "/no/such/path?reference={reference}"}}
     assert await client.find(call("request", endpoints=nowhere)) is None
     elsewhere = {"find": {"method": "GET", "path": "/bookings?reference={reference}"}}
     assert (await client.look(call("confirm", endpoints=elsewhere, facts={"booking_id": "bk_never"}))).state == "absent"
+
+
+async def test_an_address_without_a_search_does_not_prove_that_nothing_is_booked(
+    sandbox: EmbeddedSandbox, call: Callable[..., Call]
+) -> None:
+    client = sandbox.client("generic")
+    astray = {"base_url": f"{sandbox.base_url}/generic/villa-aurora/no-such-place"}
+    cancel = call("cancel", endpoints=astray, facts={"booking_id": "bk_1"})
+    for answer in (client.find(call("request", endpoints=astray)), client.send(cancel)):
+        with pytest.raises(VendorUnavailable) as caught:
+            await answer
+        assert (caught.value.reason, caught.value.status) == ("no_search", 404)
+
+
+async def test_an_address_without_a_cancellation_does_not_undo_a_booking_that_stands(
+    sandbox: EmbeddedSandbox, call: Callable[..., Call]
+) -> None:
+    client = sandbox.client("generic")
+    held = await client.send(call("request"))
+    nowhere = {"cancel": {"method": "POST", "path": "/bookings/{booking_id}/no-such-path"}}
+    undo = call("cancel", endpoints=nowhere, facts=held.facts)
+    with pytest.raises(VendorRejected, match="the booking stands") as caught:
+        await client.send(undo)
+    assert (caught.value.reason, caught.value.status) == ("not_cancelled", 404)
+    await client.send(call("cancel", facts=held.facts))
+    assert (await client.send(undo)).state == "absent"
 
 
 async def test_a_search_that_answers_with_something_else_is_asked_again(

@@ -12,7 +12,7 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.generic import mapping
 
-#: A cancellation answered so finds nothing left to cancel.
+#: Nothing is at this address: no booking, or no such endpoint.
 _GONE_STATUSES = (404, 410)
 _GONE_CODES = ("already_cancelled", "cancelled")
 
@@ -72,9 +72,13 @@ class Client:
         try:
             body = await self._call("find", call, None)
         except VendorRejected as error:
-            if error.status in _GONE_STATUSES:
+            if error.status not in _GONE_STATUSES:
+                raise
+            if mapping.endpoints_of(call).find is not None:
                 return []
-            raise
+            # By our contract a search that finds nothing answers with an empty list: it is not there just now.
+            detail = f"generic: there is no search at its address ({error.status})"
+            raise VendorUnavailable(detail, vendor="generic", reason="no_search", status=error.status) from error
         bookings = body.get("data") if isinstance(body, dict) else body
         if not isinstance(bookings, list):
             raise VendorUnavailable("generic: the search's answer is not a list", vendor="generic", reason="bad_answer")
@@ -84,9 +88,14 @@ class Client:
         try:
             body = await self._call("cancel", call, {"reference": call.reference})
         except VendorRejected as error:
-            if error.status in _GONE_STATUSES or error.reason in _GONE_CODES:
-                return Effect(state="absent", external_id=self._booking_id(call), detail="nothing left to cancel")
-            raise
+            is_gone = error.status in _GONE_STATUSES
+            if not is_gone and error.reason not in _GONE_CODES:
+                raise
+            # The address may be wrong, which says nothing about the booking.
+            if is_gone and await self.find(call) is not None:
+                detail = "generic: there is no cancellation at its address, and the booking stands"
+                raise VendorRejected(detail, vendor="generic", reason="not_cancelled", status=error.status) from error
+            return Effect(state="absent", external_id=self._booking_id(call), detail="nothing left to cancel")
         booking_id = self._booking_id(call)
         if isinstance(body, dict) and body.get("status") not in (None, "cancelled"):
             raise VendorRejected("generic: the booking is still standing", vendor="generic", reason="not_cancelled")
