@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +26,8 @@ from wedsync.usecases.webhooks.statistics import Statistics, read_statistics
 
 router = APIRouter(prefix="/webhook-sources", tags=["webhooks"])
 
+#: A registered source by its id or name, or a vendor's name.
+SourceName = Annotated[str, Path(max_length=100, pattern=r"^[^\x00]+$")]
 _SECRET = Field(default=None, min_length=8, max_length=4096, pattern=r"^[^\x00]+$")
 
 _CREATED = {
@@ -123,14 +125,14 @@ async def list_all(desk: OnDesk) -> SourceList:
 
 
 @router.get("/{source}", summary="Show a webhook source")
-async def show(source: str, desk: OnDesk) -> SourceView:
+async def show(source: SourceName, desk: OnDesk) -> SourceView:
     """The source by its id or name."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await register.show(conn, _clerk(desk), source)
 
 
 @router.patch("/{source}", summary="Change, pause or resume a webhook source")
-async def change(source: str, body: ChangeBody, desk: OnDesk) -> SourceView:
+async def change(source: SourceName, body: ChangeBody, desk: OnDesk) -> SourceView:
     """Overwrite the named fields of the configuration; a paused source's messages are refused with 404."""
     try:
         async with desk.db.tenant(desk.organization_id) as conn:
@@ -144,7 +146,7 @@ async def change(source: str, body: ChangeBody, desk: OnDesk) -> SourceView:
 
 
 @router.post("/{source}/rotate", status_code=201, response_model=SourceView, summary="Rotate a source's secret")
-async def rotate(source: str, body: RotateBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def rotate(source: SourceName, body: RotateBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """Add a secret; the older ones are taken for `overlap_seconds` more."""
     clerk, made = _clerk(desk), []
 
@@ -160,7 +162,7 @@ async def rotate(source: str, body: RotateBody, desk: OnDesk, said: MustBeOnce) 
 
 
 @router.delete("/{source}", status_code=204, summary="Delete a webhook source")
-async def delete(source: str, desk: OnDesk) -> Response:
+async def delete(source: SourceName, desk: OnDesk) -> Response:
     """Forget the source and its secrets; what it sent stays."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await register.delete(conn, _clerk(desk), source)
@@ -169,7 +171,7 @@ async def delete(source: str, desk: OnDesk) -> Response:
 
 @router.get("/{source}/statistics", summary="Show a source's statistics")
 async def statistics(
-    source: str,
+    source: SourceName,
     desk: OnDesk,
     since: Annotated[AwareDatetime | None, Query(description="24 hours ago unless said otherwise.")] = None,
     until: Annotated[AwareDatetime | None, Query(description="Now unless said otherwise.")] = None,

@@ -36,6 +36,9 @@ KnownType = Literal[
     "message.failed", "calendar.changed", "other",
 ]  # fmt: skip
 
+#: Postgres keeps no text with a NUL in it.
+STORABLE = r"^[^\x00]*$"
+
 
 class HmacOptions(Value):
     """How a source writes its HMAC-SHA256."""
@@ -44,11 +47,11 @@ class HmacOptions(Value):
     header: str = Field(default="X-Signature", pattern=r"^[A-Za-z0-9-]{1,64}$")
     encoding: Literal["hex", "base64"] = "hex"
     #: What stands before the signature: `sha256=`.
-    prefix: str = Field(default="", max_length=32)
+    prefix: str = Field(default="", max_length=32, pattern=STORABLE)
     #: Where the unix time stands that is signed too; empty: the source signs none.
     timestamp_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,64}$")
     #: What is signed before the body when there is a time: `{timestamp}.` or `v0:{timestamp}:`.
-    signed_prefix: str = Field(default="{timestamp}.", max_length=64)
+    signed_prefix: str = Field(default="{timestamp}.", max_length=64, pattern=STORABLE)
     tolerance_seconds: int = Field(default=300, ge=1, le=86_400)
 
 
@@ -95,7 +98,7 @@ def _network(text: str) -> str:
 
 
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
-EventWord = Annotated[str, Field(min_length=1, max_length=200)]
+EventWord = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE)]
 
 
 class SourceConfig(Value):
@@ -103,7 +106,7 @@ class SourceConfig(Value):
 
     scheme: SchemeName
     #: For `meta`: what it shows in its URL when it proves the address; empty: one of the secrets.
-    verify_token: str = Field(default="", max_length=200)
+    verify_token: str = Field(default="", max_length=200, pattern=STORABLE)
     #: For `hmac_sha256`.
     hmac: HmacOptions | None = None
     #: Whose objects it speaks of: matched against what that vendor's steps hold. Default: the scheme's own vendor.

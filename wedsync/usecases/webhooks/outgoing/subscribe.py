@@ -28,7 +28,8 @@ _TEXT_LIMIT = 2000
 #: What our ids look like.
 ID = re.compile(r"[0-9A-Z]{26}")
 
-FilterValues = Annotated[tuple[StrictStr | StrictBool | StrictInt | None, ...], Field(min_length=1, max_length=100)]
+_FilterText = Annotated[StrictStr, Field(pattern=r"^[^\x00]*$")]
+FilterValues = Annotated[tuple[_FilterText | StrictBool | StrictInt | None, ...], Field(min_length=1, max_length=100)]
 
 
 class Wanted(BaseModel):
