@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from activities.errors import to_application_error
 from wedsync.domain.errors import (
     InvalidInput,
     NotAuthorized,
@@ -170,8 +171,8 @@ async def test_each_fault_becomes_its_error(
     ("reason", "status", "kind"),
     [
         ("concurrent_idempotent_requests", 409, OutcomeUnknown),
-        ("daily_quota_exceeded", 429, VendorRejected),
-        ("monthly_quota_exceeded", 429, VendorRejected),
+        ("daily_quota_exceeded", 429, NotAuthorized),
+        ("monthly_quota_exceeded", 429, NotAuthorized),
         ("invalid_api_key", 403, NotAuthorized),
         ("validation_error", 403, VendorRejected),
     ],
@@ -180,6 +181,15 @@ def test_resends_own_words_decide_over_the_status(reason: str, status: int, kind
     reread = mapping.reread(VendorRejected("resend: refused", vendor="resend", reason=reason, status=status))
     assert type(reread) is kind
     assert (reread.reason, reread.status, reread.vendor) == (reason, status, "resend")
+
+
+@pytest.mark.parametrize("reason", ["daily_quota_exceeded", "monthly_quota_exceeded"])
+def test_a_full_quota_leaves_an_earlier_attempt_unknown_and_does_not_wait_for_a_day(reason: str) -> None:
+    throttled = VendorThrottled("resend: refused", vendor="resend", reason=reason, status=429, retry_after_seconds=1)
+    (failure,) = to_application_error(mapping.reread(throttled)).details
+    # Only the vendor's no to the very call would settle what became of the attempt before.
+    assert failure.code != "vendor_rejected"
+    assert (failure.passing, failure.unknown, failure.reason) == (False, False, reason)
 
 
 def test_an_errors_detail_repeats_nothing_that_may_name_a_guest() -> None:

@@ -102,8 +102,9 @@ def reread(error: VendorError) -> VendorError:
         # An earlier attempt under this key is still at work: what comes of it is not known yet.
         kind = OutcomeUnknown
     elif error.reason in _QUOTAS:
-        # A wait of a day or a month is no throttling; another vendor can send today.
-        kind = VendorRejected
+        # A wait of a day or a month is no throttling; another vendor can send today. It is no word on the email itself:
+        # an earlier attempt without an answer may have been within the quota.
+        kind = NotAuthorized
     if kind is None:
         return error
     return kind(error.detail, vendor=error.vendor, reason=error.reason, status=error.status)
