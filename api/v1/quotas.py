@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.deps import Desk, MustBeOnce, OnDesk, respond
 from api.v1.services import OPERATORS_ONLY, ServiceName
@@ -18,7 +17,7 @@ from wedsync.domain.routing.quotas import SPREAD, QuotaPolicy, Reservation, Thro
 from wedsync.domain.routing.schedule import Schedule, Wanted
 from wedsync.kit.clock import utc_now
 from wedsync.store.quotas import Key
-from wedsync.usecases.access.answer_once import answer_once
+from wedsync.usecases.access.answer_once import answer_repeatable
 from wedsync.usecases.routing import manage_quotas as views
 from wedsync.usecases.routing.manage_quotas import QuotaManager
 from wedsync.usecases.routing.plan_calls import Forecast, forecast_quotas, preview_schedule
@@ -167,12 +166,12 @@ async def reserve(
         raise InvalidInput("a reservation ends after it starts", field="ends_at")
     wanted = Reservation(id=desk.new_id(said), **body.model_dump())
 
-    async def deed(_: AsyncConnection) -> Answer:
+    async def deed() -> Answer:
         # Its id is the key's own: done twice it is one.
         kept = await _manager(desk).reserve((service, account), wanted)
         return Answer(status=201, headers={}, body=kept.model_dump(mode="json"))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_repeatable(desk.db, desk.organization_id, said, deed)
     return respond(answer, is_replay=is_replay)
 
 

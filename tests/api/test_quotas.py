@@ -169,6 +169,19 @@ async def test_what_others_reserve_is_a_sum(api: Any) -> None:
         assert wedding not in answers[1].text
 
 
+async def test_many_reservations_at_once_keep_nobody_waiting(api: Any) -> None:
+    await put(api, "/quotas/stripe", DAILY)
+    wedding, now = await a_wedding(api, "crowd"), utc_now()
+    times = {"starts_at": now.isoformat(), "ends_at": (now + timedelta(hours=5)).isoformat()}
+    wanted = {"wedding_id": wedding, "calls": 1, **times}
+    async with asyncio.timeout(8):
+        asked = [api.post("/quotas/stripe/reservations", wanted) for _ in range(3 * api.settings.database_pool_size)]
+        *answers, other = await asyncio.gather(*asked, api.get("/weddings"))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == len(answers)
+    assert other.status_code == 200
+
+
 async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: Switchboard) -> None:
     await put(api, "/quotas/stripe", DAILY)
     wedding = await a_wedding(api, "reserving")

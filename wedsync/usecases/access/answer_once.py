@@ -50,6 +50,27 @@ async def answer_once(
     return answer, False
 
 
+async def answer_repeatable(
+    db: Database, organization_id: str, once: Once, deed: Callable[[], Awaitable[Answer]]
+) -> tuple[Answer, bool]:
+    """As `answer_once`, for a deed that acts by itself and, done twice, is done once: it holds up no connection.
+
+    Two requests at once with one key may both carry it out; one answer is kept. Raises IdempotencyMismatch, and what
+    the deed raises.
+    """
+    now = utc_now()
+    async with db.tenant(organization_id) as conn:
+        known = await access.read_once(conn, organization_id, once.key)
+    if known is not None:
+        return _replayed(known, once, now), True
+    answer = await deed()
+
+    async def done(_: AsyncConnection) -> Answer:
+        return answer
+
+    return await answer_once(db, organization_id, once, done)
+
+
 async def finish(db: Database, organization_id: str, key: str, answer: Answer) -> None:
     """Make `answer` the one that is replayed, once its caller has waited long enough."""
     async with db.tenant(organization_id) as conn:
