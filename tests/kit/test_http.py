@@ -115,6 +115,7 @@ async def test_an_answer_without_end_is_not_read_to_it(encoding: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(head + packed)
+        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url, pool = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", new_pool()

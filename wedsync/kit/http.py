@@ -10,7 +10,8 @@ import base64
 import importlib.util
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal
@@ -182,6 +183,23 @@ def _no_answer(vendor: str, error: Exception, *, is_write: bool) -> VendorError:
     return kind(f"{vendor} gave no answer ({type(error).__name__})", vendor=vendor, reason=reason)
 
 
+@contextmanager
+def _as_vendors(vendor: str, *, is_write: bool) -> Iterator[None]:
+    """What went wrong with a request, in the words of `wedsync.domain.errors`."""
+    try:
+        yield
+    except (httpx.PoolTimeout, NoResolverFree) as error:
+        raise _no_connection(vendor) from error
+    except ForbiddenTarget as error:
+        raise InvalidInput(error.detail, field="base_url", reason=error.code) from error
+    except (*_NEVER_SENT, httpx.InvalidURL) as error:
+        raise _never_sent(vendor, error) from error
+    except httpx.LocalProtocolError as error:
+        raise _unsendable() from error
+    except httpx.HTTPError as error:
+        raise _no_answer(vendor, error, is_write=is_write) from error
+
+
 def default_error(status: int, body: Any) -> tuple[str, str]:
     """`(code, detail)` when nothing better is known."""
     return f"http_{status}", f"answered {status}"
@@ -232,8 +250,8 @@ class VendorHttp:
         """Send one request and return a 2xx answer.
 
         `path` starts with `/` and is added to the base URL (a full URL is taken as it is, and guarded when it leads
-        elsewhere). `form` is sent in the
-        order given. JSON is sent compact, UTF-8, in key order of insertion. `write` defaults to "not GET or HEAD".
+        elsewhere). `form` is sent in the order given. JSON is sent compact, UTF-8, in key order of insertion. `write`
+        defaults to "not GET or HEAD".
 
         Raises InvalidInput (HTTP can't carry it; or the full URL leads to an address that is not public),
         VendorRejected (4xx), NotAuthorized (401), VendorThrottled (429; without a status and for reason="at_capacity"
@@ -247,7 +265,7 @@ class VendorHttp:
             sent_headers.setdefault("Content-Type", content_type)
         if auth is not None:
             sent_headers["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode()).decode()
-        try:
+        with _as_vendors(self.vendor, is_write=is_write):
             url = _url(path if "://" in path else self.base_url + path)
             request = httpx.Request(
                 method,
@@ -258,19 +276,6 @@ class VendorHttp:
                 extensions={"timeout": self._timeout, GUARD: self._guard(url)},
             )
             response, answer = await self._pool.exchange(request)
-        except (httpx.PoolTimeout, NoResolverFree) as error:
-            raise _no_connection(self.vendor) from error
-        except ForbiddenTarget as error:
-            raise InvalidInput(error.detail, field="base_url", reason=error.code) from error
-        except (*_NEVER_SENT, httpx.InvalidURL) as error:
-            raise _never_sent(self.vendor, error) from error
-        except httpx.LocalProtocolError as error:
-            raise _unsendable() from error
-        except httpx.HTTPError as error:
-            kind: type[VendorError] = OutcomeUnknown if is_write else VendorUnavailable
-            raise kind(
-                f"{self.vendor} gave no answer ({type(error).__name__})", vendor=self.vendor, reason="no_answer"
-            ) from error
         self.last_headers = response.headers
         if self.on_headers is not None:
             self.on_headers(response.headers)
@@ -302,7 +307,7 @@ class VendorHttp:
         """
         is_write = method not in ("GET", "HEAD")
         sent = [("User-Agent", _USER_AGENT), *self.headers.items(), *headers]
-        try:
+        with _as_vendors(self.vendor, is_write=is_write):
             request = httpx.Request(
                 method,
                 self.base_url + path + (f"?{query}" if query else ""),
@@ -311,14 +316,6 @@ class VendorHttp:
                 extensions={"timeout": self._timeout},
             )
             response = await self._pool.begin(request)
-        except httpx.PoolTimeout as error:
-            raise _no_connection(self.vendor) from error
-        except (*_NEVER_SENT, httpx.InvalidURL) as error:
-            raise _never_sent(self.vendor, error) from error
-        except httpx.LocalProtocolError as error:
-            raise _unsendable() from error
-        except httpx.HTTPError as error:
-            raise _no_answer(self.vendor, error, is_write=is_write) from error
         if self.on_headers is not None:
             self.on_headers(response.headers)
         return StreamedAnswer(response, self.vendor, is_write=is_write)
