@@ -107,14 +107,12 @@ async def test_a_strangers_url_leads_to_public_addresses_only(monkeypatch: pytes
     await pool.aclose()
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_an_answer_without_end_is_not_read_to_it(encoding: str) -> None:
-    packed = gzip.compress(bytes(MAX_RESPONSE_BYTES * 2)) if encoding == "gzip" else bytes(MAX_RESPONSE_BYTES * 2)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+async def assert_unknown(answer: bytes) -> None:
+    """After such an answer, and a hang-up, a write may have been done, and a read was not."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(head + packed)
+        writer.write(answer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -128,21 +126,15 @@ async def test_an_answer_without_end_is_not_read_to_it(encoding: str) -> None:
     server.close()
 
 
-async def test_an_answer_that_breaks_off_leaves_the_outcome_of_a_write_unknown() -> None:
-    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-        writer.close()
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_an_answer_without_end_is_not_read_to_it(encoding: str) -> None:
+    packed = gzip.compress(bytes(MAX_RESPONSE_BYTES * 2)) if encoding == "gzip" else bytes(MAX_RESPONSE_BYTES * 2)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(packed)}\r\n\r\n"
+    await assert_unknown(head.encode() + packed)
 
-    server = await asyncio.start_server(half, "127.0.0.1", 0)
-    url, pool = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", new_pool()
-    http = VendorHttp(pool, vendor="v", base_url=url, timeout_seconds=2)
-    with pytest.raises(OutcomeUnknown):
-        await http.request("POST", "/")
-    with pytest.raises(VendorUnavailable):
-        await http.request("GET", "/")
-    await pool.aclose()
-    server.close()
+
+async def test_an_answer_that_breaks_off_leaves_the_outcome_of_a_write_unknown() -> None:
+    await assert_unknown(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
 
 
 async def test_a_connection_is_used_again() -> None:

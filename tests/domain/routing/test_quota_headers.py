@@ -170,4 +170,5 @@ def test_no_header_is_too_odd_to_be_read(odd: str, number: str) -> None:
     ):
         said = h.read(headers, NOW)
         if said is not None:
-            h.corrected(EMPTY, RULE, said, NOW)
+            assert said.remaining is None or said.remaining >= 0
+            assert h.corrected(EMPTY, RULE, said, NOW).service == EMPTY.service
