@@ -1,8 +1,9 @@
-"""Timeouts, retries, queues and priorities of what workflows start."""
+"""Timeouts, retries, queues and priorities of what workflows start; how long they wait, and when a run is long."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -26,23 +27,34 @@ LONGEST_TIMER = timedelta(days=30)
 
 
 def start_to_close_seconds(http_timeout_seconds: float) -> float:
-    """How long a vendor call's activity may run."""
+    """Say how long a vendor call's activity may run."""
     return http_timeout_seconds + CALL_MARGIN_SECONDS
 
 
-def has_room() -> bool:
-    """Whether this run's history has room for more tries of what failed."""
+def is_long() -> bool:
+    """Tell whether the run's history has grown so long that it is continued as a new one."""
     info = workflow.info()
-    return saga.has_room(info.get_current_history_length(), info.get_current_history_size())
+    return info.is_continue_as_new_suggested() or info.get_current_history_length() > saga.LONG_HISTORY_EVENTS
+
+
+async def wait_until(until: datetime, is_cut_short: Callable[[], bool], why: str) -> None:
+    """Wait for an instant, or until something cuts the wait short."""
+    seconds = (until - workflow.now()).total_seconds()
+    if seconds <= 0 or is_cut_short():
+        return
+    try:
+        await workflow.wait_condition(is_cut_short, timeout=timedelta(seconds=seconds), timeout_summary=why)
+    except TimeoutError:
+        return
 
 
 def priority(mode: str, organization_id: str) -> Priority:
-    """Wedding-day work first; organizations share fairly."""
+    """Put wedding-day work first; organizations share fairly."""
     return Priority(priority_key=_PRIORITY_BY_MODE.get(mode, 3), fairness_key=organization_id[:64])
 
 
 def local(summary: str) -> dict[str, Any]:
-    """Options of a local activity on our own records."""
+    """Give the options of a local activity on our own records."""
     return {
         "start_to_close_timeout": timedelta(seconds=10),
         "retry_policy": RECORDS_RETRY,
@@ -52,7 +64,7 @@ def local(summary: str) -> dict[str, Any]:
 
 
 def records(summary: str, mode: str, organization_id: str) -> dict[str, Any]:
-    """Options of a write on the queue `records`."""
+    """Give the options of a write on the queue `records`."""
     return {
         "task_queue": "records",
         "start_to_close_timeout": timedelta(seconds=20),
@@ -63,5 +75,5 @@ def records(summary: str, mode: str, organization_id: str) -> dict[str, Any]:
 
 
 def vendor_queue(mode: str) -> str:
-    """Wedding-day calls have worker slots of their own."""
+    """Name the queue of vendors' calls: those of a wedding day have worker slots of their own."""
     return "vendor-critical" if mode == "wedding_day" else "vendor"

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.weddings.ledger import Recheck, StepState
+from wedsync.domain.weddings.ledger import Recheck
 from wedsync.domain.weddings.messages import StepStatus, TransactionStatus
 from wedsync.domain.weddings.plan import PlannedStep, Window
 from wedsync.domain.weddings.saga import FINAL, gaps
+from wedsync.domain.weddings.step import StepState
 
 #: The reception begins so long after the ceremony, the clean-up so long after that.
 RECEPTION_AFTER = timedelta(hours=1)
@@ -95,12 +96,6 @@ def next_wake(
 def overdue(states: Iterable[StepState], status: Literal["waiting", "held"], now: datetime) -> list[StepState]:
     """The steps whose patience is over."""
     return [s for s in states if s.status == status and s.deadline_at is not None and s.deadline_at <= now]
-
-
-def put_off(held: StepState, patience: timedelta, now: datetime) -> StepState:
-    """A hold past its deadline that takes no default: as much patience again, at least a day, with a reminder."""
-    more = max(patience, timedelta(days=1))
-    return held.model_copy(update={"deadline_at": now + more, "remind_at": now + more / 2})
 
 
 def to_remind(states: Iterable[StepState], now: datetime) -> list[StepState]:

@@ -26,8 +26,15 @@ def open_matters(state: WeddingState) -> tuple[str, ...]:
 
 
 def closing_as(becomes: ClosingStatus, ends_at: datetime, now: datetime) -> Closing:
-    """A closing that begins now."""
+    """Give a closing that begins now."""
     return Closing(becomes=becomes, until=max(now, ends_at) + LONGEST_CLOSING)
+
+
+def end(state: WeddingState, becomes: ClosingStatus, now: datetime) -> WeddingState:
+    """End the wedding now; it lives on as `closing` while something of it is open."""
+    if not open_matters(state):
+        return state.ending_as(becomes, None)
+    return state.ending_as("closing", closing_as(becomes, state.compiled.ends_at, now))
 
 
 def is_closed(state: WeddingState, now: datetime) -> bool:

@@ -12,8 +12,6 @@ from pydantic import JsonValue
 from wedsync.domain.weddings.durations import parse_duration
 from wedsync.domain.weddings.plan import Degradation, Plan, PlannedStep, Step, WhenDown
 
-#: What a queued step waits for: no vendor's event is called so.
-VENDOR_BACK = "vendor.back"
 #: A queued step is tried again after half of the time that it has waited, within these bounds.
 FIRST_LOOK = timedelta(minutes=1)
 LONGEST_LOOK = timedelta(minutes=15)

@@ -7,32 +7,124 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.routing import inputs as filled
 from wedsync.domain.routing.vendor import Value
 from wedsync.domain.weddings import catalogue, money, references, times
 from wedsync.domain.weddings.load import explain
-from wedsync.domain.weddings.plan import Plan, PlannedStep
+from wedsync.domain.weddings.plan import Contact, Plan, PlannedStep
 
 _Inputs = TypeVar("_Inputs", bound=catalogue.Inputs)
+#: The start and the end of what a step books: `(starts, minutes, zone, fold)` as the plan writes them.
+Periods = Callable[[str, int, str | None, times.Fold | None], tuple[filled.Moment, filled.Moment]]
+
+
+class Facts(BaseModel):
+    """What the plan's inputs are filled in with, beside times and other steps' results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    #: What the references to the plan itself stand for, e.g. `wedding.couple` → "Ana & Bo".
+    constants: dict[str, str]
+    contacts: tuple[Contact, ...]
+    currency: str
+
+
+def facts_of(plan: Plan) -> Facts:
+    """Give the plan's facts."""
+    wedding = plan.wedding
+    return Facts(constants=references.constants(plan), contacts=wedding.contacts, currency=wedding.currency)
 
 
 def materialize(
     step: PlannedStep, vendor: str, plan: Plan, results: Mapping[str, Mapping[str, JsonValue]]
 ) -> dict[str, JsonValue]:
-    """The inputs of `step` for `vendor`, in the shape of `wedsync.domain.routing.inputs` and in JSON mode.
+    """Fill in the inputs of `step` for `vendor`, its times by this process's zone data. See `fill`."""
+    return fill(step, vendor, facts_of(plan), results, periods_of(plan))
+
+
+def fill(
+    step: PlannedStep,
+    vendor: str,
+    facts: Facts,
+    results: Mapping[str, Mapping[str, JsonValue]],
+    periods: Periods,
+) -> dict[str, JsonValue]:
+    """Fill in the inputs of `step` for `vendor`, in the shape of `wedsync.domain.routing.inputs` and in JSON mode.
 
     `results` is step → result → value of the steps that `step` refers to. The same arguments give equal output.
     Raises InvalidInput whose `field` is the input's dotted path.
     """
+    written = written_inputs(step, facts, results)
+    return _FILL[type(written)](written, _Filler(step, vendor, facts, periods)).model_dump(mode="json")
+
+
+def written_inputs(
+    step: PlannedStep, facts: Facts, results: Mapping[str, Mapping[str, JsonValue]]
+) -> catalogue.Inputs:
+    """Read the step's inputs with their references filled in. Raises InvalidInput."""
     known = catalogue.ACTIONS.get(step.action)
     if known is None:
         raise InvalidInput(f"unknown action {step.action!r}", field="action", reason="unknown_action")
-    written = checked(known.inputs, references.resolve(step.inputs, results, plan))
-    value = _FILL[type(written)](written, _Filler(step, vendor, plan))
-    return value.model_dump(mode="json")
+    return checked(known.inputs, references.fill(step.inputs, results, facts.constants))
+
+
+def fill_text(text: str, facts: Facts) -> str:
+    """Fill in a compensation's text with what the plan itself says; raises InvalidInput for any other reference."""
+    return str(references.fill({"text": text}, {}, facts.constants)["text"])
+
+
+def periods_of(plan: Plan) -> Periods:
+    """Resolve starts and ends by this process's zone data; the minutes pass as they do on a watch."""
+
+    def resolve(
+        starts: str, minutes: int, zone: str | None, fold: times.Fold | None
+    ) -> tuple[filled.Moment, filled.Moment]:
+        place = zone or plan.wedding.ceremony.zone
+        try:
+            start = times.instant_of(starts, place, fold, plan)
+            return _moment(start, place), _moment(start + timedelta(minutes=minutes), place)
+        except InvalidInput as error:
+            raise InvalidInput(error.detail, field="starts", reason=error.reason) from None
+
+    return resolve
+
+
+def period_of(
+    step: PlannedStep, plan: Plan, results: Mapping[str, Mapping[str, JsonValue]]
+) -> tuple[filled.Moment, filled.Moment] | None:
+    """Resolve the time of a step whose inputs give one; None: they give none, or by a result that is not there yet.
+
+    Raises InvalidInput as `times.resolve_wall` does.
+    """
+    known = catalogue.ACTIONS.get(step.action)
+    if known is None or "starts" not in known.inputs.model_fields:
+        return None
+    said = {name: step.inputs[name] for name in ("starts", "minutes", "zone", "fold") if name in step.inputs}
+    if any(source not in results for source, _ in references.names(said)):
+        return None
+    values = references.fill(said, results, references.constants(plan))
+    timing = checked(_Timing, {"starts": "", "minutes": _default_minutes(known.inputs), **values})
+    return periods_of(plan)(timing.starts, timing.minutes, timing.zone, timing.fold)
+
+
+class _Timing(catalogue.Inputs):
+    """The inputs that give a step's time."""
+
+    starts: str
+    minutes: int
+    zone: str | None = None
+    fold: times.Fold | None = None
+
+
+def _default_minutes(model: type[catalogue.Inputs]) -> int:
+    return int(model.model_fields["minutes"].default)
+
+
+def _moment(instant: datetime, zone: str) -> filled.Moment:
+    """An instant with what the wall in `zone` shows."""
+    return filled.Moment(local=times.wall_text(instant, zone), zone=zone, instant=instant.astimezone(UTC))
 
 
 def checked(model: type[_Inputs], values: Mapping[str, JsonValue]) -> _Inputs:
@@ -47,12 +139,12 @@ def checked(model: type[_Inputs], values: Mapping[str, JsonValue]) -> _Inputs:
 class _Filler:
     """What one step's inputs are filled in with."""
 
-    def __init__(self, step: PlannedStep, vendor: str, plan: Plan) -> None:
-        self.step, self.vendor, self.plan = step, vendor, plan
+    def __init__(self, step: PlannedStep, vendor: str, facts: Facts, periods: Periods) -> None:
+        self.step, self.vendor, self.facts, self.period = step, vendor, facts, periods
 
     def person(self, contact_id: str, field: str) -> filled.Person:
         """The contact, with its payment instrument at this vendor."""
-        found = next((contact for contact in self.plan.wedding.contacts if contact.id == contact_id), None)
+        found = next((contact for contact in self.facts.contacts if contact.id == contact_id), None)
         if found is None:
             raise InvalidInput(f"unknown contact {contact_id!r}", field=field, reason="unknown_contact")
         return filled.Person(
@@ -63,21 +155,6 @@ class _Filler:
             instrument=found.instruments.get(self.vendor),
         )
 
-    def moment(self, instant: datetime, zone: str) -> filled.Moment:
-        """An instant with what the wall in `zone` shows."""
-        return filled.Moment(local=times.wall_text(instant, zone), zone=zone, instant=instant.astimezone(UTC))
-
-    def period(
-        self, starts: str, minutes: int, zone: str | None, fold: times.Fold | None
-    ) -> tuple[filled.Moment, filled.Moment]:
-        """Start and end; the minutes pass as they do on a watch."""
-        place = zone or self.plan.wedding.ceremony.zone
-        try:
-            start = times.instant_of(starts, place, fold, self.plan)
-            return self.moment(start, place), self.moment(start + timedelta(minutes=minutes), place)
-        except InvalidInput as error:
-            raise InvalidInput(error.detail, field="starts", reason=error.reason) from None
-
     def minor(self, amount: str, currency: str, field: str) -> int:
         """Minor units."""
         try:
@@ -87,7 +164,7 @@ class _Filler:
 
 
 def _payment(given: catalogue.CollectPayment, fill: _Filler) -> Value:
-    currency = given.currency or fill.plan.wedding.currency
+    currency = given.currency or fill.facts.currency
     return filled.Payment(
         amount=given.amount,
         currency=currency,
@@ -119,7 +196,7 @@ def _event(given: catalogue.CreateEvent, fill: _Filler) -> Value:
 
 def _booking(given: catalogue.RequestBooking, fill: _Filler) -> Value:
     starts, ends = fill.period(given.starts, given.minutes, given.zone, given.fold)
-    currency = given.currency or fill.plan.wedding.currency
+    currency = given.currency or fill.facts.currency
     return filled.Booking(
         title=given.title,
         starts=starts,

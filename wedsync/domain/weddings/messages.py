@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,13 @@ class Message(BaseModel):
     """Frozen; unknown keys are kept out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def _with(self, **changes: Any) -> Self:
+        """Copy the value with some fields changed; a misspelt field or a wrong value raises ValidationError.
+
+        For the named methods of each type: who changes a value from outside says by a method what happened to it.
+        """
+        return self.model_validate({**self.__dict__, **changes})
 
 
 class Decision(Message):
@@ -62,13 +69,10 @@ class WeddingStart(Message):
 
 #: Registered names.
 WEDDING_WORKFLOW = "Wedding"
-TRANSACTION_WORKFLOW = "RunTransaction"
 DRAIN_INBOX_WORKFLOW = "DrainInbox"
 SWEEP_HANDOFFS_WORKFLOW = "SweepHandoffs"
 #: Update of `Wedding`: TransactionRequest in, its id out; a known id answers again.
 SUBMIT_UPDATE = "submit"
-#: Signal of `Wedding`: the `TransactionResult` of one of its transactions.
-SETTLED_SIGNAL = "settled"
 #: Update of `Wedding`: nothing in, the number of steps written anew out.
 REPAIR_UPDATE = "repair"
 #: Signal of `Wedding`: a VendorEvent.
@@ -79,7 +83,3 @@ def wedding_workflow_id(wedding_id: str) -> str:
     """`wedding:{wedding}`."""
     return f"wedding:{wedding_id}"
 
-
-def transaction_workflow_id(wedding_id: str, transaction_id: str) -> str:
-    """`wedding:{wedding}:tx:{tx}`."""
-    return f"wedding:{wedding_id}:tx:{transaction_id}"

@@ -243,3 +243,7 @@ class PlannedStep(PlanModel):
     endpoints: dict[str, JsonValue]
     real_time_updates: bool
     when_down: Degradation = Degradation()
+
+    def needing(self, needs: tuple[str, ...]) -> PlannedStep:
+        """Need only these."""
+        return self.model_validate({**self.__dict__, "needs": needs})

@@ -130,11 +130,17 @@ def as_text(value: JsonValue) -> str:
 def resolve(
     inputs: Mapping[str, JsonValue], results: Mapping[str, Mapping[str, JsonValue]], plan: Plan
 ) -> dict[str, JsonValue]:
-    """`inputs` with every reference replaced by what earlier steps gave, `results` being step → result → value.
+    """`inputs` with every reference replaced; see `fill`."""
+    return fill(inputs, results, constants(plan))
+
+
+def fill(
+    inputs: Mapping[str, JsonValue], results: Mapping[str, Mapping[str, JsonValue]], known: Mapping[str, str]
+) -> dict[str, JsonValue]:
+    """Replace every reference by what earlier steps gave (`results`: step → result → value) or by a constant.
 
     Raises InvalidInput(reason="missing_result" or "bad_reference") with the input's path as its field.
     """
-    known = constants(plan)
 
     def lookup(reference: str) -> JsonValue:
         if reference in known:

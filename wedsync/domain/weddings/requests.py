@@ -1,4 +1,4 @@
-"""What becomes of a request to a wedding: refused and why, or the deeds and undos it leads to. Pure."""
+"""What becomes of a request to a wedding: refused and why, or the tasks and undos it leads to. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from datetime import datetime
 
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.weddings import agenda, order, references, saga
-from wedsync.domain.weddings.degradation import VENDOR_BACK
-from wedsync.domain.weddings.ledger import Deed, LedgerEntry, Recheck, StepError, StepState
+from wedsync.domain.weddings.ledger import RECHECK_AFTER, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
 from wedsync.domain.weddings.plan import PlannedStep
-from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
+from wedsync.domain.weddings.step import VENDOR_BACK, StepError, StepState
+from wedsync.domain.weddings.task import StepTask
+from wedsync.domain.weddings.wedding_state import OVER, TransactionCard, WeddingState
 
 #: Capabilities whose effects hold a time of the wedding.
 TIMED_CAPABILITIES = frozenset({"calendar", "booking", "video"})
@@ -22,7 +23,7 @@ _OVER = ("rolled_back", "cancelled")
 
 def refusal(state: WeddingState, request: TransactionRequest) -> StepError | None:
     """Why the wedding can't take the request now, or None."""
-    if state.status in ("cancelled", "ended"):
+    if state.status in OVER:
         return StepError(code="wedding_over", detail=f"the wedding is {state.status}")
     if state.closing is not None and request.kind in ("orchestrate", "timeline"):
         return StepError(code="wedding_over", detail="the wedding is closing: nothing new is begun")
@@ -102,14 +103,14 @@ def planned_step(state: WeddingState, step_id: str) -> PlannedStep:
     return next(step for step in steps(state) if step.id == step_id)
 
 
-def first_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
+def first_tasks(state: WeddingState, now: datetime) -> tuple[StepTask, ...]:
     """What is due when the wedding is first orchestrated, or whenever nothing else brings it about."""
-    return tuple(_deed(state, step) for step in agenda.due_steps(steps(state), state.states, now))
+    return tuple(_task(state, step) for step in agenda.due_steps(steps(state), state.states, now))
 
 
-def _deed(state: WeddingState, step: PlannedStep) -> Deed:
+def _task(state: WeddingState, step: PlannedStep) -> StepTask:
     held = state.states[step.id]
-    return Deed(kind="do", step=step, round=held.round + 1, state=held)
+    return StepTask(kind="do", step=step, round=held.round + 1, state=held)
 
 
 def _begins_steps(state: WeddingState) -> bool:
@@ -117,11 +118,11 @@ def _begins_steps(state: WeddingState) -> bool:
     return bool(state.origin) and state.closing is None
 
 
-def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
+def scheduled_tasks(state: WeddingState, now: datetime) -> tuple[StepTask, ...]:
     """What the agenda brings now: answers that came, patience that ended, steps that are due."""
-    deeds: dict[str, Deed] = {}
+    tasks: dict[str, StepTask] = {}
     for step_id, event in answers(state):
-        deeds[step_id] = Deed(
+        tasks[step_id] = StepTask(
             kind="answer",
             step=planned_step(state, step_id),
             entry=state.entries.get(step_id),
@@ -131,18 +132,18 @@ def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
         )
     for late in agenda.overdue(state.states.values(), "waiting", now):
         if late.waits_for == VENDOR_BACK:
-            deeds[late.step_id] = _deed(state, planned_step(state, late.step_id))
-        elif late.step_id not in deeds:
-            deeds[late.step_id] = Deed(
+            tasks[late.step_id] = _task(state, planned_step(state, late.step_id))
+        elif late.step_id not in tasks:
+            tasks[late.step_id] = StepTask(
                 kind="late",
                 step=planned_step(state, late.step_id),
                 entry=state.entries.get(late.step_id),
                 state=late,
             )
     if _begins_steps(state):
-        for step in agenda.due_steps(steps(state), state.states, now, settling=deeds):
-            deeds[step.id] = _deed(state, step)
-    return tuple(deeds.values())
+        for step in agenda.due_steps(steps(state), state.states, now, settling=tasks):
+            tasks[step.id] = _task(state, step)
+    return tuple(tasks.values())
 
 
 def stands(state: WeddingState, step_id: str) -> bool:
@@ -153,17 +154,17 @@ def stands(state: WeddingState, step_id: str) -> bool:
     return entry is not None and entry.state != "parked"
 
 
-def on_standing_ground(state: WeddingState, deeds: Iterable[Deed]) -> tuple[Deed, ...]:
-    """The deeds; those about what was done already go on without the needs that were undone since."""
+def on_standing_ground(state: WeddingState, tasks: Iterable[StepTask]) -> tuple[StepTask, ...]:
+    """The tasks; those about what was done already go on without the needs that were undone since."""
     return tuple(
-        deed if deed.kind == "do" and deed.entry is None else deed.model_copy(update={"step": _grounded(state, deed)})
-        for deed in deeds
+        task if task.kind == "do" and task.entry is None else task.on(_grounded(state, task))
+        for task in tasks
     )
 
 
-def _grounded(state: WeddingState, deed: Deed) -> PlannedStep:
-    kept = tuple(need for need in deed.step.needs if stands(state, need) or state.states[need].status != "succeeded")
-    return deed.step.model_copy(update={"needs": kept})
+def _grounded(state: WeddingState, task: StepTask) -> PlannedStep:
+    kept = tuple(need for need in task.step.needs if stands(state, need) or state.states[need].status != "succeeded")
+    return task.step.needing(kept)
 
 
 def answers(state: WeddingState) -> Iterable[tuple[str, VendorEvent]]:
@@ -225,36 +226,36 @@ def undone_by_hand(state: WeddingState) -> tuple[str, ...]:
     )
 
 
-def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tuple[Deed, ...]:
+def decision_tasks(state: WeddingState, decision: Decision, now: datetime) -> tuple[StepTask, ...]:
     """What `retry`, `use` or `skip` of a held step leads to (the skipped step is over already)."""
     step = planned_step(state, decision.step_id)
     held = state.states[decision.step_id]
-    deeds: list[Deed] = []
+    tasks: list[StepTask] = []
     if decision.choice == "retry" and held.unknown:
-        deeds.append(_retried(step, held, state.entries[decision.step_id]))
+        tasks.append(_retried(step, held, state.entries[decision.step_id]))
     elif decision.choice == "retry":
-        deeds.append(Deed(kind="do", step=step, round=held.round + 1, state=held))
+        tasks.append(StepTask(kind="do", step=step, round=held.round + 1, state=held))
     elif decision.choice == "use" and decision.vendor:
-        deeds.append(Deed(kind="do", step=step, round=held.round + 1, vendors=(decision.vendor,), state=held))
-    settling = [deed.step.id for deed in deeds]
+        tasks.append(StepTask(kind="do", step=step, round=held.round + 1, vendors=(decision.vendor,), state=held))
+    settling = [task.step.id for task in tasks]
     due = agenda.due_steps(steps(state), state.states, now, settling=settling) if _begins_steps(state) else []
-    return (*deeds, *(_deed(state, other) for other in due))
+    return (*tasks, *(_task(state, other) for other in due))
 
 
-def _retried(step: PlannedStep, held: StepState, entry: LedgerEntry) -> Deed:
+def _retried(step: PlannedStep, held: StepState, entry: LedgerEntry) -> StepTask:
     """A step of which something may stand: asked about where its vendor's word was waited for, else gone on with."""
     spec, vendor = entry.binding.spec, entry.binding.vendor
     if spec.by_hand:
-        entry = entry.model_copy(update={"done": ()})
+        entry = entry.refused_by_hand()
     elif entry.unknown_operation is None and any(o.waits_for and o.name in entry.done[-1:] for o in spec.operations):
-        return Deed(kind="late", step=step, entry=entry, state=held)
-    return Deed(kind="do", step=step, round=held.round, vendors=(vendor,), entry=entry, state=held)
+        return StepTask(kind="late", step=step, entry=entry, state=held)
+    return StepTask(kind="do", step=step, round=held.round, vendors=(vendor,), entry=entry, state=held)
 
 
-def change_deeds(state: WeddingState) -> tuple[Deed, ...]:
+def change_tasks(state: WeddingState) -> tuple[StepTask, ...]:
     """What stands and holds a time: to be moved to what the plan says now."""
     return tuple(
-        Deed(kind="change", step=step, entry=state.entries[step.id], state=state.states[step.id])
+        StepTask(kind="change", step=step, entry=state.entries[step.id], state=state.states[step.id])
         for step in steps(state)
         if step.capability in TIMED_CAPABILITIES
         and step.id in state.entries
@@ -284,7 +285,7 @@ def left_behind(state: WeddingState, target: str | None, now: datetime) -> tuple
         if (target is None or entry.set_by(target))
         and (entry.step_id in spoken_of or state.states[entry.step_id].status in saga.FINAL)
     )
-    return tuple(Recheck(entry=entry, due_at=now, look=len(saga.RECHECK_AFTER) + 1) for entry in left)
+    return tuple(Recheck(entry=entry, due_at=now, look=len(RECHECK_AFTER) + 1) for entry in left)
 
 
 def superseded(target: str | None, entries: Iterable[LedgerEntry]) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from wedsync.domain.routing.vendor import OperationSpec
-from wedsync.domain.weddings.ledger import CompensationResult, LedgerEntry, StepState
+from wedsync.domain.weddings.ledger import LedgerEntry
 from wedsync.domain.weddings.messages import CompensationStatus, StepStatus, TransactionKind, TransactionStatus
 from wedsync.domain.weddings.plan import OnFailure, PlannedStep
+from wedsync.domain.weddings.step import CompensationResult, StepState
 
 #: Statuses that let a dependent step run.
 SATISFYING: frozenset[StepStatus] = frozenset({"succeeded", "skipped"})
@@ -19,8 +20,6 @@ FINAL: frozenset[StepStatus] = frozenset({"succeeded", "failed", "skipped"})
 
 #: After an unknown outcome "it is not there" counts only this long after the call's own time-out.
 SETTLING_SECONDS = 60.0
-#: And it is looked at again so long after.
-RECHECK_AFTER = (timedelta(hours=1), timedelta(hours=24))
 
 #: Waits between attempts on one vendor: doubling from the first to the cap, then jittered.
 FIRST_DELAY_SECONDS = 0.5
@@ -28,10 +27,13 @@ DELAY_CAP_SECONDS = 30.0
 #: After so many tries an outage lasts: from then on each wait is a tenth longer than the one before it.
 TRIES_OF_A_SHORT_OUTAGE = 20
 LONGEST_DELAY_SECONDS = 600.0
-#: A run ends in failure with 51,200 events or 50 MB: from here on what is tried again and again is given up, with room
-#: left for what that leads to.
-LONGEST_HISTORY_EVENTS = 30_000
-LONGEST_HISTORY_BYTES = 30_000_000
+#: A run whose history has grown so long is continued as a new one at the next quiet point.
+LONG_HISTORY_EVENTS = 4_000
+#: A wedding with so many events behind it continues as new before it sleeps for over an hour: a sleeper that was
+#: evicted must not replay months.
+SLEEPY_HISTORY_EVENTS = 500
+LONG_SLEEP = timedelta(hours=1)
+
 #: How many attempts a vendor gets when another one stands ready.
 ATTEMPTS_WITH_FALLBACK = 4
 
@@ -60,11 +62,6 @@ def delay_seconds(attempt: int, jitter: float) -> float:
     # No power grows without end: a step may be tried for days.
     full = min(full * 1.1 ** min(attempt - short, 100), LONGEST_DELAY_SECONDS)
     return float(full * (1 - 0.2 * jitter))
-
-
-def has_room(events: int, size: int) -> bool:
-    """Whether a run whose history is so long may try again what failed."""
-    return events < LONGEST_HISTORY_EVENTS and size < LONGEST_HISTORY_BYTES
 
 
 def may_give_up(
@@ -216,7 +213,7 @@ def undo_is_final(entry: LedgerEntry, found: CompensationStatus) -> bool:
 
     "Nothing to undo" is not, while a write of the step whose outcome got lost can still take effect.
     """
-    lost = next((o for o in entry.binding.spec.operations if o.name == entry.unknown_operation), None)
+    lost = entry.lost_operation()
     return found != "nothing_to_undo" or lost is None or lost.harmless
 
 
@@ -225,7 +222,7 @@ def undo_plan(entry: LedgerEntry, step: PlannedStep) -> tuple[UndoPlan, str]:
     spec = entry.binding.spec
     if not may_have_happened(entry):
         return "nothing", "nothing was done"
-    lost = next((o for o in spec.operations if o.name == entry.unknown_operation), None)
+    lost = entry.lost_operation()
     if spec.operations and all(operation.read for operation in spec.operations):
         return "nothing", "a read leaves nothing behind"
     if step.compensation.by == "none":

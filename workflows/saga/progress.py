@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -11,9 +11,8 @@ from temporalio.common import RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from activities.errors import ACTIVITY_FAILED
     from activities.weddings import ShowProgress, WeddingActivities
-    from workflows.board import Board
+    from wedsync.domain.weddings.transaction import TransactionState
 
-_PATCH = "shows-progress"
 #: A rollback waits for its watchers no longer than this.
 _TIMEOUT = timedelta(seconds=2)
 
@@ -21,21 +20,20 @@ _TIMEOUT = timedelta(seconds=2)
 class Progress:
     """Shows how one transaction stands to whoever watches."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, state: TransactionState, next_version: Callable[[], int]) -> None:
+        self._state = state
+        self.next_version = next_version
 
     async def show(self, step_ids: Iterable[str], summary: str, *, is_rolling_back: bool = False) -> None:
         """Write these steps as they stand now, and that the transaction rolls back."""
-        if not workflow.patched(_PATCH):
-            return
-        board, given = self._board, self._board.given
+        state, given = self._state, self._state.input
         wanted = ShowProgress(
             organization_id=given.organization_id,
             wedding_id=given.wedding_id,
             transaction_id=given.transaction_id,
             is_rolling_back=is_rolling_back,
-            steps=tuple(board.states[step_id] for step_id in step_ids),
-            version=board.next_version(),
+            steps=tuple(state.step(step_id) for step_id in step_ids),
+            version=self.next_version(),
             now=workflow.now(),
         )
         try:
