@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.errors import translated
 from wedsync.domain.weddings.ledger import Binding, TransactionResult
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.hasten import hasten_inbox
 from wedsync.usecases.weddings.bind_step import BindStep, Links, bind_step
@@ -14,6 +15,7 @@ from wedsync.usecases.weddings.read_result import ReadResult, read_result
 from wedsync.usecases.weddings.recall_answer import RecallAnswer, RecalledAnswer, recall_answer
 from wedsync.usecases.weddings.record import (
     BeginTransaction,
+    Begun,
     ClientProvider,
     Recorded,
     RecordWedding,
@@ -32,6 +34,7 @@ from wedsync.usecases.weddings.revise_plan import RevisedPlan, RevisePlan, revis
 __all__ = [
     "Agenda",
     "BeginTransaction",
+    "Begun",
     "BindStep",
     "LoadPlan",
     "LoadedPlan",
@@ -54,8 +57,11 @@ __all__ = [
 class WeddingActivities:
     """Local activities of the workflows, and writes on the queue `records`."""
 
-    def __init__(self, db: Database, shelf: PlanShelf, links: Links, provide: ClientProvider) -> None:
+    def __init__(
+        self, db: Database, writer: ProjectionWriter, shelf: PlanShelf, links: Links, provide: ClientProvider
+    ) -> None:
         self._db = db
+        self._writer = writer
         self._provide = provide
         self._shelf = shelf
         self._links = links
@@ -76,31 +82,32 @@ class WeddingActivities:
     @translated
     async def bind_step(self, wanted: BindStep) -> Binding:
         """Who is called for a step, and with what."""
-        return await bind_step(self._db, self._shelf, self._links, wanted)
+        return await bind_step(self._writer, self._shelf, self._links, wanted)
 
     @activity.defn(name="wedding.begin_transaction")
     @translated
-    async def begin_transaction(self, wanted: BeginTransaction) -> Recorded:
-        """Show a transaction as running."""
-        return await begin_transaction(self._db, wanted)
+    async def begin_transaction(self, wanted: BeginTransaction) -> Begun:
+        """Claim a transaction for the calling workflow's run and show it as running."""
+        run_id = wanted.run_id or activity.info().workflow_run_id
+        return await begin_transaction(self._writer, wanted.model_copy(update={"run_id": run_id}))
 
     @activity.defn(name="wedding.show_progress")
     @translated
     async def show_progress(self, wanted: ShowProgress) -> Recorded:
         """Show how a running transaction stands."""
-        return await show_progress(self._db, wanted)
+        return await show_progress(self._writer, wanted)
 
     @activity.defn(name="wedding.settle_transaction")
     @translated
     async def settle_transaction(self, wanted: SettleTransaction) -> Recorded:
         """Write what a transaction came to, and tell its wedding."""
-        return await settle_transaction(self._db, self._provide, wanted)
+        return await settle_transaction(self._writer, self._provide, wanted)
 
     @activity.defn(name="wedding.record")
     @translated
     async def record_wedding(self, wanted: RecordWedding) -> Recorded:
         """Write the wedding's own state; on its day what waits of it in the inbox goes ahead."""
-        recorded = await record_wedding(self._db, wanted)
+        recorded = await record_wedding(self._db, self._writer, wanted)
         if wanted.mode == "wedding_day":
             await hasten_inbox(self._db, self._provide, wanted.wedding_id)
         return recorded

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from alembic import op
+
+_SQL = Path(__file__).parent / "sql"
 
 APP = "wedsync_app"
 SYSTEM = "wedsync_system"
@@ -72,3 +76,22 @@ def publish(table: str) -> None:
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY readable ON {table} FOR SELECT TO {APP} USING (true)")
     op.execute(f"CREATE POLICY all_rows ON {table} TO {SYSTEM} USING (true) WITH CHECK (true)")
+
+
+def create_function(name: str, signature: str, *, app: bool) -> None:
+    """Create the function of `sql/{name}.sql`, owned by `wedsync_system`; with `app` that role may call it, too."""
+    op.execute((_SQL / f"{name}.sql").read_text(encoding="utf-8"))
+    op.execute(f"REVOKE ALL ON FUNCTION {name}({signature}) FROM PUBLIC")
+    if app:
+        op.execute(f"GRANT EXECUTE ON FUNCTION {name}({signature}) TO {APP}")
+    # Who is given a function must be able to create one in its schema: for this moment only.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM}")
+    op.execute(f"ALTER FUNCTION {name}({signature}) OWNER TO {SYSTEM}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM}")
+
+
+def drop_function(name: str, signature: str) -> None:
+    """Drop a function of `create_function`, as its owner."""
+    op.execute(f"SET LOCAL ROLE {SYSTEM}")
+    op.execute(f"DROP FUNCTION {name}({signature})")
+    op.execute("RESET ROLE")

@@ -42,6 +42,7 @@ from wedsync.kit.memory import settle_memory
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
 from wedsync.store.outbox import NEWS
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.notify import Notifier
@@ -79,6 +80,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
         return client
 
     shelf = PlanShelf(db, registry.manifests)
+    writer = ProjectionWriter(db)
     teller = OutboxTeller(provide)
     db.when_committed(NEWS, teller.tell)
     sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
@@ -97,8 +99,8 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     try:
         async with switchboard.open():
             yield Doors(
-                weddings=WeddingActivities(db, shelf, link_maker(settings), provide),
-                vendors=VendorActivities(gateway, db),
+                weddings=WeddingActivities(db, writer, shelf, link_maker(settings), provide),
+                vendors=VendorActivities(gateway, writer),
                 webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
                 handoffs=HandoffActivities(db, provide),
                 deliveries=DeliveryActivities(db, provide, sender, pump),
@@ -106,6 +108,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
                 versions=VersionActivities(gateway, switchboard),
             )
     finally:
+        await writer.close()
         await pump.close()
         await teller.close()
         await sender.close()

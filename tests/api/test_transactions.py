@@ -9,9 +9,10 @@ from sqlalchemy import text, update
 
 from wedsync.domain.weddings.ledger import TransactionResult
 from wedsync.domain.weddings.messages import TransactionRequest
+from wedsync.domain.weddings.projection import TransactionBegin, TransactionOutcome
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import transactions
+from wedsync.store import projection
 from wedsync.store.tables.access import idempotency_keys
 from wedsync.store.tables.weddings import weddings
 
@@ -129,10 +130,8 @@ async def scheduled(api: Any, wedding_id: str, *steps: str) -> str:
     """As the workflow would: a transaction of the wedding's agenda begins."""
     tx = new_id()
     async with api.db.tenant(api.access.organization_id) as conn:
-        await transactions.begin_transaction(
-            conn, organization_id=api.access.organization_id, wedding_id=wedding_id, transaction_id=tx,
-            kind="scheduled", request={}, step_ids=steps, now=utc_now(),
-        )  # fmt: skip
+        begin = TransactionBegin(id=tx, kind="scheduled", step_ids=steps, run_id="run")
+        await projection.apply_writes(conn, [api.projection(wedding_id, begin=begin)])
     return tx
 
 
@@ -152,7 +151,8 @@ async def test_an_undo_names_what_was_set_anew_since(api: Any) -> None:
         ended_at=now,
     )
     async with api.db.tenant(api.access.organization_id) as conn:
-        await transactions.settle_transaction(conn, wedding_id, result, version=2, now=now)
+        outcome = TransactionOutcome(result=result, version=2)
+        await projection.apply_writes(conn, [api.projection(wedding_id, outcome=outcome)])
     found = (await api.get(f"/weddings/{wedding_id}/transactions/{undo['id']}")).json()
     assert (found["status"], found["superseded"]) == ("rolled_back", ["venue.inputs"])
 

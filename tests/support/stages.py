@@ -34,6 +34,7 @@ from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store.outbox import NEWS
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.switchboard import Switchboard
@@ -68,9 +69,10 @@ async def open_puppet_stage(
     pump = Pump(db, sender, teller)
     switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
     gateway = VendorGateway(settings, registry, pool, switchboard)
+    writer = ProjectionWriter(db)
     doors = Doors(
-        weddings=WeddingActivities(db, PlanShelf(db, registry.manifests), link_maker(settings), provide),
-        vendors=VendorActivities(gateway, db),
+        weddings=WeddingActivities(db, writer, PlanShelf(db, registry.manifests), link_maker(settings), provide),
+        vendors=VendorActivities(gateway, writer),
         webhooks=WebhookActivities(db, provide),
         handoffs=HandoffActivities(db, provide),
         deliveries=DeliveryActivities(db, provide, sender, pump),

@@ -14,17 +14,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
+from wedsync.domain.webhooks.outgoing.fan_out import Subscriber, fan_out
 from wedsync.domain.webhooks.outgoing.happenings import Change, Happening, WeddingFacts, happenings
-from wedsync.domain.webhooks.outgoing.matching import passes, wants
 from wedsync.kit.ids import new_id
 from wedsync.store.session import told
 
 #: What a committed transaction with new deliveries is known by: `Database.when_committed`.
 NEWS = "outbox"
-
-#: Evaluated within other statements: does anybody listen in the organization of `:wedding_id`?
-IS_WANTED = """EXISTS (SELECT FROM webhook_subscriptions s JOIN weddings w ON w.organization_id = s.organization_id
-  WHERE w.id = :wedding_id AND s.status <> 'deleted')"""
 
 _CHANGES = text("""
 SELECT e.id, e.type, e.data, p.data AS previous
@@ -32,7 +28,7 @@ FROM wedding_events e LEFT JOIN LATERAL (
   SELECT b.data FROM wedding_events b
   WHERE b.wedding_id = e.wedding_id AND b.id < e.id AND b.type = e.type AND b.data ->> 'id' = e.data ->> 'id'
   ORDER BY b.id DESC LIMIT 1) p ON true
-WHERE e.wedding_id = :wedding_id AND e.id >= :since ORDER BY e.id
+WHERE e.wedding_id = :wedding_id AND e.id BETWEEN :since AND :until ORDER BY e.id
 """)
 _WEDDING = text(
     "SELECT organization_id, reference, ceremony_local, zone, ceremony_at FROM weddings WHERE id = :wedding_id"
@@ -69,10 +65,11 @@ async def publish(
     since: int,
     now: datetime,
     *,
+    until: int,
     previous_ceremony: CeremonyTime | None = None,
 ) -> None:
-    """Tell others what the changes numbered `since` and above mean, within the transaction that wrote them."""
-    found = await conn.execute(_CHANGES, {"wedding_id": wedding_id, "since": since})
+    """Tell others what the changes numbered `since` to `until` mean, within the transaction that wrote them."""
+    found = await conn.execute(_CHANGES, {"wedding_id": wedding_id, "since": since, "until": until})
     changes = [Change(id=row.id, kind=row.type, data=row.data, previous=row.previous) for row in found]
     row = (await conn.execute(_WEDDING, {"wedding_id": wedding_id})).one()
     wedding = WeddingFacts(
@@ -113,17 +110,21 @@ async def announce(
     if not news:
         return []
     rows = (await conn.execute(_SUBSCRIBERS, {"organization_id": organization_id})).all()
+    subscribers = [Subscriber(id=row.id, event_types=row.event_types, filters=row.filters) for row in rows]
     events: list[dict[str, Any]] = []
     deliveries: list[dict[str, Any]] = []
-    for item in news:
-        event = {"id": f"evt_{new_id()}", **item.model_dump(mode="json")}
-        wanted = [only] if only else [row.id for row in rows if _wants(row, event)]
-        if wanted or keep:
-            events.append(event)
-            deliveries += [
-                {"id": new_id(), "subscription_id": name, "event_id": event["id"], "wedding_id": item.wedding_id}
-                for name in wanted
-            ]
+    for told_to in fan_out(news, subscribers, only=only, keep=keep):
+        event_id = f"evt_{new_id()}"
+        events.append({"id": event_id, **told_to.event.model_dump(mode="json")})
+        deliveries += [
+            {
+                "id": new_id(),
+                "subscription_id": name,
+                "event_id": event_id,
+                "wedding_id": told_to.event.wedding_id,
+            }
+            for name in told_to.subscriptions
+        ]
     if events:
         await conn.execute(_ADD_EVENTS, {"rows": json.dumps(events), "organization_id": organization_id, "now": now})
     if deliveries:
@@ -131,7 +132,3 @@ async def announce(
         await conn.execute(_ADD_DELIVERIES, given)
         told(conn, NEWS)
     return [row["id"] for row in deliveries]
-
-
-def _wants(row: Any, event: dict[str, Any]) -> bool:
-    return wants(row.event_types, event["type"]) and passes(row.filters, event)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -33,6 +33,9 @@ _CONNECT_TIMEOUT_SECONDS = 5
 #: Where a connection keeps what its transaction has news of.
 _NEWS = "wedsync.news"
 _LONGEST_RECONNECT_SECONDS = 5.0
+
+
+_BIND = text("SELECT set_config('wedsync.organization_id', :organization_id, true)")
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -86,6 +89,11 @@ async def as_system(connection: AsyncConnection) -> AsyncGenerator[None]:
     await connection.exec_driver_sql(f"SET LOCAL ROLE {APP_ROLE}")
 
 
+async def bind(connection: AsyncConnection, organization_id: str) -> None:
+    """Bind the transaction to one organization from here on."""
+    await connection.execute(_BIND, {"organization_id": organization_id})
+
+
 class Database:
     """The process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
 
@@ -117,6 +125,15 @@ class Database:
             raise ValueError("not an organization id")
         begin = f"BEGIN; SELECT set_config('wedsync.organization_id', '{organization_id}', true)"
         async with self._transaction(begin) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def unbound(self) -> AsyncGenerator[AsyncConnection]:
+        """One transaction of no organization: it sees no tenant's row, and writes by functions that check whose it is.
+
+        Commits when the body ends well. Raises StoreUnavailable.
+        """
+        async with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextlib.asynccontextmanager

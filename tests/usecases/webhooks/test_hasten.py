@@ -12,6 +12,7 @@ from activities.weddings import RecordWedding, WeddingActivities
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.webhooks.messages import drain_workflow_id
 from wedsync.kit.settings import Settings
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.drain import drain_batch
 from wedsync.usecases.webhooks.hasten import hasten_inbox
@@ -43,7 +44,7 @@ async def test_a_wedding_whose_day_comes_has_its_waiting_events_told_first(house
     await house.record("named", wedding_id=wedding, step_id="deposit")
     await house.record("held", object_id="pi_1")
     shelf = PlanShelf(house.db, load_registry().manifests)
-    doors = WeddingActivities(house.db, shelf, link_maker(Settings()), house.provider)
+    doors = WeddingActivities(house.db, ProjectionWriter(house.db), shelf, link_maker(Settings()), house.provider)
     await doors.record_wedding(turned(wedding, "normal", 1))
     assert {row.priority for row in (await house.rows()).values()} == {3}
     assert not await is_drain_told(house.client)

@@ -16,15 +16,16 @@ from tests.support.stage import Stage, Staged
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, TemporalUnreachable
 from wedsync.domain.weddings.closing import LONGEST_CLOSING
 from wedsync.domain.weddings.ledger import StepState, TransactionResult
-from wedsync.kit.clock import utc_now
+from wedsync.domain.weddings.projection import ProjectionWrite, Reference, StepWrite, TransactionOutcome
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from wedsync.local.ports import free_port
-from wedsync.store import projection, transactions
+from wedsync.store import projection
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.weddings.answer_link import read_link
-from wedsync.usecases.weddings.bind_step import BindStep, bind_step, show_step
+from wedsync.usecases.weddings.bind_step import BindStep, bind_step, show
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.read_result import ReadResult, read_result
@@ -54,10 +55,14 @@ def shelf(db: Database) -> PlanShelf:
     return PlanShelf(db, load_registry().manifests)
 
 
+def written(wedding: Staged, **rows: Any) -> ProjectionWrite:
+    return ProjectionWrite(organization_id=wedding.organization_id, wedding_id=wedding.id, now=NOW, **rows)
+
+
 async def write(wedding: Staged, version: int, status: Any, **more: Any) -> None:
     async with wedding.stage.db.tenant(wedding.organization_id) as conn:
         state = StepState(step_id="venue", status=status, **more)
-        await projection.write_steps(conn, wedding.id, [(state, version)], NOW)
+        await projection.apply_writes(conn, [written(wedding, steps=(StepWrite(state=state, version=version),))])
 
 
 async def told(wedding: Staged) -> list[str]:
@@ -98,7 +103,7 @@ async def settle(
         organization_id=wedding.organization_id, wedding_id=wedding.id, result=result, step_ids=(), version=version,
         step_version=9, now=NOW, tells=tells,
     )  # fmt: skip
-    await settle_transaction(wedding.stage.db, provide, settled)
+    await settle_transaction(ProjectionWriter(wedding.stage.db), provide, settled)
 
 
 async def test_settling_tells_a_wedding_that_is_gone_nothing(wedding: Staged, temporal_client: Client) -> None:
@@ -142,10 +147,8 @@ async def test_a_plan_version_is_written_once_by_its_transaction_and_numbered_an
 async def test_references_are_kept_once(wedding: Staged) -> None:
     for _ in range(2):
         async with wedding.stage.db.tenant(wedding.organization_id) as conn:
-            await projection.write_references(
-                conn, organization_id=wedding.organization_id, wedding_id=wedding.id, transaction_id="t",
-                references=[{"vendor": "generic", "account": "v", "object_id": "bk_1", "step_id": "venue"}], now=NOW,
-            )  # fmt: skip
+            known = Reference(vendor="generic", account="v", object_id="bk_1", step_id="venue", transaction_id="t")
+            await projection.apply_writes(conn, [written(wedding, references=(known,))])
     async with wedding.stage.db.tenant(wedding.organization_id) as conn:
         count = await conn.scalar(text("SELECT count(*) FROM external_refs WHERE wedding_id = :w"), {"w": wedding.id})
     assert count == 1
@@ -209,7 +212,7 @@ async def bound(wedding: Staged, shelf: PlanShelf, settings: Settings, vendor: s
         step=loaded.steps[0], vendor=vendor, round=1, results={},
         state=StepState(step_id="venue", status="running", vendor=vendor), version=3, now=NOW,
     )  # fmt: skip
-    return await bind_step(wedding.stage.db, shelf, link_maker(settings), wanted)
+    return await bind_step(ProjectionWriter(wedding.stage.db), shelf, link_maker(settings), wanted)
 
 
 async def test_a_binding_says_who_is_called_and_shows_the_step(
@@ -240,7 +243,8 @@ async def test_a_vendor_that_cannot_do_it_is_not_bound(wedding: Staged, shelf: P
 
 async def test_a_lost_write_for_watchers_loses_nothing(wedding: Staged) -> None:
     gone = Database("postgresql://nobody@127.0.0.1:9/none", 1)
-    await show_step(gone, "o", "w", StepState(step_id="venue", status="running"), 1, utc_now())
+    shown = StepWrite(state=StepState(step_id="venue", status="running"), version=1)
+    await show(ProjectionWriter(gone), written(wedding, steps=(shown,)))
     with pytest.raises(StoreUnavailable):
         async with gone.tenant("o"):
             raise AssertionError("no database is there")
@@ -255,5 +259,6 @@ async def test_a_result_is_read_back_as_it_was(wedding: Staged) -> None:
         await read_result(wedding.stage.db, asked)
     result = TransactionResult(id=tx, seq=1, kind="orchestrate", status="completed", started_at=NOW, ended_at=NOW)
     async with wedding.stage.db.tenant(wedding.organization_id) as conn:
-        await transactions.settle_transaction(conn, wedding.id, result, version=2, now=NOW)
+        outcome = TransactionOutcome(result=result, version=2)
+        await projection.apply_writes(conn, [written(wedding, outcome=outcome)])
     assert await read_result(wedding.stage.db, asked) == result

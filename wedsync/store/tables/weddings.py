@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     PrimaryKeyConstraint,
@@ -19,6 +20,12 @@ from sqlalchemy import (
 from sqlalchemy import text as sql
 
 from wedsync.store.tables.base import document, instant, metadata, text
+
+
+def _of_wedding() -> ForeignKeyConstraint:
+    """A row belongs to the organization of its wedding."""
+    return ForeignKeyConstraint(["organization_id", "wedding_id"], ["weddings.organization_id", "weddings.id"])
+
 
 weddings = Table(
     "weddings",
@@ -47,14 +54,15 @@ weddings = Table(
     instant("updated_at"),
     instant("ended_at", nullable=True),
     UniqueConstraint("organization_id", "reference"),
-    Index("ix_weddings_page", "organization_id", "id"),
+    # Pages, and the rows of the wedding, which are bound to its organization by it.
+    UniqueConstraint("organization_id", "id"),
 )
 
 plans = Table(
     "plans",
     metadata,
-    text("organization_id", ForeignKey("organizations.id")),
-    text("wedding_id", ForeignKey("weddings.id")),
+    text("organization_id"),
+    text("wedding_id"),
     Column("version", Integer, nullable=False),
     # The plan as handed in (strict JSON form).
     document("body"),
@@ -62,14 +70,15 @@ plans = Table(
     # The transaction that made it; NULL for the first.
     text("transaction_id", nullable=True),
     PrimaryKeyConstraint("wedding_id", "version"),
+    _of_wedding(),
 )
 
 transactions = Table(
     "transactions",
     metadata,
     text("id", primary_key=True),
-    text("organization_id", ForeignKey("organizations.id")),
-    text("wedding_id", ForeignKey("weddings.id")),
+    text("organization_id"),
+    text("wedding_id"),
     text("kind"),
     text("status"),
     # Ids of failed `continue` steps.
@@ -88,16 +97,20 @@ transactions = Table(
     text("traceparent", nullable=True),
     instant("started_at", nullable=True),
     instant("ended_at", nullable=True),
+    # The workflow run that claimed it, and how often a run has: 1 for the first.
+    text("run_id", nullable=True),
+    Column("epoch", Integer, nullable=False, server_default=sql("0")),
     Column("version", BigInteger, nullable=False, server_default=sql("0")),
     Index("ix_transactions_wedding", "wedding_id", "id"),
     Index("ix_transactions_untold", "requested_at", postgresql_where=sql("handed_off_at IS NULL")),
+    _of_wedding(),
 )
 
 steps = Table(
     "steps",
     metadata,
-    text("organization_id", ForeignKey("organizations.id")),
-    text("wedding_id", ForeignKey("weddings.id")),
+    text("organization_id"),
+    text("wedding_id"),
     text("step_id"),
     # Its place in the plan.
     Column("position", Integer, nullable=False),
@@ -120,27 +133,29 @@ steps = Table(
     document("compensation", nullable=True),
     Column("version", BigInteger, nullable=False, server_default=sql("0")),
     PrimaryKeyConstraint("wedding_id", "step_id"),
+    _of_wedding(),
 )
 
 external_refs = Table(
     "external_refs",
     metadata,
-    text("organization_id", ForeignKey("organizations.id")),
+    text("organization_id"),
     text("vendor"),
     text("account"),
     text("object_id"),
-    text("wedding_id", ForeignKey("weddings.id"), index=True),
+    text("wedding_id", index=True),
     text("step_id"),
     text("transaction_id"),
     instant("created_at"),
     PrimaryKeyConstraint("vendor", "object_id", "wedding_id"),
+    _of_wedding(),
 )
 
 wedding_events = Table(
     "wedding_events",
     metadata,
-    text("organization_id", ForeignKey("organizations.id")),
-    text("wedding_id", ForeignKey("weddings.id")),
+    text("organization_id"),
+    text("wedding_id"),
     # 1, 2, 3, ... within the wedding, in commit order (the wedding's row is locked while one is given out).
     Column("id", BigInteger, nullable=False),
     # step | transaction | wedding
@@ -148,6 +163,7 @@ wedding_events = Table(
     document("data"),
     instant("created_at"),
     PrimaryKeyConstraint("wedding_id", "id"),
+    _of_wedding(),
 )
 
 read_answers = Table(

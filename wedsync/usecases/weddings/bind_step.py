@@ -15,8 +15,8 @@ from wedsync.domain.weddings.ledger import Binding, StepState
 from wedsync.domain.weddings.materialize import materialize
 from wedsync.domain.weddings.messages import Message
 from wedsync.domain.weddings.plan import Plan, PlannedStep
-from wedsync.store import projection
-from wedsync.store.session import Database
+from wedsync.domain.weddings.projection import ProjectionWrite, StepWrite
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.usecases.weddings.load_plan import PlanShelf
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ def hand_link(wanted: BindStep, plan: Plan, links: Links) -> str:
     return links(payload, closing_as("ended", times.end_instant(plan), wanted.now).until)
 
 
-async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindStep) -> Binding:
+async def bind_step(writer: ProjectionWriter, shelf: PlanShelf, links: Links, wanted: BindStep) -> Binding:
     """Bind the step to one account of the vendor and fill in its inputs; show it as running.
 
     Raises InvalidInput when the vendor can't do the action or the inputs don't fit it.
@@ -85,16 +85,23 @@ async def bind_step(db: Database, shelf: PlanShelf, links: Links, wanted: BindSt
         idempotency_hours=shelf.manifests[wanted.vendor].idempotency_hours,
         bound_at=wanted.now,
     )
-    await show_step(db, wanted.organization_id, wanted.wedding_id, wanted.state, wanted.version, wanted.now)
+    await _show(writer, wanted)
     return binding
 
 
-async def show_step(
-    db: Database, organization_id: str, wedding_id: str, state: StepState, version: int, now: datetime
-) -> None:
-    """Write one step for watchers. Losing the write loses nothing: the transaction's settling writes it again."""
+async def _show(writer: ProjectionWriter, wanted: BindStep) -> None:
+    write = ProjectionWrite(
+        organization_id=wanted.organization_id,
+        wedding_id=wanted.wedding_id,
+        now=wanted.now,
+        steps=(StepWrite(state=wanted.state, version=wanted.version),),
+    )
+    await show(writer, write)
+
+
+async def show(writer: ProjectionWriter, write: ProjectionWrite) -> None:
+    """Write for watchers. Losing the write loses nothing: the transaction's settling writes it again."""
     try:
-        async with db.tenant(organization_id) as conn:
-            await projection.write_steps(conn, wedding_id, [(state, version)], now)
+        await writer.write(write)
     except StoreUnavailable:
-        log.warning("projection.write_lost", wedding_id=wedding_id, step_id=state.step_id, status=state.status)
+        log.warning("projection.write_lost", wedding_id=write.wedding_id, steps=[s.state.step_id for s in write.steps])

@@ -12,8 +12,8 @@ from wedsync.domain.routing.vendor import Call, Effect
 from wedsync.domain.weddings import degradation
 from wedsync.domain.weddings.ledger import StepState
 from wedsync.domain.weddings.messages import Message
-from wedsync.store import answers, projection
-from wedsync.store.session import Database
+from wedsync.domain.weddings.projection import Answer, ProjectionWrite, Reference, StepWrite
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.route import Situation
 
@@ -48,12 +48,11 @@ class CarriedOut(Message):
     found: bool = False
 
 
-async def carry_out(gateway: VendorGateway, db: Database, wanted: CarryOut) -> CarriedOut:
+async def carry_out(gateway: VendorGateway, writer: ProjectionWriter, wanted: CarryOut) -> CarriedOut:
     """Do it, then show it. Raises the vendor errors of `wedsync.domain.errors`."""
-    call = wanted.call
     done = await _ask(gateway, wanted)
     if done.effect is not None:
-        await _show(db, call, wanted, done.effect)
+        await _show(writer, wanted, done.effect)
     return done
 
 
@@ -69,33 +68,49 @@ async def _ask(gateway: VendorGateway, wanted: CarryOut) -> CarriedOut:
     return CarriedOut(effect=await gateway.send(call, situation))
 
 
-async def _show(db: Database, call: Call, wanted: CarryOut, effect: Effect) -> None:
+async def _show(writer: ProjectionWriter, wanted: CarryOut, effect: Effect) -> None:
     """Remember the vendor's id, so that its webhooks find their step, and show the step.
 
     The deed is done whatever happens to this write, and the transaction's settling writes it all again.
     """
-    references = [
-        {"vendor": call.vendor, "account": call.account, "object_id": object_id, "step_id": call.step_id}
-        for object_id in sorted({effect.external_id or "", str(call.facts.get("external_id") or "")} - {""})
-    ]
+    write = _projection(wanted, effect)
+    if not (write.references or write.steps or write.answer):
+        return
     try:
-        async with db.tenant(call.organization_id) as conn:
-            await projection.write_references(
-                conn,
-                organization_id=call.organization_id,
-                wedding_id=call.wedding_id,
-                transaction_id=call.transaction_id,
-                references=references,
-                now=wanted.now,
-            )
-            if wanted.remembers and effect.state == "done":
-                asked = degradation.question(call.action, call.inputs)
-                await answers.remember(conn, call.organization_id, asked, call.vendor, effect.facts, wanted.now)
-            if wanted.state is not None:
-                shown = _shown(wanted.state, effect, wanted)
-                await projection.write_steps(conn, call.wedding_id, [(shown, wanted.version)], wanted.now)
+        await writer.write(write)
     except StoreUnavailable:
-        log.warning("projection.write_lost", wedding_id=call.wedding_id, step_id=call.step_id)
+        log.warning("projection.write_lost", wedding_id=write.wedding_id, step_id=wanted.call.step_id)
+
+
+def _projection(wanted: CarryOut, effect: Effect) -> ProjectionWrite:
+    call, state = wanted.call, wanted.state
+    return ProjectionWrite(
+        organization_id=call.organization_id,
+        wedding_id=call.wedding_id,
+        now=wanted.now,
+        references=_references(call, effect),
+        steps=() if state is None else (StepWrite(state=_shown(state, effect, wanted), version=wanted.version),),
+        answer=_answer(wanted, effect) if wanted.remembers and effect.state == "done" else None,
+    )
+
+
+def _references(call: Call, effect: Effect) -> tuple[Reference, ...]:
+    found = {effect.external_id or "", str(call.facts.get("external_id") or "")} - {""}
+    return tuple(
+        Reference(
+            vendor=call.vendor,
+            account=call.account,
+            object_id=object_id,
+            step_id=call.step_id,
+            transaction_id=call.transaction_id,
+        )
+        for object_id in sorted(found)
+    )
+
+
+def _answer(wanted: CarryOut, effect: Effect) -> Answer:
+    call = wanted.call
+    return Answer(question=degradation.question(call.action, call.inputs), vendor=call.vendor, facts=effect.facts)
 
 
 def _shown(state: StepState, effect: Effect, wanted: CarryOut) -> StepState:

@@ -14,6 +14,7 @@ from wedsync.domain.routing.vendor import Manifest
 from wedsync.domain.weddings import times
 from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.plan import Plan, PlannedStep
+from wedsync.domain.weddings.projection import EventRow
 from wedsync.store import access, projection
 from wedsync.store import weddings as store
 from wedsync.usecases.weddings.read_wedding import WeddingView, view_of, wedding_row
@@ -50,7 +51,8 @@ async def create_wedding(
     detail = {"reference": plan.wedding.id, "plan_version": 1, "steps": len(rows)}
     await access.audit(conn, principal, "wedding.created", f"wedding/{wedding_id}", detail, now)
     shown = {"id": wedding_id, "status": "planned", "phase": "preparation", "mode": "normal", "plan_version": 1}
-    await projection.write_event(conn, wedding_id, "wedding", shown, now)
+    event = EventRow(type="wedding", data=shown)
+    await projection.write_event(conn, principal.organization_id, wedding_id, event, now)
     return await view_of(conn, await wedding_row(conn, wedding_id))
 
 

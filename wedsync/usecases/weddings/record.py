@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
 
 import structlog
 from pydantic import JsonValue
-from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -21,8 +19,22 @@ from wedsync.domain.weddings.messages import (
     TransactionStatus,
     wedding_workflow_id,
 )
+from wedsync.domain.weddings.projection import (
+    AuditRow,
+    Claim,
+    EventRow,
+    ProjectionWrite,
+    Reference,
+    StepWrite,
+    TransactionBegin,
+    TransactionMove,
+    TransactionOutcome,
+    WeddingRow,
+    WeddingStatus,
+)
 from wedsync.kit import telemetry
-from wedsync.store import projection, transactions
+from wedsync.store import projection
+from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database
 
 log = structlog.get_logger(__name__)
@@ -41,6 +53,10 @@ class BeginTransaction(Message):
     seq: int
     origin_tx: str
     step_ids: tuple[str, ...]
+    #: The workflow run that claims it; empty: the one that the activity belongs to.
+    run_id: str = ""
+    #: The run that this one continues.
+    continued_from: str | None = None
     now: datetime
 
 
@@ -96,7 +112,7 @@ class RecordWedding(Message):
 
     organization_id: str
     wedding_id: str
-    status: Literal["planned", "active", "closing", "cancelled", "ended"]
+    status: WeddingStatus
     phase: str
     mode: str
     plan_version: int
@@ -122,40 +138,55 @@ class Recorded(Message):
     ok: bool = True
 
 
-async def begin_transaction(db: Database, wanted: BeginTransaction) -> Recorded:
-    """Show the transaction as running."""
+class Begun(Recorded):
+    """Which run holds the transaction, and how it stands when it has settled."""
+
+    claim: Claim | None = None
+
+
+async def begin_transaction(writer: ProjectionWriter, wanted: BeginTransaction) -> Begun:
+    """Claim the transaction for its workflow's run and show it as running; another run's claim stays as it is."""
     request: dict[str, JsonValue] = {"kind": wanted.kind, "seq": wanted.seq, "origin": wanted.origin_tx}
-    async with db.tenant(wanted.organization_id) as conn:
-        await transactions.begin_transaction(
-            conn,
+    begin = TransactionBegin(
+        id=wanted.transaction_id,
+        kind=wanted.kind,
+        request=request,
+        step_ids=wanted.step_ids,
+        run_id=wanted.run_id,
+        continued_from=wanted.continued_from,
+    )
+    write = ProjectionWrite(
+        organization_id=wanted.organization_id, wedding_id=wanted.wedding_id, now=wanted.now, begin=begin
+    )
+    return Begun(claim=(await writer.write(write)).claim)
+
+
+async def show_progress(writer: ProjectionWriter, wanted: ShowProgress) -> Recorded:
+    """Show the steps, and that the transaction rolls back; what has settled meanwhile stays as it is."""
+    await writer.write(
+        ProjectionWrite(
             organization_id=wanted.organization_id,
             wedding_id=wanted.wedding_id,
-            transaction_id=wanted.transaction_id,
-            kind=wanted.kind,
-            request=request,
-            step_ids=wanted.step_ids,
             now=wanted.now,
+            rolling_back=wanted.transaction_id if wanted.is_rolling_back else None,
+            steps=_steps(wanted.steps, wanted.version),
         )
+    )
     return Recorded()
 
 
-async def show_progress(db: Database, wanted: ShowProgress) -> Recorded:
-    """Show the steps, and that the transaction rolls back; what has settled meanwhile stays as it is."""
-    async with db.tenant(wanted.organization_id) as conn:
-        if wanted.is_rolling_back:
-            await transactions.write_rolling_back(conn, wanted.wedding_id, wanted.transaction_id, wanted.now)
-        await projection.write_steps(
-            conn, wanted.wedding_id, [(state, wanted.version) for state in wanted.steps], wanted.now
-        )
-    return Recorded()
+def _steps(states: Sequence[StepState], version: int) -> tuple[StepWrite, ...]:
+    return tuple(StepWrite(state=state, version=version) for state in states)
 
 
-async def settle_transaction(db: Database, provide: ClientProvider, wanted: SettleTransaction) -> Recorded:
+async def settle_transaction(writer: ProjectionWriter, provide: ClientProvider, wanted: SettleTransaction) -> Recorded:
     """Write the outcome, every step of it and every reference, so that no earlier lost write matters; tell the wedding.
 
     Repeating it changes nothing. Raises StoreUnavailable, TemporalUnreachable.
     """
-    await _write_outcome(db, wanted)
+    written = await writer.write(_outcome(wanted))
+    if written.has_settled:
+        _report(wanted)
     if wanted.tells:
         await _tell_wedding(await provide(), wanted)
     return Recorded()
@@ -173,54 +204,54 @@ async def _tell_wedding(client: Client, wanted: SettleTransaction) -> None:
         log.warning("wedding.gone", wedding_id=wanted.wedding_id, transaction_id=wanted.result.id)
 
 
-async def _write_outcome(db: Database, wanted: SettleTransaction) -> None:
+def _outcome(wanted: SettleTransaction) -> ProjectionWrite:
     result = wanted.result
-    references = [
-        {
-            "vendor": entry.binding.vendor,
-            "account": entry.binding.account,
-            "object_id": entry.external_id,
-            "step_id": entry.step_id,
-        }
-        for entry in result.entries
-        if entry.external_id
-    ]
-    async with db.tenant(wanted.organization_id) as conn:
-        await projection.write_references(
-            conn,
-            organization_id=wanted.organization_id,
-            wedding_id=wanted.wedding_id,
-            transaction_id=result.id,
-            references=references,
-            now=wanted.now,
-        )
-        await projection.write_steps(
-            conn, wanted.wedding_id, [(state, wanted.step_version) for state in result.steps], wanted.now
-        )
-        is_new = await transactions.settle_transaction(
-            conn, wanted.wedding_id, result, version=wanted.version, now=wanted.now
-        )
-        if is_new:
-            await _audit_outcome(conn, wanted)
-    if is_new:
-        _count(result)
+    audit = AuditRow(action="transaction.settled", subject=f"transaction/{result.id}", detail=_detail(result))
+    return ProjectionWrite(
+        organization_id=wanted.organization_id,
+        wedding_id=wanted.wedding_id,
+        now=wanted.now,
+        references=tuple(_references(result)),
+        steps=_steps(result.steps, wanted.step_version),
+        outcome=TransactionOutcome(result=result, version=wanted.version, audit=audit),
+    )
 
 
-async def _audit_outcome(conn: AsyncConnection, wanted: SettleTransaction) -> None:
-    result = wanted.result
-    parked = [
+def _references(result: TransactionResult) -> Iterator[Reference]:
+    for entry in result.entries:
+        if entry.external_id:
+            yield Reference(
+                vendor=entry.binding.vendor,
+                account=entry.binding.account,
+                object_id=entry.external_id,
+                step_id=entry.step_id,
+                transaction_id=result.id,
+            )
+
+
+def _detail(result: TransactionResult) -> dict[str, JsonValue]:
+    detail: dict[str, JsonValue] = {"kind": result.kind, "status": result.status, "gaps": list(result.gaps)}
+    if parked := _parked(result):
+        detail["needs_attention"] = list(parked)
+    if result.superseded:
+        detail["superseded"] = list(result.superseded)
+    return detail
+
+
+def _parked(result: TransactionResult) -> list[str]:
+    return [
         state.step_id
         for state in result.steps
         if state.compensation is not None and state.compensation.status == "needs_attention"
     ]
-    detail: dict[str, object] = {"kind": result.kind, "status": result.status, "gaps": list(result.gaps)}
-    if parked:
-        detail["needs_attention"] = parked
+
+
+def _report(wanted: SettleTransaction) -> None:
+    """Tell operators of an outcome, once it is new."""
+    result = wanted.result
+    if parked := _parked(result):
         log.error("compensation.needs_attention", wedding_id=wanted.wedding_id, transaction_id=result.id, steps=parked)
-    if result.superseded:
-        detail["superseded"] = list(result.superseded)
-    subject = f"transaction/{result.id}"
-    await projection.write_audit(conn, wanted.organization_id, "transaction.settled", subject, detail, wanted.now)
+    _count(result)
 
 
 def _count(result: TransactionResult) -> None:
@@ -233,72 +264,82 @@ def _count(result: TransactionResult) -> None:
             telemetry.record_compensation(action, state.compensation.status)
 
 
-async def record_wedding(db: Database, wanted: RecordWedding) -> Recorded:
+async def record_wedding(db: Database, writer: ProjectionWriter, wanted: RecordWedding) -> Recorded:
     """Write the wedding's state and what moved on with it."""
-    async with db.tenant(wanted.organization_id) as conn:
-        if wanted.planned:
-            await _restore_rows(conn, wanted)
-        await projection.write_steps(
-            conn, wanted.wedding_id, [(state, wanted.step_version) for state in wanted.steps], wanted.now
-        )
-        for news in wanted.transactions:
-            await transactions.write_transaction_status(
-                conn,
-                wanted.wedding_id,
-                news.transaction_id,
-                news.status,
-                gaps=news.gaps,
-                error=news.error.model_dump() if news.error else None,
-                version=wanted.version,
-                now=wanted.now,
-            )
-        for step_id in wanted.reminders:
-            await _remind(conn, wanted, step_id)
-        for step_id, why in wanted.overdue.items():
-            await _escalate(conn, wanted, step_id, why)
-        await projection.write_wedding(
-            conn,
-            wanted.wedding_id,
-            status=wanted.status,
-            phase=wanted.phase,
-            mode=wanted.mode,
-            plan_version=wanted.plan_version,
-            ceremony_local=wanted.ceremony_local,
-            zone=wanted.zone,
-            ceremony_at=wanted.ceremony_at,
-            version=wanted.version,
-            now=wanted.now,
-        )
+    _log_holds(wanted)
+    if wanted.planned:
+        await _repair(db, wanted)
+    else:
+        await writer.write(_recorded(wanted))
     return Recorded()
 
 
-async def _remind(conn: AsyncConnection, wanted: RecordWedding, step_id: str) -> None:
-    """Tell watchers again that a step waits for a decision."""
-    log.warning("hold.reminder", wedding_id=wanted.wedding_id, step_id=step_id)
-    data = {"id": step_id, "status": "held", "reminder": True}
-    await projection.write_event(conn, wanted.wedding_id, "step", data, wanted.now)
-    subject = f"step/{wanted.wedding_id}/{step_id}"
-    await projection.write_audit(conn, wanted.organization_id, "step.reminded", subject, {}, wanted.now)
-
-
-async def _escalate(conn: AsyncConnection, wanted: RecordWedding, step_id: str, why: StepError) -> None:
-    """Tell watchers and operators that nobody decided in time, and that nothing is done by itself."""
-    log.error("hold.overdue", wedding_id=wanted.wedding_id, step_id=step_id, reason=why.code)
-    data = {"id": step_id, "status": "held", "reminder": True, "overdue": True}
-    await projection.write_event(conn, wanted.wedding_id, "step", data, wanted.now)
-    subject = f"step/{wanted.wedding_id}/{step_id}"
-    detail: dict[str, object] = why.model_dump()
-    await projection.write_audit(conn, wanted.organization_id, "step.overdue", subject, detail, wanted.now)
-
-
-async def _restore_rows(conn: AsyncConnection, wanted: RecordWedding) -> None:
-    await projection.restore_rows(
-        conn,
+def _recorded(wanted: RecordWedding) -> ProjectionWrite:
+    return ProjectionWrite(
         organization_id=wanted.organization_id,
         wedding_id=wanted.wedding_id,
-        steps=[row.model_dump() for row in wanted.planned],
-        transactions=[{"id": n.transaction_id, "kind": n.kind} for n in wanted.transactions if n.kind is not None],
         now=wanted.now,
+        steps=_steps(wanted.steps, wanted.step_version),
+        moves=tuple(
+            TransactionMove(
+                id=news.transaction_id, status=news.status, gaps=news.gaps, error=news.error, version=wanted.version
+            )
+            for news in wanted.transactions
+        ),
+        events=tuple(_held_events(wanted)),
+        wedding=_wedding_row(wanted),
+        audit=tuple(_held_audit(wanted)),
     )
-    subject = f"wedding/{wanted.wedding_id}"
-    await projection.write_audit(conn, wanted.organization_id, "wedding.repaired", subject, {}, wanted.now)
+
+
+def _wedding_row(wanted: RecordWedding) -> WeddingRow:
+    return WeddingRow(
+        status=wanted.status,
+        phase=wanted.phase,
+        mode=wanted.mode,
+        plan_version=wanted.plan_version,
+        ceremony_local=wanted.ceremony_local,
+        zone=wanted.zone,
+        ceremony_at=wanted.ceremony_at,
+        version=wanted.version,
+    )
+
+
+def _held_events(wanted: RecordWedding) -> Iterator[EventRow]:
+    """Tell watchers again that a step waits for a decision, and of each that nobody decided in time."""
+    held: dict[str, JsonValue] = {"status": "held", "reminder": True}
+    for step_id in wanted.reminders:
+        yield EventRow(type="step", data={"id": step_id, **held})
+    for step_id in wanted.overdue:
+        yield EventRow(type="step", data={"id": step_id, **held, "overdue": True})
+
+
+def _held_audit(wanted: RecordWedding) -> Iterator[AuditRow]:
+    subject = f"step/{wanted.wedding_id}"
+    for step_id in wanted.reminders:
+        yield AuditRow(action="step.reminded", subject=f"{subject}/{step_id}")
+    for step_id, why in wanted.overdue.items():
+        yield AuditRow(action="step.overdue", subject=f"{subject}/{step_id}", detail=why.model_dump(mode="json"))
+
+
+def _log_holds(wanted: RecordWedding) -> None:
+    for step_id in wanted.reminders:
+        log.warning("hold.reminder", wedding_id=wanted.wedding_id, step_id=step_id)
+    for step_id, why in wanted.overdue.items():
+        log.error("hold.overdue", wedding_id=wanted.wedding_id, step_id=step_id, reason=why.code)
+
+
+async def _repair(db: Database, wanted: RecordWedding) -> None:
+    """Make rows that are gone again, and write over whatever stands, in one transaction of the wedding's own."""
+    repaired = AuditRow(action="wedding.repaired", subject=f"wedding/{wanted.wedding_id}")
+    write = _recorded(wanted)
+    async with db.tenant(wanted.organization_id) as conn:
+        await projection.restore_rows(
+            conn,
+            organization_id=wanted.organization_id,
+            wedding_id=wanted.wedding_id,
+            steps=[row.model_dump() for row in wanted.planned],
+            transactions=[{"id": n.transaction_id, "kind": n.kind} for n in wanted.transactions if n.kind is not None],
+            now=wanted.now,
+        )
+        await projection.apply_writes(conn, [write.model_copy(update={"audit": (repaired, *write.audit)})])

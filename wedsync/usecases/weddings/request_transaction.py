@@ -18,6 +18,7 @@ from wedsync.domain.weddings.changes import Standing
 from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
 from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.weddings.projection import EventRow
 from wedsync.domain.weddings.validate import check_plan
 from wedsync.store import access, projection
 from wedsync.store import weddings as store
@@ -170,6 +171,6 @@ async def _record(
     action = "step.decided" if said.decision else f"transaction.{said.kind}"
     detail = {**said.model_dump(mode="json", exclude_defaults=True), "wedding": wedding_id}
     await access.audit(conn, asking.principal, action, f"transaction/{said.id}", detail, now)
-    event = {"id": said.id, "kind": said.kind, "status": "running"}
-    await projection.write_event(conn, wedding_id, "transaction", event, now)
+    event = EventRow(type="transaction", data={"id": said.id, "kind": said.kind, "status": "running"})
+    await projection.write_event(conn, asking.principal.organization_id, wedding_id, event, now)
     return await view_of(conn, await transaction_row(conn, wedding_id, said.id), asking.temporal_url)

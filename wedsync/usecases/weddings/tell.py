@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import text
@@ -38,9 +39,10 @@ from wedsync.domain.weddings.messages import (
     WeddingStart,
     wedding_workflow_id,
 )
+from wedsync.domain.weddings.projection import ProjectionWrite, TransactionMove
 from wedsync.domain.weddings.wedding_state import WeddingState
 from wedsync.kit.clock import utc_now
-from wedsync.store import transactions
+from wedsync.store import projection
 from wedsync.store.session import Database
 
 log = structlog.get_logger(__name__)
@@ -87,11 +89,11 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
     try:
         await _submit(client, start, request)
     except WorkflowUpdateFailedError as error:
-        await _refused(db, row.wedding_id, transaction_id, error)
+        await _refused(db, row, error)
         return True
     except WorkflowAlreadyStartedError:
         over = StepError(code="wedding_over", detail="the wedding's own workflow has ended")
-        await _write_refusal(db, row.wedding_id, transaction_id, over)
+        await _write_refusal(db, row, over)
         return True
     async with db.system() as conn:
         await conn.execute(_TOLD, {"id": transaction_id, "now": utc_now()})
@@ -127,24 +129,20 @@ async def _submit(client: Client, start: WeddingStart, request: TransactionReque
         )
 
 
-async def _refused(db: Database, wedding_id: str, transaction_id: str, error: WorkflowUpdateFailedError) -> None:
+async def _refused(db: Database, row: Any, error: WorkflowUpdateFailedError) -> None:
     cause = error.cause
     code = cause.type or "refused" if isinstance(cause, ApplicationError) else "refused"
     detail = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    await _write_refusal(db, wedding_id, transaction_id, StepError(code=code, detail=detail))
+    await _write_refusal(db, row, StepError(code=code, detail=detail))
 
 
-async def _write_refusal(db: Database, wedding_id: str, transaction_id: str, error: StepError) -> None:
-    async with db.system() as conn:
-        await transactions.write_transaction_status(
-            conn,
-            wedding_id,
-            transaction_id,
-            "cancelled",
-            error=error.model_dump(),
-            version=_REFUSAL_VERSION,
-            now=utc_now(),
-        )
+async def _write_refusal(db: Database, row: Any, error: StepError) -> None:
+    refused = TransactionMove(id=row.id, status="cancelled", error=error, version=_REFUSAL_VERSION)
+    write = ProjectionWrite(
+        organization_id=row.organization_id, wedding_id=row.wedding_id, now=utc_now(), moves=(refused,)
+    )
+    async with db.unbound() as conn:
+        await projection.apply_writes(conn, [write])
 
 
 class Teller:

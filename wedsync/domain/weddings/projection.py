@@ -1,0 +1,148 @@
+"""What is written at once of one wedding's rows that users read, and what of it took effect. Values only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
+from wedsync.domain.weddings.ledger import StepError, StepState, TransactionResult
+from wedsync.domain.weddings.messages import Message, TransactionKind, TransactionStatus
+
+WeddingStatus = Literal["planned", "active", "closing", "cancelled", "ended"]
+
+
+class StepWrite(Message):
+    """A step as it stands now, and the version that this write has."""
+
+    state: StepState
+    version: int
+
+
+class TransactionBegin(Message):
+    """A transaction that a workflow run claims and begins; its row is made when the wedding's own agenda started it."""
+
+    id: str
+    kind: TransactionKind
+    request: dict[str, JsonValue] = {}
+    step_ids: tuple[str, ...] = ()
+    #: The workflow run that claims it.
+    run_id: str
+    #: The run that this one continues: what that one holds, this one takes over, under the next epoch.
+    continued_from: str | None = None
+
+
+class AuditRow(Message):
+    """What the system itself did, for the audit log. At least once: a repeated write appends it again."""
+
+    action: str
+    subject: str
+    detail: dict[str, JsonValue] = {}
+
+
+class TransactionOutcome(Message):
+    """The result of a transaction: kept once and never changed."""
+
+    result: TransactionResult
+    version: int
+    #: Appended when the outcome is new.
+    audit: AuditRow | None = None
+
+
+class TransactionMove(Message):
+    """A status that a transaction moved on to."""
+
+    id: str
+    status: TransactionStatus
+    gaps: tuple[str, ...] = ()
+    error: StepError | None = None
+    version: int
+
+
+class WeddingRow(Message):
+    """The wedding's own state."""
+
+    status: WeddingStatus
+    phase: str
+    mode: str
+    plan_version: int
+    ceremony_local: str
+    zone: str
+    ceremony_at: datetime
+    version: int
+
+
+class Reference(Message):
+    """A vendor's object that belongs to a step."""
+
+    vendor: str
+    account: str
+    object_id: str
+    step_id: str
+    transaction_id: str
+
+
+class EventRow(Message):
+    """One more row for watchers; of `step`, `transaction` or `wedding`, it changes none of these."""
+
+    type: Literal["step", "transaction", "wedding"]
+    data: dict[str, JsonValue]
+
+
+class Answer(Message):
+    """A read's answer, kept for the time when its vendors are down; an older one never replaces a newer."""
+
+    question: str
+    vendor: str
+    facts: dict[str, JsonValue]
+
+
+class ProjectionWrite(Message):
+    """What one caller writes of one wedding: all of it or, when a row is at fault, nothing.
+
+    Rows whose version is not newer, or that say nothing new, stay as they are and are told to nobody.
+    """
+
+    organization_id: str
+    wedding_id: str
+    now: datetime
+    begin: TransactionBegin | None = None
+    #: The id of a running transaction that now rolls back.
+    rolling_back: str | None = None
+    references: tuple[Reference, ...] = ()
+    steps: tuple[StepWrite, ...] = ()
+    outcome: TransactionOutcome | None = None
+    moves: tuple[TransactionMove, ...] = ()
+    events: tuple[EventRow, ...] = ()
+    wedding: WeddingRow | None = None
+    audit: tuple[AuditRow, ...] = ()
+    answer: Answer | None = None
+
+
+class Claim(Message):
+    """Which run holds a transaction: this one, when `claimed`."""
+
+    claimed: bool
+    #: Of the run that holds it; None: nobody does.
+    run_id: str | None = None
+    #: 1 for the first run, one more for each that took over from the one before.
+    epoch: int = 0
+    #: How it stands, and its result, when it has settled: it is not to be run.
+    settled_status: TransactionStatus | None = None
+    settled_result: TransactionResult | None = None
+
+
+class Written(Message):
+    """What of a write took effect."""
+
+    #: The numbers of the first and the last event that it made.
+    first_event: int | None = None
+    last_event: int | None = None
+    #: The outcome was new.
+    has_settled: bool = False
+    #: Of `begin`.
+    claim: Claim | None = None
+    #: Where the ceremony was before this write moved it.
+    previous_ceremony: CeremonyTime | None = None

@@ -1,0 +1,94 @@
+"""The process's one writer of projections: callers that come together share a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from wedsync.domain.errors import StoreUnavailable
+from wedsync.domain.weddings.projection import ProjectionWrite, Written
+from wedsync.store import projection
+from wedsync.store.session import Database
+
+
+class _Waiting(NamedTuple):
+    write: ProjectionWrite
+    done: asyncio.Future[Written]
+
+
+class ProjectionWriter:
+    """Group commit: while one commit is on its way, those who come wait for the next one, which takes them all.
+
+    Nobody waits for a timer: a lone caller's write begins at once.
+    """
+
+    def __init__(self, db: Database, *, most_in_commit: int = 100) -> None:
+        self._db = db
+        self._most = most_in_commit
+        self._queue: deque[_Waiting] = deque()
+        self._drain: asyncio.Task[None] | None = None
+
+    async def write(self, write: ProjectionWrite) -> Written:
+        """Write and return once it is committed; what a fault of another's write does to the group harms nobody else.
+
+        A cancelled caller's write may be committed all the same. Raises StoreUnavailable, and what the database says
+        of a row that is at fault.
+        """
+        waiting = _Waiting(write, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._drain is None:
+            # In a context of its own: it works for all, not in the first caller's trace.
+            self._drain = asyncio.create_task(self._write_all(), context=contextvars.Context())
+        return await waiting.done
+
+    async def close(self) -> None:
+        """Return once all that was handed in is written, or has failed."""
+        while self._drain is not None:
+            await asyncio.wait([self._drain])
+
+    async def _write_all(self) -> None:
+        try:
+            while self._queue:
+                taken = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+                await self._write_group([waiting for waiting in taken if not waiting.done.done()])
+        finally:
+            self._drain = None
+
+    async def _write_group(self, group: Sequence[_Waiting]) -> None:
+        try:
+            found = await self._commit([waiting.write for waiting in group])
+        except StoreUnavailable as error:
+            _fail(group, error)
+        except Exception as error:  # noqa: BLE001 - each caller is told of it
+            if len(group) == 1:
+                _fail(group, error)
+            else:
+                await self._write_each(group)
+        else:
+            for waiting, written in zip(group, found, strict=True):
+                if not waiting.done.done():
+                    waiting.done.set_result(written)
+
+    async def _write_each(self, group: Sequence[_Waiting]) -> None:
+        """Find the one at fault: each is tried alone, in its turn."""
+        for place, waiting in enumerate(group):
+            await self._write_group([waiting])
+            if not waiting.done.cancelled() and isinstance(error := waiting.done.exception(), StoreUnavailable):
+                # Nobody else need wait to find that out.
+                _fail(group[place + 1 :], error)
+                break
+
+    async def _commit(self, writes: Sequence[ProjectionWrite]) -> list[Written]:
+        if not writes:
+            return []
+        async with self._db.unbound() as conn:
+            return await projection.apply_writes(conn, writes)
+
+
+def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
