@@ -52,8 +52,10 @@ from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
+from wedsync.usecases.weddings.call_step import StepCaller
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.weddings.write_projection import HeldWriter
 from workers.queues import Doors, QueuePlan, plans
 from workers.schedules import ensure_reconciled
 
@@ -81,6 +83,7 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
 
     shelf = PlanShelf(db, registry.manifests)
     writer = ProjectionWriter(db)
+    held = HeldWriter(writer, provide)
     teller = OutboxTeller(provide)
     db.when_committed(NEWS, teller.tell)
     sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
@@ -99,8 +102,8 @@ async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]
     try:
         async with switchboard.open():
             yield Doors(
-                weddings=WeddingActivities(db, writer, shelf, link_maker(settings), provide),
-                vendors=VendorActivities(gateway, writer),
+                weddings=WeddingActivities(db, held, shelf, link_maker(settings), provide),
+                vendors=VendorActivities(StepCaller(gateway, held, settings.running_shown_after_seconds)),
                 webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
                 handoffs=HandoffActivities(db, provide),
                 deliveries=DeliveryActivities(db, provide, sender, pump),

@@ -22,14 +22,12 @@ from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
 from workflows.retry_endpoint import RetryEndpoint
 from workflows.retry_webhook import RetryWebhook
-from workflows.run_transaction import RunTransaction
 from workflows.sweep_handoffs import SweepHandoffs
 from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding
 
 WORKFLOWS: tuple[type, ...] = (
     Wedding,
-    RunTransaction,
     DrainInbox,
     SweepHandoffs,
     RetryWebhook,
@@ -71,11 +69,10 @@ class Doors:
             *guards,
             w.load_plan,
             w.resolve_agenda,
-            w.bind_step,
+            w.prepare_steps,
             w.begin_transaction,
             w.settle_transaction,
             w.record_wedding,
-            w.read_result,
             w.recall_answer,
             w.show_progress,
             w.revise_plan,

@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
 with workflow.unsafe.imports_passed_through():
-    from wedsync.domain.weddings.ledger import StepState
+    from wedsync.domain.weddings.step import StepState
 
 
 def _row(state: StepState) -> str:

@@ -22,7 +22,8 @@ with workflow.unsafe.imports_passed_through():
         WEDDING_WORKFLOW,
         TransactionRequest,
     )
-    from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, Course, Waiting, WeddingState, WeddingStatus
+    from wedsync.domain.weddings.projection import WeddingStatus
+    from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, Course, Waiting, WeddingState
     from workflows.wedding_journal import WeddingJournal
     from workflows.wedding_requests import Requests
     from workflows.wedding_transactions import TransactionRunner
@@ -244,4 +245,4 @@ class Wedding:
         """Only with no transaction and no handler running."""
         is_long = options.is_long() or workflow.info().get_current_history_length() > events
         if is_long and workflow.all_handlers_finished() and not self._state.queue:
-            workflow.continue_as_new(self._state)
+            workflow.continue_as_new(self._journal.carried())

@@ -23,7 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import search_attributes as names
     from wedsync.domain.weddings.step import StepError, StepState, unbegun
     from wedsync.domain.weddings.transaction import TransactionUpdate
-    from wedsync.domain.weddings.wedding_state import Claim, PlanFacts, WeddingState
+    from wedsync.domain.weddings.wedding_state import PlanFacts, WeddingState
     from workflows.details import upsert_changed, wedding_details
 
 _PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
@@ -39,30 +39,29 @@ class WeddingJournal:
 
     def __init__(self, state: WeddingState) -> None:
         self.state = state
+        self._writes = state.writes
 
-    # ---- versions and ids
+    # ---- versions
 
     def next_version(self) -> int:
-        """Number the next write: later writes win over earlier ones."""
-        self.state = self.state.having_written()
-        return self.state.writes
+        """Number the next write: later writes win over earlier ones. The number below it is free, too."""
+        self._writes += 2
+        return self._writes
 
     def header(self) -> WeddingHeader:
-        """Say whose write it is: the wedding, and the run that held its rows last."""
-        start, info = self.state.start, workflow.info()
+        """Say whose write it is: the wedding, and the run that this one continues."""
+        start = self.state.start
         return WeddingHeader(
             organization_id=start.organization_id,
             wedding_id=start.wedding_id,
-            held_by=self.state.claim.run_id if self.state.claim else "",
-            continued_from=info.continued_run_id or "",
+            continued_from=workflow.info().continued_run_id or "",
             version=self.next_version(),
             now=workflow.now(),
         )
 
-    def claimed(self, claim: Claim | None) -> None:
-        """Note who holds the rows since a write."""
-        if claim is not None:
-            self.state = self.state.claimed(claim)
+    def carried(self) -> WeddingState:
+        """Give what the next run goes on from."""
+        return self.state.having_written(self._writes)
 
     # ---- the plan
 
@@ -100,9 +99,7 @@ class WeddingJournal:
             wedding_id=state.start.wedding_id,
             plan_version=state.compiled.version,
             steps=later,
-            ended={
-                s.step_id: s.ended_at for s in state.states.values() if s.ended_at and s.status in saga.SATISFYING
-            },
+            ended={s.step_id: s.ended_at for s in state.states.values() if s.ended_at and s.status in saga.SATISFYING},
         )
 
     async def resolve_agenda(self) -> None:
@@ -131,7 +128,7 @@ class WeddingJournal:
         planned: tuple[StepRow, ...] = (),
     ) -> None:
         """Write the wedding's own state and what moved on with it."""
-        written = await workflow.execute_local_activity_method(
+        await workflow.execute_local_activity_method(
             WeddingActivities.record_wedding,
             RecordWedding(
                 header=self.header(),
@@ -144,7 +141,6 @@ class WeddingJournal:
             ),
             **options.local("show the wedding"),
         )
-        self.claimed(written.claim)
 
     async def rebuild(self, running: tuple[StepState, ...]) -> int:
         """Write everything that users list anew, rows that are gone too; returns the number of steps written."""

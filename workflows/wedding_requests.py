@@ -90,9 +90,9 @@ class Requests:
             target = requests.rollback_target(journal.state, decision.step_id)
             await self._undo(TransactionRequest(id=tx, kind="scheduled", seq=1, target=target), kind="scheduled")
             return
-        if decision.choice == "use" and decision.vendor:
-            if not await self._revise(tx, vendors={decision.step_id: decision.vendor}):
-                return
+        chosen = {decision.step_id: decision.vendor} if decision.choice == "use" and decision.vendor else {}
+        if chosen and not await self._revise(tx, vendors=chosen):
+            return
         if decision.choice == "skip":
             journal.state = skip(journal.state, decision.step_id, tx, workflow.now())
             await journal.record((), (journal.state.states[decision.step_id],))

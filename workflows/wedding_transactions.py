@@ -49,7 +49,9 @@ class TransactionRunner:
     def stop(self, *, cancel: bool) -> None:
         """Let the running transaction start nothing new and undo what it did."""
         if self._transaction is not None:
-            self._transaction.stop(StepError(code="cancelled" if cancel else "undone", detail="on request"), cancel=cancel)
+            self._transaction.stop(
+                StepError(code="cancelled" if cancel else "undone", detail="on request"), cancel=cancel
+            )
 
     def stop_from_outside(self) -> bool:
         """Undo what runs: somebody cancelled the workflow. False: nothing runs."""
@@ -150,7 +152,7 @@ class TransactionRunner:
         """Claim the transaction's row, in the database transaction that records its start."""
         journal = self._journal
         state = journal.state
-        begun = await workflow.execute_local_activity_method(
+        begun: Begun = await workflow.execute_local_activity_method(
             WeddingActivities.begin_transaction,
             BeginTransaction(
                 header=journal.header(),
@@ -166,7 +168,6 @@ class TransactionRunner:
             ),
             **options.local(f"begin {kind}"),
         )
-        journal.claimed(begun.claim)
         return begun
 
     async def _turn_to_the_hour(self) -> None:
@@ -190,7 +191,7 @@ class TransactionRunner:
         journal, given = self._journal, state.input
         plan = journal.state.compiled
         binder = Binder(state, plan.version, plan.wedding, begun.preparation)
-        self._transaction = transaction = Transaction(state, binder, journal.next_version, begun.held_by)
+        self._transaction = transaction = Transaction(state, binder, journal.header, begun.held_by)
         self._stop_if_asked()
         journal.show(self.running)
         try:
@@ -215,7 +216,7 @@ class TransactionRunner:
         """Go on in a new run. Every call has its answer by now, and every wait is an instant."""
         await workflow.wait_condition(workflow.all_handlers_finished)
         left = Interrupted(course=course, transaction=transaction.state.carried())
-        workflow.continue_as_new(self._journal.state.interrupted_at(left))
+        workflow.continue_as_new(self._journal.carried().interrupted_at(left))
 
     # ---- settling
 
@@ -240,7 +241,6 @@ class TransactionRunner:
             ),
             **options.local(f"settle as {result.status}"),
         )
-        journal.claimed(settled.claim)
         if resolving is not None:
             journal.state = journal.state.due(settled.due, [step.step_id for step in resolving.steps])
         return result

@@ -1,5 +1,5 @@
 -- Claim a transaction for a workflow run by compare-and-set, and show it as running when it has not begun yet.
--- Called by write_projections, which holds the wedding's held. `started` says whether it began just now.
+-- Called by write_projections, which holds the wedding's row. `started` says whether it began just now.
 CREATE FUNCTION claim_transaction(organization text, wedding text, wanted jsonb, at timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -18,14 +18,9 @@ BEGIN
     RAISE 'transaction % is not of wedding %', held.id, wedding USING ERRCODE = 'foreign_key_violation';
   END IF;
   is_settled := held.result IS NOT NULL OR held.status NOT IN ('running', 'rolling_back');
-  IF held.run_id IS DISTINCT FROM run
-     AND (is_settled OR held.run_id IS NOT NULL AND held.run_id IS DISTINCT FROM wanted ->> 'continued_from') THEN
-    RETURN jsonb_build_object('claimed', false, 'run_id', held.run_id, 'epoch', held.epoch,
-      'settled_status', CASE WHEN is_settled THEN held.status END, 'settled_result', held.result);
-  END IF;
-  has_started := NOT is_settled AND held.version < 1;
-  IF has_started OR held.run_id IS DISTINCT FROM run THEN
-    UPDATE transactions t SET run_id = run, epoch = t.epoch + (t.run_id IS DISTINCT FROM run)::int,
+  IF NOT is_settled AND (held.run_id IS NULL OR held.run_id = wanted ->> 'continued_from') THEN
+    has_started := held.version < 1;
+    UPDATE transactions t SET run_id = run,
       status = CASE WHEN has_started THEN 'running' ELSE t.status END,
       step_ids = CASE WHEN has_started THEN wanted -> 'step_ids' ELSE t.step_ids END,
       started_at = CASE WHEN has_started THEN coalesce(t.started_at, at) ELSE t.started_at END,
@@ -33,7 +28,7 @@ BEGIN
       version = greatest(t.version, 1)
     WHERE id = held.id RETURNING * INTO held;
   END IF;
-  RETURN jsonb_build_object('claimed', true, 'run_id', held.run_id, 'epoch', held.epoch, 'started', has_started,
+  RETURN jsonb_build_object('run_id', coalesce(held.run_id, run), 'started', coalesce(has_started, false),
     'settled_status', CASE WHEN is_settled THEN held.status END, 'settled_result', held.result);
 END
 $$

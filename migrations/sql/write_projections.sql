@@ -15,6 +15,9 @@ DECLARE
   organization text;
   wedding text := '';
   at timestamptz;
+  run text;
+  holder text;
+  epoch bigint;
   seq bigint;
   first bigint;
   changed wedding_events[];
@@ -50,6 +53,20 @@ BEGIN
     IF seq IS NULL THEN
       SELECT event_seq INTO seq FROM weddings WHERE id = wedding;
     END IF;
+    run := nullif(item ->> 'run_id', '');
+    epoch := 0;
+    IF run IS NOT NULL THEN
+      SELECT w.run_id, w.run_epoch INTO holder, epoch FROM weddings w WHERE w.id = wedding;
+      IF holder IS NULL OR (holder <> run AND holder = item ->> 'takes_from') THEN
+        epoch := epoch + 1;
+        UPDATE weddings w SET run_id = run, run_epoch = epoch WHERE w.id = wedding;
+      ELSIF holder <> run THEN
+        taken[place] := jsonb_build_object('contested_by', holder);
+        CONTINUE;
+      END IF;
+    END IF;
+    -- Versions of a later run are higher than all of an earlier one.
+    epoch := epoch << 40;
     first := seq + 1;
     claim := NULL;
     settled := false;
@@ -89,7 +106,7 @@ BEGIN
     part := item -> 'steps';
     IF jsonb_array_length(part) > 0 THEN
       WITH given AS (
-        SELECT g.version, s.* FROM jsonb_to_recordset(part) AS g(state jsonb, version bigint),
+        SELECT g.version + epoch AS version, s.* FROM jsonb_to_recordset(part) AS g(state jsonb, version bigint),
           jsonb_to_record(g.state) AS s(step_id text, transaction_id text, status text, vendor text,
             fallback_used boolean, attempts int, external_id text, due_at timestamptz, started_at timestamptz,
             ended_at timestamptz, error jsonb, compensation jsonb)
@@ -128,8 +145,8 @@ BEGIN
         handed_off_at = coalesce(handed_off_at,
           CASE WHEN part ->> 'status' NOT IN ('waiting', 'held', 'running', 'rolling_back')
             THEN (part ->> 'ended_at')::timestamptz END),
-        version = (item #>> '{outcome,version}')::bigint
-      WHERE id = part ->> 'id' AND wedding_id = wedding AND version < (item #>> '{outcome,version}')::bigint;
+        version = ((item #>> '{outcome,version}')::bigint + epoch)
+      WHERE id = part ->> 'id' AND wedding_id = wedding AND version < ((item #>> '{outcome,version}')::bigint + epoch);
       settled := FOUND;
       IF settled THEN
         seq := seq + 1;
@@ -143,8 +160,8 @@ BEGIN
         ended_at = CASE WHEN part ->> 'status' NOT IN ('waiting', 'held', 'running', 'rolling_back')
           THEN coalesce(ended_at, at) END,
         error = coalesce(nullif(part -> 'error', 'null'), error), handed_off_at = coalesce(handed_off_at, at),
-        version = (part ->> 'version')::bigint
-      WHERE id = part ->> 'id' AND wedding_id = wedding AND version < (part ->> 'version')::bigint
+        version = ((part ->> 'version')::bigint + epoch)
+      WHERE id = part ->> 'id' AND wedding_id = wedding AND version < ((part ->> 'version')::bigint + epoch)
       RETURNING kind INTO kind_found;
       IF FOUND THEN
         seq := seq + 1;
@@ -165,8 +182,8 @@ BEGIN
         plan_version = (part ->> 'plan_version')::int, ceremony_local = part ->> 'ceremony_local',
         zone = part ->> 'zone', ceremony_at = (part ->> 'ceremony_at')::timestamptz, updated_at = at,
         ended_at = CASE WHEN part ->> 'status' IN ('cancelled', 'ended') THEN coalesce(ended_at, at) END,
-        version = (part ->> 'version')::bigint
-      FROM before b WHERE w.id = wedding AND w.version < (part ->> 'version')::bigint
+        version = ((part ->> 'version')::bigint + epoch)
+      FROM before b WHERE w.id = wedding AND w.version < ((part ->> 'version')::bigint + epoch)
       RETURNING jsonb_build_object('local', b.ceremony_local, 'zone', b.zone, 'instant', b.ceremony_at) INTO moved;
       IF FOUND THEN
         seq := seq + 1;

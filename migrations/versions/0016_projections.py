@@ -28,7 +28,8 @@ def upgrade() -> None:
         op.drop_constraint(f"fk_{table}_wedding_id_weddings", table, type_="foreignkey")
         op.create_foreign_key(_name(table), table, "weddings", _PAIR, ["organization_id", "id"])
     op.add_column("transactions", sa.Column("run_id", sa.Text(), nullable=True))
-    op.add_column("transactions", sa.Column("epoch", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    op.add_column("weddings", sa.Column("run_id", sa.Text(), nullable=True))
+    op.add_column("weddings", sa.Column("run_epoch", sa.BigInteger(), nullable=False, server_default=sa.text("0")))
     create_function("claim_transaction", _CLAIM, app=False)
     create_function("write_projections", "jsonb", app=True)
 
@@ -37,7 +38,8 @@ def downgrade() -> None:
     """Undo it all."""
     drop_function("write_projections", "jsonb")
     drop_function("claim_transaction", _CLAIM)
-    op.drop_column("transactions", "epoch")
+    op.drop_column("weddings", "run_epoch")
+    op.drop_column("weddings", "run_id")
     op.drop_column("transactions", "run_id")
     for table in _TABLES:
         op.drop_constraint(_name(table), table, type_="foreignkey")

@@ -17,8 +17,8 @@ from api.app import create_app
 from api.examples import PLAN
 from tests.support.gateway import gate, gateway_sandbox  # noqa: F401 - fixtures
 from wedsync.domain.errors import TemporalUnreachable
-from wedsync.domain.weddings.ledger import StepState
 from wedsync.domain.weddings.projection import ProjectionWrite, StepWrite, TransactionMove
+from wedsync.domain.weddings.step import StepState
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
 from wedsync.store import projection

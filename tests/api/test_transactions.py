@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from wedsync.domain.weddings.ledger import TransactionResult
 from wedsync.domain.weddings.messages import TransactionRequest
 from wedsync.domain.weddings.projection import TransactionBegin, TransactionOutcome
+from wedsync.domain.weddings.transaction import TransactionResult
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.store import projection

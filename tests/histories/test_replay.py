@@ -9,8 +9,8 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
 from temporalio.workflow import NondeterminismError
 
-from wedsync.domain.weddings.ledger import TransactionInput, TransactionResult
 from wedsync.domain.weddings.messages import TRANSACTION_WORKFLOW
+from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import data_converter
 from workers.main import GUARDED

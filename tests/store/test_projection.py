@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from tests.support.rows import row_of
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.weddings.ledger import StepState, TransactionResult
 from wedsync.domain.weddings.projection import (
     Answer,
     AuditRow,
@@ -27,6 +26,8 @@ from wedsync.domain.weddings.projection import (
     WeddingRow,
     Written,
 )
+from wedsync.domain.weddings.step import StepState
+from wedsync.domain.weddings.transaction import TransactionResult
 from wedsync.store import projection
 from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database

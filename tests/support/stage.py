@@ -20,7 +20,6 @@ from wedsync.domain.weddings.messages import (
     VENDOR_EVENT_SIGNAL,
     Decision,
     TransactionRequest,
-    transaction_workflow_id,
     wedding_workflow_id,
 )
 from wedsync.domain.weddings.plan import Plan
@@ -144,14 +143,15 @@ class Staged:
                 await asyncio.sleep(0.02)
 
     async def _is_busy(self) -> bool:
-        return any(row.status == "running" for row in await self.transactions())
+        return any(row.status in ("running", "rolling_back") for row in await self.transactions())
 
     async def at_rest(self, seconds: float = 30) -> None:
         """Wait until the wedding's workflow has nothing more to do by itself now."""
         async with asyncio.timeout(seconds):
             while True:
                 found = (await self.handle.describe()).raw_description
-                if not found.pending_children and not found.HasField("pending_workflow_task"):
+                is_quiet = not found.pending_activities and not found.HasField("pending_workflow_task")
+                if is_quiet and not await self._is_busy():
                     return
                 await asyncio.sleep(0.02)
 
@@ -192,10 +192,6 @@ class Staged:
     def handle(self) -> WorkflowHandle[Any, Any]:
         """The wedding's workflow."""
         return self.stage.client.get_workflow_handle(wedding_workflow_id(self.id))
-
-    def tx_handle(self, tx: str) -> WorkflowHandle[Any, Any]:
-        """A transaction's workflow."""
-        return self.stage.client.get_workflow_handle(transaction_workflow_id(self.id, tx))
 
     async def say(self, step_id: str, event_type: str, **changes: Any) -> None:
         """A vendor's word about a step, as the inbox's drain passes it on."""

@@ -41,8 +41,10 @@ from wedsync.usecases.routing.switchboard import Switchboard
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.weddings.call_step import StepCaller
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.weddings.write_projection import HeldWriter
 from workers.main import GUARDED, make_worker
 from workers.queues import Doors, plans
 
@@ -69,10 +71,10 @@ async def open_puppet_stage(
     pump = Pump(db, sender, teller)
     switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
     gateway = VendorGateway(settings, registry, pool, switchboard)
-    writer = ProjectionWriter(db)
+    writer = HeldWriter(ProjectionWriter(db), provide)
     doors = Doors(
         weddings=WeddingActivities(db, writer, PlanShelf(db, registry.manifests), link_maker(settings), provide),
-        vendors=VendorActivities(gateway, writer),
+        vendors=VendorActivities(StepCaller(gateway, writer)),
         webhooks=WebhookActivities(db, provide),
         handoffs=HandoffActivities(db, provide),
         deliveries=DeliveryActivities(db, provide, sender, pump),
@@ -149,7 +151,7 @@ class SkippingStage:
             if row.status in statuses:
                 return row
             with suppress(RPCError):
-                await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.tx_handle(tx).id), step)
+                await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.handle.id), step)
         raise AssertionError(f"{tx} is {row.status}, not {statuses}")
 
     async def now(self, handle: WorkflowHandle[Any, Any]) -> datetime:

@@ -9,18 +9,12 @@ from tests.support.plans import booking, event, plan
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.weddings.closing import open_matters
 from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.ledger import (
-    Binding,
-    CompensationResult,
-    Deed,
-    LedgerEntry,
-    Recheck,
-    StepState,
-    TransactionInput,
-    TransactionResult,
-)
+from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import WeddingStart
 from wedsync.domain.weddings.requests import left_behind
+from wedsync.domain.weddings.step import CompensationResult, StepState
+from wedsync.domain.weddings.task import StepTask
+from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult
 from wedsync.domain.weddings.wedding_state import KEPT_CARDS, PlanFacts, TransactionCard, WeddingState
 from wedsync.usecases.routing.registry import load_registry
 from workflows import wedding_ledger
@@ -91,7 +85,7 @@ def test_an_answer_folds_into_the_transaction_that_waited() -> None:
     waiting = StepState(step_id="venue", status="waiting", waits_for="booking.confirmed")
     before = wedding(origin="t1", cards={"t1": card}, events=(word,))
     before = before.model_copy(update={"states": {**before.states, "venue": waiting}, "entries": {"venue": entry()}})
-    deed = Deed(kind="answer", step=STEPS[0], entry=entry(), state=waiting)
+    deed = StepTask(kind="answer", step=STEPS[0], entry=entry(), state=waiting)
     done = waiting.model_copy(update={"status": "succeeded"})
     after = wedding_ledger.absorb(
         before, given("scheduled", "t2", deeds=(deed,)), result("completed", "t2", "scheduled", steps=(done,))
@@ -124,7 +118,7 @@ def test_what_a_skipped_step_may_hold_is_looked_for_later(state: Any) -> None:
 
 
 def test_a_transaction_that_was_lost_leaves_its_steps_to_a_person() -> None:
-    deeds = (Deed(kind="do", step=STEPS[0]), Deed(kind="late", step=STEPS[1], entry=entry("event")))
+    deeds = (StepTask(kind="do", step=STEPS[0]), StepTask(kind="late", step=STEPS[1], entry=entry("event")))
     lost = wedding_ledger.lost_child(given(deeds=deeds), "TerminatedError", NOW)
     assert (lost.status, [s.status for s in lost.steps], len(lost.entries)) == ("needs_attention", ["held"] * 2, 1)
     assert all(s.unknown for s in lost.steps)

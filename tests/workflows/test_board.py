@@ -7,7 +7,10 @@ import pytest
 
 from tests.support.plans import booking, plan
 from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.ledger import Binding, Deed, Field, LedgerEntry, StepState, TransactionInput
+from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry
+from wedsync.domain.weddings.step import StepState
+from wedsync.domain.weddings.task import StepTask
+from wedsync.domain.weddings.transaction import TransactionInput
 from wedsync.usecases.routing.registry import load_registry
 from workflows.board import Board
 
@@ -26,7 +29,7 @@ def entry(set_by: str, **more: Any) -> LedgerEntry:
     return LedgerEntry(**{**values, "fields": {"effect": Field(value=None, set_by_tx=set_by)}, **more})
 
 
-def board(deed: Deed) -> Board:
+def board(deed: StepTask) -> Board:
     return Board(
         TransactionInput(
             organization_id="o", wedding_id="w", reference="r", wedding_date="2027-06-19", phase="preparation",
@@ -54,7 +57,7 @@ def board(deed: Deed) -> Board:
 def test_a_rollback_leaves_what_earlier_transactions_set_and_may_stand(
     kind: Any, found: LedgerEntry, stays: bool
 ) -> None:
-    deed = Deed(kind=kind, step=VENUE, entry=entry("t1"), state=StepState(step_id="venue", status="waiting"))
+    deed = StepTask(kind=kind, step=VENUE, entry=entry("t1"), state=StepState(step_id="venue", status="waiting"))
     seen = board(deed)
     seen.entries["venue"] = found
     assert (seen.set_before() == {"venue"}) is stays
@@ -66,11 +69,11 @@ def _may_stand(found: LedgerEntry) -> bool:
 
 
 def test_what_was_not_begun_with_stays_as_it_was() -> None:
-    deed = Deed(kind="late", step=VENUE, entry=entry("t1"), state=StepState(step_id="venue", status="waiting"))
+    deed = StepTask(kind="late", step=VENUE, entry=entry("t1"), state=StepState(step_id="venue", status="waiting"))
     assert board(deed).set_before() == {"venue"}
 
 
 def test_a_step_that_begins_here_is_undone_here() -> None:
-    seen = board(Deed(kind="do", step=VENUE))
+    seen = board(StepTask(kind="do", step=VENUE))
     seen.put(entry("t2"))
     assert (seen.set_before(), [e.step_id for e in seen.undoable()]) == (set(), ["venue"])

@@ -102,7 +102,7 @@ async def test_a_transaction_settles_although_its_wedding_was_terminated(stage: 
     await wedding.handle.terminate("gone")
     await wedding.until(tx, "completed")
     assert {row.status for row in (await wedding.steps()).values()} == {"succeeded"}
-    assert await wedding.tx_handle(tx).result() == "completed"
+    assert await wedding.handle.result() == "completed"
 
 
 async def terminated(stage: Stage) -> tuple[Staged, str]:
@@ -111,7 +111,7 @@ async def terminated(stage: Stage) -> tuple[Staged, str]:
     await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=600, wedding_id=wedding.id)
     tx = await wedding.ask()
     await wedding.until_step("food", "running")
-    await wedding.tx_handle(tx).terminate("gone")
+    await wedding.handle.terminate("gone")
     await wedding.when("waiting", bool)
     return wedding, tx
 
@@ -294,7 +294,7 @@ async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_el
     wedding = await stage.wedding(plan(booking("venue")))
     tx = await wedding.ask()
     await wedding.until(tx, "completed")
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     sealed = [
         e.user_metadata.summary for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
     ]
@@ -303,7 +303,7 @@ async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_el
     assert codec is not None
     plain = [payload.data.decode() for payload in await codec.decode(sealed)]
     assert plain == ['"venue: request at generic"', '"venue: confirm at generic"', '"settle as completed"']
-    description = await wedding.tx_handle(tx).describe()
+    description = await wedding.handle.describe()
     assert await description.static_summary() == f"orchestrate of {wedding.id}"
     await wedding.at_rest()
     metadata = await wedding.handle.query("__temporal_workflow_metadata")
@@ -315,7 +315,7 @@ async def test_the_text_of_a_failure_is_not_plain_in_history(stage: Stage, puppe
     puppet.will(wedding.id, "reserve", "reject")
     tx = await wedding.ask()
     await wedding.until(tx, "completed")
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     failures = [e for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED]
     assert len(failures) == 1
     raw = failures[0].SerializeToString()
@@ -347,7 +347,7 @@ async def test_the_queries_tell_what_stands_what_is_due_and_what_is_waited_for(s
     assert [(w["step_id"], w["what"]) for w in await wedding.handle.query("waiting")] == [
         ("deposit", "payment.succeeded")
     ]
-    assert await wedding.tx_handle(tx).query("plan") == {"venue": "succeeded", "deposit": "waiting"}
+    assert await wedding.handle.query("plan") == {"venue": "succeeded", "deposit": "waiting"}
 
 
 async def test_the_examples_run_to_their_end(stage: Stage) -> None:

@@ -13,7 +13,7 @@ from wedsync.domain.weddings import saga
 
 async def events_in(skipping: SkippingStage, wedding: Staged, tx: str, duration: timedelta) -> int:
     """How long the transaction's history is after so much time."""
-    handle = skipping.env.client.get_workflow_handle(wedding.tx_handle(tx).id)
+    handle = skipping.env.client.get_workflow_handle(wedding.handle.id)
     await skipping.env.fast_forward(handle, duration)
     return (await handle.describe()).history_length
 

@@ -23,7 +23,7 @@ async def block(stage: Stage, vendor: str, seconds: float) -> None:
 
 async def waits(stage: Stage, wedding: Staged, tx: str) -> list[str]:
     """The timers' summaries of a transaction."""
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     sealed = [
         event.user_metadata.summary
         for event in history.events

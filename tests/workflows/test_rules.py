@@ -33,7 +33,7 @@ async def states(wedding: Staged) -> dict[str, str]:
 
 
 async def activities(wedding: Staged, tx: str) -> list[str]:
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     scheduled = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
     return [
         e.activity_task_scheduled_event_attributes.activity_type.name
@@ -94,7 +94,7 @@ async def test_no_more_steps_run_at_once_than_the_plan_allows(stage: Stage, most
     wedding = await stage.wedding(plan(*(booking(n, "florist") for n in names), parallelism=most))
     tx = await wedding.ask()
     await wedding.until(tx, "completed")
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     running = widest = 0
     for happened in history.events:
         if happened.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
@@ -254,7 +254,7 @@ async def test_a_cancellation_from_outside_is_a_wish_to_undo(stage: Stage) -> No
     await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=600, wedding_id=wedding.id)
     tx = await wedding.ask()
     await wedding.until_step("food", "running")
-    await wedding.tx_handle(tx).cancel()
+    await wedding.handle.cancel()
     await wedding.until(tx, "rolled_back", "cancelled")
     assert set((await states(wedding)).values()) == {"undone"}
 

@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 
 from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
-from wedsync.domain.weddings.ledger import (
-    Binding,
-    CompensationResult,
-    LedgerEntry,
-    Recheck,
-    StepState,
-    TransactionInput,
-    TransactionResult,
-)
+from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, WeddingStart
 from wedsync.domain.weddings.plan import Compensation, PlannedStep
+from wedsync.domain.weddings.step import CompensationResult, StepState
+from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult
 from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
 from workflows.wedding_ledger import Absorbed, absorb, lost_child
 

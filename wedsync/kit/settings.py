@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     #: The same of an API process, for requests that the gateway passes on.
     api_calls_per_vendor: int = 100
     worker_critical_slots: int = 20
+    #: A step is shown as running once its call takes so long; 0: never.
+    running_shown_after_seconds: float = 0.15
     worker_cached_workflows: int = 2000
     #: Comma-separated queue names; empty: all of them.
     worker_queues: str = ""

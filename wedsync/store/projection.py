@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.weddings.ledger import StepState
 from wedsync.domain.weddings.projection import EventRow, ProjectionWrite, Written
+from wedsync.domain.weddings.step import StepState
 from wedsync.store import outbox
 from wedsync.store.session import bind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pydantic import JsonValue
 from temporalio import workflow
 
 from workflows import options
@@ -50,7 +51,7 @@ class Binder:
             failure = Failure(code=error.code, detail=error.detail, reason=error.reason)
             raise DefiniteFailure(failure) from error
 
-    async def _prepare(self, step: PlannedStep, vendor: str, results: dict[str, dict[str, object]]) -> None:
+    async def _prepare(self, step: PlannedStep, vendor: str, results: dict[str, dict[str, JsonValue]]) -> None:
         given = self._state.input
         try:
             more = await workflow.execute_local_activity_method(

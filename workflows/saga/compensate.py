@@ -104,9 +104,7 @@ class Compensator:
                 return found
         return await self._undone(step_id, deadline, counter=plan == "counter", may_pause=may_pause)
 
-    async def _undone(
-        self, step_id: str, deadline: datetime, *, counter: bool, may_pause: bool
-    ) -> CompensationResult:
+    async def _undone(self, step_id: str, deadline: datetime, *, counter: bool, may_pause: bool) -> CompensationResult:
         """Undo until that is final: what got lost may take effect after an undo that found nothing."""
         entry = self._state.entries[step_id]
         if not counter and await self._resolver.is_changed_elsewhere(step_id, deadline, may_pause=may_pause):

@@ -10,7 +10,7 @@ from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.errors import ACTIVITY_FAILED
-    from activities.weddings import ShowProgress, WeddingActivities
+    from activities.weddings import ShowProgress, WeddingActivities, WeddingHeader
     from wedsync.domain.weddings.transaction import TransactionState
 
 #: A rollback waits for its watchers no longer than this.
@@ -20,21 +20,22 @@ _TIMEOUT = timedelta(seconds=2)
 class Progress:
     """Shows how one transaction stands to whoever watches."""
 
-    def __init__(self, state: TransactionState, next_version: Callable[[], int]) -> None:
+    def __init__(self, state: TransactionState, header: Callable[[], WeddingHeader]) -> None:
         self._state = state
-        self.next_version = next_version
+        self._header = header
+
+    def next_version(self) -> int:
+        """Number the next write."""
+        return self._header().version
 
     async def show(self, step_ids: Iterable[str], summary: str, *, is_rolling_back: bool = False) -> None:
         """Write these steps as they stand now, and that the transaction rolls back."""
-        state, given = self._state, self._state.input
+        state, tx = self._state, self._state.transaction_id
         wanted = ShowProgress(
-            organization_id=given.organization_id,
-            wedding_id=given.wedding_id,
-            transaction_id=given.transaction_id,
+            header=self._header(),
+            transaction_id=tx,
             is_rolling_back=is_rolling_back,
             steps=tuple(state.step(step_id) for step_id in step_ids),
-            version=self.next_version(),
-            now=workflow.now(),
         )
         try:
             await workflow.execute_local_activity_method(
@@ -45,4 +46,4 @@ class Progress:
                 summary=summary,
             )
         except ACTIVITY_FAILED:
-            workflow.logger.warning("progress.not_shown", extra={"transaction_id": given.transaction_id})
+            workflow.logger.warning("progress.not_shown", extra={"transaction_id": tx})

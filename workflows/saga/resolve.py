@@ -80,9 +80,7 @@ class OutcomeResolver:
         try:
             if plan == "find_first":
                 return await self._caller.find(step_id, operation)
-            run = OperationRun(
-                operation=operation, give_up_at=workflow.now(), purpose="replay", may_pause=False
-            )
+            run = OperationRun(operation=operation, give_up_at=workflow.now(), purpose="replay", may_pause=False)
             return await self._caller.perform(step_id, run)
         except ActivityError as error:
             raise UnresolvedOutcome(read_failure(error)) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from activities.weddings import WeddingHeader
     from wedsync.domain.failure import Failure
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.step import StepError
@@ -23,10 +24,10 @@ class Transaction:
     """One saga, driven by its wedding."""
 
     def __init__(
-        self, state: TransactionState, binder: Binder, next_version: Callable[[], int], held_by: str
+        self, state: TransactionState, binder: Binder, header: Callable[[], WeddingHeader], held_by: str
     ) -> None:
         self.state = state
-        self._progress = Progress(state, next_version)
+        self._progress = Progress(state, header)
         caller = VendorCaller(state, self._progress, held_by)
         self._compensator = Compensator(state, caller, self._progress)
         self._executor = StepExecutor(state, caller, binder, self._compensator, self._progress)
@@ -56,7 +57,7 @@ class Transaction:
     async def _begin_rollback(self) -> None:
         state = self.state
         state.phase = "rollback"
-        for step_id, step in list(state.states.items()):
+        for step in list(state.states.values()):
             if step.status in ("pending", "scheduled"):
                 state.put_step(step.not_begun())
         self._compensator.begin()

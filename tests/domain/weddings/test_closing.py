@@ -9,8 +9,9 @@ import pytest
 
 from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
 from wedsync.domain.weddings.closing import LONGEST_CLOSING, closing_as, is_closed, open_matters
-from wedsync.domain.weddings.ledger import Binding, CompensationResult, LedgerEntry, Recheck, StepState
+from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import WeddingStart
+from wedsync.domain.weddings.step import CompensationResult, StepState
 from wedsync.domain.weddings.wedding_state import WeddingState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

@@ -9,9 +9,11 @@ from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
 from wedsync.domain.weddings import requests
 from wedsync.domain.weddings.closing import closing_as
 from wedsync.domain.weddings.degradation import VENDOR_BACK
-from wedsync.domain.weddings.ledger import Binding, CompensationResult, Deed, Field, LedgerEntry, StepState
+from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
 from wedsync.domain.weddings.plan import Compensation, PlannedStep
+from wedsync.domain.weddings.step import CompensationResult, StepState
+from wedsync.domain.weddings.task import StepTask
 from wedsync.domain.weddings.wedding_state import PlanFacts, TransactionCard, WeddingState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -365,8 +367,8 @@ def test_nothing_builds_on_what_was_undone(done: StepState, kept: LedgerEntry | 
 def test_what_was_done_already_goes_on_without_a_need_that_was_undone() -> None:
     states = {"a": state("a", "succeeded", compensation=UNDONE), "b": state("b", "waiting"), "c": state("c")}
     held = wedding(step("a"), step("b", "a"), step("c", "a"), states=states, entries={"b": entry("b")})
-    answer = Deed(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
-    new = Deed(kind="do", step=step("c", "a"), state=states["c"])
+    answer = StepTask(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
+    new = StepTask(kind="do", step=step("c", "a"), state=states["c"])
     assert [deed.step.needs for deed in requests.on_standing_ground(held, (answer, new))] == [(), ("a",)]
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
 from wedsync.domain.weddings import saga
-from wedsync.domain.weddings.ledger import Binding, CompensationResult, Field, LedgerEntry, StepState
+from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry
 from wedsync.domain.weddings.messages import StepStatus
 from wedsync.domain.weddings.plan import Compensation, PlannedStep
+from wedsync.domain.weddings.step import CompensationResult, StepState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 STATUSES: tuple[StepStatus, ...] = get_args(StepStatus)

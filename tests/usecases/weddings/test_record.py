@@ -15,8 +15,9 @@ from tests.support.plans import booking, event, plan
 from tests.support.stage import Stage, Staged
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, TemporalUnreachable
 from wedsync.domain.weddings.closing import LONGEST_CLOSING
-from wedsync.domain.weddings.ledger import StepState, TransactionResult
 from wedsync.domain.weddings.projection import ProjectionWrite, Reference, StepWrite, TransactionOutcome
+from wedsync.domain.weddings.step import StepState
+from wedsync.domain.weddings.transaction import TransactionResult
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from wedsync.local.ports import free_port

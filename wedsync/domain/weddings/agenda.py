@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
@@ -122,7 +123,11 @@ def folded_gaps(states: Iterable[StepState]) -> tuple[str, ...]:
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def ulid(now: datetime, random_bits: int) -> str:
-    """A ULID from an instant and 80 random bits: for ids made inside a workflow."""
-    value = (int(now.timestamp() * 1000) << 80) | (random_bits & ((1 << 80) - 1))
+def own_transaction_id(wedding_id: str, number: int) -> str:
+    """Name the transaction that a wedding's own agenda begins: a ULID's shape, the same for the same number.
+
+    A run that an operator has reset begins it under the same name, so that what it did is known.
+    """
+    digest = hashlib.sha256(f"{wedding_id}/{number}".encode()).digest()
+    value = (number << 80) | int.from_bytes(digest[:10], "big")
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))

@@ -105,7 +105,9 @@ class LedgerEntry(Message):
             fields["effect"] = Field(value=self.external_id, set_by_tx=fields["effect"].set_by_tx)
         fields.setdefault("inputs", Field(value=None, set_by_tx=transaction_id))
         origin = self.origin_tx or origin_tx
-        return self if (fields, origin) == (self.fields, self.origin_tx) else self._with(fields=fields, origin_tx=origin)
+        return (
+            self if (fields, origin) == (self.fields, self.origin_tx) else self._with(fields=fields, origin_tx=origin)
+        )
 
     def in_state(self, state: EntryState) -> Self:
         """Move the effect to another state."""

@@ -60,9 +60,7 @@ def fill(
     return _FILL[type(written)](written, _Filler(step, vendor, facts, periods)).model_dump(mode="json")
 
 
-def written_inputs(
-    step: PlannedStep, facts: Facts, results: Mapping[str, Mapping[str, JsonValue]]
-) -> catalogue.Inputs:
+def written_inputs(step: PlannedStep, facts: Facts, results: Mapping[str, Mapping[str, JsonValue]]) -> catalogue.Inputs:
     """Read the step's inputs with their references filled in. Raises InvalidInput."""
     known = catalogue.ACTIONS.get(step.action)
     if known is None:
@@ -101,7 +99,9 @@ def period_of(
     known = catalogue.ACTIONS.get(step.action)
     if known is None or "starts" not in known.inputs.model_fields:
         return None
-    said = {name: step.inputs[name] for name in ("starts", "minutes", "zone", "fold") if name in step.inputs}
+    said: dict[str, JsonValue] = {
+        name: step.inputs[name] for name in ("starts", "minutes", "zone", "fold") if name in step.inputs
+    }
     if any(source not in results for source, _ in references.names(said)):
         return None
     values = references.fill(said, results, references.constants(plan))

@@ -65,6 +65,8 @@ class WeddingStart(Message):
     #: The plan's own id.
     reference: str
     plan_version: int
+    #: The ceremony's venue-local date, for the search attribute.
+    date: str
 
 
 #: Registered names.
@@ -82,4 +84,3 @@ VENDOR_EVENT_SIGNAL = "vendor_event"
 def wedding_workflow_id(wedding_id: str) -> str:
     """`wedding:{wedding}`."""
     return f"wedding:{wedding_id}"
-

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import JsonValue
 
 from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
-from wedsync.domain.weddings.ledger import StepError, StepState, TransactionResult
 from wedsync.domain.weddings.messages import Message, TransactionKind, TransactionStatus
+from wedsync.domain.weddings.step import StepError, StepState
+from wedsync.domain.weddings.transaction import TransactionResult
 
+#: closing: cancelled, or past its end, while something of it is still open.
 WeddingStatus = Literal["planned", "active", "closing", "cancelled", "ended"]
 
 
@@ -30,8 +32,8 @@ class TransactionBegin(Message):
     step_ids: tuple[str, ...] = ()
     #: The workflow run that claims it.
     run_id: str
-    #: The run that this one continues: what that one holds, this one takes over, under the next epoch.
-    continued_from: str | None = None
+    #: The run that this one continues: what that one holds, this one takes over.
+    continued_from: str = ""
 
 
 class AuditRow(Message):
@@ -71,7 +73,11 @@ class WeddingRow(Message):
     ceremony_local: str
     zone: str
     ceremony_at: datetime
-    version: int
+    version: int = 0
+
+    def at(self, version: int) -> Self:
+        """Number the write."""
+        return self._with(version=version)
 
 
 class Reference(Message):
@@ -108,6 +114,11 @@ class ProjectionWrite(Message):
     organization_id: str
     wedding_id: str
     now: datetime
+    #: The workflow run that writes; empty: none does. Versions count within the runs' order: those of a run that took
+    #: the wedding over are newer than all before. A run that does not hold the wedding writes nothing.
+    run_id: str = ""
+    #: The run whose place this one takes, where that one holds the wedding.
+    takes_from: str = ""
     begin: TransactionBegin | None = None
     #: The id of a running transaction that now rolls back.
     rolling_back: str | None = None
@@ -120,16 +131,19 @@ class ProjectionWrite(Message):
     audit: tuple[AuditRow, ...] = ()
     answer: Answer | None = None
 
+    def taking_from(self, run_id: str) -> Self:
+        """Take the wedding over from this run."""
+        return self._with(takes_from=run_id)
+
+    def audited(self, *rows: AuditRow) -> Self:
+        """Append these to the audit log, too."""
+        return self._with(audit=(*rows, *self.audit))
+
 
 class Claim(Message):
-    """Which run holds a transaction: this one, when `claimed`."""
+    """Which run holds a transaction, and how it stands when it has settled: then it is not to be run."""
 
-    claimed: bool
-    #: Of the run that holds it; None: nobody does.
-    run_id: str | None = None
-    #: 1 for the first run, one more for each that took over from the one before.
-    epoch: int = 0
-    #: How it stands, and its result, when it has settled: it is not to be run.
+    run_id: str
     settled_status: TransactionStatus | None = None
     settled_result: TransactionResult | None = None
 
@@ -137,6 +151,8 @@ class Claim(Message):
 class Written(Message):
     """What of a write took effect."""
 
+    #: Nothing: this other run holds the wedding.
+    contested_by: str | None = None
     #: The numbers of the first and the last event that it made.
     first_event: int | None = None
     last_event: int | None = None

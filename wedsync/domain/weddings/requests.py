@@ -157,8 +157,7 @@ def stands(state: WeddingState, step_id: str) -> bool:
 def on_standing_ground(state: WeddingState, tasks: Iterable[StepTask]) -> tuple[StepTask, ...]:
     """The tasks; those about what was done already go on without the needs that were undone since."""
     return tuple(
-        task if task.kind == "do" and task.entry is None else task.on(_grounded(state, task))
-        for task in tasks
+        task if task.kind == "do" and task.entry is None else task.on(_grounded(state, task)) for task in tasks
     )
 
 

@@ -130,6 +130,10 @@ class StepState(Message):
         """Name the vendor's object."""
         return self if external_id == self.external_id else self._with(external_id=external_id)
 
+    def answered(self, *, waits: bool, now: datetime) -> Self:
+        """Show that the vendor has answered its last call: with its event to come, or for good."""
+        return self._with(status="waiting" if waits else "succeeded", ended_at=None if waits else now)
+
     def succeeded(self, external_id: str | None, results: dict[str, JsonValue], now: datetime) -> Self:
         """End well: the effect is in effect."""
         return self._with(

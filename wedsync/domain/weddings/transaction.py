@@ -315,7 +315,10 @@ class TransactionState:
         return [e for e in self.entries.values() if saga.may_have_happened(e) and e.step_id not in kept]
 
     def set_before(self) -> set[str]:
-        """Name the steps that this one only goes on with: their effects are undone with the transactions that set them."""
+        """Name the steps that this one only goes on with.
+
+        What they hold is undone with the transactions that set it.
+        """
         kept = set()
         for task in self.input.tasks:
             entry = self.entries.get(task.step.id, task.entry)

@@ -19,11 +19,10 @@ from wedsync.domain.weddings.messages import (
     WeddingStart,
 )
 from wedsync.domain.weddings.plan import PlannedStep
+from wedsync.domain.weddings.projection import WeddingRow, WeddingStatus
 from wedsync.domain.weddings.step import StepState
 from wedsync.domain.weddings.transaction import RunningTransaction
 
-#: closing: cancelled, or past its end, while something of it is still open.
-WeddingStatus = Literal["planned", "active", "closing", "cancelled", "ended"]
 ClosingStatus = Literal["cancelled", "ended"]
 Mode = Literal["normal", "wedding_day"]
 #: The wedding is over: nothing more is done for it.
@@ -90,13 +89,6 @@ class PlanFacts(Message):
     wedding: WeddingFacts
 
 
-class Claim(Message):
-    """Which run of the workflow writes what users list, and how often that has changed hands."""
-
-    run_id: str
-    epoch: int
-
-
 class Course(Message):
     """What a transaction is run for: what is done once it has settled."""
 
@@ -144,8 +136,6 @@ class WeddingState(Message):
     seq: int = 0
     #: Counts the writes of what users list; a write's version.
     writes: int = 10
-    #: Who wrote last.
-    claim: Claim | None = None
     #: The transaction that a long history interrupted.
     interrupted: Interrupted | None = None
 
@@ -220,13 +210,23 @@ class WeddingState(Message):
         """Count one more transaction."""
         return self._with(seq=self.seq + 1)
 
-    def having_written(self, claim: Claim | None = None) -> Self:
-        """Count one more write, and note who holds the rows."""
-        return self._with(writes=self.writes + 1, claim=claim or self.claim)
+    def having_written(self, writes: int) -> Self:
+        """Note how many writes there were."""
+        return self._with(writes=writes)
 
-    def claimed(self, claim: Claim) -> Self:
-        """Note who holds the rows."""
-        return self if claim == self.claim else self._with(claim=claim)
+    def row(self) -> WeddingRow | None:
+        """Give the wedding's own row as users read it; None: the plan was not read yet."""
+        if self.plan is None:
+            return None
+        return WeddingRow(
+            status=self.status,
+            phase=self.phase,
+            mode=self.mode,
+            plan_version=self.plan.version,
+            ceremony_local=self.plan.ceremony_local,
+            zone=self.plan.zone,
+            ceremony_at=self.plan.ceremony_at,
+        )
 
     def interrupted_at(self, interrupted: Interrupted | None) -> Self:
         """Carry a transaction into the next run, or take it from there."""

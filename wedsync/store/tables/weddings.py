@@ -48,6 +48,9 @@ weddings = Table(
     # The newest id given out in `wedding_events`.
     Column("event_seq", BigInteger, nullable=False, server_default=sql("0")),
     Column("version", BigInteger, nullable=False, server_default=sql("0")),
+    # The workflow run that writes the wedding's rows, and how often a run has taken it over: 1 for the first.
+    text("run_id", nullable=True),
+    Column("run_epoch", BigInteger, nullable=False, server_default=sql("0")),
     # What a step's start is ordered by when transactions are asked for: 1, 2, 3, ...
     Column("transaction_seq", Integer, nullable=False, server_default=sql("0")),
     instant("created_at"),
@@ -97,9 +100,8 @@ transactions = Table(
     text("traceparent", nullable=True),
     instant("started_at", nullable=True),
     instant("ended_at", nullable=True),
-    # The workflow run that claimed it, and how often a run has: 1 for the first.
+    # The workflow run that claimed it.
     text("run_id", nullable=True),
-    Column("epoch", Integer, nullable=False, server_default=sql("0")),
     Column("version", BigInteger, nullable=False, server_default=sql("0")),
     Index("ix_transactions_wedding", "wedding_id", "id"),
     Index("ix_transactions_untold", "requested_at", postgresql_where=sql("handed_off_at IS NULL")),

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from wedsync.kit.crypto import sign_link
 from wedsync.kit.settings import Settings
-from wedsync.usecases.weddings.bind_step import Links
+from wedsync.usecases.weddings.prepare_steps import Links
 
 
 def link_maker(settings: Settings) -> Links:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 
 from wedsync.domain.errors import NotFound
 from wedsync.domain.routing.vendor import ActionSpec, Manifest
 from wedsync.domain.weddings import times
 from wedsync.domain.weddings.compile import compile_plan
+from wedsync.domain.weddings.materialize import Facts, facts_of
 from wedsync.domain.weddings.messages import Message
 from wedsync.domain.weddings.plan import Plan, PlannedStep
 from wedsync.store import projection
@@ -39,6 +41,8 @@ class LoadedPlan(Message):
     tzdata_version: str
     parallelism: int
     steps: tuple[PlannedStep, ...]
+    #: What inputs are filled in with.
+    wedding: Facts
 
 
 class PlanShelf:
@@ -48,6 +52,7 @@ class PlanShelf:
         self._db = db
         self.manifests = manifests
         self._plans: dict[tuple[str, int], Plan] = {}
+        self._compiled: dict[tuple[str, int], dict[str, PlannedStep]] = {}
 
     async def plan(self, organization_id: str, wedding_id: str, version: int) -> Plan:
         """The plan; raises NotFound when no such version is stored for the organization."""
@@ -60,9 +65,18 @@ class PlanShelf:
             raise NotFound(f"wedding {wedding_id} has no plan version {version}")
         plan = Plan.model_validate_json(json.dumps(body))
         if len(self._plans) >= _KEPT_PLANS:
-            self._plans.pop(next(iter(self._plans)))
+            oldest = next(iter(self._plans))
+            del self._plans[oldest]
+            self._compiled.pop(oldest, None)
         self._plans[(wedding_id, version)] = plan
         return plan
+
+    def compiled(self, wedding_id: str, version: int, plan: Plan) -> dict[str, PlannedStep]:
+        """The plan's compiled steps by id, in the order in which they can run."""
+        key = (wedding_id, version)
+        if key not in self._compiled:
+            self._compiled[key] = {step.id: step for step in compile_plan(plan, self.manifests)}
+        return self._compiled[key]
 
     def spec(self, vendor: str, action: str) -> ActionSpec | None:
         """How `vendor` carries out `action`; None when it cannot."""
@@ -71,8 +85,13 @@ class PlanShelf:
 
 
 async def load_plan(shelf: PlanShelf, wanted: LoadPlan) -> LoadedPlan:
-    """The compiled plan with its times resolved now."""
+    """Give the compiled plan with its times resolved now."""
     plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.version)
+    return loaded_plan(plan, shelf.compiled(wanted.wedding_id, wanted.version, plan))
+
+
+def loaded_plan(plan: Plan, steps: Mapping[str, PlannedStep]) -> LoadedPlan:
+    """Give the plan as the wedding's workflow needs it, its times resolved by this process's zone data."""
     return LoadedPlan(
         reference=plan.wedding.id,
         locale=plan.wedding.locale,
@@ -82,5 +101,6 @@ async def load_plan(shelf: PlanShelf, wanted: LoadPlan) -> LoadedPlan:
         ends_at=times.end_instant(plan),
         tzdata_version=times.tzdata_version(),
         parallelism=plan.parallelism,
-        steps=compile_plan(plan, shelf.manifests),
+        steps=tuple(steps.values()),
+        wedding=facts_of(plan),
     )

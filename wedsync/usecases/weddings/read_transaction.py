@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import NotFound
 from wedsync.domain.weddings.changes import RUNNING
-from wedsync.domain.weddings.ledger import StepError
-from wedsync.domain.weddings.messages import TransactionKind, TransactionStatus, transaction_workflow_id
+from wedsync.domain.weddings.messages import TransactionKind, TransactionStatus, wedding_workflow_id
+from wedsync.domain.weddings.step import StepError
 from wedsync.store import weddings as store
 from wedsync.usecases.weddings.read_wedding import StepView, View, step_view, wedding_row
 
-#: `temporal_url(workflow_id)`: where an operator reads it; None without a UI.
-TemporalUrl = Callable[[str], str | None]
+#: `temporal_url(workflow_id, run_id)`: where an operator reads it; None without a UI.
+TemporalUrl = Callable[[str, str | None], str | None]
 
 
 class TransactionView(View):
@@ -38,7 +38,7 @@ class TransactionView(View):
     requested_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    #: Its workflow in the Temporal UI.
+    #: The run of its wedding's workflow in the Temporal UI.
     temporal_url: str | None
     steps: tuple[StepView, ...]
 
@@ -51,7 +51,12 @@ class TransactionView(View):
 def temporal_links(ui_url: str, namespace: str) -> TemporalUrl:
     """The links into a Temporal UI; none when it has no URL."""
     base = f"{ui_url.rstrip('/')}/namespaces/{quote(namespace, safe='')}/workflows"
-    return lambda workflow_id: f"{base}/{quote(workflow_id, safe='')}" if ui_url else None
+
+    def link(workflow_id: str, run_id: str | None) -> str | None:
+        run = f"/{quote(run_id, safe='')}/history" if run_id else ""
+        return f"{base}/{quote(workflow_id, safe='')}{run}" if ui_url else None
+
+    return link
 
 
 async def read_transaction(
@@ -80,6 +85,6 @@ async def view_of(conn: AsyncConnection, row: Any, temporal_url: TemporalUrl) ->
         **{name: getattr(row, name) for name in copied},
         target=row.request.get("target"),
         superseded=tuple((row.result or {}).get("superseded", ())),
-        temporal_url=temporal_url(transaction_workflow_id(row.wedding_id, row.id)),
+        temporal_url=temporal_url(wedding_workflow_id(row.wedding_id), row.run_id),
         steps=tuple(step_view(step) for step in steps),
     )

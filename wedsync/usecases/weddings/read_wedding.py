@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import NotFound
-from wedsync.domain.weddings.ledger import CompensationResult, StepError
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
+from wedsync.domain.weddings.step import CompensationResult, StepError
 from wedsync.store import weddings as store
 
 _WEDDING = re.compile(r"[0-9A-Za-z-]{1,63}")

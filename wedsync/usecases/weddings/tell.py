@@ -13,7 +13,6 @@ import structlog
 from sqlalchemy import text
 from temporalio.client import (
     Client,
-    WithStartWorkflowOperation,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -26,12 +25,11 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from wedsync.domain.errors import StoreUnavailable, WedsyncError
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.domain.weddings import search_attributes as names
-from wedsync.domain.weddings.ledger import StepError
 from wedsync.domain.weddings.messages import (
     SUBMIT_UPDATE,
     WEDDING_WORKFLOW,
@@ -40,6 +38,7 @@ from wedsync.domain.weddings.messages import (
     wedding_workflow_id,
 )
 from wedsync.domain.weddings.projection import ProjectionWrite, TransactionMove
+from wedsync.domain.weddings.step import StepError
 from wedsync.domain.weddings.wedding_state import WeddingState
 from wedsync.kit.clock import utc_now
 from wedsync.store import projection
@@ -51,6 +50,9 @@ ClientProvider = Callable[[], Awaitable[Client]]
 
 _ORGANIZATION = SearchAttributeKey.for_keyword(names.ORGANIZATION_ID)
 _WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
+_DATE = SearchAttributeKey.for_keyword(names.WEDDING_DATE)
+_PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
+_STATUS = SearchAttributeKey.for_keyword(names.TRANSACTION_STATUS)
 _RPC_TIMEOUT = timedelta(seconds=8)
 #: A sweep's own limit, below its activity's; and how many weddings are told at once.
 _SWEPT_WITHIN = timedelta(seconds=40)
@@ -59,7 +61,8 @@ _TOLD_AT_ONCE = 50
 _REFUSAL_VERSION = 1
 
 _UNTOLD = text("""
-SELECT t.organization_id, t.wedding_id, t.id, t.request, w.reference, w.plan_version
+SELECT t.organization_id, t.wedding_id, t.id, t.request, w.reference, w.plan_version,
+  left(w.ceremony_local, 10) AS date
 FROM transactions t JOIN weddings w ON w.id = t.wedding_id
 WHERE t.id = :id AND t.handed_off_at IS NULL
 """)
@@ -85,6 +88,7 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
         organization_id=row.organization_id,
         reference=row.reference,
         plan_version=row.plan_version,
+        date=row.date,
     )
     try:
         await _submit(client, start, request)
@@ -101,12 +105,34 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
 
 
 async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
-    operation: WithStartWorkflowOperation[object, str] = WithStartWorkflowOperation(
+    """Give the request to the wedding's workflow: the first one is what it starts with, later ones are updates.
+
+    Raises WorkflowAlreadyStartedError when the wedding is over.
+    """
+    async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
+        if request.seq == 1:
+            with contextlib.suppress(WorkflowAlreadyStartedError):
+                return await _start(client, start, request)
+        try:
+            await _update(client, start, request)
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            await _start(client, start, request)
+
+
+async def _update(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
+    handle = client.get_workflow_handle(wedding_workflow_id(start.wedding_id))
+    await handle.execute_update(SUBMIT_UPDATE, request, id=request.id, result_type=str, rpc_timeout=_RPC_TIMEOUT)
+
+
+async def _start(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
+    await client.start_workflow(
         WEDDING_WORKFLOW,
-        WeddingState(start=start),
+        WeddingState(start=start).asked(request),
         id=wedding_workflow_id(start.wedding_id),
         task_queue=WORKFLOWS,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
         # A wedding that is over stays over.
         id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
         priority=Priority(priority_key=3, fairness_key=start.organization_id[:64]),
@@ -115,18 +141,13 @@ async def _submit(client: Client, start: WeddingStart, request: TransactionReque
             [
                 SearchAttributePair(_ORGANIZATION, start.organization_id),
                 SearchAttributePair(_WEDDING, start.wedding_id),
+                SearchAttributePair(_DATE, start.date),
+                SearchAttributePair(_PHASE, "preparation"),
+                SearchAttributePair(_STATUS, "running"),
             ]
         ),
+        rpc_timeout=_RPC_TIMEOUT,
     )
-    async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
-        await client.execute_update_with_start_workflow(
-            SUBMIT_UPDATE,
-            request,
-            start_workflow_operation=operation,
-            id=request.id,
-            result_type=str,
-            rpc_timeout=_RPC_TIMEOUT,
-        )
 
 
 async def _refused(db: Database, row: Any, error: WorkflowUpdateFailedError) -> None:
