@@ -23,8 +23,7 @@ from wedsync.usecases.weddings.follow_events import until_settled
 from wedsync.usecases.weddings.read_transaction import TransactionView
 from wedsync.usecases.weddings.request_transaction import Asking
 
-#: The longest `?wait=`.
-LONGEST_WAIT = timedelta(seconds=30)
+#: Seconds, 30 at the most.
 _WAIT = r"^([0-9]|[12][0-9]|30)s?$"
 #: A waiting request counts as in flight for so much longer, should its process die.
 _WAIT_GRACE = timedelta(seconds=5)

@@ -63,21 +63,13 @@ class Output:
     def __init__(self, *, json_mode: bool = False) -> None:
         self.json_mode = json_mode
         self._out: Console | None = None
-        self._err: Console | None = None
 
     @property
     def console(self) -> Console:
         """Stdout, for people."""
         if self._out is None:
-            self._out = _console(stderr=False)
+            self._out = _console()
         return self._out
-
-    @property
-    def err_console(self) -> Console:
-        """Stderr, for people."""
-        if self._err is None:
-            self._err = _console(stderr=True)
-        return self._err
 
     def emit(self, value: Any) -> None:
         """Write one JSON object as one line."""
@@ -116,12 +108,12 @@ class Output:
         return error.exit_code
 
 
-def _console(*, stderr: bool) -> Console:
+def _console() -> Console:
     from rich.console import Console
 
     # Nothing is cut for a file or a pipe.
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+    width = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, emoji=False, width=width)
 
 
 _state = {"current": Output()}

@@ -7,10 +7,7 @@ Two translators only turn these into something else: `activities/errors.py` (Tem
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Literal
-
-#: Whether the vendor may hold an effect of the failed call: `none` is known, `unknown` must be resolved.
-EffectKnowledge = Literal["none", "unknown"]
+from typing import ClassVar
 
 
 class WedsyncError(Exception):

@@ -101,8 +101,3 @@ async def decode_payloads_json(codec: PayloadCodec, body: bytes) -> bytes:
     Raises InvalidInput for a malformed body, an unknown key or altered bytes.
     """
     return payloads_to_json(await codec.decode(payloads_from_json(body)))
-
-
-async def encode_payloads_json(codec: PayloadCodec, body: bytes) -> bytes:
-    """Answer one `POST .../encode` of the remote codec protocol, JSON in and out; raises InvalidInput."""
-    return payloads_to_json(await codec.encode(payloads_from_json(body)))

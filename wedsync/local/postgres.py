@@ -134,10 +134,6 @@ class EmbeddedPostgres:
             )
         )
 
-    def drop_database(self, name: str) -> None:
-        """`DROP DATABASE name`, ending the sessions in it."""
-        self._as_superuser(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _url(self, user: str, password: str, database: str) -> str:

@@ -76,12 +76,6 @@ async def make_due(conn: AsyncConnection, subscription_id: str, now: datetime) -
     )
 
 
-async def open_deliveries(conn: AsyncConnection, subscription_id: str) -> int:
-    """How many deliveries wait for a subscription."""
-    query = select(func.count()).where(deliveries.c.subscription_id == subscription_id, deliveries.c.status.in_(_OPEN))
-    return int((await conn.execute(query)).scalar_one())
-
-
 def _deliveries() -> Select[Any]:
     event = outgoing_events.c
     return select(deliveries, event.type, event.data, event.sequence, event.occurred_at, event.useful_until).join_from(

@@ -29,9 +29,16 @@ def after(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
+def next_state(
+    circuit: Circuit, outcome: Outcome | Tally, now: datetime, policy: CircuitPolicy, *, is_last: bool = False
+) -> Circuit:
+    tally = outcome if isinstance(outcome, Tally) else Tally().plus(outcome)
+    return c.judged(c.counted(circuit, tally, now, policy), now, policy, is_last=is_last)
+
+
 def run(circuit: Circuit, *outcomes: Outcome, at: float = 0, **options: Any) -> Circuit:
     for outcome in outcomes:
-        circuit = c.next_state(circuit, outcome, after(at), POLICY, **options)
+        circuit = next_state(circuit, outcome, after(at), POLICY, **options)
     return circuit
 
 
@@ -108,7 +115,7 @@ def test_what_a_clock_far_ahead_has_written_does_not_stay() -> None:
 
 
 def test_a_busy_vendor_s_good_minutes_do_not_hide_its_end() -> None:
-    busy = c.next_state(CLOSED, Tally(ok=5000), NOW, POLICY)
+    busy = next_state(CLOSED, Tally(ok=5000), NOW, POLICY)
     almost = run(busy, *["failed"] * (POLICY.min_calls - 1), at=1)
     assert almost.state == "closed"
     assert run(almost, "ok", *["failed"] * (POLICY.min_calls - 1), at=2).state == "closed"
@@ -288,9 +295,9 @@ def test_whatever_happens_rounds_and_epochs_only_grow_and_openings_end(steps: li
         at += gap
         before = circuit
         if kind == "call":
-            circuit = c.next_state(circuit, outcome, after(at), POLICY)
+            circuit = next_state(circuit, outcome, after(at), POLICY)
         elif kind == "last":
-            circuit = c.next_state(circuit, outcome, after(at), POLICY, is_last=True)
+            circuit = next_state(circuit, outcome, after(at), POLICY, is_last=True)
             assert before.state == "open" or circuit.state != "open"
         elif kind == "probe":
             circuit = c.probed(circuit, outcome, circuit.round, after(at), POLICY)
@@ -314,7 +321,7 @@ def test_good_calls_and_refusals_never_open_a_circuit(outcomes: list[Outcome]) -
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
 def test_calls_taken_together_open_like_calls_one_by_one(ok: int, slow: int, failed: int) -> None:
-    together = c.next_state(CLOSED, Tally(ok=ok, slow=slow, failed=failed), NOW, POLICY)
+    together = next_state(CLOSED, Tally(ok=ok, slow=slow, failed=failed), NOW, POLICY)
     one_by_one = run(CLOSED, *["ok"] * ok, *["slow"] * slow, *["failed"] * failed)
     if together.state == "open":
         assert one_by_one.state == "open"

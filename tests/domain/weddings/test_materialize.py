@@ -4,8 +4,6 @@ from typing import Any
 import pytest
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.inputs import INPUTS
-from wedsync.domain.weddings.catalogue import ACTIONS
 from wedsync.domain.weddings.materialize import materialize
 from wedsync.domain.weddings.plan import Plan, PlannedStep
 
@@ -91,10 +89,6 @@ def test_every_other_action_has_its_shape(
     data["services"].append({"id": "more", "name": "m", "role": "other", "vendor": vendor})
     data["steps"].append({"id": "more", "action": action, "service": "more", "inputs": inputs})
     assert materialize(compiled(data)["more"], vendor, load(data), {}) == given
-
-
-def test_every_action_of_the_catalogue_has_a_shape() -> None:
-    assert set(INPUTS) == set(ACTIONS)
 
 
 @pytest.mark.parametrize(

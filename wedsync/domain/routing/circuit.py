@@ -64,14 +64,6 @@ class Circuit(Value):
         return self.service, self.endpoint
 
 
-def next_state(
-    circuit: Circuit, outcome: Outcome | Tally, now: datetime, policy: CircuitPolicy, *, is_last: bool = False
-) -> Circuit:
-    """The circuit after one call, or several: `counted`, then `judged`."""
-    tally = outcome if isinstance(outcome, Tally) else Tally().plus(outcome)
-    return judged(counted(circuit, tally, now, policy), now, policy, is_last=is_last)
-
-
 def counted(circuit: Circuit, tally: Tally, now: datetime, policy: CircuitPolicy) -> Circuit:
     """With more calls in its window. While it is open they are late news of its last round and change nothing."""
     if circuit.state == "open":

@@ -12,7 +12,6 @@ from wedsync.domain.routing.vendor import Value
 from wedsync.domain.routing.window import Tally, is_failing, merged, total
 
 FailoverStrategy = Literal["immediate", "gradual", "manual"]
-FailoverStatus = Literal["proposed", "active", "held", "restoring", "restored", "superseded"]
 
 #: A guard with nothing to do by itself looks so often whether it missed a word.
 IDLE_LOOK = timedelta(hours=1)

@@ -116,17 +116,3 @@ class ChatMessage(Value):
 
     channel: str
     text: str
-
-
-#: The model of each action's materialized inputs.
-INPUTS: dict[str, type[Value]] = {
-    "payments.collect": Payment,
-    "sms.send": Sms,
-    "email.send": Email,
-    "calendar.create_event": CalendarEvent,
-    "booking.request": Booking,
-    "storage.put": File,
-    "video.create_meeting": Meeting,
-    "weather.forecast": ForecastQuery,
-    "chat.post": ChatMessage,
-}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import timedelta
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,7 +14,6 @@ SchemeName = Literal[
     "stripe", "paypal", "twilio", "sendgrid", "resend", "standard_webhooks", "svix", "slack", "zoom", "github", "meta",
     "vonage", "google_calendar", "microsoft_graph", "vsco", "zapier", "hmac_sha256",
 ]  # fmt: skip
-SCHEME_NAMES: tuple[str, ...] = get_args(SchemeName)
 
 PriorityName = Literal["critical", "high", "normal", "low"]
 PRIORITIES: dict[str, int] = {"critical": 1, "high": 2, "normal": 3, "low": 4}

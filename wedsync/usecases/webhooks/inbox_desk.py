@@ -19,8 +19,6 @@ from wedsync.usecases.weddings.read_wedding import View
 
 #: The most events of one replay; ask again for more.
 MOST_REPLAYED = 10_000
-#: What may be processed again: what was processed is done for ever.
-REPLAYABLE = ("dead", "unmatched", "retrying")
 
 
 class InboxRow(View):

@@ -200,20 +200,6 @@ def _after_success(state: EndpointState) -> EndpointState:
     return state.model_copy(update=changes)
 
 
-def resumed(state: EndpointState) -> EndpointState:
-    """What was parked is sent: in order, before anything new."""
-    return _with(
-        state,
-        status="recovering",
-        reason=None,
-        round=0,
-        consecutive_failures=0,
-        failing_since=None,
-        next_probe_at=None,
-        warned=0,
-    )
-
-
 def recovered(state: EndpointState) -> EndpointState:
     """Nothing is parked any more."""
     return _with(state, status="active", reason=None, failing_since=None, next_probe_at=None, round=0, warned=0)
