@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from wedsync.domain.failure import BUG
     from wedsync.domain.weddings import agenda, requests
-    from wedsync.domain.weddings.apply_result import apply_result, conclude
+    from wedsync.domain.weddings.apply_result import apply_result, conclude, newest_updates
     from wedsync.domain.weddings.messages import TransactionKind, TransactionRequest
     from wedsync.domain.weddings.step import StepError, StepState
     from wedsync.domain.weddings.task import StepTask
@@ -235,7 +235,7 @@ class TransactionRunner:
                 header=journal.header(),
                 wedding=journal.state.row(),
                 result=result,
-                transactions=(*applied.updates, *concluded.updates),
+                transactions=newest_updates(*applied.updates, *concluded.updates),
                 steps=applied.steps,
                 resolves=resolving,
             ),

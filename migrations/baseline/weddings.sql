@@ -13,16 +13,18 @@ CREATE TABLE weddings (
     plan_version integer NOT NULL,
     event_seq bigint NOT NULL DEFAULT 0,
     version bigint NOT NULL DEFAULT 0,
+    run_id text,
+    run_epoch bigint NOT NULL DEFAULT 0,
     transaction_seq integer NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
     ended_at timestamptz,
     CONSTRAINT pk_weddings PRIMARY KEY (id),
     CONSTRAINT uq_weddings_organization_id_reference UNIQUE (organization_id, reference),
+    CONSTRAINT uq_weddings_organization_id_id UNIQUE (organization_id, id),
     CONSTRAINT fk_weddings_organization_id_organizations FOREIGN KEY (organization_id)
         REFERENCES organizations(id)
 );
-CREATE INDEX ix_weddings_page ON weddings (organization_id, id);
 
 CREATE TABLE plans (
     organization_id text NOT NULL,
@@ -32,8 +34,8 @@ CREATE TABLE plans (
     created_at timestamptz NOT NULL,
     transaction_id text,
     CONSTRAINT pk_plans PRIMARY KEY (wedding_id, version),
-    CONSTRAINT fk_plans_organization_id_organizations FOREIGN KEY (organization_id) REFERENCES organizations(id),
-    CONSTRAINT fk_plans_wedding_id_weddings FOREIGN KEY (wedding_id) REFERENCES weddings(id)
+    CONSTRAINT fk_plans_organization_id_wedding_id_weddings FOREIGN KEY (organization_id, wedding_id)
+        REFERENCES weddings(organization_id, id)
 );
 
 CREATE TABLE transactions (
@@ -52,11 +54,11 @@ CREATE TABLE transactions (
     traceparent text,
     started_at timestamptz,
     ended_at timestamptz,
+    run_id text,
     version bigint NOT NULL DEFAULT 0,
     CONSTRAINT pk_transactions PRIMARY KEY (id),
-    CONSTRAINT fk_transactions_organization_id_organizations FOREIGN KEY (organization_id)
-        REFERENCES organizations(id),
-    CONSTRAINT fk_transactions_wedding_id_weddings FOREIGN KEY (wedding_id) REFERENCES weddings(id)
+    CONSTRAINT fk_transactions_organization_id_wedding_id_weddings FOREIGN KEY (organization_id, wedding_id)
+        REFERENCES weddings(organization_id, id)
 );
 CREATE INDEX ix_transactions_untold ON transactions (requested_at) WHERE handed_off_at IS NULL;
 CREATE INDEX ix_transactions_wedding ON transactions (wedding_id, id);
@@ -82,8 +84,8 @@ CREATE TABLE steps (
     compensation jsonb,
     version bigint NOT NULL DEFAULT 0,
     CONSTRAINT pk_steps PRIMARY KEY (wedding_id, step_id),
-    CONSTRAINT fk_steps_organization_id_organizations FOREIGN KEY (organization_id) REFERENCES organizations(id),
-    CONSTRAINT fk_steps_wedding_id_weddings FOREIGN KEY (wedding_id) REFERENCES weddings(id)
+    CONSTRAINT fk_steps_organization_id_wedding_id_weddings FOREIGN KEY (organization_id, wedding_id)
+        REFERENCES weddings(organization_id, id)
 );
 
 CREATE TABLE external_refs (
@@ -96,9 +98,8 @@ CREATE TABLE external_refs (
     transaction_id text NOT NULL,
     created_at timestamptz NOT NULL,
     CONSTRAINT pk_external_refs PRIMARY KEY (vendor, object_id, wedding_id),
-    CONSTRAINT fk_external_refs_organization_id_organizations FOREIGN KEY (organization_id)
-        REFERENCES organizations(id),
-    CONSTRAINT fk_external_refs_wedding_id_weddings FOREIGN KEY (wedding_id) REFERENCES weddings(id)
+    CONSTRAINT fk_external_refs_organization_id_wedding_id_weddings FOREIGN KEY (organization_id, wedding_id)
+        REFERENCES weddings(organization_id, id)
 );
 CREATE INDEX ix_external_refs_wedding_id ON external_refs (wedding_id);
 
@@ -123,7 +124,6 @@ CREATE TABLE wedding_events (
     data jsonb NOT NULL,
     created_at timestamptz NOT NULL,
     CONSTRAINT pk_wedding_events PRIMARY KEY (wedding_id, id),
-    CONSTRAINT fk_wedding_events_organization_id_organizations FOREIGN KEY (organization_id)
-        REFERENCES organizations(id),
-    CONSTRAINT fk_wedding_events_wedding_id_weddings FOREIGN KEY (wedding_id) REFERENCES weddings(id)
+    CONSTRAINT fk_wedding_events_organization_id_wedding_id_weddings FOREIGN KEY (organization_id, wedding_id)
+        REFERENCES weddings(organization_id, id)
 );

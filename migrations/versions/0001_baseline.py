@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import op
 
-from migrations.rules import ensure_roles, grant, isolate, publish
+from migrations.rules import create_function, drop_function, ensure_roles, grant, isolate, publish
 
 revision = "0001"
 down_revision = None
@@ -17,6 +17,7 @@ _FOLDER = Path(__file__).resolve().parents[1] / "baseline"
 #: A slice's tables refer to those of the slices before it.
 _SLICES = ("access", "weddings", "inbox", "outbox", "routing", "quotas", "versions", "health", "notifications")
 
+_CLAIM = "text, text, jsonb, timestamptz"
 _NONE = ""
 _READ = "SELECT"
 _APPEND = "SELECT, INSERT"
@@ -78,10 +79,14 @@ def upgrade() -> None:
     for name in _SLICES:
         _run((_FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
     _protect()
+    create_function("claim_transaction", _CLAIM, app=False)
+    create_function("write_projections", "jsonb", app=True)
 
 
 def downgrade() -> None:
     """Drop everything but the roles, which other databases of the cluster may use."""
+    drop_function("write_projections", "jsonb")
+    drop_function("claim_transaction", _CLAIM)
     op.execute(f"DROP TABLE {', '.join((*_OWNED, *_SHARED))}")
     op.execute("DROP FUNCTION refuse_change()")
     op.execute("REVOKE ALL ON alembic_version FROM wedsync_app, wedsync_system")

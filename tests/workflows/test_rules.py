@@ -71,7 +71,7 @@ async def test_a_wait_for_a_vendors_word_asks_nobody(stage: Stage) -> None:
     calls = await activities(wedding, tx)
     waiting = await wedding.handle.query("waiting")
     assert [(w["step_id"], w["what"]) for w in waiting] == [("deposit", "payment.succeeded")]
-    assert calls == ["vendor.call", "vendor.call", "wedding.settle_transaction"]
+    assert calls == ["vendor.call", "vendor.call"]
     assert (await wedding.handle.describe()).history_length == length
 
 

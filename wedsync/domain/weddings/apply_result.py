@@ -140,6 +140,11 @@ def conclude(state: WeddingState, course: Course, result: TransactionResult, now
     return Applied(state, ())
 
 
+def newest_updates(*updates: TransactionUpdate) -> tuple[TransactionUpdate, ...]:
+    """Give each transaction's last update: one write moves it once."""
+    return tuple({update.transaction_id: update for update in updates}.values())
+
+
 def after_undo(state: WeddingState, course: Course, result: TransactionResult, now: datetime) -> Applied:
     """Move the undone transactions on, and what was scheduled in their name."""
     cancels = course.request is not None and course.request.cancel
