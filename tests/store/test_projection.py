@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import event, insert, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.support.rows import row_of
 from wedsync.domain.errors import StoreUnavailable
@@ -310,6 +310,51 @@ async def test_what_was_refused_before_any_run_came_is_claimed_by_none(writer: P
     assert (found.claimed, found.run_id, found.settled_status) == (False, None, "cancelled")
 
 
+# -- what others are told
+
+
+async def subscribe(db: Database, *organizations: str) -> None:
+    async with db.system() as conn:
+        rows = [row_of("webhook_subscriptions", name) for name in organizations]
+        await conn.execute(insert(metadata.tables["webhook_subscriptions"]), rows)
+
+
+async def test_a_group_tells_each_organizations_subscribers_of_their_own(
+    db: Database, writer: ProjectionWriter
+) -> None:
+    await subscribe(db, OURS, THEIRS)
+    commits = count_commits(db)
+    wanted = [
+        write_of("w000", steps=(step_of("succeeded", 1), step_of("running", 1, "cake"))),
+        write_of("theirs", THEIRS, steps=(step_of("failed", 1),)),
+        write_of("w000", steps=(step_of("failed", 2, "cake"),)),
+    ]
+    await asyncio.gather(*map(writer.write, wanted))
+    assert len(commits) == 1
+    events = {row.id: row for row in await rows_of(db, "outgoing_events")}
+    sent = [(row.subscription_id, row.organization_id, events[row.event_id]) for row in await rows_of(db, "deliveries")]
+    assert sorted((name, whose, event.type, event.sequence) for name, whose, event in sent) == [
+        ("sub-ours", OURS, "step.failed", 3),
+        ("sub-ours", OURS, "step.succeeded", 1),
+        ("sub-theirs", THEIRS, "step.failed", 1),
+    ]
+    assert {(event.organization_id, event.wedding_id) for event in events.values()} == {
+        (OURS, "w000"),
+        (THEIRS, "theirs"),
+    }
+
+
+async def test_what_cannot_be_told_is_not_written_and_harms_no_other(db: Database, writer: ProjectionWriter) -> None:
+    await subscribe(db, OURS)
+    odd = write_of("w001", events=(EventRow(type="transaction", data={"id": "tx", "status": "unheard of"}),))
+    good = (write_of(name, steps=(step_of("failed", 1),)) for name in ("w000", "w002"))
+    first, bad, last = await asyncio.gather(*map(writer.write, (next(good), odd, next(good))), return_exceptions=True)
+    assert isinstance(bad, KeyError)
+    assert isinstance(first, Written)
+    assert isinstance(last, Written)
+    assert [len(await told(db, name)) for name in ("w000", "w001", "w002")] == [1, 0, 1]
+
+
 # -- group commit
 
 
@@ -423,6 +468,6 @@ async def test_a_wedding_that_somebody_holds_keeps_the_others_waiting_for_a_whil
         await holder.execute(text("SELECT FROM weddings WHERE id = 'w001' FOR UPDATE"))
         wanted = (writer.write(write_of(name, steps=steps)) for name in ("w000", "w001", "w002"))
         first, held, last = await asyncio.gather(*wanted, return_exceptions=True)
-    assert isinstance(held, DBAPIError)
+    assert isinstance(held, StoreUnavailable)
     assert isinstance(first, Written)
     assert isinstance(last, Written)

@@ -8,10 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sqlalchemy.exc import DBAPIError
+
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.weddings.projection import ProjectionWrite, Written
 from wedsync.store import projection
 from wedsync.store.session import Database
+
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class _Waiting(NamedTuple):
@@ -32,10 +36,10 @@ class ProjectionWriter:
         self._drain: asyncio.Task[None] | None = None
 
     async def write(self, write: ProjectionWrite) -> Written:
-        """Write and return once it is committed; what a fault of another's write does to the group harms nobody else.
+        """Write and return once it is committed. A fault of another caller's write does no harm to this one.
 
-        A cancelled caller's write may be committed all the same. Raises StoreUnavailable, and what the database says
-        of a row that is at fault.
+        A cancelled caller's write may be committed all the same. Raises StoreUnavailable, also when somebody holds the
+        wedding's rows for too long, and what the database says of a row that is at fault.
         """
         waiting = _Waiting(write, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
@@ -57,29 +61,31 @@ class ProjectionWriter:
         finally:
             self._drain = None
 
-    async def _write_group(self, group: Sequence[_Waiting]) -> None:
+    async def _write_group(self, group: Sequence[_Waiting]) -> StoreUnavailable | None:
+        """Write for all of a group, or tell each why not; returns why the database could not be reached."""
         try:
             found = await self._commit([waiting.write for waiting in group])
         except StoreUnavailable as error:
             _fail(group, error)
+            return error
         except Exception as error:  # noqa: BLE001 - each caller is told of it
-            if len(group) == 1:
-                _fail(group, error)
-            else:
-                await self._write_each(group)
+            if len(group) > 1:
+                return await self._write_each(group)
+            _fail(group, _held(error) or error)
         else:
             for waiting, written in zip(group, found, strict=True):
                 if not waiting.done.done():
                     waiting.done.set_result(written)
+        return None
 
-    async def _write_each(self, group: Sequence[_Waiting]) -> None:
-        """Find the one at fault: each is tried alone, in its turn."""
+    async def _write_each(self, group: Sequence[_Waiting]) -> StoreUnavailable | None:
+        """Find the one at fault: each is tried alone, in its turn; nobody need wait to find the database gone again."""
         for place, waiting in enumerate(group):
-            await self._write_group([waiting])
-            if not waiting.done.cancelled() and isinstance(error := waiting.done.exception(), StoreUnavailable):
-                # Nobody else need wait to find that out.
-                _fail(group[place + 1 :], error)
-                break
+            gone = await self._write_group([waiting])
+            if gone is not None:
+                _fail(group[place + 1 :], gone)
+                return gone
+        return None
 
     async def _commit(self, writes: Sequence[ProjectionWrite]) -> list[Written]:
         if not writes:
@@ -92,3 +98,10 @@ def _fail(group: Sequence[_Waiting], error: Exception) -> None:
     for waiting in group:
         if not waiting.done.done():
             waiting.done.set_exception(error)
+
+
+def _held(error: Exception) -> StoreUnavailable | None:
+    """Rows that somebody holds for too long are as good as no database for him who writes them: he may come again."""
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        return StoreUnavailable("the wedding's rows are held by somebody", reason="locked")
+    return None
