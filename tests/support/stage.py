@@ -96,8 +96,24 @@ class Staged:
                 },
             )
         if not untold:
-            await tell(self.stage.db, self.stage.client, tx)
+            await self.tell(tx)
         return tx
+
+    async def tell(self, tx: str) -> None:
+        """Hand a recorded transaction over."""
+        await tell(self.stage.db, self.stage.client, tx)
+
+    async def until_history_rests(self, seconds: float = 30) -> None:
+        """Wait until the workflow's history has stopped growing: nothing but a timer is open."""
+        async with asyncio.timeout(seconds):
+            while True:
+                before = (await self.handle.describe()).history_length
+                await asyncio.sleep(0.3)
+                found = await self.handle.describe()
+                is_open = found.raw_description.pending_activities
+                is_open = is_open or found.raw_description.HasField("pending_workflow_task")
+                if found.history_length == before and not is_open:
+                    return
 
     async def decide(self, step_id: str, choice: str, vendor: str | None = None) -> str:
         """A person's word on a held step."""

@@ -1,0 +1,96 @@
+"""What one wedding costs: counts, not times, so that they hold on every machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, event
+from temporalio.api.enums.v1 import EventType
+
+from bench.plans import elopement
+from tests.support.stage import Stage
+from wedsync.kit.ids import new_id
+
+
+@dataclass
+class Database:
+    """What was asked of Postgres."""
+
+    commits: int = 0
+    statements: int = 0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """One five-step wedding of seven vendor calls, from its dispatch to its settled transaction."""
+
+    events: int
+    workflow_tasks: int
+    activities: int
+    markers: int
+    bytes: int
+    commits: int
+    statements: int
+
+
+@contextmanager
+def counted() -> Iterator[Database]:
+    """Count every commit and statement of this process."""
+    found = Database()
+
+    def on_commit(_connection: Any) -> None:
+        found.commits += 1
+
+    def on_statement(*_: Any) -> None:
+        found.statements += 1
+
+    listeners: tuple[tuple[str, Callable[..., None]], ...] = (
+        ("commit", on_commit),
+        ("before_cursor_execute", on_statement),
+    )
+    for name, listener in listeners:
+        event.listen(Engine, name, listener)
+    try:
+        yield found
+    finally:
+        for name, listener in listeners:
+            event.remove(Engine, name, listener)
+
+
+async def costs(stage: Stage) -> Costs:
+    """Run a wedding, watched through its own query so that the watching costs Postgres nothing, and count."""
+    wedding = await stage.wedding(elopement(f"w-{new_id().lower()}"))
+    tx = await wedding.ask(untold=True)
+    with counted() as database:
+        await wedding.tell(tx)
+        await wedding.when("plan", lambda plan: all(step["status"] == "succeeded" for step in plan.values()))
+        await wedding.when("agenda", lambda later: later == [])
+        await wedding.until_history_rests()
+    history = await wedding.handle.fetch_history()
+    kinds = Counter(EventType.Name(one.event_type) for one in history.events)
+    assert (await wedding.transaction(tx)).status == "completed"
+    return Costs(
+        events=len(history.events),
+        workflow_tasks=kinds["EVENT_TYPE_WORKFLOW_TASK_COMPLETED"],
+        activities=kinds["EVENT_TYPE_ACTIVITY_TASK_SCHEDULED"],
+        markers=kinds["EVENT_TYPE_MARKER_RECORDED"],
+        bytes=sum(one.ByteSize() for one in history.events),
+        commits=database.commits,
+        statements=database.statements,
+    )
+
+
+async def test_a_five_step_wedding_costs_no_more_than_this(stage: Stage) -> None:
+    """The least of three: what others do in this process at the same time is counted, too."""
+    every = [await costs(stage) for _ in range(3)]
+    assert min(one.events for one in every) <= 52
+    assert min(one.workflow_tasks for one in every) <= 8
+    assert min(one.activities for one in every) <= 7
+    assert min(one.markers for one in every) <= 3
+    assert min(one.bytes for one in every) <= 22 * 1024
+    assert min(one.commits for one in every) <= 10
+    assert min(one.statements for one in every) <= 34
