@@ -11,8 +11,8 @@ from starlette.datastructures import State
 from temporalio.client import Client
 
 from api import operations, problems, v1, webhooks
+from api.document import describe, operation_id
 from api.middleware import BodyLimit, Guard, RequestIds
-from api.openapi import describe
 from api.v1.events import HEARTBEAT_SECONDS
 from wedsync.kit import telemetry, temporal
 from wedsync.kit.http import new_pool
@@ -100,6 +100,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        servers=[{"url": settings.api_url}],
     )
     state = app.state
     state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()

@@ -39,14 +39,27 @@ class Readiness(View):
     temporal: Literal["ok", "unreachable"]
 
 
+class Payload(View):
+    """One value as Temporal holds it; its data in base64."""
+
+    metadata: dict[str, str] = {}
+    data: str = ""
+
+
+class Payloads(View):
+    """The payloads, decoded, in the order in which they came."""
+
+    payloads: tuple[Payload, ...]
+
+
 @router.get("/healthz", tags=["operations"], summary="Whether the process answers")
-async def healthz() -> Health:
+async def check_liveness() -> Health:
     """Always 200."""
     return Health()
 
 
 @router.get("/readyz", tags=["operations"], response_model=Readiness, summary="Whether requests can be taken")
-async def readyz(request: Request) -> Response:
+async def check_readiness(request: Request) -> Response:
     """200 when the database is there and migrated; tells of Temporal too."""
     why, temporal = await asyncio.gather(_database_fault(request), _temporal_state(request))
     if why is not None:
@@ -78,7 +91,7 @@ async def _temporal_state(request: Request) -> Literal["ok", "unreachable"]:
 
 
 @router.get("/metrics", tags=["operations"], response_class=Response, summary="Metrics in Prometheus' text format")
-async def metrics() -> Response:
+async def get_metrics() -> Response:
     """This process's metrics."""
     return Response(telemetry.metrics_text(), headers={"Content-Type": telemetry.METRICS_CONTENT_TYPE})
 
@@ -116,11 +129,10 @@ async def preflight(cors: Cors) -> Response:
 @router.post(
     "/codec/decode",
     tags=["operations"],
-    response_class=Response,
-    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "The payloads"}},
+    response_model=Payloads,
     summary="Decode Temporal's payloads",
 )
-async def decode(request: Request, cors: Cors) -> Response:
+async def decode_payloads(request: Request, cors: Cors) -> Response:
     """Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
 
     One key seals every organization's payloads, so an operator's API key is needed; in the local environment the

@@ -98,7 +98,7 @@ async def receive_webhook(source: str, request: Request, desk: Desk) -> Response
 @router.post(
     CONNECTION_PATH, response_model=Received, responses=_RESPONSES, summary="Take in an event of a source's connection"
 )
-async def receive_connection(source: str, connection: str, request: Request, desk: Desk) -> Response:
+async def receive_connection_webhook(source: str, connection: str, request: Request, desk: Desk) -> Response:
     """The same for one of a source's connections, named by its id."""
     return await _receive(source, connection, request, desk)
 

@@ -16,7 +16,7 @@ _Word = Query(min_length=1, max_length=200, pattern=r"^[^\x00]+$")
 
 
 @router.get("/audit", summary="Read the audit log")
-async def read(
+async def list_audit_entries(
     desk: OnDesk,
     subject: Annotated[
         str | None,

@@ -13,7 +13,7 @@ from wedsync.domain.access.principal import Answer
 from wedsync.domain.webhooks.outgoing.endpoint import DeliveryStatus
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.access.answer_once import answer_once
-from wedsync.usecases.webhooks.outgoing.read import list_deliveries, read_delivery, show_delivery
+from wedsync.usecases.webhooks.outgoing import read
 from wedsync.usecases.webhooks.outgoing.replay import replay_one
 from wedsync.usecases.webhooks.outgoing.views import DeliveryDetail, DeliveryPage, DeliveryView
 
@@ -22,7 +22,7 @@ _ID = r"^[0-9A-Za-z]{1,40}$"
 
 
 @router.get("", summary="List deliveries")
-async def list_all(
+async def list_deliveries(
     desk: OnDesk,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
@@ -32,25 +32,25 @@ async def list_all(
 ) -> DeliveryPage:
     """The organization's deliveries, newest first."""
     async with desk.db.tenant(desk.organization_id) as conn:
-        return await list_deliveries(
+        return await read.list_deliveries(
             conn, desk.organization_id, limit, cursor, subscription_id=subscription, status=status, wedding_id=wedding
         )
 
 
 @router.get("/{delivery}", summary="Show a delivery")
-async def show(delivery: str, desk: OnDesk) -> DeliveryDetail:
+async def get_delivery(delivery: str, desk: OnDesk) -> DeliveryDetail:
     """The delivery with its body, every attempt with its answer, and why it is not delivered."""
     async with desk.db.tenant(desk.organization_id) as conn:
-        return await read_delivery(conn, delivery)
+        return await read.read_delivery(conn, delivery)
 
 
 @router.post("/{delivery}/replay", status_code=202, response_model=DeliveryView, summary="Send a delivery again")
-async def replay(delivery: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def replay_delivery(delivery: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """Send it again, delivered or not, with the same `webhook-id`."""
 
     async def deed(conn: AsyncConnection) -> Answer:
         await replay_one(conn, desk.principal, delivery, utc_now())
-        view = await show_delivery(conn, delivery)
+        view = await read.show_delivery(conn, delivery)
         location = {"Location": f"/api/v1/deliveries/{view.id}"}
         return Answer(status=202, headers=location, body=view.model_dump(mode="json"))
 

@@ -30,7 +30,7 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     },
     summary="Follow a wedding",
 )
-async def follow(
+async def stream_wedding_events(
     wedding: str,
     desk: OnDesk,
     last_event_id: Annotated[

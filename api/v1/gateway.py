@@ -116,7 +116,7 @@ for _method in get_args(Method):
         "/{service}/{path:path}",
         pass_on,
         methods=[_method],
-        name=f"gateway_{_method.lower()}",
+        name=f"forward_{_method.lower()}",
         response_class=StreamingResponse,
         responses=_RESPONSES,
         summary=f"Send a {_method} request to a vendor",

@@ -19,7 +19,7 @@ from wedsync.store.session import as_system
 from wedsync.store.weddings import find_wedding
 from wedsync.usecases.access.answer_once import Deed, answer_once
 from wedsync.usecases.webhooks import inbox_desk
-from wedsync.usecases.webhooks.inbox_desk import InboxPage, InboxRow, Replayed
+from wedsync.usecases.webhooks.inbox_desk import InboxPage, InboxRow, ReplayedEvents
 
 router = APIRouter(prefix="/inbox", tags=["webhooks"])
 
@@ -31,14 +31,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class AssignBody(_Strict):
+class EventAssignment(_Strict):
     """Whose the event is: the wedding by its id or its plan's own id, and perhaps the step that waits for it."""
 
     wedding_id: _Text
     step_id: _Text | None = None
 
 
-class ReplayBody(_Strict):
+class EventReplay(_Strict):
     """Which events: by `ids`, or a time window by `since` and perhaps `until`; perhaps of one `source`."""
 
     ids: Annotated[tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] | None, Field(max_length=10_000)] = None
@@ -59,7 +59,7 @@ def _scope(desk: OnDesk) -> Scope:
 
 
 @router.get("", summary="List inbound events")
-async def list_all(
+async def list_inbox_events(
     desk: OnDesk,
     state: Annotated[Literal["received", "retrying", "processed", "unmatched", "dead"] | None, Query()] = None,
     source: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")] = None,
@@ -71,8 +71,8 @@ async def list_all(
         return await inbox_desk.list_inbox(conn, _scope(desk), state=state, source=source, limit=limit, cursor=cursor)
 
 
-@router.post("/replay", status_code=202, response_model=Replayed, summary="Process failed events again")
-async def replay(body: ReplayBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+@router.post("/replay", status_code=202, response_model=ReplayedEvents, summary="Process failed events again")
+async def replay_inbox_events(body: EventReplay, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """One, many, or a time window of dead (or unmatched, or retrying) events; what was processed never is again."""
     lanes: set[Lane] = set()
 
@@ -87,15 +87,15 @@ async def replay(body: ReplayBody, desk: OnDesk, said: MustBeOnce) -> JSONRespon
     return await _answered(desk, said, deed, lanes)
 
 
-@router.get("/{event}", summary="Show an inbound event")
-async def show(event: RowId, desk: OnDesk) -> InboxRow:
+@router.get("/{inbox_event}", summary="Show an inbound event")
+async def get_inbox_event(inbox_event: RowId, desk: OnDesk) -> InboxRow:
     """What it said, what became of it, and why."""
     async with desk.db.system() as conn:
-        return await inbox_desk.show_event(conn, _scope(desk), event)
+        return await inbox_desk.show_event(conn, _scope(desk), inbox_event)
 
 
-@router.post("/{event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
-async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+@router.post("/{inbox_event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
+async def assign_inbox_event(inbox_event: RowId, body: EventAssignment, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """The event is told to that wedding at once."""
     lanes: set[Lane] = set()
 
@@ -106,7 +106,7 @@ async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce)
                 conn,
                 _scope(desk),
                 desk.principal,
-                event,
+                inbox_event,
                 wedding_id=owner.id if owner else None,
                 step_id=body.step_id,
                 now=utc_now(),

@@ -34,7 +34,7 @@ def _require_operator(desk: Desk) -> None:
 
 
 @router.get(_PREFIX, responses=_REFUSED, summary="List notification channels")
-async def list_channels(desk: OnDesk) -> channels.Channels:
+async def list_notification_channels(desk: OnDesk) -> channels.Channels:
     """The organization's channels and how they fare. For operators."""
     _require_operator(desk)
     async with desk.db.tenant(desk.organization_id) as conn:
@@ -48,7 +48,7 @@ async def list_channels(desk: OnDesk) -> channels.Channels:
     responses={**_REFUSED, 409: {"description": "There are too many channels already."}},
     summary="Make a notification channel",
 )
-async def create_channel(body: WantedChannel, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def create_notification_channel(body: WantedChannel, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """Have operators told by log, signed webhook, email or text message; a webhook's secret is shown this once."""
     _require_operator(desk)
     if body.kind == "webhook":
@@ -71,7 +71,7 @@ async def create_channel(body: WantedChannel, desk: OnDesk, said: MustBeOnce) ->
 
 
 @router.get(_ONE, responses=_REFUSED, summary="Show a notification channel")
-async def show_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
+async def get_notification_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
     """One channel, never its secret. For operators."""
     _require_operator(desk)
     async with desk.db.tenant(desk.organization_id) as conn:
@@ -79,7 +79,7 @@ async def show_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
 
 
 @router.delete(_ONE, status_code=204, responses=_REFUSED, summary="Delete a notification channel")
-async def delete_channel(channel: ChannelId, desk: OnDesk) -> Response:
+async def delete_notification_channel(channel: ChannelId, desk: OnDesk) -> Response:
     """Tell nothing more by it; what waited is given up. For operators."""
     _require_operator(desk)
     async with desk.db.tenant(desk.organization_id) as conn:
@@ -88,8 +88,8 @@ async def delete_channel(channel: ChannelId, desk: OnDesk) -> Response:
 
 
 @router.post(_ONE + "/test", status_code=202, responses=_REFUSED, summary="Test a notification channel")
-async def test_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
+async def test_notification_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
     """Have a `channel.test` told by it soon; `told_at` and `error` then say what came of it. For operators."""
     _require_operator(desk)
     await channels.try_out(desk.db, desk.principal, channel, utc_now())
-    return await show_channel(channel, desk)
+    return await get_notification_channel(channel, desk)

@@ -9,13 +9,13 @@ from api.deps import OnDesk
 from api.examples import PLAN_BODY
 from wedsync.domain.weddings.plan import PlanError
 from wedsync.usecases.weddings.read_wedding import View
-from wedsync.usecases.weddings.validate_plan import validate_plan
+from wedsync.usecases.weddings.validate_plan import validate_plan as find_faults
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
-class Verdict(View):
+class PlanValidation(View):
     """Whether the plan can be run, and everything that speaks against it."""
 
     valid: bool
@@ -32,8 +32,8 @@ def is_yaml(request: Request) -> bool:
     raise HTTPException(415)
 
 
-@router.post("/validate", response_model=Verdict, openapi_extra=PLAN_BODY, summary="Check a plan")
-async def validate(request: Request, desk: OnDesk) -> Verdict:
+@router.post("/validate", response_model=PlanValidation, openapi_extra=PLAN_BODY, summary="Check a plan")
+async def validate_plan(request: Request, desk: OnDesk) -> PlanValidation:
     """Say everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
-    plan, errors = validate_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
-    return Verdict(valid=plan is not None, errors=tuple(errors))
+    plan, errors = find_faults(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
+    return PlanValidation(valid=plan is not None, errors=tuple(errors))

@@ -14,7 +14,7 @@ from api.v1.services import OPERATORS_ONLY, ServiceName
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
 from wedsync.domain.routing.quotas import SPREAD, QuotaPolicy, Reservation, Throttle, WindowLimit
-from wedsync.domain.routing.schedule import Schedule, Wanted
+from wedsync.domain.routing.schedule import Schedule, ScheduleRequest
 from wedsync.kit.clock import utc_now
 from wedsync.store.quotas import Key
 from wedsync.usecases.access.answer_once import answer_repeatable
@@ -59,7 +59,7 @@ class PostReservation(_Asked):
 class PostSchedule(_Asked):
     """Requests to plan."""
 
-    requests: Annotated[tuple[Wanted, ...], Field(min_length=1, max_length=200)]
+    requests: Annotated[tuple[ScheduleRequest, ...], Field(min_length=1, max_length=200)]
 
 
 class Quotas(BaseModel):
@@ -92,7 +92,7 @@ async def list_quotas(desk: OnDesk) -> Quotas:
 
 
 @router.get("/forecast", summary="Forecast what plans will want")
-async def forecast(
+async def get_quota_forecast(
     desk: OnDesk, days: Annotated[int, Query(ge=1, le=366, description="How far ahead.")] = 28
 ) -> Forecast:
     """What the running plans will call, held against each window: where it will not be enough, weeks ahead."""
@@ -101,7 +101,7 @@ async def forecast(
 
 
 @router.post("/schedule", summary="Preview a schedule")
-async def schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
+async def preview_call_schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
     """When these requests could be carried out across services, beside what running plans want. Nothing is taken."""
     return await preview_schedule(
         desk.state.switchboard, desk.manifests, desk.organization_id, body.requests, utc_now()
@@ -109,13 +109,13 @@ async def schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
 
 
 @router.get("/{service}", summary="Show a quota")
-async def show(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
+async def get_quota(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
     """One account's quota."""
     return await _one(desk, (service, account))
 
 
 @router.put("/{service}", responses=OPERATORS_ONLY, summary="Set an account's limits")
-async def put_limits(
+async def set_quota_limits(
     service: ServiceName, body: PutLimits, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
     """Replace its limits; live in every process within a second, and audited. Account `*`: all without their own."""
@@ -132,7 +132,7 @@ async def put_limits(
 
 
 @router.put("/{service}/throttle", responses=OPERATORS_ONLY, summary="Throttle an account")
-async def put_throttle(
+async def throttle_quota(
     service: ServiceName, body: PutThrottle, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
     """Give ordinary calls a share only, during an incident say; weddings on their day feel nothing of it."""
@@ -142,14 +142,14 @@ async def put_throttle(
 
 
 @router.delete("/{service}/throttle", responses=OPERATORS_ONLY, summary="End a throttle")
-async def delete_throttle(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
+async def end_quota_throttle(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
     """Let ordinary calls have all of their limits again."""
     await _operators(desk).throttle((service, account), None)
     return await _one(desk, (service, account))
 
 
 @router.delete("/{service}/block", responses=OPERATORS_ONLY, summary="Lift a vendor's block")
-async def delete_block(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
+async def lift_quota_block(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
     """Have calls go out again before the moment that the vendor named (`blocked_until`); its next 429 holds again."""
     await _operators(desk).unblock((service, account))
     return await _one(desk, (service, account))
@@ -158,7 +158,7 @@ async def delete_block(service: ServiceName, desk: OnDesk, account: Account = "d
 @router.post(
     "/{service}/reservations", status_code=201, response_model=Reservation, summary="Reserve calls for a wedding"
 )
-async def reserve(
+async def reserve_quota(
     service: ServiceName, body: PostReservation, desk: OnDesk, said: MustBeOnce, account: Account = "default"
 ) -> JSONResponse:
     """Keep calls for one wedding of yours: lent out while it does not need them, given back when its time is over."""
@@ -176,7 +176,7 @@ async def reserve(
 
 
 @router.delete("/{service}/reservations/{reservation_id}", status_code=204, summary="Give a reservation back")
-async def release(
+async def release_quota_reservation(
     service: ServiceName,
     reservation_id: Annotated[str, Path(min_length=1, max_length=63)],
     desk: OnDesk,

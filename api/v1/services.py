@@ -102,13 +102,13 @@ async def list_services(desk: OnDesk) -> views.Services:
 
 
 @router.get("/services/{service}", summary="Show a service")
-async def show_service(service: ServiceName, desk: OnDesk) -> views.ServiceView:
+async def get_service(service: ServiceName, desk: OnDesk) -> views.ServiceView:
     """One service, as this process knows it: at most a second old."""
     return views.show_service(desk.state.switchboard.book, _known(desk, service), utc_now())
 
 
 @router.put("/services/{service}", responses=OPERATORS_ONLY, summary="Configure a service")
-async def put_service(service: ServiceName, body: PutService, desk: OnDesk) -> views.ServiceView:
+async def configure_service(service: ServiceName, body: PutService, desk: OnDesk) -> views.ServiceView:
     """Replace a service's configuration; live in every process within a second, and audited. For operators."""
     operator, book = _operator(desk), desk.state.switchboard.book
     given = {name: value for name in PutService.model_fields if (value := getattr(body, name)) is not None}
@@ -129,7 +129,7 @@ def _reason(error: ValueError) -> str:
 @router.post(
     "/services/{service}/failover", responses=OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
 )
-async def failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
+async def request_failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
     """Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. For operators.
 
     Of one that is being left in steps restore gives it all traffic again, and hold takes the rest away. Trigger lets go
@@ -155,7 +155,7 @@ async def _answer(desk: Desk, moved: Moved) -> FailoverAnswer:
 
 
 @router.get("/services/{service}/health", summary="Show a service's health over a range")
-async def service_health(
+async def get_service_health(
     service: ServiceName, desk: OnDesk, since: Since = None, until: Until = None
 ) -> reports.HealthHistory:
     """Its changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
@@ -176,13 +176,13 @@ async def list_failovers(
 
 
 @health_router.get("/integrations/health-check", summary="How the services stand")
-async def health_check(desk: OnDesk) -> reports.HealthReport:
+async def get_health_report(desk: OnDesk) -> reports.HealthReport:
     """Every service's health, and whether the weddings of the next two days can be held."""
     return await reports.read_health(desk.db, desk.state.switchboard.book, utc_now(), _counted(desk))
 
 
 @health_router.get("/admin/api-management/health", summary="How the services stand, as asked")
-async def admin_health(
+async def get_filtered_health_report(
     desk: OnDesk,
     include_third_party: Annotated[bool, Query(description="The vendors, not only ourselves.")] = True,
     wedding_critical_only: Annotated[bool, Query(description="Only what a wedding can't do without.")] = False,

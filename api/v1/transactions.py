@@ -49,7 +49,7 @@ class DecisionBody(Strict):
 
 
 @router.post("/transactions", status_code=202, response_model=TransactionView, summary="Ask for a transaction")
-async def ask(
+async def submit_transaction(
     wedding: str,
     body: Annotated[TransactionBody, Body(openapi_examples=ASKED)],
     desk: OnDesk,
@@ -66,7 +66,7 @@ async def ask(
 
 
 @router.get("/transactions/{transaction}", summary="Show a transaction")
-async def show(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
+async def get_transaction(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
     """The transaction with the steps that it covers, as they stand now."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read_transaction(conn, wedding, transaction, desk.state.temporal_url)
@@ -75,7 +75,7 @@ async def show(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
 @router.post(
     "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
 )
-async def undo(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
+async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
     """Undo what is still set by the transaction, which may be running; the answer is the undo's own transaction."""
     return await accept(
         desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
@@ -88,7 +88,9 @@ async def undo(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, w
     response_model=TransactionView,
     summary="Cancel a transaction",
 )
-async def cancel(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
+async def cancel_transaction(
+    wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait
+) -> JSONResponse:
     """As undo, but the transaction ends as `cancelled`."""
     return await accept(
         desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"), wait
@@ -98,7 +100,7 @@ async def cancel(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce,
 @router.post(
     "/steps/{step}/decision", status_code=202, response_model=TransactionView, summary="Decide about a held step"
 )
-async def decide(
+async def decide_step(
     wedding: str,
     step: str,
     body: Annotated[DecisionBody, Body(openapi_examples=DECIDED)],

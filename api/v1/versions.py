@@ -113,7 +113,7 @@ async def list_versions(desk: OnDesk) -> AllVersions:
 
 
 @router.get("/usage", summary="Show usage by version")
-async def usage(
+async def get_version_usage(
     desk: OnDesk,
     service: OfService = None,
     since: Since = None,
@@ -132,7 +132,7 @@ async def usage(
     responses=_REFUSED,
     summary="Migrate a service to another version",
 )
-async def begin_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def start_version_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """Compare reads, try it on a share of the weddings, switch, watch; back at the first sign. For operators."""
     _require_operator(desk)
     book = desk.state.switchboard.book
@@ -158,7 +158,7 @@ async def begin_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) ->
 
 
 @router.get("/migrations", responses=_REFUSED, summary="List migrations")
-async def list_migrations(desk: OnDesk, service: OfService = None) -> migrations.Migrations:
+async def list_version_migrations(desk: OnDesk, service: OfService = None) -> migrations.Migrations:
     """The newest 200. For operators."""
     _require_operator(desk)
     async with desk.db.system() as conn:
@@ -168,7 +168,7 @@ async def list_migrations(desk: OnDesk, service: OfService = None) -> migrations
 
 
 @router.get("/migrations/{migration}", responses=_REFUSED, summary="Show a migration")
-async def show_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
+async def get_version_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
     """Its stage, its steps so far, and what it found. For operators."""
     _require_operator(desk)
     async with desk.db.system() as conn:
@@ -179,13 +179,13 @@ async def show_migration(migration: MigrationId, desk: OnDesk) -> migrations.Mig
 
 
 @router.post("/migrations/{migration}/rollback", status_code=202, responses=_REFUSED, summary="Take a migration back")
-async def roll_back(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
+async def roll_back_version_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
     """Have the pins as they were; from every stage, at any time, within a second or so. For operators."""
     return await _ask(desk, migration, rollback=True)
 
 
 @router.post("/migrations/{migration}/pause", status_code=202, responses=_REFUSED, summary="Pause a migration")
-async def pause(migration: MigrationId, body: AskPause, desk: OnDesk) -> migrations.MigrationView:
+async def pause_version_migration(migration: MigrationId, body: AskPause, desk: OnDesk) -> migrations.MigrationView:
     """Have it stay at its stage, or, with `paused` false, go on. It still goes back when it fails. For operators."""
     return await _ask(desk, migration, paused=body.paused)
 
@@ -197,13 +197,13 @@ async def _ask(desk: Desk, migration: str, **wish: bool) -> migrations.Migration
 
 
 @router.get("/{service}", summary="Show a service's versions")
-async def show_versions(service: ServiceName, desk: OnDesk) -> views.VersionsView:
+async def get_service_versions(service: ServiceName, desk: OnDesk) -> views.VersionsView:
     """One service's versions with their notices, and the pins that concern the caller."""
     return views.show_versions(desk.state.switchboard.book, service, desk.organization_id, utc_now())
 
 
 @router.put("/{service}/pin", responses=_REFUSED, summary="Pin a service to a version")
-async def put_pin(service: ServiceName, body: PutPin, desk: OnDesk) -> views.VersionsView:
+async def pin_service_version(service: ServiceName, body: PutPin, desk: OnDesk) -> views.VersionsView:
     """Hold the caller's own calls to a version; a whole service's, or another organization's, for operators."""
     organization_id = None if body.scope == "service" else body.organization_id or desk.organization_id
     if organization_id != desk.organization_id:
@@ -211,8 +211,10 @@ async def put_pin(service: ServiceName, body: PutPin, desk: OnDesk) -> views.Ver
     return await _hands(desk).pin(service, organization_id, body.version)
 
 
-@router.put("/{service}/{version}", responses=_REFUSED, summary="Add a version, or change one")
-async def put_version(service: ServiceName, version: VersionName, body: PutVersion, desk: OnDesk) -> views.VersionView:
+@router.put("/{service}/{version_name}", responses=_REFUSED, summary="Add a version, or change one")
+async def put_service_version(
+    service: ServiceName, version_name: VersionName, body: PutVersion, desk: OnDesk
+) -> views.VersionView:
     """Live in every process within a second, and audited. For operators."""
     _require_operator(desk)
-    return await _hands(desk).put(service, VersionSpec(name=version, **body.model_dump()))
+    return await _hands(desk).put(service, VersionSpec(name=version_name, **body.model_dump()))

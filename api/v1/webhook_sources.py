@@ -50,7 +50,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceBody(_Strict):
+class NewSource(_Strict):
     """A source to register; without a secret it is given one."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -60,7 +60,7 @@ class SourceBody(_Strict):
     account: SourceAccount | None = None
 
 
-class ChangeBody(_Strict):
+class SourceChanges(_Strict):
     """What is to be different: the state, fields of the configuration."""
 
     state: Literal["active", "paused"] | None = None
@@ -68,7 +68,7 @@ class ChangeBody(_Strict):
     account: SourceAccount | None = None
 
 
-class RotateBody(_Strict):
+class SourceSecretRotation(_Strict):
     """A new secret, given or made; the older ones are taken for the overlap."""
 
     secret: Annotated[str | None, _SECRET] = None
@@ -92,8 +92,8 @@ def _without_secret(view: SourceView) -> Any:
 
 
 @router.post("", status_code=201, response_model=SourceView, summary="Register a webhook source")
-async def create(
-    body: Annotated[SourceBody, Body(openapi_examples=_CREATED)], desk: OnDesk, said: MustBeOnce
+async def create_webhook_source(
+    body: Annotated[NewSource, Body(openapi_examples=_CREATED)], desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
     """Register a source; its secret is shown in this answer only, and not when the request is repeated."""
     clerk, made = _clerk(desk), []
@@ -118,21 +118,21 @@ async def create(
 
 
 @router.get("", summary="List webhook sources")
-async def list_all(desk: OnDesk) -> SourceList:
+async def list_webhook_sources(desk: OnDesk) -> SourceList:
     """The organization's sources by name."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await register.list_all(conn, _clerk(desk))
 
 
 @router.get("/{source}", summary="Show a webhook source")
-async def show(source: SourceName, desk: OnDesk) -> SourceView:
+async def get_webhook_source(source: SourceName, desk: OnDesk) -> SourceView:
     """The source by its id or name."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await register.show(conn, _clerk(desk), source)
 
 
 @router.patch("/{source}", summary="Change, pause or resume a webhook source")
-async def change(source: SourceName, body: ChangeBody, desk: OnDesk) -> SourceView:
+async def update_webhook_source(source: SourceName, body: SourceChanges, desk: OnDesk) -> SourceView:
     """Overwrite the named fields of the configuration; a paused source's messages are refused with 404."""
     try:
         async with desk.db.tenant(desk.organization_id) as conn:
@@ -146,7 +146,9 @@ async def change(source: SourceName, body: ChangeBody, desk: OnDesk) -> SourceVi
 
 
 @router.post("/{source}/rotate", status_code=201, response_model=SourceView, summary="Rotate a source's secret")
-async def rotate(source: SourceName, body: RotateBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def rotate_webhook_source_secret(
+    source: SourceName, body: SourceSecretRotation, desk: OnDesk, said: MustBeOnce
+) -> JSONResponse:
     """Add a secret; the older ones are taken for `overlap_seconds` more."""
     clerk, made = _clerk(desk), []
 
@@ -162,7 +164,7 @@ async def rotate(source: SourceName, body: RotateBody, desk: OnDesk, said: MustB
 
 
 @router.delete("/{source}", status_code=204, summary="Delete a webhook source")
-async def delete(source: SourceName, desk: OnDesk) -> Response:
+async def delete_webhook_source(source: SourceName, desk: OnDesk) -> Response:
     """Forget the source and its secrets; what it sent stays."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await register.delete(conn, _clerk(desk), source)
@@ -170,7 +172,7 @@ async def delete(source: SourceName, desk: OnDesk) -> Response:
 
 
 @router.get("/{source}/statistics", summary="Show a source's statistics")
-async def statistics(
+async def get_webhook_source_statistics(
     source: SourceName,
     desk: OnDesk,
     since: Annotated[AwareDatetime | None, Query(description="24 hours ago unless said otherwise.")] = None,

@@ -14,7 +14,7 @@ from api.deps import MustBeOnce, OnDesk, respond
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.webhooks.outgoing.catalogue import API_VERSIONS, EVENT_TYPES, ApiVersion, json_schema
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Payload
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
@@ -23,13 +23,13 @@ from wedsync.kit.ssrf import check_url
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.webhooks.outgoing import subscribe
 from wedsync.usecases.webhooks.outgoing.read import list_news, list_subscriptions, show_delivery
-from wedsync.usecases.webhooks.outgoing.replay import ReplayWanted, replay_many
+from wedsync.usecases.webhooks.outgoing.replay import DeliveryReplay, replay_many
 from wedsync.usecases.webhooks.outgoing.send import guard_policy
-from wedsync.usecases.webhooks.outgoing.subscribe import FilterValues, Wanted
+from wedsync.usecases.webhooks.outgoing.subscribe import FilterValues, NewSubscription
 from wedsync.usecases.webhooks.outgoing.views import (
     DeliveryView,
     NewsPage,
-    Replayed,
+    ReplayedDeliveries,
     SubscriptionPage,
     SubscriptionView,
     SubscriptionWithSecret,
@@ -48,7 +48,7 @@ _EXAMPLES: dict[str, Any] = {
 }
 
 
-class Changes(BaseModel):
+class SubscriptionChanges(BaseModel):
     """What is to be changed; what is left out stays."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ class Changes(BaseModel):
     ordered: StrictBool | None = None
     #: null takes the limit off.
     rate_per_second: Annotated[float | None, Field(ge=0.01, le=1000, strict=True)] = None
-    retry_policy: RetryPolicy | None = None
+    retry_policy: DeliveryRetryPolicy | None = None
 
     def given(self) -> dict[str, Any]:
         """What was said; raises InvalidInput for a null where none can be."""
@@ -74,7 +74,7 @@ class Changes(BaseModel):
         return said
 
 
-class Rotation(BaseModel):
+class SubscriptionSecretRotation(BaseModel):
     """For how long the present secrets sign along with the new one: at most 7 days."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,7 +118,7 @@ def _kept(view: SubscriptionWithSecret) -> Answer:
 
 
 @router.get("/event-types", summary="List the types of events")
-async def event_types(desk: OnDesk) -> EventTypes:
+async def list_event_types(desk: OnDesk) -> EventTypes:
     """Every type that can be subscribed to, with its JSON Schema."""
     return EventTypes(
         data=tuple(
@@ -131,8 +131,8 @@ async def event_types(desk: OnDesk) -> EventTypes:
 
 
 @router.post(_PREFIX, status_code=201, response_model=SubscriptionWithSecret, summary="Subscribe to events")
-async def create(
-    body: Annotated[Wanted, Body(openapi_examples=_EXAMPLES)], desk: OnDesk, said: MustBeOnce
+async def create_webhook_subscription(
+    body: Annotated[NewSubscription, Body(openapi_examples=_EXAMPLES)], desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
     """Have events sent to a URL; the answer holds the signing secret, once."""
     await _check_url(desk, body.url)
@@ -150,7 +150,7 @@ async def create(
 
 
 @router.get(_PREFIX, summary="List subscriptions")
-async def list_all(
+async def list_webhook_subscriptions(
     desk: OnDesk,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
@@ -161,14 +161,14 @@ async def list_all(
 
 
 @router.get(_ONE, summary="Show a subscription")
-async def show(subscription: str, desk: OnDesk) -> SubscriptionView:
+async def get_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
     """The subscription with its health and counts; never its secrets."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return subscription_view(await subscribe.row_of(conn, subscription))
 
 
 @router.get(_ONE + "/news", summary="List what became of a subscription")
-async def news(
+async def list_webhook_subscription_news(
     subscription: str,
     desk: OnDesk,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
@@ -180,7 +180,7 @@ async def news(
 
 
 @router.patch(_ONE, summary="Change a subscription")
-async def change(subscription: str, body: Changes, desk: OnDesk) -> SubscriptionView:
+async def update_webhook_subscription(subscription: str, body: SubscriptionChanges, desk: OnDesk) -> SubscriptionView:
     """Change what is given; events that wait are sent as it then says."""
     changes = body.given()
     if body.url is not None:
@@ -190,7 +190,7 @@ async def change(subscription: str, body: Changes, desk: OnDesk) -> Subscription
 
 
 @router.delete(_ONE, status_code=204, summary="Delete a subscription")
-async def delete(subscription: str, desk: OnDesk) -> Response:
+async def delete_webhook_subscription(subscription: str, desk: OnDesk) -> Response:
     """Send it nothing more; what waited for it is given up, what it got can still be read."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await subscribe.delete(conn, desk.principal, subscription, utc_now())
@@ -199,7 +199,7 @@ async def delete(subscription: str, desk: OnDesk) -> Response:
 
 
 @router.post(_ONE + "/pause", summary="Pause a subscription")
-async def pause(subscription: str, desk: OnDesk) -> SubscriptionView:
+async def pause_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
     """Park its events until it is resumed."""
     async with desk.db.tenant(desk.organization_id) as conn:
         view = await subscribe.pause(conn, desk.principal, subscription, utc_now())
@@ -208,7 +208,7 @@ async def pause(subscription: str, desk: OnDesk) -> SubscriptionView:
 
 
 @router.post(_ONE + "/resume", summary="Resume a subscription")
-async def resume(subscription: str, desk: OnDesk) -> SubscriptionView:
+async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
     """Send a paused or disabled one what was parked, in order, then go on; try a failing one at once."""
     async with desk.db.tenant(desk.organization_id) as conn:
         view = await subscribe.resume(conn, desk.principal, subscription, utc_now())
@@ -219,7 +219,9 @@ async def resume(subscription: str, desk: OnDesk) -> SubscriptionView:
 @router.post(
     _ONE + "/rotate-secret", status_code=201, response_model=SubscriptionWithSecret, summary="Rotate the signing secret"
 )
-async def rotate(subscription: str, body: Rotation, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def rotate_webhook_subscription_secret(
+    subscription: str, body: SubscriptionSecretRotation, desk: OnDesk, said: MustBeOnce
+) -> JSONResponse:
     """Make a new secret, shown in this answer once; the present ones sign along for the overlap."""
     made: list[SubscriptionWithSecret] = []
     overlap = timedelta(seconds=body.overlap_seconds)
@@ -236,7 +238,7 @@ async def rotate(subscription: str, body: Rotation, desk: OnDesk, said: MustBeOn
 
 
 @router.post(_ONE + "/test", status_code=202, response_model=DeliveryView, summary="Send a test")
-async def test(subscription: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def test_webhook_subscription(subscription: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """Send it a `webhook.test`; the answer is the delivery, to be asked for again."""
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -249,8 +251,10 @@ async def test(subscription: str, desk: OnDesk, said: MustBeOnce) -> JSONRespons
     return respond(answer, is_replay=is_replay)
 
 
-@router.post(_ONE + "/replay", status_code=202, response_model=Replayed, summary="Send deliveries again")
-async def replay(subscription: str, body: ReplayWanted, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+@router.post(_ONE + "/replay", status_code=202, response_model=ReplayedDeliveries, summary="Send deliveries again")
+async def replay_subscription_deliveries(
+    subscription: str, body: DeliveryReplay, desk: OnDesk, said: MustBeOnce
+) -> JSONResponse:
     """Send deliveries again, named or of a window, with the same `webhook-id`: at most 10,000, the oldest first."""
 
     async def deed(conn: AsyncConnection) -> Answer:

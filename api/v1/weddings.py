@@ -15,12 +15,13 @@ from wedsync.domain.access.principal import Answer
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.weddings import request_transaction
-from wedsync.usecases.weddings.create_wedding import create_wedding
-from wedsync.usecases.weddings.list_weddings import WeddingPage, list_weddings
+from wedsync.usecases.weddings.create_wedding import create_wedding as record_wedding
+from wedsync.usecases.weddings.list_weddings import WeddingPage
+from wedsync.usecases.weddings.list_weddings import list_weddings as read_weddings
 from wedsync.usecases.weddings.read_transaction import TransactionView
 from wedsync.usecases.weddings.read_wedding import StepView, View, WeddingView, read_steps, read_wedding
 from wedsync.usecases.weddings.remember_contacts import remember_contacts
-from wedsync.usecases.weddings.repair_wedding import repair_wedding
+from wedsync.usecases.weddings.repair_wedding import repair_wedding as rewrite_wedding
 from wedsync.usecases.weddings.validate_plan import require_plan
 
 router = APIRouter(prefix="/weddings", tags=["weddings"])
@@ -39,12 +40,12 @@ class Repaired(View):
 
 
 @router.post("", status_code=201, response_model=WeddingView, openapi_extra=PLAN_BODY, summary="Hand in a wedding plan")
-async def create(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def create_wedding(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
     """Take a valid plan in, in JSON or YAML. Nothing is asked of any vendor before it is orchestrated."""
     plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
 
     async def deed(conn: AsyncConnection) -> Answer:
-        view = await create_wedding(
+        view = await record_wedding(
             conn, desk.principal, plan, desk.manifests, wedding_id=desk.new_id(said), now=utc_now()
         )
         pepper = desk.state.settings.api_key_pepper.get_secret_value()
@@ -57,25 +58,25 @@ async def create(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONRespon
 
 
 @router.get("", summary="List weddings")
-async def list_all(
+async def list_weddings(
     desk: OnDesk,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> WeddingPage:
     """The organization's weddings, newest first."""
     async with desk.db.tenant(desk.organization_id) as conn:
-        return await list_weddings(conn, desk.organization_id, limit, cursor)
+        return await read_weddings(conn, desk.organization_id, limit, cursor)
 
 
 @router.get("/{wedding}", summary="Show a wedding")
-async def show(wedding: str, desk: OnDesk) -> WeddingView:
+async def get_wedding(wedding: str, desk: OnDesk) -> WeddingView:
     """The wedding, named by its id or its plan's own id, with its steps and transactions."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read_wedding(conn, wedding)
 
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
-async def cancel(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
+async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
     """Undo everything that was done for the wedding, and end it. What runs is stopped first."""
     return await accept(
         desk, said, lambda conn, asking: request_transaction.cancel_wedding(conn, wedding, asking), wait
@@ -83,14 +84,14 @@ async def cancel(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSO
 
 
 @router.get("/{wedding}/steps", summary="Show a wedding's steps")
-async def steps(wedding: str, desk: OnDesk) -> Steps:
+async def list_wedding_steps(wedding: str, desk: OnDesk) -> Steps:
     """Every step of the plan as it stands, in plan order."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return Steps(data=await read_steps(conn, wedding))
 
 
 @router.post("/{wedding}/repair", summary="Rebuild what is shown of a wedding")
-async def repair(wedding: str, desk: OnDesk) -> Repaired:
+async def repair_wedding(wedding: str, desk: OnDesk) -> Repaired:
     """Write anew what lists show, from the wedding's workflow, which always knows."""
-    written = await repair_wedding(desk.db, desk.state.temporal, desk.organization_id, wedding)
+    written = await rewrite_wedding(desk.db, desk.state.temporal, desk.organization_id, wedding)
     return Repaired(steps=written)

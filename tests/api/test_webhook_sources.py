@@ -19,7 +19,7 @@ from wedsync.kit.contacts import contact_digest
 from wedsync.kit.settings import VendorSettings
 from wedsync.store.tables.webhooks import contact_refs, inbox, webhook_secrets
 
-HMAC = {"scheme": "hmac_sha256", "paths": {"id": "id", "type": "kind", "wedding": "wedding", "object": "object"}}
+HMAC = {"scheme": "hmac_sha256", "paths": {"id": "id", "type": "kind", "wedding": "wedding", "object_id": "object"}}
 POSTS = "/api/integrations/webhooks"
 
 

@@ -33,7 +33,7 @@ from wedsync.usecases.webhooks.outgoing import subscribe
 from wedsync.usecases.webhooks.outgoing.pump import Pump, PumpLimits
 from wedsync.usecases.webhooks.outgoing.retry_endpoint import look_at_endpoint
 from wedsync.usecases.webhooks.outgoing.send import Sender
-from wedsync.usecases.webhooks.outgoing.subscribe import Wanted
+from wedsync.usecases.webhooks.outgoing.subscribe import NewSubscription
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.outgoing.views import SubscriptionWithSecret
 
@@ -61,7 +61,7 @@ class PostOffice:
         return Principal(organization_id=self.organization_id, key_id="k")
 
     async def subscribe(self, url: str, *event_types: str, **changes: Any) -> str:
-        wanted = Wanted.model_validate({"url": url, "event_types": event_types or ("*",), **changes})
+        wanted = NewSubscription.model_validate({"url": url, "event_types": event_types or ("*",), **changes})
         made: SubscriptionWithSecret
         async with self.db.tenant(self.organization_id) as conn:
             made = await subscribe.create(

@@ -5,7 +5,7 @@ from tests.support.puppet import Puppet
 from tests.support.stage import Stage
 
 #: Given in place of the hall's results, it makes a text that is too long to be sent.
-ENDLESS = {"when_down": {"do": "skip"}, "default_results": {"reference": "x" * 3000}}
+ENDLESS = {"when_down": {"then": "skip"}, "default_results": {"reference": "x" * 3000}}
 TEXT = "Your booking: ${hall.reference}"
 
 

@@ -12,12 +12,12 @@ WEATHER = {
     "action": "weather.forecast",
     "service": "weather",
     "inputs": {"latitude": 46.0, "longitude": 9.3},
-    "when_down": {"do": "cached", "max_age": "12h"},
+    "when_down": {"then": "cached", "max_age": "12h"},
 }
 
 
 async def test_a_queued_step_is_done_once_its_vendor_is_back(skipping: SkippingStage, puppet: Puppet) -> None:
-    hall = booking("hall", "replayer", when_down={"do": "queue", "max_wait": "2d"})
+    hall = booking("hall", "replayer", when_down={"then": "queue", "max_wait": "2d"})
     wedding = await skipping.wedding(plan(hall, email(needs=["hall"])))
     puppet.will(wedding.id, "reserve", *["down"] * 12)
     tx = await wedding.ask()
@@ -39,7 +39,7 @@ async def test_a_queued_step_is_done_once_its_vendor_is_back(skipping: SkippingS
 async def test_a_queued_step_that_then_waits_for_its_vendors_word_is_not_sent_again(
     skipping: SkippingStage, puppet: Puppet
 ) -> None:
-    hall = booking("hall", "slowcoach", timeout="2h", when_down={"do": "queue", "max_wait": "2d"}, on_failure="hold")
+    hall = booking("hall", "slowcoach", timeout="2h", when_down={"then": "queue", "max_wait": "2d"}, on_failure="hold")
     wedding = await skipping.wedding(plan(hall))
     puppet.will(wedding.id, "reserve", *["down"] * 4, "waiting", "waiting", "waiting")
     puppet.will(wedding.id, "look", *["waiting"] * 4)
@@ -52,7 +52,7 @@ async def test_a_queued_step_that_then_waits_for_its_vendors_word_is_not_sent_ag
 
 
 async def test_a_queued_payment_that_is_never_confirmed_is_taken_once(skipping: SkippingStage) -> None:
-    deposit = payment(timeout="2h", fallbacks=[], when_down={"do": "queue", "max_wait": "2d"})
+    deposit = payment(timeout="2h", fallbacks=[], when_down={"then": "queue", "max_wait": "2d"})
     wedding = await skipping.wedding(plan(deposit))
     await skipping.stage.sandbox.faults("stripe", mode="down", wedding_id=wedding.id)
     tx = await wedding.ask()
@@ -64,7 +64,7 @@ async def test_a_queued_payment_that_is_never_confirmed_is_taken_once(skipping: 
 
 
 async def test_a_queue_ends_in_what_the_plan_says_of_failures(skipping: SkippingStage, puppet: Puppet) -> None:
-    hall = booking("hall", "replayer", when_down={"do": "queue", "max_wait": "1h"}, on_failure="continue")
+    hall = booking("hall", "replayer", when_down={"then": "queue", "max_wait": "1h"}, on_failure="continue")
     wedding = await skipping.wedding(plan(hall, booking("garden", "finder")))
     puppet.will(wedding.id, "hall.reserve", *["down"] * 200)
     tx = await wedding.ask()
@@ -78,7 +78,7 @@ async def test_a_queue_ends_in_what_the_plan_says_of_failures(skipping: Skipping
 
 
 async def test_a_queued_step_is_undone_without_a_call(skipping: SkippingStage, puppet: Puppet) -> None:
-    wedding = await skipping.wedding(plan(booking("hall", "replayer", when_down={"do": "queue"})))
+    wedding = await skipping.wedding(plan(booking("hall", "replayer", when_down={"then": "queue"})))
     puppet.will(wedding.id, "reserve", *["down"] * 4)
     tx = await wedding.ask()
     await wedding.until(tx, "waiting")
@@ -91,7 +91,7 @@ async def test_a_queued_step_is_undone_without_a_call(skipping: SkippingStage, p
 
 
 async def test_a_no_is_never_queued(stage: Stage, puppet: Puppet) -> None:
-    hall = booking("hall", "replayer", when_down={"do": "queue"}, on_failure="continue")
+    hall = booking("hall", "replayer", when_down={"then": "queue"}, on_failure="continue")
     wedding = await stage.wedding(plan(hall))
     puppet.will(wedding.id, "reserve", "down", "reject")
     row = await wedding.until(await wedding.ask(), "completed")
@@ -99,7 +99,7 @@ async def test_a_no_is_never_queued(stage: Stage, puppet: Puppet) -> None:
 
 
 async def test_a_person_is_asked_when_the_plan_says_so(stage: Stage, puppet: Puppet) -> None:
-    hall = booking("hall", "replayer", when_down={"do": "ask"}, on_failure="continue")
+    hall = booking("hall", "replayer", when_down={"then": "ask"}, on_failure="continue")
     wedding = await stage.wedding(plan(hall))
     puppet.will(wedding.id, "reserve", *["down"] * 4)
     tx = await wedding.ask()
@@ -110,7 +110,7 @@ async def test_a_person_is_asked_when_the_plan_says_so(stage: Stage, puppet: Pup
 
 
 async def test_a_wedding_goes_without_what_may_be_skipped(stage: Stage, puppet: Puppet) -> None:
-    hall = booking("hall", "replayer", when_down={"do": "skip"}, default_results={"reference": "none"})
+    hall = booking("hall", "replayer", when_down={"then": "skip"}, default_results={"reference": "none"})
     wedding = await stage.wedding(plan(hall, email(text="Your booking: ${hall.reference}")))
     puppet.will(wedding.id, "reserve", *["down"] * 4)
     row = await wedding.until(await wedding.ask(), "completed")
@@ -121,7 +121,7 @@ async def test_a_wedding_goes_without_what_may_be_skipped(stage: Stage, puppet: 
 
 
 async def test_an_outcome_that_got_lost_is_resolved_before_anything_is_skipped(stage: Stage, puppet: Puppet) -> None:
-    hall = booking("hall", "replayer", when_down={"do": "skip"})
+    hall = booking("hall", "replayer", when_down={"then": "skip"})
     wedding = await stage.wedding(plan(hall))
     puppet.will(wedding.id, "reserve", "lost", "down", "down", "down", "down")
     await wedding.until(await wedding.ask(), "completed")

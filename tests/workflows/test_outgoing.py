@@ -17,7 +17,7 @@ from tests.support.receivers import Receiver, open_receiver
 from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
 from wedsync.domain.webhooks.outgoing import schedule
 from wedsync.domain.webhooks.outgoing.messages import EndpointStart, endpoint_workflow_id, outbox_workflow_id
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.store.outbox import NEWS
 from wedsync.usecases.webhooks.outgoing import subscribe
@@ -133,7 +133,7 @@ async def test_28_hours_of_retries_pass_on_durable_timers_and_end_in_exhaustion(
     assert (row.status, row.reason) == ("disabled", "exhausted")
     probes = [attempt.at for attempt in attempts[3:]]
     gaps = [later - earlier for earlier, later in zip([began, *probes], probes, strict=False)]
-    for gap, planned in zip(gaps, schedule.waits(RetryPolicy()), strict=True):
+    for gap, planned in zip(gaps, schedule.waits(DeliveryRetryPolicy()), strict=True):
         assert 0.89 * planned <= gap + timedelta(seconds=2)
         assert gap <= planned + timedelta(seconds=10)
     assert timedelta(hours=24) < probes[-1] - began < timedelta(hours=28)

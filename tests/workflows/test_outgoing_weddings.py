@@ -18,12 +18,12 @@ from wedsync.domain.webhooks.outgoing.messages import outbox_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.subscribe import Wanted
+from wedsync.usecases.webhooks.outgoing.subscribe import NewSubscription
 
 
 async def _subscribe(stage: Stage, wedding: Staged, url: str) -> str:
     """Subscribe to all of the organization's events, in order; the signing secret."""
-    wanted = Wanted(url=url, event_types=("*",), ordered=True)
+    wanted = NewSubscription(url=url, event_types=("*",), ordered=True)
     principal = Principal(organization_id=wedding.organization_id, key_id="k")
     async with stage.db.tenant(wedding.organization_id) as conn:
         made = await subscribe.create(conn, principal, wanted, KEYRING, subscription_id=new_id(), now=utc_now())

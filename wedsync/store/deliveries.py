@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.routing.vendor import Value
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, OpenDelivery, Verdict
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Event, Payload
 
 
@@ -28,7 +28,7 @@ class Claimed(Value):
     api_version: str
     rate_per_second: float | None
     pace_per_second: float | None
-    policy: RetryPolicy
+    policy: DeliveryRetryPolicy
     event: Event
     useful_until: datetime | None
     due_at: datetime | None = None
@@ -133,7 +133,7 @@ def _claimed(row: Any) -> Claimed:
         api_version=row.api_version,
         rate_per_second=row.rate_per_second,
         pace_per_second=row.pace_per_second,
-        policy=RetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff),
+        policy=DeliveryRetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff),
         event=event,
         useful_until=row.useful_until,
         due_at=row.due_at,
@@ -270,7 +270,7 @@ WHERE s.id = r.id
 
 def _state(row: Any) -> EndpointState:
     names = EndpointState.model_fields.keys() - {"policy"}
-    policy = RetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
+    policy = DeliveryRetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
     return EndpointState(policy=policy, **{name: getattr(row, name) for name in names})
 
 

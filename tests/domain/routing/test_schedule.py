@@ -13,7 +13,7 @@ from wedsync.domain.routing.forecast import Demand, predicted
 from wedsync.domain.routing.quota_headers import blocked
 from wedsync.domain.routing.quota_take import take
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation
-from wedsync.domain.routing.schedule import Schedule, Wanted, schedule
+from wedsync.domain.routing.schedule import Schedule, ScheduleRequest, schedule
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 STRIPE = ("stripe", "default")
@@ -28,7 +28,7 @@ def limits(**windows: int) -> QuotaPolicy:
 
 
 def asked(
-    *requests: Wanted,
+    *requests: ScheduleRequest,
     rule: QuotaPolicy | None = None,
     quota: Quota | None = None,
     demand: tuple[Demand, ...] = (),
@@ -38,8 +38,8 @@ def asked(
     return schedule(requests, {STRIPE: rule or limits(hour=100)}, quotas, demand, ceremonies or {}, NOW)
 
 
-def wants(id_: str = "a", calls: int = 10, **more: Any) -> Wanted:
-    return Wanted(id=id_, service="stripe", calls=calls, **more)
+def wants(id_: str = "a", calls: int = 10, **more: Any) -> ScheduleRequest:
+    return ScheduleRequest(id=id_, service="stripe", calls=calls, **more)
 
 
 def planned(calls: int, at: datetime) -> Demand:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks import inbox as rules
 from wedsync.domain.webhooks.inbox import ClaimedRow, ContactReference, Match, Reference, WeddingRow
-from wedsync.domain.webhooks.source import RetryPolicy
+from wedsync.domain.webhooks.source import EventRetryPolicy
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 WEDDINGS = {
@@ -98,7 +98,7 @@ def test_only_priority_one_takes_the_critical_lane() -> None:
 
 
 def test_an_event_with_faults_of_its_own_waits_longer_each_time_up_to_the_cap_and_is_dead_in_the_end() -> None:
-    policy = RetryPolicy(max_retries=4, first_seconds=10, multiplier=3, cap_seconds=60)
+    policy = EventRetryPolicy(max_retries=4, first_seconds=10, multiplier=3, cap_seconds=60)
     verdicts = [rules.after_fault(row(attempts), "does not fit", NOW, policy=policy) for attempts in range(5)]
     assert [verdict.state for verdict in verdicts] == ["retrying"] * 4 + ["dead"]
     assert [verdict.attempts for verdict in verdicts] == [1, 2, 3, 4, 5]
@@ -107,8 +107,8 @@ def test_an_event_with_faults_of_its_own_waits_longer_each_time_up_to_the_cap_an
     assert all(verdict.error == "does not fit" for verdict in verdicts)
 
 
-@given(st.builds(RetryPolicy), st.integers(1, 10_000))
-def test_a_wait_never_exceeds_its_cap_and_ends_with_the_retries(policy: RetryPolicy, attempts: int) -> None:
+@given(st.builds(EventRetryPolicy), st.integers(1, 10_000))
+def test_a_wait_never_exceeds_its_cap_and_ends_with_the_retries(policy: EventRetryPolicy, attempts: int) -> None:
     wait = policy.wait(attempts)
     assert (wait is None) is (attempts > policy.max_retries)
     assert wait is None or 0 < wait.total_seconds() <= policy.cap_seconds

@@ -88,7 +88,7 @@ def test_a_post_of_metas_in_another_shape_is_one_event(post: Any) -> None:
 
 
 def test_a_sources_own_paths_are_read_in_each_of_metas_parts() -> None:
-    paths = {"type": "entry.0.changes.0.field", "object": "entry.0.changes.0.value.statuses.0.id"}
+    paths = {"type": "entry.0.changes.0.field", "object_id": "entry.0.changes.0.value.statuses.0.id"}
     config = SourceConfig.model_validate({"scheme": "meta", "paths": paths})
     found = read(
         whatsapp([change(statuses=[status("m1", "sent"), status("m1", "failed"), status("m2", "sent")])]), config

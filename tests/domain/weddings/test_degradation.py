@@ -40,9 +40,9 @@ def test_a_step_s_word_comes_before_its_capability_s_and_without_any_it_fails(
 ) -> None:
     given_plan = plan(
         payment(),
-        sms(when_down={"do": "skip"}),
+        sms(when_down={"then": "skip"}),
         email(),
-        when_down={"payments": {"do": "queue", "max_wait": "2d"}, "sms": {"do": "ask"}},
+        when_down={"payments": {"then": "queue", "max_wait": "2d"}, "sms": {"then": "ask"}},
     )
     compiled = {step.id: step.when_down for step in compile_plan(given_plan, manifests)}
     assert compiled == {
@@ -53,42 +53,44 @@ def test_a_step_s_word_comes_before_its_capability_s_and_without_any_it_fails(
 
 
 def test_lengths_left_out_are_a_day(manifests: Mapping[str, Manifest]) -> None:
-    (weather,) = compile_plan(plan(WEATHER, when_down={"weather": {"do": "cached"}}), manifests)
+    (weather,) = compile_plan(plan(WEATHER, when_down={"weather": {"then": "cached"}}), manifests)
     assert weather.when_down == Degradation(do="cached", max_age_seconds=86_400)
-    (queued,) = compile_plan(plan(sms(when_down={"do": "queue"})), manifests)
+    (queued,) = compile_plan(plan(sms(when_down={"then": "queue"})), manifests)
     assert queued.when_down.max_wait_seconds == 86_400
 
 
 def test_an_unknown_behaviour_is_refused() -> None:
     data = plan(sms()).model_dump(mode="json", exclude_none=True)
-    data["steps"][0]["when_down"] = {"do": "pray"}
+    data["steps"][0]["when_down"] = {"then": "pray"}
     _, errors = plan_from_json(data)
-    assert [(error.field, error.code) for error in errors] == [("steps[0].when_down.do", "bad_value")]
+    assert [(error.field, error.code) for error in errors] == [("steps[0].when_down.then", "bad_value")]
 
 
 def test_only_reads_are_answered_from_before(manifests: Mapping[str, Manifest]) -> None:
-    assert codes(manifests, sms(when_down={"do": "cached"})) == [("steps[0].when_down.do", "conflicting_keys")]
-    assert codes(manifests, sms(), when_down={"sms": {"do": "cached"}}) == [("when_down.sms.do", "conflicting_keys")]
-    assert codes(manifests, WEATHER, when_down={"weather": {"do": "cached", "max_age": "2h"}}) == []
+    assert codes(manifests, sms(when_down={"then": "cached"})) == [("steps[0].when_down.then", "conflicting_keys")]
+    assert codes(manifests, sms(), when_down={"sms": {"then": "cached"}}) == [
+        ("when_down.sms.then", "conflicting_keys")
+    ]
+    assert codes(manifests, WEATHER, when_down={"weather": {"then": "cached", "max_age": "2h"}}) == []
 
 
 def test_a_length_that_says_nothing_or_is_none_is_refused(manifests: Mapping[str, Manifest]) -> None:
-    assert codes(manifests, sms(when_down={"do": "skip", "max_wait": "2h"})) == [
+    assert codes(manifests, sms(when_down={"then": "skip", "max_wait": "2h"})) == [
         ("steps[0].when_down.max_wait", "conflicting_keys")
     ]
-    assert codes(manifests, sms(when_down={"do": "queue", "max_wait": "0s"})) == [
+    assert codes(manifests, sms(when_down={"then": "queue", "max_wait": "0s"})) == [
         ("steps[0].when_down.max_wait", "bad_duration")
     ]
 
 
 def test_a_capability_that_nobody_has_is_refused(manifests: Mapping[str, Manifest]) -> None:
-    assert codes(manifests, sms(), when_down={"telepathy": {"do": "skip"}}) == [
+    assert codes(manifests, sms(), when_down={"telepathy": {"then": "skip"}}) == [
         ("when_down.telepathy", "unknown_capability")
     ]
 
 
 def test_what_may_be_skipped_gives_a_default_to_who_refers_to_it(manifests: Mapping[str, Manifest]) -> None:
-    forecast = {**WEATHER, "when_down": {"do": "skip"}}
+    forecast = {**WEATHER, "when_down": {"then": "skip"}}
     teller = email(text="It will be ${weather.summary}.")
     assert codes(manifests, forecast, teller) == [("steps[0].when_down", "missing_default")]
     assert codes(manifests, {**forecast, "default_results": {"summary": "fine"}}, teller) == []

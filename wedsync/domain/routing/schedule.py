@@ -28,7 +28,7 @@ MOST_LOOKS = 200_000
 NEAR = timedelta(hours=48)
 
 
-class Wanted(Value):
+class ScheduleRequest(Value):
     """One request: so many calls to one service."""
 
     id: Annotated[str, Field(min_length=1, max_length=100)]
@@ -100,18 +100,18 @@ class _Desk:
     budget: Budget
     now: datetime
 
-    def place_all(self, requests: Sequence[Wanted]) -> Places:
+    def place_all(self, requests: Sequence[ScheduleRequest]) -> Places:
         """The urgent first."""
         pages: dict[Key, Page] = {}
         latest = self.now + 2 * HORIZON
         order = sorted(requests, key=lambda one: (RANK[one.priority], one.deadline or latest))
         return {one.id: self._place(one, pages) for one in order}
 
-    def is_hopeless(self, one: Wanted) -> bool:
+    def is_hopeless(self, one: ScheduleRequest) -> bool:
         """Whether it misses its deadline even if it goes before all others."""
         return _is_late(one, self._place(one, {}), self.now)
 
-    def _place(self, one: Wanted, pages: dict[Key, Page]) -> Found:
+    def _place(self, one: ScheduleRequest, pages: dict[Key, Page]) -> Found:
         key = (one.service, one.account)
         at = max(self.now, one.not_before or self.now, self.books.blocked_until(key) or self.now)
         windows = self.books.windows(key)
@@ -122,7 +122,7 @@ class _Desk:
 
 
 def schedule(
-    requests: Sequence[Wanted],
+    requests: Sequence[ScheduleRequest],
     policies: Mapping[Key, QuotaPolicy],
     quotas: Mapping[Key, Quota],
     demand: Sequence[Demand],
@@ -161,8 +161,8 @@ def schedule(
 
 
 def _near_first(
-    one: Wanted, ceremonies: Mapping[str, datetime], adjusted: dict[str, Adjusted], now: datetime
-) -> Wanted:
+    one: ScheduleRequest, ceremonies: Mapping[str, datetime], adjusted: dict[str, Adjusted], now: datetime
+) -> ScheduleRequest:
     ceremony = ceremonies.get(one.wedding_id or "")
     if ceremony is None or one.priority == "wedding_day" or not now <= ceremony <= now + NEAR:
         return one
@@ -171,12 +171,14 @@ def _near_first(
     return one.model_copy(update={"priority": "wedding_day"})
 
 
-def _is_late(one: Wanted, found: Found, now: datetime) -> bool:
+def _is_late(one: ScheduleRequest, found: Found, now: datetime) -> bool:
     last = found.moments[-1][0] if found.moments else now
     return found.left > 0 or (one.deadline is not None and last > one.deadline)
 
 
-def _told(requests: Sequence[Wanted], places: Places, adjusted: tuple[Adjusted, ...], now: datetime) -> Schedule:
+def _told(
+    requests: Sequence[ScheduleRequest], places: Places, adjusted: tuple[Adjusted, ...], now: datetime
+) -> Schedule:
     immediate, delayed, conflicts = list[Placed](), list[Placed](), list[Conflicted]()
     for one in requests:
         moments = places[one.id].moments
@@ -202,7 +204,7 @@ def _told(requests: Sequence[Wanted], places: Places, adjusted: tuple[Adjusted, 
     )
 
 
-def _conflict(one: Wanted, found: Found) -> Conflicted:
+def _conflict(one: ScheduleRequest, found: Found) -> Conflicted:
     in_time = sum(calls for at, calls in found.moments if one.deadline is None or at <= one.deadline)
     possible = found.moments[-1][0] if found.moments and not found.left else None
     when = f"ready by {possible:%Y-%m-%d %H:%M} UTC at the earliest" if possible else "not to be had within a month"

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from wedsync.domain.routing.vendor import Value, VendorEvent
 from wedsync.domain.webhooks.messages import Lane
-from wedsync.domain.webhooks.source import RetryPolicy
+from wedsync.domain.webhooks.source import EventRetryPolicy
 
 State = Literal["received", "retrying", "processed", "unmatched", "dead"]
 
@@ -206,11 +206,11 @@ def unclaimed(row: ClaimedRow, now: datetime) -> Verdict:
 
 
 def after_fault(
-    row: ClaimedRow, reason: str, now: datetime, match: Match | None = None, policy: RetryPolicy | None = None
+    row: ClaimedRow, reason: str, now: datetime, match: Match | None = None, policy: EventRetryPolicy | None = None
 ) -> Verdict:
     """A fault of the event itself: tried again on its own by the source's policy, and dead when that is used up."""
     attempts = row.attempts + 1
-    wait = (policy or RetryPolicy()).wait(attempts)
+    wait = (policy or EventRetryPolicy()).wait(attempts)
     return Verdict(
         state="dead" if wait is None else "retrying",
         attempts=attempts,
@@ -220,7 +220,7 @@ def after_fault(
     )
 
 
-def after_silence(row: ClaimedRow, match: Match, now: datetime, policy: RetryPolicy | None = None) -> Verdict:
+def after_silence(row: ClaimedRow, match: Match, now: datetime, policy: EventRetryPolicy | None = None) -> Verdict:
     """The wedding's workflow does not run: nobody needs the event, unless the wedding should still live."""
     if match.ended:
         return processed(row, match, "the wedding has ended")

@@ -28,19 +28,19 @@ _MILLISECONDS_FROM = 100_000_000_000
 
 #: Where the parts stand by scheme, as the sources document it.
 PATHS: dict[str, PayloadPaths] = {
-    "standard_webhooks": PayloadPaths(id="", object="data.id"),
-    "svix": PayloadPaths(id="", object="data.id"),
+    "standard_webhooks": PayloadPaths(id="", object_id="data.id"),
+    "svix": PayloadPaths(id="", object_id="data.id"),
     "slack": PayloadPaths(
-        id="event_id|trigger_id", type="event.type|type|command", object="event.channel", occurred_at="event_time"
+        id="event_id|trigger_id", type="event.type|type|command", object_id="event.channel", occurred_at="event_time"
     ),
-    "zoom": PayloadPaths(id="", type="event", object="payload.object.id", occurred_at="event_ts"),
+    "zoom": PayloadPaths(id="", type="event", object_id="payload.object.id", occurred_at="event_ts"),
     "github": PayloadPaths(
-        id="header:X-GitHub-Delivery", type="header:X-GitHub-Event", object="repository.full_name", occurred_at=""
+        id="header:X-GitHub-Delivery", type="header:X-GitHub-Event", object_id="repository.full_name", occurred_at=""
     ),
     "meta": PayloadPaths(
         id="",
         type="entry.0.changes.0.value.statuses.0.status|entry.0.changes.0.field|object",
-        object="entry.0.changes.0.value.statuses.0.id|entry.0.changes.0.value.messages.0.id|entry.0.id",
+        object_id="entry.0.changes.0.value.statuses.0.id|entry.0.changes.0.value.messages.0.id|entry.0.id",
         occurred_at="entry.0.changes.0.value.statuses.0.timestamp|entry.0.time",
         phone="entry.0.changes.0.value.statuses.0.recipient_id|entry.0.changes.0.value.messages.0.from",
     ),
@@ -95,7 +95,7 @@ def _event(
         event_id=_text(part(id_paths)) or unnamed_id,
         type=our_word(config, vendor_type),
         vendor_type=vendor_type[:200],
-        object_id=_text(part(paths.object)),
+        object_id=_text(part(paths.object_id)),
         wedding_id=_text(part(paths.wedding)),
         step_id=_text(part(paths.step)),
         occurred_at=moment(part(paths.occurred_at)),

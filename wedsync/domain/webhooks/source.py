@@ -65,7 +65,7 @@ class PayloadPaths(Value):
     #: that of the object, the same in each of its events.
     id: Path = ""
     type: Path = "type"
-    object: Path = "object_id"
+    object_id: Path = "object_id"
     wedding: Path = "wedding_id"
     step: Path = "step_id"
     #: Unix time in seconds or milliseconds, or ISO 8601.
@@ -74,7 +74,7 @@ class PayloadPaths(Value):
     email: Path = ""
 
 
-class RetryPolicy(Value):
+class EventRetryPolicy(Value):
     """How an event is tried again whose own processing failed."""
 
     #: After so many it is dead: kept with its reason, until somebody replays it.
@@ -118,7 +118,7 @@ class SourceConfig(Value):
     type_map: dict[EventWord, KnownType] = Field(default={}, max_length=200)
     #: Of all its events; None: by their type.
     priority: PriorityName | None = None
-    retry_policy: RetryPolicy = RetryPolicy()
+    retry_policy: EventRetryPolicy = EventRetryPolicy()
     #: Whether its events are matched to weddings at all.
     wedding_correlation: bool = True
     rate_per_second: float = Field(default=100.0, gt=0.0, le=10_000.0)

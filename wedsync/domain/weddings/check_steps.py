@@ -45,7 +45,7 @@ def _check_when_down(report: Report, said: WhenDown, field: str) -> None:
     extra = degradation.misplaced(said)
     if extra:
         goes_with = "queue" if extra == "max_wait" else "cached"
-        report.add(f"{field}.{extra}", "conflicting_keys", f"{extra!r} goes with 'do: {goes_with}'")
+        report.add(f"{field}.{extra}", "conflicting_keys", f"{extra!r} goes with 'then: {goes_with}'")
     for key, text in (("max_wait", said.max_wait), ("max_age", said.max_age)):
         _check_duration(report, f"{field}.{key}", text)
 
@@ -211,10 +211,10 @@ def _check_defaults(
             hint = report.hint(name, action.results, f"; it gives {', '.join(action.results)}")
             report.add(f"{field}.default_results.{name}", "unknown_result", f"{step.action} gives no {name!r}{hint}")
     said = step.when_down or report.plan.when_down.get(action.capability)
-    if said is not None and said.do == "cached" and action.kind != "read":
-        where = f"{field}.when_down.do" if step.when_down else f"when_down.{action.capability}.do"
+    if said is not None and said.then == "cached" and action.kind != "read":
+        where = f"{field}.when_down.then" if step.when_down else f"when_down.{action.capability}.then"
         report.add(where, "conflicting_keys", f"only reads can be answered from before; {step.action} is none")
-    skips_when_down = said is not None and said.do == "skip"
+    skips_when_down = said is not None and said.then == "skip"
     if step.otherwise != "skip" and not skips_when_down:
         return
     why, key = ("its vendors are down", "when_down") if skips_when_down else ("nobody decides", "otherwise")

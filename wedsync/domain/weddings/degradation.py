@@ -26,9 +26,9 @@ def of_step(plan: Plan, step: Step) -> Degradation:
     if said is None:
         return Degradation()
     return Degradation(
-        do=said.do,
-        max_wait_seconds=_seconds(said.max_wait, DEFAULT_MAX_WAIT_SECONDS) if said.do == "queue" else 0,
-        max_age_seconds=_seconds(said.max_age, DEFAULT_MAX_AGE_SECONDS) if said.do == "cached" else 0,
+        do=said.then,
+        max_wait_seconds=_seconds(said.max_wait, DEFAULT_MAX_WAIT_SECONDS) if said.then == "queue" else 0,
+        max_age_seconds=_seconds(said.max_age, DEFAULT_MAX_AGE_SECONDS) if said.then == "cached" else 0,
     )
 
 
@@ -38,9 +38,9 @@ def _seconds(duration: str | None, default: int) -> int:
 
 def misplaced(said: WhenDown) -> str:
     """The key that says nothing beside `do`; empty: there is none."""
-    if said.max_wait is not None and said.do != "queue":
+    if said.max_wait is not None and said.then != "queue":
         return "max_wait"
-    return "max_age" if said.max_age is not None and said.do != "cached" else ""
+    return "max_age" if said.max_age is not None and said.then != "cached" else ""
 
 
 def gives_way(step: PlannedStep) -> bool:

@@ -123,7 +123,7 @@ class WhenDown(PlanModel):
 
     #: queue: tried again until `max_wait` is over. ask: a person decides. cached: of a read, the newest known answer,
     #: at most `max_age` old. skip: goes without. fail: tried until the step's `timeout`. `on_failure` comes after that.
-    do: Literal["queue", "ask", "cached", "skip", "fail"]
+    then: Literal["queue", "ask", "cached", "skip", "fail"]
     #: For `queue`.
     max_wait: DurationText | None = None
     #: For `cached`.

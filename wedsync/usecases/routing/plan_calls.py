@@ -11,7 +11,7 @@ from wedsync.domain.routing import forecast
 from wedsync.domain.routing import schedule as rules
 from wedsync.domain.routing.forecast import Demand, Predicted
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy
-from wedsync.domain.routing.schedule import HORIZON, Schedule, Wanted
+from wedsync.domain.routing.schedule import HORIZON, Schedule, ScheduleRequest
 from wedsync.domain.routing.vendor import Manifest, Value
 from wedsync.store import quotas
 from wedsync.store.quotas import Key
@@ -84,7 +84,7 @@ async def preview_schedule(
     board: Switchboard,
     manifests: dict[str, Manifest],
     organization_id: str,
-    requests: Sequence[Wanted],
+    requests: Sequence[ScheduleRequest],
     now: datetime,
 ) -> Schedule:
     """When the requests could be carried out beside what plans want; nothing is taken.
@@ -105,7 +105,7 @@ async def preview_schedule(
     return await asyncio.to_thread(rules.schedule, requests, policies, rows, demand, ceremonies, now)
 
 
-def _check(board: Switchboard, requests: Sequence[Wanted]) -> None:
+def _check(board: Switchboard, requests: Sequence[ScheduleRequest]) -> None:
     seen = set()
     for place, one in enumerate(requests):
         if one.id in seen:

@@ -75,7 +75,7 @@ class ApiHealth(RoutingView):
     warnings: tuple[Warned, ...] = ()
 
 
-class Readiness(RoutingView):
+class WeddingDayReadiness(RoutingView):
     """Whether weddings of the next two days can be held."""
 
     ready: bool
@@ -90,7 +90,7 @@ class HealthReport(RoutingView):
 
     overall: Status
     apis: tuple[ApiHealth, ...]
-    wedding_day_readiness: Readiness
+    wedding_day_readiness: WeddingDayReadiness
     timestamp: datetime
 
 
@@ -177,14 +177,14 @@ def _felt(api: ApiHealth) -> Status:
     return "degraded" if is_made_up_for else api.status
 
 
-def _readiness(apis: Sequence[ApiHealth], weddings: int, now: datetime) -> Readiness:
+def _readiness(apis: Sequence[ApiHealth], weddings: int, now: datetime) -> WeddingDayReadiness:
     near = [api for api in apis if api.next_wedding_at is not None and api.next_wedding_at - now <= _NEAR]
     blocking = tuple(
         api.service
         for api in near
         if api.status in ("unhealthy", "down") and api.dependency != "optional" and not api.mitigation_available
     )
-    return Readiness(ready=not blocking, blocking=blocking, weddings_within_48h=weddings)
+    return WeddingDayReadiness(ready=not blocking, blocking=blocking, weddings_within_48h=weddings)
 
 
 def _api(book: Book, service: str, facts: _Facts, now: datetime) -> ApiHealth:

@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from wedsync.domain.routing.vendor import VendorEvent
 from wedsync.domain.webhooks import inbox as rules
 from wedsync.domain.webhooks.inbox import ClaimedRow, Match, Verdict
-from wedsync.domain.webhooks.source import RetryPolicy, SourceConfig
+from wedsync.domain.webhooks.source import EventRetryPolicy, SourceConfig
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, wedding_workflow_id
 from wedsync.store import inbox
 from wedsync.usecases.webhooks.pushes import is_push
@@ -42,7 +42,7 @@ class _Told:
     row: ClaimedRow
     event: VendorEvent
     match: Match
-    policy: RetryPolicy | None
+    policy: EventRetryPolicy | None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -84,7 +84,7 @@ async def decide(
     return verdicts
 
 
-def policy_of(row: ClaimedRow, configs: Mapping[str, SourceConfig]) -> RetryPolicy | None:
+def policy_of(row: ClaimedRow, configs: Mapping[str, SourceConfig]) -> EventRetryPolicy | None:
     """The retry policy of the row's registered source; None: the default one."""
     config = configs.get(row.source)
     return None if config is None else config.retry_policy

@@ -51,7 +51,7 @@ class InboxPage(View):
     next_cursor: str | None
 
 
-class Replayed(View):
+class ReplayedEvents(View):
     """How many events are processed again."""
 
     replayed: int
@@ -114,7 +114,7 @@ async def replay_events(
     source: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> tuple[Replayed, set[Lane]]:
+) -> tuple[ReplayedEvents, set[Lane]]:
     """Process one, many, or a time window of failed events again; within `system()`."""
     if ids is None and since is None:
         raise InvalidInput("name the events by `ids`, or a time window by `since`", field="ids")
@@ -123,7 +123,7 @@ async def replay_events(
     )
     detail: dict[str, Any] = {"count": len(done), "source": source, "states": list(states)}
     await access.audit(conn, principal, "inbox.replayed", "inbox", detail, now)
-    return Replayed(replayed=len(done)), {lane_of(priority) for _, priority in done}
+    return ReplayedEvents(replayed=len(done)), {lane_of(priority) for _, priority in done}
 
 
 def _before(cursor: str) -> int:

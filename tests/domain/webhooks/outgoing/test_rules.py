@@ -15,11 +15,11 @@ from wedsync.domain.webhooks.outgoing.catalogue import EVENT_TYPES, CeremonyTime
 from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, OpenDelivery
 from wedsync.domain.webhooks.outgoing.happenings import Change, WeddingFacts, happenings
 from wedsync.domain.webhooks.outgoing.matching import check_filters, check_patterns, passes, wants
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Event
 
 NOW = datetime(2031, 6, 1, 12, tzinfo=UTC)
-POLICY = RetryPolicy()
+POLICY = DeliveryRetryPolicy()
 ROME = CeremonyTime(local="2031-06-19T16:00", zone="Europe/Rome", instant=datetime(2031, 6, 19, 14, tzinfo=UTC))
 WEDDING = WeddingFacts(id="w1", organization_id="o1", reference="anna-ben", ceremony=ROME)
 
@@ -34,12 +34,12 @@ def test_the_default_schedule_is_the_stated_one() -> None:
 
 def test_the_last_attempt_has_no_next() -> None:
     assert schedule.wait_after(POLICY, 8, jitter=0, now=NOW) is None
-    assert schedule.wait_after(RetryPolicy(max_attempts=1), 1, jitter=0, now=NOW) is None
+    assert schedule.wait_after(DeliveryRetryPolicy(max_attempts=1), 1, jitter=0, now=NOW) is None
 
 
 @given(st.integers(1, 20), st.sampled_from(["exponential", "fixed"]), st.floats(0, 0.999))
 def test_jitter_takes_off_a_tenth_at_the_most(attempts: int, backoff: Any, jitter: float) -> None:
-    policy = RetryPolicy(max_attempts=attempts, backoff=backoff)
+    policy = DeliveryRetryPolicy(max_attempts=attempts, backoff=backoff)
     for number, planned in enumerate(schedule.waits(policy), 1):
         wait = schedule.wait_after(policy, number, jitter=jitter, now=NOW)
         assert wait is not None

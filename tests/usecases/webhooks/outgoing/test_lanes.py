@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.outgoing import open_post_office
 from tests.support.receivers import Receiver
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Event
 from wedsync.kit.clock import utc_now
 from wedsync.store.deliveries import Claimed
@@ -26,7 +26,7 @@ def claimed(number: int, endpoint: str = "s1", **changes: Any) -> Claimed:
     facts: dict[str, Any] = {
         "id": f"{endpoint}-{number}", "subscription_id": endpoint, "tries": 0, "url": "https://example.org",
         "sealed_secrets": b"", "payload": "full", "api_version": "2026-11-01", "rate_per_second": None,
-        "pace_per_second": None, "policy": RetryPolicy(), "event": event, "useful_until": None,
+        "pace_per_second": None, "policy": DeliveryRetryPolicy(), "event": event, "useful_until": None,
     }  # fmt: skip
     return Claimed.model_validate({**facts, **changes})
 

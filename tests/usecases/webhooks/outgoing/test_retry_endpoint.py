@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, update
 from tests.support.outgoing import KEYRING, PostOffice
 from tests.support.receivers import Receiver
 from wedsync.domain.webhooks.outgoing import schedule
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.store.tables.access import organizations
 from wedsync.store.tables.notifications import notification_channels, notifications
@@ -45,7 +45,7 @@ async def test_an_endpoint_that_fails_gets_one_probe_at_a_time_until_it_is_exhau
     first_attempts = len(receiver.requests)
     row, ended = await office.until_settled(subscription, began)
     assert (row.status, row.reason) == ("disabled", "exhausted")
-    whole = schedule.total(RetryPolicy())
+    whole = schedule.total(DeliveryRetryPolicy())
     assert 0.89 * whole < ended - began <= whole + timedelta(minutes=1)
     # One probe a round, of whichever delivery was tried least.
     assert len(receiver.requests) - first_attempts == 7
@@ -71,7 +71,7 @@ async def test_what_a_disabled_endpoint_missed_is_kept_and_sent_in_order_after_i
     assert row.status == "active"
     statuses = await office.statuses(subscription)
     async with office.db.tenant("o1") as conn:
-        again = replay.ReplayWanted(since=utc_now() - timedelta(hours=1))
+        again = replay.DeliveryReplay(since=utc_now() - timedelta(hours=1))
         count = (await replay.replay_many(conn, office.principal, subscription, again, utc_now())).count
     assert count == statuses.get("failed", 0)
     await office.send()

@@ -13,7 +13,7 @@ from typing import Literal
 
 from wedsync.domain.routing.vendor import Value
 from wedsync.domain.webhooks.outgoing import schedule
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 
 EndpointStatus = Literal["active", "failing", "recovering", "paused", "disabled", "deleted"]
 DeliveryStatus = Literal["pending", "retrying", "delivered", "failed"]
@@ -53,7 +53,7 @@ class EndpointState(Value):
     url: str
     status: EndpointStatus
     reason: str | None = None
-    policy: RetryPolicy
+    policy: DeliveryRetryPolicy
     consecutive_failures: int = 0
     #: Probes that failed since `failing_since`.
     round: int = 0
@@ -94,7 +94,9 @@ def outcome_of(attempt: Attempt) -> Outcome:
     return {410: "gone", 429: "throttled"}.get(attempt.status, "refused")  # type: ignore[return-value]
 
 
-def judge(delivery: OpenDelivery, attempt: Attempt, policy: RetryPolicy, *, jitter: float, now: datetime) -> Verdict:
+def judge(
+    delivery: OpenDelivery, attempt: Attempt, policy: DeliveryRetryPolicy, *, jitter: float, now: datetime
+) -> Verdict:
     """What becomes of a delivery after an attempt.
 
     Neither a 429 nor a failed probe that came before the delivery's own time uses an attempt up.

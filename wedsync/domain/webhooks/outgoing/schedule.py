@@ -32,14 +32,14 @@ RETRY_AFTER_CAP = timedelta(hours=1)
 THROTTLED_WAIT = timedelta(seconds=30)
 
 
-class RetryPolicy(Value):
+class DeliveryRetryPolicy(Value):
     """How often a delivery is tried, and how far apart."""
 
     max_attempts: Annotated[int, Field(ge=1, le=20, strict=True)] = 8
     backoff: Backoff = "exponential"
 
 
-def waits(policy: RetryPolicy) -> tuple[timedelta, ...]:
+def waits(policy: DeliveryRetryPolicy) -> tuple[timedelta, ...]:
     """The waits between the attempts: one fewer than there are attempts."""
     count = policy.max_attempts - 1
     if policy.backoff == "fixed":
@@ -47,19 +47,19 @@ def waits(policy: RetryPolicy) -> tuple[timedelta, ...]:
     return tuple(_EXPONENTIAL[min(index, len(_EXPONENTIAL) - 1)] for index in range(count))
 
 
-def total(policy: RetryPolicy) -> timedelta:
+def total(policy: DeliveryRetryPolicy) -> timedelta:
     """From the first attempt to the last."""
     return sum(waits(policy), timedelta())
 
 
-def passed(policy: RetryPolicy, elapsed: timedelta) -> int:
+def passed(policy: DeliveryRetryPolicy, elapsed: timedelta) -> int:
     """How many of the policy's waits, none of them compressed, fit into so much time, jitter granted."""
     ends = itertools.accumulate(waits(policy))
     return sum(elapsed >= end * (1 - JITTER) - _SLACK for end in ends)
 
 
 def wait_after(
-    policy: RetryPolicy,
+    policy: DeliveryRetryPolicy,
     attempt: int,
     *,
     jitter: float,
@@ -87,7 +87,7 @@ def wait_after(
     return wait
 
 
-def warning_times(policy: RetryPolicy, failing_since: datetime) -> dict[int, datetime]:
+def warning_times(policy: DeliveryRetryPolicy, failing_since: datetime) -> dict[int, datetime]:
     """When so many percent of the way to disabling have gone by."""
     whole = total(policy)
     return {percent: failing_since + whole * percent / 100 for percent in (50, 70, 90)}

@@ -16,13 +16,13 @@ from wedsync.store import access
 from wedsync.store import subscriptions as store
 from wedsync.usecases.webhooks.outgoing.read import delivery_row
 from wedsync.usecases.webhooks.outgoing.subscribe import row_of
-from wedsync.usecases.webhooks.outgoing.views import Replayed
+from wedsync.usecases.webhooks.outgoing.views import ReplayedDeliveries
 
 #: By one request.
 MOST_REPLAYED = 10_000
 
 
-class ReplayWanted(BaseModel):
+class DeliveryReplay(BaseModel):
     """Which deliveries of a subscription: by their ids, or by when their events happened."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,8 +44,8 @@ class ReplayWanted(BaseModel):
 
 
 async def replay_many(
-    conn: AsyncConnection, principal: Principal, subscription_id: str, wanted: ReplayWanted, now: datetime
-) -> Replayed:
+    conn: AsyncConnection, principal: Principal, subscription_id: str, wanted: DeliveryReplay, now: datetime
+) -> ReplayedDeliveries:
     """Make deliveries due again, at most `MOST_REPLAYED`, the oldest first; raises NotFound, Conflict, InvalidInput."""
     _refuse_stopped(await row_of(conn, subscription_id))
     types = None
@@ -66,7 +66,7 @@ async def replay_many(
     detail = {**wanted.model_dump(mode="json", exclude_none=True), "count": count}
     subject = f"webhook_subscription/{subscription_id}"
     await access.audit(conn, principal, "webhook_subscription.replayed", subject, detail, now)
-    return Replayed(count=count)
+    return ReplayedDeliveries(count=count)
 
 
 async def replay_one(conn: AsyncConnection, principal: Principal, delivery_id: str, now: datetime) -> None:

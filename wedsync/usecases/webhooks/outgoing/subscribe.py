@@ -14,7 +14,7 @@ from wedsync.domain.errors import Conflict, NotFound
 from wedsync.domain.webhooks.outgoing.catalogue import NEWEST_VERSION, ApiVersion, PingData
 from wedsync.domain.webhooks.outgoing.happenings import Happening
 from wedsync.domain.webhooks.outgoing.matching import check_filters, check_patterns
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Payload
 from wedsync.kit.crypto import Keyring
 from wedsync.store import access, outbox
@@ -32,7 +32,7 @@ _FilterText = Annotated[StrictStr, Field(pattern=r"^[^\x00]*$")]
 FilterValues = Annotated[tuple[_FilterText | StrictBool | StrictInt | None, ...], Field(min_length=1, max_length=100)]
 
 
-class Wanted(BaseModel):
+class NewSubscription(BaseModel):
     """What a subscription is to be."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +44,7 @@ class Wanted(BaseModel):
     payload: Payload = "full"
     ordered: StrictBool = False
     rate_per_second: Annotated[float | None, Field(ge=0.01, le=1000, strict=True)] = None
-    retry_policy: RetryPolicy = RetryPolicy()
+    retry_policy: DeliveryRetryPolicy = DeliveryRetryPolicy()
 
     def check(self) -> None:
         """Raise InvalidInput for patterns or filters that fit no event; the URL is checked before, with its host."""
@@ -60,7 +60,7 @@ class Wanted(BaseModel):
 async def create(
     conn: AsyncConnection,
     principal: Principal,
-    wanted: Wanted,
+    wanted: NewSubscription,
     keyring: Keyring,
     *,
     subscription_id: str,
@@ -90,7 +90,7 @@ async def change(
 ) -> SubscriptionView:
     """Change some of what a subscription is; raises NotFound, InvalidInput."""
     view = subscription_view(await row_of(conn, subscription_id, lock=True))
-    wanted = Wanted.model_validate({**view.model_dump(include=set(Wanted.model_fields)), **changes})
+    wanted = NewSubscription.model_validate({**view.model_dump(include=set(NewSubscription.model_fields)), **changes})
     wanted.check()
     await store.change(conn, subscription_id, wanted.columns(), now)
     await _audit(conn, principal, "changed", subscription_id, now, fields=sorted(changes))

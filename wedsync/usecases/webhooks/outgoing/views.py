@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from wedsync.domain.webhooks.outgoing.catalogue import ApiVersion
 from wedsync.domain.webhooks.outgoing.endpoint import DeliveryStatus
-from wedsync.domain.webhooks.outgoing.schedule import RetryPolicy
+from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Payload
 
 
@@ -35,7 +35,7 @@ class SubscriptionView(View):
     ordered: bool
     #: Deliveries a second; null: no limit.
     rate_per_second: float | None
-    retry_policy: RetryPolicy
+    retry_policy: DeliveryRetryPolicy
     #: failing: not answering, tried again with growing waits. recovering: it answers, what was parked is sent.
     status: Literal["active", "failing", "recovering", "paused", "disabled"]
     #: Why it is not active: `gone`, `exhausted`, `throttled`, or what its last answer was.
@@ -130,7 +130,7 @@ class DeliveryDetail(DeliveryView):
     why: str
 
 
-class Replayed(View):
+class ReplayedDeliveries(View):
     """How many deliveries were made due again."""
 
     count: int
@@ -139,7 +139,7 @@ class Replayed(View):
 def subscription_view(row: Any) -> SubscriptionView:
     """A subscription's row as it is shown."""
     names = SubscriptionView.model_fields.keys() - {"retry_policy"}
-    policy = RetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
+    policy = DeliveryRetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
     return SubscriptionView.model_validate({"retry_policy": policy, **{name: getattr(row, name) for name in names}})
 
 
