@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
-from opentelemetry import propagate
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Answer, Once, Principal, id_from_key, once
 from wedsync.domain.routing.vendor import Manifest
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
+from wedsync.kit.telemetry import traceparent
 from wedsync.store.session import Database
 from wedsync.usecases.access.answer_once import answer_once, finish
 from wedsync.usecases.weddings.follow_events import until_settled
@@ -61,20 +61,18 @@ class Desk:
 
     def asking(self, said: Once | None) -> Asking:
         """The request as use cases take it."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
         return Asking(
             principal=self.principal,
             transaction_id=self.new_id(said),
             now=utc_now(),
             manifests=self.manifests,
             temporal_url=self.state.temporal_url,
-            traceparent=carrier.get("traceparent"),
+            traceparent=traceparent(self.request.headers.get("traceparent")),
         )
 
 
-def get_desk(request: Request) -> Desk:
-    """The request's desk."""
+async def get_desk(request: Request) -> Desk:
+    """The request's desk; async like all of these, for FastAPI gives each plain function a thread."""
     return Desk(request)
 
 
@@ -106,7 +104,7 @@ async def get_once_or_none(
     return once(key, request.method, request.url.path, await request.body()) if key is not None else None
 
 
-def get_wait(
+async def get_wait(
     wait: Annotated[
         str | None,
         Query(
