@@ -100,6 +100,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
+        # Ours counts for less, and traces only what is pushed somewhere.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     state = app.state
     state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()

@@ -133,9 +133,7 @@ def traceparent(given: str | None) -> str | None:
 
 def record_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count one request of the API; `route` is the path's template, empty when none was found."""
-    _requests.record(
-        seconds, {"http.request.method": method, "http.route": route, "http.response.status_code": status}
-    )
+    _requests.record(seconds, {"http.request.method": method, "http.route": route, "http.response.status_code": status})
 
 
 def tracer() -> trace.Tracer:
