@@ -12,10 +12,12 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.access.principal import Answer, Once, Principal, id_from_key, once
+from wedsync.domain.access.principal import Answer, Once, Permission, Principal, id_from_key, once
+from wedsync.domain.errors import Forbidden
 from wedsync.domain.routing.vendor import Manifest
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
+from wedsync.kit.settings import Settings
 from wedsync.kit.telemetry import traceparent
 from wedsync.store.session import Database
 from wedsync.usecases.access.answer_once import answer_once, finish
@@ -29,10 +31,20 @@ _WAIT = r"^([0-9]|[12][0-9]|30)s?$"
 #: A waiting request counts as in flight for so much longer, should its process die.
 _WAIT_GRACE = timedelta(seconds=5)
 
+_REFUSALS = {Permission.OPERATE_PLATFORM: ("only an operator of the platform may do that", "not_operator")}
+
 Ask = Callable[[AsyncConnection, Asking], Awaitable[TransactionView]]
 
 # The guard has checked the key; this only tells readers of the OpenAPI file.
 _bearer = HTTPBearer(auto_error=False, description="An API key of the organization.")
+
+
+def require(settings: Settings, principal: Principal, permission: Permission) -> None:
+    """Raise Forbidden unless the principal has the permission."""
+    # There is one so far: its holders are named in the settings.
+    if not settings.is_operator(principal.organization_id):
+        detail, reason = _REFUSALS[permission]
+        raise Forbidden(detail, reason=reason)
 
 
 class Desk:
@@ -54,6 +66,10 @@ class Desk:
         """The vendors at hand."""
         found: dict[str, Manifest] = self.state.registry.manifests
         return found
+
+    def require(self, permission: Permission) -> None:
+        """Raise Forbidden unless the request's key has the permission."""
+        require(self.state.settings, self.principal, permission)
 
     def new_id(self, said: Once | None) -> str:
         """The id of what the request makes; its tail is the same whenever the same request comes."""
@@ -116,9 +132,21 @@ async def get_wait(
     return timedelta(seconds=int(re.sub("s$", "", wait))) if wait else timedelta()
 
 
+def Authorized(permission: Permission) -> Any:
+    """Give an endpoint its desk if the request's key has the permission; else the answer is 403, whatever it holds."""
+
+    async def authorize(desk: Annotated[Desk, Depends(get_desk)]) -> Desk:
+        desk.require(permission)
+        return desk
+
+    return Depends(authorize)
+
+
 OnDesk = Annotated[Desk, Depends(get_desk)]
 MustBeOnce = Annotated[Once, Depends(get_once)]
 MayBeOnce = Annotated[Once | None, Depends(get_once_or_none)]
+#: For what is the platform's own.
+OnOperatorsDesk = Annotated[Desk, Authorized(Permission.OPERATE_PLATFORM)]
 Wait = Annotated[timedelta, Depends(get_wait)]
 guarded = [Depends(_bearer)]
 

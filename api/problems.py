@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "answer_too_large": Kind(502, "The vendor's answer is too large"),
     "at_capacity": Kind(503, "Too many requests to the vendor are under way"),
     "circuit_open": Kind(503, "The vendor is cut off for now"),
+    "forbidden": Kind(403, "The key does not allow that"),
     "gateway_forbidden": Kind(403, "The gateway does not let this through"),
     "gateway_path_invalid": Kind(400, "The path can't be passed on"),
     "idempotency_in_flight": Kind(409, "The same request is being answered"),

@@ -59,9 +59,9 @@ def _serve(
 
     try:
         # Uvicorn shuts down well and then raises the signal again.
-        with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
-            with asyncio.Runner(loop_factory=loop_factory) as runner:
-                runner.run(program)
+        runner = asyncio.Runner(loop_factory=loop_factory)
+        with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt), runner:
+            runner.run(program)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise

@@ -104,6 +104,12 @@ class NotFound(WedsyncError):
     code: ClassVar[str] = "not_found"
 
 
+class Forbidden(WedsyncError):
+    """The caller is known, and may not do that."""
+
+    code: ClassVar[str] = "forbidden"
+
+
 class Conflict(WedsyncError):
     """The object's state does not allow it now."""
 
