@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from wedsync.domain.errors import InvalidInput, WedsyncError
+from wedsync.domain.errors import WEDDING_OVER, InvalidInput, WedsyncError
 from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
 MEDIA_TYPE = "application/problem+json"
@@ -89,7 +89,7 @@ KINDS: dict[str, Kind] = {
     "version_not_for_weddings": Kind(409, "The version is not for weddings"),
     "version_sunset": Kind(409, "The version is past its sunset"),
     "vendor_not_authorized": Kind(502, "The vendor does not take the platform's credential"),
-    "wedding_over": Kind(409, "The wedding is over"),
+    WEDDING_OVER: Kind(409, "The wedding is over"),
 }
 #: What only requests that are passed on to vendors are answered with.
 GATEWAY_ONLY = frozenset((

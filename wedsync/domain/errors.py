@@ -13,6 +13,10 @@ from typing import ClassVar, Literal
 EffectKnowledge = Literal["none", "unknown"]
 
 
+#: The reason of every refusal because the wedding is over.
+WEDDING_OVER = "wedding_over"
+
+
 class WedsyncError(Exception):
     """Base of the family: a stable machine `code` and a human `detail` that names no guest and no secret."""
 
