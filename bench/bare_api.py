@@ -1,6 +1,6 @@
 """The limit: a FastAPI application with one select, and one with one insert, and nothing else.
 
-`python -m bench.bare_api PORT DATABASE_URL POOL`; POOL is `sqlalchemy`, as the product's sessions, or `psycopg`.
+`python -m bench.bare_api PORT DATABASE_URL`
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -29,33 +27,8 @@ _SELECT = "SELECT id, reference, status, created_at FROM bare_weddings ORDER BY 
 _COLUMNS = "INSERT INTO bare_weddings (id, reference, status) VALUES"
 
 
-class Psycopg:
-    """Statements by psycopg and its own pool."""
-
-    def __init__(self, url: str) -> None:
-        keywords = {"autocommit": True, "row_factory": dict_row}
-        self.pool: Any = AsyncConnectionPool(url, min_size=10, max_size=10, kwargs=keywords, open=False)
-
-    async def open(self, stack: AsyncExitStack) -> None:
-        """Open the pool, with the table made."""
-        await stack.enter_async_context(self.pool)
-        async with self.pool.connection() as connection:
-            await connection.execute(_TABLE)
-
-    async def newest(self) -> dict[str, Any]:
-        """One select."""
-        async with self.pool.connection() as connection:
-            row: dict[str, Any] = await (await connection.execute(_SELECT)).fetchone()
-        return row
-
-    async def add(self, row: str) -> None:
-        """One insert."""
-        async with self.pool.connection() as connection:
-            await connection.execute(f"{_COLUMNS} (%s, 'bare', 'planned')", (row,))
-
-
-class SqlAlchemy:
-    """The same statements by SQLAlchemy's asyncio extension, as the product's."""
+class Store:
+    """The statements, by SQLAlchemy's asyncio extension and its pool, as the product's."""
 
     def __init__(self, url: str) -> None:
         self.engine = create_async_engine(
@@ -79,7 +52,7 @@ class SqlAlchemy:
             await connection.execute(text(f"{_COLUMNS} (:row, 'bare', 'planned')"), {"row": row})
 
 
-def make_app(store: Psycopg | SqlAlchemy) -> FastAPI:
+def make_app(store: Store) -> FastAPI:
     """The application."""
 
     @asynccontextmanager
@@ -106,9 +79,8 @@ def make_app(store: Psycopg | SqlAlchemy) -> FastAPI:
 
 def main() -> None:
     """Serve until killed."""
-    port, url, pool = sys.argv[1:4]
-    store = Psycopg(url) if pool == "psycopg" else SqlAlchemy(url)
-    uvicorn.run(make_app(store), host="127.0.0.1", port=int(port), access_log=False, log_level="warning")
+    port, url = sys.argv[1:3]
+    uvicorn.run(make_app(Store(url)), host="127.0.0.1", port=int(port), access_log=False, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from bench.stage import Stage, open_stage
 from wedsync.local.ports import HOST, free_port
 from wedsync.local.ready import answers, until_ready
 
+_V1 = "/api/v1/weddings"
 _CONNECTIONS = 8
 _IDLE_QUEUE = "nobody-polls"
 SELECT, INSERT, LIST, SHOW, CREATE = "bare select", "bare insert", "list weddings", "show wedding", "create wedding"
@@ -41,7 +42,7 @@ class Size:
     starts: int
 
 
-FULL = Size(rounds=5, reads=2000, writes=400, starts=60)
+FULL = Size(rounds=5, reads=1000, writes=200, starts=40)
 QUICK = Size(rounds=1, reads=200, writes=40, starts=5)
 
 
@@ -118,9 +119,8 @@ async def kinds(stage: Stage) -> dict[str, Kind]:
     """Every kind of request, with the bare application beside the API."""
     bare_port, api_port = free_port(), stage.settings.api_port
     url = stage.environment["BENCH_PEER_DATABASE_URL"]
-    for pool, port in (("sqlalchemy", bare_port),):
-        bare = stage.spawn("bare-api", [sys.executable, "-m", "bench.bare_api", str(port), url, pool])
-        await until_ready(bare, lambda port=port: answers(f"http://{HOST}:{port}/select"), seconds=30)
+    bare = stage.spawn("bare-api", [sys.executable, "-m", "bench.bare_api", str(bare_port), url])
+    await until_ready(bare, lambda: answers(f"http://{HOST}:{bare_port}/select"), seconds=30)
     reader, writer = await asyncio.open_connection(HOST, api_port)
     wedding = json.loads(await send(reader, writer, http_request("POST", _V1, stage.api_key, plan_body())))["id"]
     writer.close()
@@ -131,9 +131,6 @@ async def kinds(stage: Stage) -> dict[str, Kind]:
         SHOW: Kind("api", api_port, lambda: http_request("GET", f"{_V1}/{wedding}", stage.api_key)),
         CREATE: Kind("api", api_port, lambda: http_request("POST", _V1, stage.api_key, plan_body())),
     }
-
-
-_V1 = "/api/v1/weddings"
 
 
 async def rounds(stage: Stage, size: Size) -> dict[str, list[Round]]:
