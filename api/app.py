@@ -102,6 +102,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
         servers=[{"url": settings.api_url}],
+        # Ours counts for less, and traces only what is pushed somewhere.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     state = app.state
     state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
-from opentelemetry import propagate
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.access.principal import Answer, Once, Principal, id_from_key, once
+from wedsync.domain.access.principal import Answer, Once, Permission, Principal, id_from_key, once
+from wedsync.domain.errors import Forbidden
 from wedsync.domain.routing.vendor import Manifest
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
+from wedsync.kit.settings import Settings
+from wedsync.kit.telemetry import traceparent
 from wedsync.store.session import Database
 from wedsync.usecases.access.answer_once import answer_once, finish
 from wedsync.usecases.weddings.follow_events import until_settled
@@ -28,10 +30,20 @@ _WAIT = r"^([0-9]|[12][0-9]|30)s?$"
 #: A waiting request counts as in flight for so much longer, should its process die.
 _WAIT_GRACE = timedelta(seconds=5)
 
+_REFUSALS = {Permission.OPERATE_PLATFORM: ("only an operator of the platform may do that", "not_operator")}
+
 Ask = Callable[[AsyncConnection, Asking], Awaitable[TransactionView]]
 
 # The guard has checked the key; this only tells readers of the OpenAPI file.
 _bearer = HTTPBearer(auto_error=False, description="An API key of the organization.")
+
+
+def require(settings: Settings, principal: Principal, permission: Permission) -> None:
+    """Raise Forbidden unless the principal has the permission."""
+    # There is one so far: its holders are named in the settings.
+    if not settings.is_operator(principal.organization_id):
+        detail, reason = _REFUSALS[permission]
+        raise Forbidden(detail, reason=reason)
 
 
 class Desk:
@@ -54,26 +66,28 @@ class Desk:
         found: dict[str, Manifest] = self.state.registry.manifests
         return found
 
+    def require(self, permission: Permission) -> None:
+        """Raise Forbidden unless the request's key has the permission."""
+        require(self.state.settings, self.principal, permission)
+
     def new_id(self, said: Once | None) -> str:
         """The id of what the request makes; its tail is the same whenever the same request comes."""
         return id_from_key(self.organization_id, said.key, utc_now()) if said else new_id()
 
     def asking(self, said: Once | None) -> Asking:
         """The request as use cases take it."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
         return Asking(
             principal=self.principal,
             transaction_id=self.new_id(said),
             now=utc_now(),
             manifests=self.manifests,
             temporal_url=self.state.temporal_url,
-            traceparent=carrier.get("traceparent"),
+            traceparent=traceparent(self.request.headers.get("traceparent")),
         )
 
 
-def get_desk(request: Request) -> Desk:
-    """The request's desk."""
+async def get_desk(request: Request) -> Desk:
+    """The request's desk; async like all of these, for FastAPI gives each plain function a thread."""
     return Desk(request)
 
 
@@ -105,7 +119,7 @@ async def get_once_or_none(
     return once(key, request.method, request.url.path, await request.body()) if key is not None else None
 
 
-def get_wait(
+async def get_wait(
     wait: Annotated[
         str | None,
         Query(
@@ -117,9 +131,21 @@ def get_wait(
     return timedelta(seconds=int(re.sub("s$", "", wait))) if wait else timedelta()
 
 
+def Authorized(permission: Permission) -> Any:
+    """Give an endpoint its desk if the request's key has the permission; else the answer is 403, whatever it holds."""
+
+    async def authorize(desk: Annotated[Desk, Depends(get_desk)]) -> Desk:
+        desk.require(permission)
+        return desk
+
+    return Depends(authorize)
+
+
 OnDesk = Annotated[Desk, Depends(get_desk)]
 MustBeOnce = Annotated[Once, Depends(get_once)]
 MayBeOnce = Annotated[Once | None, Depends(get_once_or_none)]
+#: For what is the platform's own.
+OnOperatorsDesk = Annotated[Desk, Authorized(Permission.OPERATE_PLATFORM)]
 Wait = Annotated[timedelta, Depends(get_wait)]
 guarded = [Depends(_bearer)]
 

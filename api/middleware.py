@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import of_error, problem
 from wedsync.domain.access.principal import Principal, Unauthenticated
 from wedsync.domain.errors import WedsyncError
-from wedsync.kit import logs
+from wedsync.kit import logs, telemetry
 from wedsync.kit.ids import new_id
 from wedsync.usecases.access.authenticate import authenticate
 
@@ -23,12 +25,14 @@ GUARDED = ("/api/v1/", "/api/admin/", "/api/integrations/health-check")
 LINKS = "/api/v1/vendor-links/"
 #: What is passed on as it comes has limits of its own.
 STREAMED = "/api/v1/gateway/"
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+#: Not counted: they are asked all the time, and the inbox counts webhooks.
+_UNCOUNTED = ("/healthz", "/readyz", "/metrics", "/api/integrations/webhooks/")
 _log = logs.get(__name__)
 
 
 class RequestIds:
-    """Takes the caller's X-Request-Id or makes one, sends it back, and answers what nobody caught."""
+    """Takes the caller's X-Request-Id or makes one, sends it back, counts, and answers what nobody caught."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,19 +41,16 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
+        given = _header(scope, b"x-request-id")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        begun, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request_id
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                status = message["status"]
+                message["headers"] = _with_ours(message.get("headers", ()), request_id)
             await send(message)
 
         with logs.bound(request_id=request_id):
@@ -57,10 +58,29 @@ class RequestIds:
                 await self._app(scope, receive, send_with_id)
             except Exception:
                 _log.exception("request_failed", method=scope["method"])
-                if started:
+                if status:
                     raise
                 response = problem("internal", "an unexpected error; it was logged", request_id=request_id)
                 await response(scope, receive, send_with_id)
+        _count(scope, status, time.perf_counter() - begun)
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """The first value of a header, which ASGI names in small letters; empty without one."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _with_ours(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    kept = [item for item in headers if item[0].lower() != b"x-request-id"]
+    names = {name.lower() for name, _ in kept}
+    added = [item for item in _HEADERS if item[0] not in names]
+    return [*kept, (b"x-request-id", request_id.encode("latin-1")), *added]
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    if not scope["path"].startswith(_UNCOUNTED):
+        route = getattr(scope.get("route"), "path", "")
+        telemetry.record_request(scope["method"], route, status, seconds)
 
 
 class Guard:

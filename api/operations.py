@@ -10,9 +10,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from temporalio.service import RPCError
 
+from api.deps import require
 from api.middleware import principal_of
 from api.problems import problem, request_id_of
-from wedsync.domain.errors import Conflict, InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
+from wedsync.domain.access.principal import Permission
+from wedsync.domain.errors import InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
 from wedsync.kit import telemetry
 from wedsync.kit.codec import decode_payloads_json
 from wedsync.kit.settings import Settings
@@ -143,8 +145,7 @@ async def decode_payloads(request: Request, cors: Cors) -> Response:
     try:
         if not is_own_page:
             principal = await principal_of(request)
-            if not state.settings.is_operator(principal.organization_id):
-                raise Conflict("only an operator of the platform may do that", reason="not_operator")
+            require(state.settings, principal, Permission.OPERATE_PLATFORM)
         body = await decode_payloads_json(payload_codec(state.settings), await request.body())
     except WedsyncError as error:
         from api.problems import of_error

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from wedsync.domain.errors import InvalidInput, WedsyncError
+from wedsync.domain.errors import WEDDING_OVER, InvalidInput, WedsyncError
 from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
 MEDIA_TYPE = "application/problem+json"
@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "answer_too_large": Kind(502, "The vendor's answer is too large"),
     "at_capacity": Kind(503, "Too many requests to the vendor are under way"),
     "circuit_open": Kind(503, "The vendor is cut off for now"),
+    "forbidden": Kind(403, "The key does not allow that"),
     "gateway_forbidden": Kind(403, "The gateway does not let this through"),
     "gateway_path_invalid": Kind(400, "The path can't be passed on"),
     "idempotency_in_flight": Kind(409, "The same request is being answered"),
@@ -88,7 +89,7 @@ KINDS: dict[str, Kind] = {
     "version_not_for_weddings": Kind(409, "The version is not for weddings"),
     "version_sunset": Kind(409, "The version is past its sunset"),
     "vendor_not_authorized": Kind(502, "The vendor does not take the platform's credential"),
-    "wedding_over": Kind(409, "The wedding is over"),
+    WEDDING_OVER: Kind(409, "The wedding is over"),
 }
 #: What only requests that are passed on to vendors are answered with.
 GATEWAY_ONLY = frozenset((

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 
-from bench import load, measures, outages, priority, quotas, report, routing, webhooks_in, webhooks_out
+from bench import load, measures, outages, priority, quotas, report, requests, routing, webhooks_in, webhooks_out
 from bench.measures import FULL, QUICK, Results, Size
 from bench.names import PEER_QUEUE
 from bench.stage import commit, open_stage
@@ -58,6 +58,7 @@ def main() -> None:
     results = asyncio.run(run(QUICK if quick else FULL))
     for line in (*report.lines(results), *asyncio.run(webhooks_in.measure(quick))):
         print(line)
+    print("\n".join(asyncio.run(requests.measure(quick))))
     print("\n".join(asyncio.run(webhooks_out.run(webhooks_out.QUICK if quick else webhooks_out.FULL))))
     print("\n".join(asyncio.run(routing.measure(8 if quick else 40))))
     print("\n".join(asyncio.run(outages.measure())))

@@ -8,9 +8,8 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import Desk, MustBeOnce, OnDesk, respond
+from api.deps import MustBeOnce, OnOperatorsDesk, respond
 from wedsync.domain.access.principal import Answer
-from wedsync.domain.errors import Conflict
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.lookups import resolve
@@ -28,15 +27,9 @@ _REFUSED: dict[int | str, dict[str, Any]] = {403: {"description": "The key is no
 ChannelId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$")]
 
 
-def _require_operator(desk: Desk) -> None:
-    if not desk.state.settings.is_operator(desk.organization_id):
-        raise Conflict("only an operator of the platform may do that", reason="not_operator")
-
-
 @router.get(_PREFIX, responses=_REFUSED, summary="List notification channels")
-async def list_notification_channels(desk: OnDesk) -> channels.Channels:
+async def list_notification_channels(desk: OnOperatorsDesk) -> channels.Channels:
     """The organization's channels and how they fare. For operators."""
-    _require_operator(desk)
     async with desk.db.tenant(desk.organization_id) as conn:
         return await channels.read_all(conn)
 
@@ -48,9 +41,8 @@ async def list_notification_channels(desk: OnDesk) -> channels.Channels:
     responses={**_REFUSED, 409: {"description": "There are too many channels already."}},
     summary="Make a notification channel",
 )
-async def create_notification_channel(body: WantedChannel, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def create_notification_channel(body: WantedChannel, desk: OnOperatorsDesk, said: MustBeOnce) -> JSONResponse:
     """Have operators told by log, signed webhook, email or text message; a webhook's secret is shown this once."""
-    _require_operator(desk)
     if body.kind == "webhook":
         resolver = getattr(desk.state, "resolver", resolve)
         await check_url(body.target, guard_policy(desk.state.settings), resolver, owner=desk.organization_id)
@@ -71,25 +63,22 @@ async def create_notification_channel(body: WantedChannel, desk: OnDesk, said: M
 
 
 @router.get(_ONE, responses=_REFUSED, summary="Show a notification channel")
-async def get_notification_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
+async def get_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> ChannelView:
     """One channel, never its secret. For operators."""
-    _require_operator(desk)
     async with desk.db.tenant(desk.organization_id) as conn:
         return await channels.show(conn, channel)
 
 
 @router.delete(_ONE, status_code=204, responses=_REFUSED, summary="Delete a notification channel")
-async def delete_notification_channel(channel: ChannelId, desk: OnDesk) -> Response:
+async def delete_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> Response:
     """Tell nothing more by it; what waited is given up. For operators."""
-    _require_operator(desk)
     async with desk.db.tenant(desk.organization_id) as conn:
         await channels.delete(conn, desk.principal, channel, utc_now())
     return Response(status_code=204)
 
 
 @router.post(_ONE + "/test", status_code=202, responses=_REFUSED, summary="Test a notification channel")
-async def test_notification_channel(channel: ChannelId, desk: OnDesk) -> ChannelView:
+async def test_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> ChannelView:
     """Have a `channel.test` told by it soon; `told_at` and `error` then say what came of it. For operators."""
-    _require_operator(desk)
     await channels.try_out(desk.db, desk.principal, channel, utc_now())
     return await get_notification_channel(channel, desk)

@@ -11,8 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.deps import Desk, MustBeOnce, OnDesk, respond
 from api.v1.services import OPERATORS_ONLY, ServiceName
-from wedsync.domain.access.principal import Answer
-from wedsync.domain.errors import Conflict, InvalidInput, NotFound
+from wedsync.domain.access.principal import Answer, Permission
+from wedsync.domain.errors import InvalidInput, NotFound
 from wedsync.domain.routing.quotas import SPREAD, QuotaPolicy, Reservation, Throttle, WindowLimit
 from wedsync.domain.routing.schedule import Schedule, ScheduleRequest
 from wedsync.kit.clock import utc_now
@@ -73,8 +73,7 @@ def _manager(desk: Desk) -> QuotaManager:
 
 
 def _operators(desk: Desk) -> QuotaManager:
-    if not desk.state.settings.is_operator(desk.organization_id):
-        raise Conflict("only an operator of the platform may do that", reason="not_operator")
+    desk.require(Permission.OPERATE_PLATFORM)
     return _manager(desk)
 
 

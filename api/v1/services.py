@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from api.deps import Desk, OnDesk
 from api.ranges import Since, Until, read_range
-from wedsync.domain.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from wedsync.domain.access.principal import Permission
+from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.domain.routing.services import Dependency, HealthCheck, ServiceConfig
@@ -78,8 +79,7 @@ class FailoverAnswer(views.RoutingView):
 
 
 def _operator(desk: Desk) -> Operator:
-    if not desk.state.settings.is_operator(desk.organization_id):
-        raise Conflict("only an operator of the platform may do that", reason="not_operator")
+    desk.require(Permission.OPERATE_PLATFORM)
     return Operator(desk.state.switchboard.transitions, desk.principal, utc_now())
 
 

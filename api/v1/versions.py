@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.deps import Desk, MustBeOnce, OnDesk, respond
 from api.ranges import Since, Until, read_range
-from wedsync.domain.access.principal import Answer
-from wedsync.domain.errors import Conflict, NotFound
+from wedsync.domain.access.principal import Answer, Permission
+from wedsync.domain.errors import NotFound
 from wedsync.domain.routing.vendor import VersionSpec
 from wedsync.domain.routing.version_migration import MigrationRules
 from wedsync.kit.clock import utc_now
@@ -96,8 +96,7 @@ def _is_operator(desk: Desk) -> bool:
 
 
 def _require_operator(desk: Desk) -> None:
-    if not _is_operator(desk):
-        raise Conflict("only an operator of the platform may do that", reason="not_operator")
+    desk.require(Permission.OPERATE_PLATFORM)
 
 
 def _hands(desk: Desk) -> views.VersionDesk:

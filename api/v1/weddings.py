@@ -64,15 +64,13 @@ async def list_weddings(
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> WeddingPage:
     """The organization's weddings, newest first."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await read_weddings(conn, desk.organization_id, limit, cursor)
+    return await read_weddings(desk.db, desk.organization_id, limit, cursor)
 
 
 @router.get("/{wedding}", summary="Show a wedding")
 async def get_wedding(wedding: str, desk: OnDesk) -> WeddingView:
     """The wedding, named by its id or its plan's own id, with its steps and transactions."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await read_wedding(conn, wedding)
+    return await read_wedding(desk.db, desk.organization_id, wedding)
 
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
@@ -86,8 +84,7 @@ async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait
 @router.get("/{wedding}/steps", summary="Show a wedding's steps")
 async def list_wedding_steps(wedding: str, desk: OnDesk) -> Steps:
     """Every step of the plan as it stands, in plan order."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return Steps(data=await read_steps(conn, wedding))
+    return Steps(data=await read_steps(desk.db, desk.organization_id, wedding))
 
 
 @router.post("/{wedding}/repair", summary="Rebuild what is shown of a wedding")

@@ -57,6 +57,15 @@ async def test_a_forgotten_where_reads_nothing_of_anothers(db: Database, name: s
     assert await owners_seen(db, name, None) >= {OURS, THEIRS}
 
 
+@pytest.mark.parametrize("name", ["organizations", *TENANT_TABLES])
+async def test_a_forgotten_where_in_a_pipelined_read_reads_nothing_of_anothers(db: Database, name: str) -> None:
+    column = "id" if name == "organizations" else "organization_id"
+    statement = f"SELECT {column} AS owner FROM {name}"
+    for organization_id, expected in ((OURS, {OURS}), (THEIRS, {THEIRS}), ("nobody", set())):
+        (rows,) = await db.read(organization_id, (statement, {}))
+        assert {row.owner for row in rows} == expected
+
+
 async def test_keys_are_seen_by_programs_only(db: Database) -> None:
     with pytest.raises(ProgrammingError, match="permission denied"):
         await owners_seen(db, "api_keys", OURS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,63 @@ async def test_a_transaction_of_one_statement_costs_three_round_trips(db: Databa
         trace.seek(0)
         sent = [line.split("\t")[3].strip() for line in trace if line.split("\t")[1] == "F"]
     assert sent.count("Query") + sent.count("Sync") == 3
+
+
+READ_ORGANIZATION = "SELECT current_setting('wedsync.organization_id', true) AS organization_id, current_user AS role"
+
+
+async def test_reading_takes_one_round_trip_and_is_bound_to_its_organization_only(db: Database, tmp_path: Path) -> None:
+    async with db.tenant("o1") as connection:
+        raw = await connection.get_raw_connection()
+        wire = raw.driver_connection.pgconn  # type: ignore[union-attr]
+    with (tmp_path / "wire").open("w+") as trace:
+        wire.trace(trace.fileno())
+        found = await db.read("o2", (READ_ORGANIZATION, {}), (READ_ORGANIZATION, {}))
+        wire.untrace()
+        trace.seek(0)
+        sent = [line.split("\t")[3].strip() for line in trace if line.split("\t")[1] == "F"]
+    assert [tuple(row) for rows in found for row in rows] == [("o2", "wedsync_app")] * 2
+    assert sent.count("Query") + sent.count("Sync") == 1
+    async with db._engine.connect() as connection:
+        left = text("SELECT current_setting('wedsync.organization_id', true)")
+        assert (await connection.execute(left)).scalar_one() == ""
+
+
+async def test_reading_that_fails_leaves_the_connection_free_and_unbound(db: Database) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await db.read("o1", ("SELECT 1 / %(zero)s::int", {"zero": 0}))
+    ((row,),) = await db.read("o2", (READ_ORGANIZATION, {}))
+    assert row.organization_id == "o2"
+
+
+@pytest.mark.parametrize("organization_id", ["", "x' OR true --", "a\n"])
+async def test_what_is_no_organization_id_reads_nothing(db: Database, organization_id: str) -> None:
+    with pytest.raises(ValueError, match="not an organization id"):
+        await db.read(organization_id, ("SELECT 1", {}))
+
+
+async def test_every_pooled_connection_may_have_died(database_url: str, owner_database_url: str) -> None:
+    database = Database(database_url, 3)
+
+    async def pids() -> list[int]:
+        async with contextlib.AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(database.tenant("o1")) for _ in range(3)]
+            return [(await connection.execute(PID)).scalar_one() for connection in opened]
+
+    for pid in await pids():
+        kill(owner_database_url, pid)
+    assert await database.read("o1", ("SELECT 7 AS n", {})) == [[(7,)]]
+    for pid in await pids():
+        kill(owner_database_url, pid)
+    assert await value(database, "SELECT 7") == 7
+    await database.close()
+
+
+async def test_reading_from_an_unreachable_database_is_store_unavailable() -> None:
+    database = Database("postgresql://nobody:x@127.0.0.1:1/none")
+    with pytest.raises(StoreUnavailable):
+        await database.read("o1", ("SELECT 1", {}))
+    await database.close()
 
 
 async def test_listening_hears_what_is_committed_and_goes_on_after_a_break(

@@ -150,11 +150,11 @@ class Staged:
                     return row
                 await asyncio.sleep(0.02)
 
-    async def until_said(self, puppet: Puppet, calls: int, seconds: float = 30) -> None:
-        """Wait until the puppet has heard so many calls for this wedding and the wedding is at rest."""
+    async def until_said(self, puppet: Puppet, calls: int, seconds: float = 30, *, is_busy: bool = False) -> None:
+        """Wait until the puppet has heard so many calls for this wedding and the wedding is at rest, or may be busy."""
         async with asyncio.timeout(seconds):
             while True:
-                if len(puppet.said(self.id)) >= calls and not await self._is_busy():
+                if len(puppet.said(self.id)) >= calls and (is_busy or not await self._is_busy()):
                     return
                 await asyncio.sleep(0.02)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections import Counter
@@ -85,9 +84,7 @@ async def test_what_no_run_has_sent_is_sent_once_its_absence_counts(skipping: Sk
     wedding = await skipping.wedding(plan(booking("first", "finder"), booking("second", "finder", needs=["first"])))
     puppet.will(wedding.id, "second.reserve", *["down"] * 6)
     tx = await wedding.ask()
-    async with asyncio.timeout(20):
-        while len(puppet.said(wedding.id)) < 3:
-            await asyncio.sleep(0.02)
+    await wedding.until_said(puppet, 3, is_busy=True)
     await reset(wedding, (await task_ends(wedding))[0])
     puppet.answers.pop((wedding.id, "second.reserve"))
     await skipping.until(wedding, tx, "completed", step=timedelta(minutes=2))

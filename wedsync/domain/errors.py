@@ -9,6 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
+#: The reason of every refusal because the wedding is over.
+WEDDING_OVER = "wedding_over"
+
 
 class WedsyncError(Exception):
     """Base of the family: a stable machine `code` and a human `detail` that names no guest and no secret."""
@@ -99,6 +102,12 @@ class NotFound(WedsyncError):
     """No such object in this organization."""
 
     code: ClassVar[str] = "not_found"
+
+
+class Forbidden(WedsyncError):
+    """The caller is known, and may not do that."""
+
+    code: ClassVar[str] = "forbidden"
 
 
 class Conflict(WedsyncError):

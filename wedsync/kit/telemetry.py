@@ -45,6 +45,7 @@ _meter_provider: MeterProvider | None = None
 
 # The meter is a proxy until `setup`: instruments made at import count from then on.
 _meter = metrics.get_meter(_SCOPE, _VERSION)
+_requests = _meter.create_histogram("http.server.request.duration", unit="s", description="How long requests took")
 _vendor_calls = _meter.create_counter("vendor_calls", description="Calls to vendors, by outcome")
 _vendor_seconds = _meter.create_histogram("vendor_call", unit="s", description="How long vendors took to answer")
 _transactions = _meter.create_counter("transactions", description="Transactions that settled, by status")
@@ -107,14 +108,32 @@ def temporal_plugins() -> list[Plugin]:
 
 
 def instrument_app(app: FastAPI) -> None:
-    """Trace the requests of an API app, but for probes, metrics and inbound webhooks.
+    """Trace the requests of an API app if spans are pushed, but for probes, metrics and inbound webhooks.
 
     A webhook's work is done elsewhere and later, and its span costs a third of taking it in; the inbox counts them.
     """
+    if not _pushes("TRACES"):
+        return
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     untraced = "healthz,readyz,metrics,api/integrations/webhooks"
-    FastAPIInstrumentor.instrument_app(app, excluded_urls=untraced, exclude_spans=["receive", "send"])
+    FastAPIInstrumentor.instrument_app(
+        app, excluded_urls=untraced, exclude_spans=["receive", "send"], meter_provider=metrics.NoOpMeterProvider()
+    )
+
+
+def traceparent(given: str | None) -> str | None:
+    """The W3C trace context to hand on: the current span's, or the one that the caller sent when nothing is traced."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    if not carrier and given:
+        propagate.inject(carrier, propagate.extract({"traceparent": given}))
+    return carrier.get("traceparent")
+
+
+def record_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one request of the API; `route` is the path's template, empty when none was found."""
+    _requests.record(seconds, {"http.request.method": method, "http.route": route, "http.response.status_code": status})
 
 
 def tracer() -> trace.Tracer:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import namedtuple_row
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -33,9 +34,13 @@ _CONNECT_TIMEOUT_SECONDS = 5
 #: Where a connection keeps what its transaction has news of.
 _NEWS = "wedsync.news"
 _LONGEST_RECONNECT_SECONDS = 5.0
+_BIND = "SELECT set_config('wedsync.organization_id', %s, true)"
+
+#: A statement for `Database.read`, with `%(name)s` for its values, and these.
+Read = tuple[str, Mapping[str, Any]]
 
 
-_BIND = text("SELECT set_config('wedsync.organization_id', :organization_id, true)")
+_BIND_SESSION = text("SELECT set_config('wedsync.organization_id', :organization_id, true)")
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -73,6 +78,28 @@ def _take_app_role(dbapi_connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _require_id(organization_id: str) -> None:
+    if not _ORGANIZATION_ID.fullmatch(organization_id):
+        raise ValueError("not an organization id")
+
+
+async def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return driver  # type: ignore[no-any-return]
+
+
+async def _pipelined(
+    driver: psycopg.AsyncConnection[Any], organization_id: str, statements: tuple[Read, ...]
+) -> list[list[Any]]:
+    cursors = []
+    async with driver.pipeline():
+        await driver.execute(_BIND, (organization_id,), prepare=True)
+        for statement, values in statements:
+            cursor = driver.cursor(row_factory=namedtuple_row)
+            cursors.append(await cursor.execute(statement, values, prepare=True))
+    return [await cursor.fetchall() for cursor in cursors]
+
+
 def told(connection: AsyncConnection, subject: str) -> None:
     """Say within a transaction that it has news of `subject`, for those who wait by `Database.when_committed`."""
     connection.info.setdefault(_NEWS, set()).add(subject)
@@ -91,7 +118,7 @@ async def as_system(connection: AsyncConnection) -> AsyncGenerator[None]:
 
 async def bind(connection: AsyncConnection, organization_id: str) -> None:
     """Bind the transaction to one organization from here on."""
-    await connection.execute(_BIND, {"organization_id": organization_id})
+    await connection.execute(_BIND_SESSION, {"organization_id": organization_id})
 
 
 class Database:
@@ -99,6 +126,7 @@ class Database:
 
     def __init__(self, url: str, pool_size: int = 10) -> None:
         self._url = url
+        self._pool_size = pool_size
         # Autocommit at the driver: BEGIN is then ours to send, in one round trip with what must follow it.
         self._engine: AsyncEngine = create_async_engine(
             sqlalchemy_url(url),
@@ -121,11 +149,27 @@ class Database:
 
         Raises StoreUnavailable; ValueError when `organization_id` is no id.
         """
-        if not _ORGANIZATION_ID.fullmatch(organization_id):
-            raise ValueError("not an organization id")
-        begin = f"BEGIN; SELECT set_config('wedsync.organization_id', '{organization_id}', true)"
-        async with self._transaction(begin) as connection:
+        _require_id(organization_id)
+        async with self._transaction(f"BEGIN; SET LOCAL wedsync.organization_id = '{organization_id}'") as connection:
             yield connection
+
+    async def read(self, organization_id: str, *statements: Read) -> list[list[Any]]:
+        """The rows of each statement, named tuples, as one organization sees them: everything in one round trip.
+
+        The statements are one implicit transaction, to which the organization is bound. Raises StoreUnavailable;
+        ValueError when `organization_id` is no id.
+        """
+        _require_id(organization_id)
+        with _translated():
+            for is_last in self._attempts():
+                async with self._checked_out() as (connection, driver):
+                    try:
+                        return await _pipelined(driver, organization_id, statements)
+                    except psycopg.OperationalError:
+                        if is_last or not driver.closed:
+                            raise
+                        await connection.invalidate()
+        raise AssertionError("unreachable")
 
     @contextlib.asynccontextmanager
     async def unbound(self) -> AsyncGenerator[AsyncConnection]:
@@ -145,32 +189,49 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncGenerator[AsyncConnection]:
         with _translated():
-            connection = await self._begun(begin)
+            connection, driver = await self._begun(begin)
             news: set[str] = set()
             try:
                 connection.info.pop(_NEWS, None)
                 yield connection
                 news = connection.info.pop(_NEWS, news)
-                await connection.commit()
+                # To the driver itself: SQLAlchemy's way there costs more than the statement.
+                await driver.execute("COMMIT")
             finally:
                 # Rolls back what is open; shielded, so that a cancelled caller never leaks a connection.
                 await asyncio.shield(connection.close())
         for subject in news & self._heralds.keys():
             self._heralds[subject]()
 
-    async def _begun(self, begin: str) -> AsyncConnection:
-        """A connection in a transaction; a pooled one that died meanwhile is replaced once."""
-        for is_last in (False, True):
+    async def _begun(self, begin: str) -> tuple[AsyncConnection, psycopg.AsyncConnection[Any]]:
+        """A connection in a transaction, and its driver's; pooled ones that died meanwhile are replaced."""
+        for is_last in self._attempts():
             connection = await self._engine.connect()
             try:
-                await connection.exec_driver_sql(begin)
+                driver = await _driver(connection)
+                await driver.execute(begin)
             except BaseException as error:
+                is_dead = isinstance(error, psycopg.OperationalError) and driver.closed
+                if is_dead:
+                    await connection.invalidate()
                 await asyncio.shield(connection.close())
-                if is_last or not (isinstance(error, DBAPIError) and error.connection_invalidated):
+                if is_last or not is_dead:
                     raise
             else:
-                return connection
+                return connection, driver
         raise AssertionError("unreachable")
+
+    @contextlib.asynccontextmanager
+    async def _checked_out(self) -> AsyncGenerator[tuple[AsyncConnection, psycopg.AsyncConnection[Any]]]:
+        connection = await self._engine.connect()
+        try:
+            yield connection, await _driver(connection)
+        finally:
+            await asyncio.shield(connection.close())
+
+    def _attempts(self) -> Iterator[bool]:
+        """Whether it is the last one: as many as connections that may have died in the pool, and a new one."""
+        return (number == self._pool_size for number in range(self._pool_size + 1))
 
     async def listen(self, channel: str) -> AsyncGenerator[str]:
         """The payloads notified on `channel`, for ever, over a direct connection that is opened anew when it breaks.

@@ -1,34 +1,117 @@
-"""What users list and ask for, in Postgres: weddings, steps, transactions, events. All within `tenant()`."""
+"""What users list and ask for, in Postgres: weddings, steps, transactions, events.
+
+All within `tenant()`, but for statements for `Database.read`, which are bound to the organization there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, or_, select, text
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.store.tables.weddings import plans, steps, transactions, wedding_events, weddings
+from wedsync.store.session import Read
+from wedsync.store.tables.weddings import steps, transactions, wedding_events, weddings
 
-_NEXT_SEQ = text("UPDATE weddings SET transaction_seq = transaction_seq + 1 WHERE id = :id RETURNING transaction_seq")
+#: By its id or its plan's own id; the id wins where they are another wedding's.
+_NAMED = "id = %(wedding)s OR reference = %(wedding)s ORDER BY id <> %(wedding)s LIMIT 1"
+_ITS_ID = f"(SELECT id FROM weddings WHERE {_NAMED})"  # noqa: S608 - a text of our own
+_FIND = f"SELECT * FROM weddings WHERE {_NAMED}"  # noqa: S608 - a text of our own
+_ITS_STEPS = f"SELECT * FROM steps WHERE wedding_id = {_ITS_ID} ORDER BY position"  # noqa: S608 - a text of our own
+_ITS_TRANSACTIONS = f"SELECT * FROM transactions WHERE wedding_id = {_ITS_ID} ORDER BY requested_at, id"  # noqa: S608 - a text of our own
+_PAGE = """
+SELECT * FROM weddings WHERE organization_id = %(organization_id)s AND (%(before)s::text IS NULL OR id < %(before)s)
+ORDER BY id DESC LIMIT %(limit)s
+"""
 
 
-async def add_wedding(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:
-    """Insert a wedding; False when its reference, or its id, is taken."""
-    statement = upsert(weddings).values(dict(values)).on_conflict_do_nothing().returning(weddings.c.id)
-    return (await conn.execute(statement)).first() is not None
+def finding(wedding: str) -> Read:
+    """Finds the wedding's row by its id or by its plan's own id."""
+    return _FIND, {"wedding": wedding}
 
 
-async def add_plan(conn: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Insert a version of a plan."""
-    await conn.execute(insert(plans).values(dict(values)))
+def finding_steps(wedding: str) -> Read:
+    """Finds the wedding's steps in plan order."""
+    return _ITS_STEPS, {"wedding": wedding}
 
 
-async def add_steps(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert a wedding's steps."""
-    await conn.execute(insert(steps), [dict(row) for row in rows])
+def finding_transactions(wedding: str) -> Read:
+    """Finds the wedding's transactions, oldest first."""
+    return _ITS_TRANSACTIONS, {"wedding": wedding}
+
+
+def paging(organization_id: str, limit: int, before: str | None) -> Read:
+    """Finds up to `limit` weddings, newest first, with ids below `before`."""
+    return _PAGE, {"organization_id": organization_id, "limit": limit, "before": before}
+
+
+_CREATE = text("""
+WITH made AS (
+  INSERT INTO weddings (id, organization_id, reference, status, phase, mode, ceremony_local, zone, ceremony_at,
+    plan_version, event_seq, created_at, updated_at)
+  VALUES (:id, :organization_id, :reference, 'planned', 'preparation', 'normal', :ceremony_local, :zone, :ceremony_at,
+    1, 1, :now, :now)
+  ON CONFLICT DO NOTHING RETURNING id, organization_id
+), planned AS (
+  INSERT INTO plans (organization_id, wedding_id, version, body, created_at)
+  SELECT organization_id, id, 1, CAST(:plan AS jsonb), :now FROM made
+), stepped AS (
+  INSERT INTO steps (organization_id, wedding_id, step_id, position, service, capability, action, status, due_at)
+  SELECT m.organization_id, m.id, r.id, r.position, r.service, r.capability, r.action, r.status, r.due_at
+  FROM made m, jsonb_to_recordset(CAST(:steps AS jsonb)) AS r(id text, position int, service text, capability text,
+    action text, status text, due_at timestamptz)
+), audited AS (
+  INSERT INTO audit_log (organization_id, at, actor, action, subject, detail)
+  SELECT organization_id, :now, :actor, 'wedding.created', 'wedding/' || id, CAST(:detail AS jsonb) FROM made
+), told AS (
+  INSERT INTO wedding_events (organization_id, wedding_id, id, type, data, created_at)
+  SELECT organization_id, id, 1, 'wedding', CAST(:event AS jsonb), :now FROM made
+)
+SELECT pg_notify(:channel, id), EXISTS (
+  SELECT FROM webhook_subscriptions s WHERE s.organization_id = made.organization_id AND s.status <> 'deleted'
+) AS is_wanted FROM made
+""")
+
+
+async def add_wedding(conn: AsyncConnection, values: Mapping[str, Any]) -> bool | None:
+    """Insert a wedding with its plan, its steps, its first event and the line in the audit log, in one statement.
+
+    Returns whether subscribers want its event; None, with nothing written, when its reference or its id is taken.
+    """
+    row = (await conn.execute(_CREATE, values)).first()
+    return None if row is None else bool(row.is_wanted)
+
+
+_RECORD = text("""
+WITH numbered AS (
+  UPDATE weddings SET transaction_seq = transaction_seq + 1, event_seq = event_seq + 1 WHERE id = :wedding_id
+  RETURNING id, organization_id, event_seq
+), recorded AS (
+  INSERT INTO transactions (id, organization_id, wedding_id, kind, status, gaps, request, step_ids, requested_at,
+    traceparent)
+  SELECT :id, organization_id, id, :kind, 'running', '[]', CAST(:request AS jsonb), CAST(:step_ids AS jsonb), :now,
+    :traceparent FROM numbered
+), audited AS (
+  INSERT INTO audit_log (organization_id, at, actor, action, subject, detail)
+  SELECT organization_id, :now, :actor, :action, 'transaction/' || :id, CAST(:detail AS jsonb) FROM numbered
+), told AS (
+  INSERT INTO wedding_events (organization_id, wedding_id, id, type, data, created_at)
+  SELECT organization_id, id, event_seq, 'transaction', CAST(:event AS jsonb), :now FROM numbered
+)
+SELECT event_seq, pg_notify(:channel, id), EXISTS (
+  SELECT FROM webhook_subscriptions s WHERE s.organization_id = numbered.organization_id AND s.status <> 'deleted'
+) AS is_wanted FROM numbered
+""")
+
+
+async def add_transaction(conn: AsyncConnection, values: Mapping[str, Any]) -> int | None:
+    """Insert a transaction of a locked wedding that nobody was told of yet, with its event and audit, in one statement.
+
+    Returns the event's number when subscribers want it.
+    """
+    row = (await conn.execute(_RECORD, values)).one()
+    return int(row.event_seq) if row.is_wanted else None
 
 
 async def find_wedding(conn: AsyncConnection, wedding: str, *, lock: bool = False) -> Any | None:
@@ -37,17 +120,10 @@ async def find_wedding(conn: AsyncConnection, wedding: str, *, lock: bool = Fals
     With `lock` nobody else changes the wedding until this transaction ends.
     """
     query = select(weddings).where(or_(weddings.c.id == wedding, weddings.c.reference == wedding))
+    query = query.order_by(weddings.c.id != wedding).limit(1)
     if lock:
         query = query.with_for_update(key_share=True)
     return (await conn.execute(query)).first()
-
-
-async def page_weddings(conn: AsyncConnection, organization_id: str, limit: int, before: str | None) -> list[Any]:
-    """Up to `limit` weddings, newest first, with ids below `before`."""
-    query = select(weddings).where(weddings.c.organization_id == organization_id)
-    if before is not None:
-        query = query.where(weddings.c.id < before)
-    return list((await conn.execute(query.order_by(weddings.c.id.desc()).limit(limit))).all())
 
 
 async def read_steps(conn: AsyncConnection, wedding_id: str, step_ids: Sequence[str] | None = None) -> list[Any]:
@@ -70,16 +146,6 @@ async def find_transaction(conn: AsyncConnection, wedding_id: str, transaction_i
     return (await conn.execute(query)).first()
 
 
-async def next_seq(conn: AsyncConnection, wedding_id: str) -> int:
-    """The number of the wedding's next transaction; locks the wedding."""
-    return int((await conn.execute(_NEXT_SEQ, {"id": wedding_id})).scalar_one())
-
-
-async def add_transaction(conn: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Insert a transaction that nobody was told of yet."""
-    await conn.execute(insert(transactions).values(dict(values)))
-
-
 async def read_events(conn: AsyncConnection, wedding_id: str, after: int, limit: int) -> list[Any]:
     """Up to `limit` events of the wedding with ids above `after`, in order."""
     query = select(wedding_events.c.id, wedding_events.c.type, wedding_events.c.data).where(
@@ -92,9 +158,3 @@ async def read_revision(conn: AsyncConnection) -> str | None:
     """The migration that the database stands at."""
     found = (await conn.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
     return None if found is None else str(found)
-
-
-def opening(now: datetime) -> dict[str, Any]:
-    """What every new wedding's row begins with."""
-    return {"status": "planned", "phase": "preparation", "mode": "normal", "plan_version": 1,
-            "created_at": now, "updated_at": now}  # fmt: skip

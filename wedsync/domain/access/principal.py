@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -35,6 +36,13 @@ class Principal(BaseModel):
     def actor(self) -> str:
         """As the audit log names it."""
         return f"key:{self.key_id}"
+
+
+class Permission(StrEnum):
+    """What not every key may do."""
+
+    #: Change what is the whole platform's: services, quotas, versions, channels.
+    OPERATE_PLATFORM = "operate_platform"
 
 
 class Once(BaseModel):

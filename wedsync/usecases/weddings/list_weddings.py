@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from wedsync.domain.access.principal import decode_cursor, encode_cursor
 from wedsync.store import weddings as store
+from wedsync.store.session import Database
 from wedsync.usecases.weddings.read_wedding import View, WeddingSummary, summary_values
 
 
@@ -16,10 +15,10 @@ class WeddingPage(View):
     next_cursor: str | None
 
 
-async def list_weddings(conn: AsyncConnection, organization_id: str, limit: int, cursor: str | None) -> WeddingPage:
+async def list_weddings(db: Database, organization_id: str, limit: int, cursor: str | None) -> WeddingPage:
     """One page; raises InvalidInput(reason="invalid_cursor")."""
     before = decode_cursor(cursor) if cursor else None
-    rows = await store.page_weddings(conn, organization_id, limit + 1, before)
+    (rows,) = await db.read(organization_id, store.paging(organization_id, limit + 1, before))
     shown = rows[:limit]
     return WeddingPage(
         data=tuple(WeddingSummary(**summary_values(row)) for row in shown),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -80,6 +80,11 @@ async def transaction_row(conn: AsyncConnection, wedding_id: str, transaction_id
 async def view_of(conn: AsyncConnection, row: Any, temporal_url: TemporalUrl) -> TransactionView:
     """The transaction of a row, with its steps as they stand now."""
     steps = await store.read_steps(conn, row.wedding_id, row.step_ids) if row.step_ids else []
+    return view_with(row, steps, temporal_url)
+
+
+def view_with(row: Any, steps: Sequence[Any], temporal_url: TemporalUrl) -> TransactionView:
+    """The transaction of a row with the rows of its steps."""
     copied = ("id", "wedding_id", "kind", "status", "gaps", "error", "requested_at", "started_at", "ended_at")
     return TransactionView(
         **{name: getattr(row, name) for name in copied},

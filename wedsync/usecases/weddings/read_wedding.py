@@ -13,6 +13,7 @@ from wedsync.domain.errors import NotFound
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
 from wedsync.domain.weddings.step import CompensationResult, StepError
 from wedsync.store import weddings as store
+from wedsync.store.session import Database
 
 _WEDDING = re.compile(r"[0-9A-Za-z-]{1,63}")
 
@@ -103,32 +104,44 @@ def summary_values(row: Any) -> dict[str, Any]:
 
 async def wedding_row(conn: AsyncConnection, wedding: str, *, lock: bool = False) -> Any:
     """The row of a wedding named by its id or its plan's own id; raises NotFound."""
-    row = await store.find_wedding(conn, wedding, lock=lock) if _WEDDING.fullmatch(wedding) else None
+    _require_name(wedding)
+    row = await store.find_wedding(conn, wedding, lock=lock)
     if row is None:
         raise NotFound("no such wedding")
     return row
 
 
-async def read_wedding(conn: AsyncConnection, wedding: str) -> WeddingView:
+async def read_wedding(db: Database, organization_id: str, wedding: str) -> WeddingView:
     """The wedding as it stands; raises NotFound."""
-    return await view_of(conn, await wedding_row(conn, wedding))
-
-
-async def view_of(conn: AsyncConnection, row: Any) -> WeddingView:
-    """The wedding of a row with its steps and transactions."""
-    steps = await store.read_steps(conn, row.id)
-    transactions = await store.read_transactions(conn, row.id)
-    shown = (
-        {name: getattr(transaction, name) for name in TransactionSummary.model_fields} for transaction in transactions
+    _require_name(wedding)
+    found, steps, transactions = await db.read(
+        organization_id, store.finding(wedding), store.finding_steps(wedding), store.finding_transactions(wedding)
     )
     return WeddingView(
-        **summary_values(row),
+        **summary_values(_one(found)),
         steps=tuple(step_view(step) for step in steps),
-        transactions=tuple(TransactionSummary(**values) for values in shown),
+        transactions=tuple(_transaction_summary(row) for row in transactions),
     )
 
 
-async def read_steps(conn: AsyncConnection, wedding: str) -> tuple[StepView, ...]:
+async def read_steps(db: Database, organization_id: str, wedding: str) -> tuple[StepView, ...]:
     """The wedding's steps in plan order; raises NotFound."""
-    row = await wedding_row(conn, wedding)
-    return tuple(step_view(step) for step in await store.read_steps(conn, row.id))
+    _require_name(wedding)
+    found, steps = await db.read(organization_id, store.finding(wedding), store.finding_steps(wedding))
+    _one(found)
+    return tuple(step_view(step) for step in steps)
+
+
+def _transaction_summary(row: Any) -> TransactionSummary:
+    return TransactionSummary(**{name: getattr(row, name) for name in TransactionSummary.model_fields})
+
+
+def _require_name(wedding: str) -> None:
+    if not _WEDDING.fullmatch(wedding):
+        raise NotFound("no such wedding")
+
+
+def _one(found: list[Any]) -> Any:
+    if not found:
+        raise NotFound("no such wedding")
+    return found[0]

@@ -16,14 +16,13 @@ from wedsync.domain.routing.vendor import Manifest
 from wedsync.domain.weddings import changes
 from wedsync.domain.weddings.changes import Standing
 from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.messages import Decision, TransactionRequest
+from wedsync.domain.weddings.messages import Decision, TransactionRequest, wedding_workflow_id
 from wedsync.domain.weddings.plan import Plan
-from wedsync.domain.weddings.projection import EventRow
 from wedsync.domain.weddings.validate import check_plan
-from wedsync.store import access, projection
+from wedsync.store import outbox, projection
 from wedsync.store import weddings as store
-from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, transaction_row, view_of
-from wedsync.usecases.weddings.read_wedding import wedding_row
+from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, transaction_row
+from wedsync.usecases.weddings.read_wedding import step_view, wedding_row
 from wedsync.usecases.weddings.revise_plan import RevisePlan, revised
 from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
@@ -151,26 +150,43 @@ async def _record(
     conn: AsyncConnection, book: _Book, asking: Asking, request: dict[str, Any], step_ids: list[str]
 ) -> TransactionView:
     wedding_id, now = book.row.id, asking.now
-    seq = await store.next_seq(conn, wedding_id)
-    said = TransactionRequest(id=asking.transaction_id, seq=seq, **request)
-    await store.add_transaction(
-        conn,
-        {
-            "id": said.id,
-            "organization_id": asking.principal.organization_id,
-            "wedding_id": wedding_id,
-            "kind": said.kind,
-            "status": "running",
-            "gaps": [],
-            "request": said.model_dump(mode="json"),
-            "step_ids": step_ids,
-            "requested_at": now,
-            "traceparent": asking.traceparent,
-        },
-    )
-    action = "step.decided" if said.decision else f"transaction.{said.kind}"
+    # The row is locked: nobody else numbers a transaction meanwhile.
+    said = TransactionRequest(id=asking.transaction_id, seq=book.row.transaction_seq + 1, **request)
     detail = {**said.model_dump(mode="json", exclude_defaults=True), "wedding": wedding_id}
-    await access.audit(conn, asking.principal, action, f"transaction/{said.id}", detail, now)
-    event = EventRow(type="transaction", data={"id": said.id, "kind": said.kind, "status": "running"})
-    await projection.write_event(conn, asking.principal.organization_id, wedding_id, event, now)
-    return await view_of(conn, await transaction_row(conn, wedding_id, said.id), asking.temporal_url)
+    values = {
+        "id": said.id,
+        "wedding_id": wedding_id,
+        "kind": said.kind,
+        "request": said.model_dump_json(),
+        "step_ids": json.dumps(step_ids),
+        "now": now,
+        "traceparent": asking.traceparent,
+        "actor": asking.principal.actor,
+        "action": "step.decided" if said.decision else f"transaction.{said.kind}",
+        "detail": json.dumps(detail),
+        "event": json.dumps({"id": said.id, "kind": said.kind, "status": "running"}),
+        "channel": projection.EVENTS_CHANNEL,
+    }
+    wanted = await store.add_transaction(conn, values)
+    if wanted is not None:
+        await outbox.publish(conn, wedding_id, wanted, now, until=wanted)
+    return _requested(book, said, step_ids, asking)
+
+
+def _requested(book: _Book, said: TransactionRequest, step_ids: list[str], asking: Asking) -> TransactionView:
+    covered = set(step_ids)
+    return TransactionView(
+        id=said.id,
+        wedding_id=book.row.id,
+        kind=said.kind,
+        status="running",
+        gaps=(),
+        target=said.target,
+        superseded=(),
+        error=None,
+        requested_at=asking.now,
+        started_at=None,
+        ended_at=None,
+        temporal_url=asking.temporal_url(wedding_workflow_id(book.row.id), None),
+        steps=tuple(step_view(step) for step in book.steps.values() if step.step_id in covered),
+    )

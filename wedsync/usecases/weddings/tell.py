@@ -27,7 +27,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.domain.errors import StoreUnavailable, WedsyncError
+from wedsync.domain.errors import WEDDING_OVER, StoreUnavailable, WedsyncError
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.domain.weddings import search_attributes as names
 from wedsync.domain.weddings.messages import (
@@ -96,7 +96,7 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
         await _refused(db, row, error)
         return True
     except WorkflowAlreadyStartedError:
-        over = StepError(code="wedding_over", detail="the wedding's own workflow has ended")
+        over = StepError(code=WEDDING_OVER, detail="the wedding's own workflow has ended")
         await _write_refusal(db, row, over)
         return True
     async with db.system() as conn:
