@@ -180,6 +180,8 @@ async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
         "frontend.WorkflowTimeSkippingEnabled": "true",
         "history.timerProcessorMaxPollRPS": "2000",
         "history.timerProcessorMaxPollHostRPS": "2000",
+        # This server waits for a new run's first task by the wall's clock, however far the workflow's own has skipped.
+        "history.workflowIdReuseMinimalInterval": '"0s"',
     }
     env = await WorkflowEnvironment.start_time_skipping_v2(
         ts_config=TimeSkippingConfig(max_session_skip_count=10_000),

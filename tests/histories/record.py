@@ -18,14 +18,10 @@ FOLDER = Path(__file__).parent
 
 
 async def keep(wedding: Staged, story: str) -> None:
-    """Write the wedding's history and those of its transactions."""
-    await wedding.at_rest()
-    handles = {"wedding": wedding.handle}
-    for number, row in enumerate(await wedding.transactions(), 1):
-        handles[f"tx{number}"] = wedding.tx_handle(row.id)
-    for name, handle in handles.items():
-        history = await handle.fetch_history()
-        (FOLDER / f"{story}-{name}.json").write_text(history.to_json() + "\n", encoding="utf-8")
+    """Write the wedding's history."""
+    await wedding.until_history_rests()
+    history = await wedding.handle.fetch_history()
+    (FOLDER / f"{story}.json").write_text(history.to_json() + "\n", encoding="utf-8")
 
 
 async def test_record_typical(stage: Stage) -> None:
