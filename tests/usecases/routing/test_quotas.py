@@ -312,6 +312,28 @@ async def fleet(url: str, vendor: str, processes: int, seconds: float, say: Call
         return [await peer.reported() for peer in started]
 
 
+async def test_calls_that_come_while_a_block_is_asked_for_are_served_from_it(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limit(board, WindowLimit(window="day", limit=1_000_000))
+    write, came = quotas.swap, [asyncio.create_task(board.quotas.take(*KEY, 3))]
+
+    async def while_another_comes(*given: Any, **named: Any) -> Any:
+        for _ in range(3):
+            if len(came) < 150:
+                came.append(asyncio.create_task(board.quotas.take(*KEY, 3)))
+                await asyncio.sleep(0)
+        return await write(*given, **named)
+
+    monkeypatch.setattr(quotas, "swap", while_another_comes)
+    while len(came) < 10:
+        await asyncio.sleep(0.001)
+        if all(task.done() for task in came):
+            came.append(asyncio.create_task(board.quotas.take(*KEY, 3)))
+    await asyncio.gather(*came)
+    assert board.quotas.asked <= 4
+
+
 async def test_ten_processes_never_pass_a_limit_and_use_it(board: Switchboard, url: str) -> None:
     # Few, so that the machine's own speed has little part in it.
     calls, seconds = 20, 6
