@@ -53,12 +53,12 @@ def _check_url(url: str) -> None:
 
 def _serve(program: Coroutine[Any, Any, None]) -> int:
     from wedsync.cli.local_stack import terminated_as_interrupt
-    from wedsync.kit import telemetry
+    from wedsync.kit import loop, telemetry
 
     try:
         # Uvicorn shuts down well and then raises the signal again.
         with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(program)
+            loop.run(program)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
