@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import socket
 from collections.abc import Callable
@@ -52,8 +51,3 @@ async def serve(settings: Settings, ready: Callable[[str], None] | None = None) 
     server = _Server(config)
     server.ready = ready
     await server.serve()
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the program's event loop: uvloop's, where there is one for this platform."""
-    return uvicorn.Config("api.app:create_app", loop="auto", log_config=None).get_loop_factory()

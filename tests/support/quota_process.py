@@ -1,16 +1,16 @@
 """A process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
 
-Waits for a line on its standard input, then calls the vendor as often as its quota lets it, and prints one JSON object:
+Waits for a line on its standard input, then calls the vendor as often as its quota lets it, and reports:
 when it had leave for each call, how often it was told to wait, how often it asked Postgres.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 
+from tests.support.peers import report
 from tests.support.routing import open_switchboard
 from wedsync.domain.errors import ThrottledUntil
 from wedsync.kit.http import new_pool
@@ -37,10 +37,10 @@ async def main(url: str, vendor: str, seconds: float) -> None:
             await pool.get(vendor, timeout=60)
 
     async with open_switchboard(url) as board:
-        print(json.dumps({"ready": True}), flush=True)  # noqa: T201
+        report("ready")
         until = float(await loop.run_in_executor(None, sys.stdin.readline)) + seconds
         await asyncio.gather(*(want(until) for _ in range(_TAKERS)))
-        print(json.dumps({"made": made, "waits": waits, "asked": board.quotas.asked}), flush=True)  # noqa: T201
+        report({"made": made, "waits": waits, "asked": board.quotas.asked})
     await pool.aclose()
 
 

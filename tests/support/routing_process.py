@@ -1,16 +1,16 @@
 """A process of its own that calls at once, many times: `python -m tests.support.routing_process URL CALLS`.
 
-Waits for a line on its standard input before each volley, and prints one JSON object after it: how many calls went out
+Waits for a line on its standard input before each volley, and reports after it how many calls went out
 as probes, how many passed, how many were refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import Counter
 
+from tests.support.peers import report
 from tests.support.routing import a_call, eventually, open_switchboard
 from wedsync.domain.errors import VendorUnavailable
 from wedsync.domain.routing.circuit import phase
@@ -45,9 +45,9 @@ async def main() -> None:
     """Serve volleys until standard input ends."""
     loop = asyncio.get_running_loop()
     async with open_switchboard(sys.argv[1]) as board:
-        print(json.dumps({"ready": True}), flush=True)  # noqa: T201
+        report("ready")
         while await loop.run_in_executor(None, sys.stdin.readline):
-            print(json.dumps(await volley(board, int(sys.argv[2]))), flush=True)  # noqa: T201
+            report(await volley(board, int(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A transaction outlives its run: at a quiet point that it makes it goes on in a new one, with every wait an instant."""
+"""A transaction outlives its run: at a quiet point it goes on in a new one, with every wait an instant."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ async def test_a_lost_outcome_is_still_unknown_in_the_next_run(
     assert Counter(puppet.said(wedding.id)) == {"send reserve": 1, "find reserve": 31}
 
 
-async def test_a_change_is_put_back_in_a_later_run(
-    skipping: SkippingStage, puppet: Puppet, short_runs: None
-) -> None:
+async def test_a_change_is_put_back_in_a_later_run(skipping: SkippingStage, puppet: Puppet, short_runs: None) -> None:
     wedding = await skipping.wedding(plan(booking("room", "replayer"), booking("hall", "replayer", needs=["room"])))
     await wedding.until(await wedding.ask(), "completed")
     puppet.will(wedding.id, "hall.move", *["down"] * 20, "reject")
@@ -101,9 +99,7 @@ async def test_a_change_is_put_back_in_a_later_run(
 
 async def test_five_hundred_steps_and_a_week_of_retries_end_well(skipping: SkippingStage, puppet: Puppet) -> None:
     first = booking("hall", "replayer", timeout="10d")
-    rest = [
-        booking(f"b{n}", needs=["hall"], service=None, services=["replayer", "finder"]) for n in range(249)
-    ]
+    rest = [booking(f"b{n}", needs=["hall"], service=None, services=["replayer", "finder"]) for n in range(249)]
     last = booking("last", "harmless", needs=["hall"])
     wedding = await skipping.wedding(plan(first, *rest, last, parallelism=50))
     puppet.will(wedding.id, "hall.reserve", *["down"] * 900)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,17 +51,14 @@ def _check_url(url: str) -> None:
         raise CliError("invalid_settings", "WEDSYNC_DATABASE_URL is no postgresql:// URL", BAD_INPUT) from None
 
 
-def _serve(
-    program: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-) -> int:
+def _serve(program: Coroutine[Any, Any, None]) -> int:
     from wedsync.cli.local_stack import terminated_as_interrupt
-    from wedsync.kit import telemetry
+    from wedsync.kit import loop, telemetry
 
     try:
         # Uvicorn shuts down well and then raises the signal again.
-        runner = asyncio.Runner(loop_factory=loop_factory)
-        with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt), runner:
-            runner.run(program)
+        with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
+            loop.run(program)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -94,7 +91,7 @@ def api(as_json: JsonFlag = False) -> int:
 
     On WEDSYNC_API_HOST and WEDSYNC_API_PORT. With --json one line says where, once it takes requests.
     """
-    from api.main import loop_factory, serve
+    from api.main import serve
 
     output = out.current()
 
@@ -102,7 +99,7 @@ def api(as_json: JsonFlag = False) -> int:
         if output.json_mode:
             output.emit({"api_url": url})
 
-    return _serve(serve(_settings("api", has_database=True), ready), loop_factory())
+    return _serve(serve(_settings("api", has_database=True), ready))
 
 
 def sandbox(

@@ -103,8 +103,13 @@ def _seconds_view() -> View:
 
 
 def temporal_plugins() -> list[Plugin]:
-    """What the Temporal client is given so that traces pass through workflows; empty before `setup`."""
-    return [] if _tracer_provider is None else [OpenTelemetryPlugin(add_temporal_spans=True)]
+    """Return what lets traces pass through workflows; nothing before `setup`, and where no spans are pushed.
+
+    The ids that logs and vendors get then begin anew with each activity.
+    """
+    if _tracer_provider is None or not _pushes("TRACES"):
+        return []
+    return [OpenTelemetryPlugin(add_temporal_spans=True)]
 
 
 def instrument_app(app: FastAPI) -> None:

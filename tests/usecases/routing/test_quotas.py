@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from tests.support.peers import peers
 from tests.support.routing import a_call, eventually, open_switchboard, rows
 from wedsync.domain.errors import ThrottledUntil, VendorThrottled
 from wedsync.domain.routing import quota_headers
@@ -29,7 +26,6 @@ from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import ORDINARY, Situation
 from wedsync.usecases.routing.switchboard import Switchboard
 
-ROOT = Path(__file__).resolve().parents[3]
 KEY = ("stripe", "default")
 WEDDING_DAY = Situation(is_wedding_day=True)
 
@@ -307,28 +303,35 @@ async def counting_vendor() -> AsyncIterator[tuple[str, list[float]]]:
 
 async def fleet(url: str, vendor: str, processes: int, seconds: float, say: Callable[[], Awaitable[str]]) -> list[Any]:
     """So many processes at once; what each reported."""
-    argv = [sys.executable, "-m", "tests.support.quota_process", url, vendor, str(seconds)]
-    pipe = asyncio.subprocess.PIPE
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    made = [await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, env=env) for _ in range(processes)]
-    reports = []
-    try:
-        for process in made:
-            assert process.stdout is not None
-            await process.stdout.readline()
+    async with peers(processes, "tests.support.quota_process", url, vendor, seconds) as started:
+        for peer in started:
+            assert await peer.reported() == "ready"
         word = await say()
-        for process in made:
-            assert process.stdin is not None
-            process.stdin.write(word.encode())
-        for process in made:
-            assert process.stdout is not None
-            reports.append(json.loads(await process.stdout.readline()))
-    finally:
-        for process in made:
-            if process.returncode is None:
-                process.stdin.close()  # type: ignore[union-attr]
-                await process.wait()
-    return reports
+        for peer in started:
+            peer.say(word)
+        return [await peer.reported() for peer in started]
+
+
+async def test_calls_that_come_while_a_block_is_asked_for_are_served_from_it(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limit(board, WindowLimit(window="day", limit=1_000_000))
+    write, came = quotas.swap, [asyncio.create_task(board.quotas.take(*KEY, 3))]
+
+    async def while_another_comes(*given: Any, **named: Any) -> Any:
+        for _ in range(3):
+            if len(came) < 150:
+                came.append(asyncio.create_task(board.quotas.take(*KEY, 3)))
+                await asyncio.sleep(0)
+        return await write(*given, **named)
+
+    monkeypatch.setattr(quotas, "swap", while_another_comes)
+    while len(came) < 10:
+        await asyncio.sleep(0.001)
+        if all(task.done() for task in came):
+            came.append(asyncio.create_task(board.quotas.take(*KEY, 3)))
+    await asyncio.gather(*came)
+    assert board.quotas.asked <= 4
 
 
 async def test_ten_processes_never_pass_a_limit_and_use_it(board: Switchboard, url: str) -> None:
@@ -340,7 +343,7 @@ async def test_ten_processes_never_pass_a_limit_and_use_it(board: Switchboard, u
         # From the beginning of a whole second.
         start = int(time.time()) + 1
         await asyncio.sleep(start - time.time())
-        return f"{start}\n"
+        return str(start)
 
     async with counting_vendor() as (vendor, came):
         reports = await fleet(url, vendor, 10, seconds, say)

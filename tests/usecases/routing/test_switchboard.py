@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tests.support.peers import peers
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
 from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorThrottled, VendorUnavailable
 from wedsync.domain.routing.circuit import Circuit, phase
@@ -29,7 +26,6 @@ from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import Situation
 from wedsync.usecases.routing.switchboard import Switchboard, Ticket
 
-ROOT = Path(__file__).resolve().parents[3]
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
 
 
@@ -260,41 +256,21 @@ async def test_three_processes_with_fifty_callers_send_exactly_the_permitted_pro
     url: str, board: Switchboard
 ) -> None:
     await configure(board, circuit={"probes": 3, "open_seconds": 0.01, "open_cap_seconds": 0.01})
-    command = [sys.executable, "-m", "tests.support.routing_process", url, "17"]
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
-        )
-        for _ in range(3)
-    ]
-    try:
-        said = [await _line(process) for process in processes]
-        assert said == [{"ready": True}] * 3
+    async with peers(3, "tests.support.routing_process", url, 17) as started:
+        for peer in started:
+            assert await peer.reported() == "ready"
         await trip(board)
         (circuit,) = await rows(board, "SELECT round FROM circuits")
         await eventually(lambda: phase(board.book.circuit("stripe", "default"), utc_now()) == "half_open")
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(b"go\n")
+        for peer in started:
+            peer.say("go")
         counted: Counter[str] = Counter()
-        for found in await asyncio.gather(*map(_line, processes)):
-            counted.update(found)
+        for peer in started:
+            counted.update(await peer.reported())
         assert counted["probe"] == 3
         assert sum(counted.values()) == 51
         permits = await rows(board, "SELECT round, outcome FROM probe_permits")
         assert [(row.round, row.outcome) for row in permits] == [(circuit.round, "ok")] * 3
-    finally:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-            await process.wait()
-
-
-async def _line(process: asyncio.subprocess.Process) -> Any:
-    assert process.stdout is not None
-    while not (line := await asyncio.wait_for(process.stdout.readline(), 60)).startswith(b"{"):
-        assert line, "the process has ended"
-    return json.loads(line)
 
 
 async def test_rows_read_before_a_transition_never_hide_it_from_the_process_that_made_it(

@@ -103,6 +103,16 @@ class Account:
             if is_stricter:
                 self.calls = 0
 
+    def next_of_block(self, now: datetime) -> tuple[int, datetime] | None:
+        """Take a call of the block in hand, if there is one: how many are left of the limit, and the call's moment."""
+        if not self.calls or self.good_until is None or now >= self.good_until:
+            return None
+        self.calls -= 1
+        self.left -= 1
+        moment = self.next_at if self.pace and self.next_at is not None else now
+        self.next_at = moment + self.pace
+        return self.left, moment
+
     def moment(self, grant: Grant, policy: QuotaPolicy, priority: int, place: int, now: datetime) -> datetime:
         """When the `place`-th of those that wait, refused by `grant`, comes again."""
         earliest = quota_line.in_line(grant, policy, place, now)

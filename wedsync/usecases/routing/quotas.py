@@ -113,16 +113,13 @@ class QuotaDesk:
     def _in_hand(self, key: Key, here: Account) -> tuple[int, datetime] | None:
         """A call of the block that the process holds."""
         now = self.now()
-        if not here.calls or here.good_until is None or now >= here.good_until or here.waiting:
+        if here.waiting or (found := here.next_of_block(now)) is None:
             return None
-        here.calls -= 1
-        here.left -= 1
-        moment = here.next_at if here.pace and here.next_at is not None else now
-        here.next_at = moment + here.pace
-        is_low = here.calls < here.low or here.good_until - now < timedelta(seconds=rules.BLOCK_SECONDS / 4)
+        ends_soon = here.good_until is not None and here.good_until - now < timedelta(seconds=rules.BLOCK_SECONDS / 4)
+        is_low = here.calls < here.low or ends_soon
         if is_low and not here.pace and (here.task is None or here.task.done()):
             here.task = asyncio.create_task(self._refill(key, here), name=f"quota-{key[0]}")
-        return here.left, moment
+        return found
 
     async def _refill(self, key: Key, here: Account) -> None:
         """Ask for the next block before the last call of this one is taken; then for those who came meanwhile."""
@@ -189,7 +186,7 @@ class QuotaDesk:
     async def _serve(self, key: Key, here: Account) -> None:
         """Ask for those that wait, the most urgent first, until nobody does."""
         while here.waiting:
-            here.waiting = sorted(taker for taker in here.waiting if not taker.given.done())
+            self._hand_out_block(here)
             if not here.waiting:
                 return
             first = here.waiting[0]
@@ -207,6 +204,16 @@ class QuotaDesk:
                 soon = (grant.until or self.now()) - self.now()
                 enough = min(staying * quota_line.pace_of(grant, policy), _TOGETHER)
                 await asyncio.sleep(max(soon, enough, _LEAST_WAIT).total_seconds())
+
+    def _hand_out_block(self, here: Account) -> None:
+        """Give the block in hand to those that came while it was asked for, the most urgent first.
+
+        They would otherwise ask for another one, and those that come meanwhile again: at a steady rate each call then
+        waits for Postgres, for as long as the rate lasts.
+        """
+        here.waiting = sorted(taker for taker in here.waiting if not taker.given.done())
+        while here.waiting and (found := here.next_of_block(self.now())) is not None:
+            here.waiting.pop(0).given.set_result(found)
 
     def _hand_out(self, here: Account, takers: list[Taker], grant: Grant) -> None:
         left, at, pace = grant.left or 0, grant.not_before or self.now(), timedelta(seconds=grant.pace_seconds)
