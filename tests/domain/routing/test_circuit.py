@@ -29,7 +29,7 @@ def after(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def run(circuit: Circuit, *outcomes: Outcome, at: float = 0, **options: Any) -> Circuit:
+def run(circuit: Circuit, *outcomes: Any, at: float = 0, **options: Any) -> Circuit:
     for outcome in outcomes:
         circuit = c.next_state(circuit, outcome, after(at), POLICY, **options)
     return circuit
