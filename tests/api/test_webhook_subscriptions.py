@@ -79,7 +79,7 @@ async def test_no_secret_is_readable_in_the_database(api: Any, receiver: Receive
     with psycopg.connect(fresh_database_urls.owner) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:
-            rows = connection.execute(f"SELECT t::text FROM {table} t").fetchall()  # type: ignore[arg-type]
+            rows = connection.execute(f"SELECT t::text FROM {table} t").fetchall()
             assert not any(secret in row[0].encode() for row in rows), table
         (sealed,) = connection.execute("SELECT secrets FROM webhook_subscriptions").fetchone() or (b"",)
     assert secret not in bytes(sealed)

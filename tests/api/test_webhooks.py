@@ -350,6 +350,18 @@ async def test_twilio_signs_the_public_address_with_its_query(desk: Desk) -> Non
     assert (await desk.http.post(path + "x", data=fields, headers=headers)).status_code == 401
 
 
+async def test_every_vendor_refuses_garbage(desk: Desk) -> None:
+    registry = load_registry()
+    vendors = [name for name in registry.manifests if registry.webhook(name) is not None]
+    garbage = (b"", b"\xff\x00", b"[[[[", b"{}")
+    paths = [f"/api/integrations/webhooks/{vendor}" for vendor in vendors]
+    answers = {
+        (path, body): (await desk.http.post(path, content=body)).status_code for path in paths for body in garbage
+    }
+    assert {sent: status for sent, status in answers.items() if status != 401} == {}
+    assert await desk.rows() == []
+
+
 async def test_a_source_without_a_challenge_answers_no_get(desk: Desk) -> None:
     assert (await desk.http.get(PATH)).status_code == 405
     assert (await desk.http.get("/api/integrations/webhooks/nobody")).status_code == 404

@@ -278,7 +278,7 @@ async def test_tls_asks_for_the_urls_name_while_it_connects_to_the_checked_addre
     write_certificate(tmp_path, "partner.test")
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    serving.sni_callback = lambda sock, name, context: asked.append(name)  # type: ignore[assignment]
+    serving.sni_callback = lambda sock, name, context: asked.append(name)
     receiver = Receiver()
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=serving)
     port = server.sockets[0].getsockname()[1]

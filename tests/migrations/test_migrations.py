@@ -34,7 +34,7 @@ def tables_of(url: str) -> set[str]:
 
 def rows_of(url: str, statement: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
-        return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(statement).fetchall()
 
 
 def test_models_and_migrations_agree(owner_database_url: str) -> None:
@@ -113,7 +113,7 @@ async def test_an_owner_who_is_no_superuser_can_migrate_and_be_the_only_login(fr
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain_owner LOGIN PASSWORD 'it''s50%' NOSUPERUSER CREATEROLE")
         connection.execute("GRANT wedsync_app TO plain_owner")
-        connection.execute(f'GRANT ALL ON DATABASE "{database}" TO plain_owner')  # type: ignore[arg-type]
+        connection.execute(f'GRANT ALL ON DATABASE "{database}" TO plain_owner')
         connection.execute("DROP TABLE alembic_version")
         connection.execute("GRANT ALL ON SCHEMA public TO plain_owner WITH GRANT OPTION")
     url = sqlalchemy_url(owner).set(drivername="postgresql", username="plain_owner", password="it's50%")

@@ -149,7 +149,7 @@ async def test_the_audit_log_only_grows(db: Database, statement: str) -> None:
 )
 def test_not_even_the_owner_changes_the_audit_log(owner_database_url: str, statement: str) -> None:
     with psycopg.connect(owner_database_url) as connection, pytest.raises(psycopg.Error, match="append-only"):
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement)
 
 
 async def test_a_session_cannot_become_the_owner(db: Database) -> None:

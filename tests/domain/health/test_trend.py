@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -132,7 +133,7 @@ def test_each_metric_has_its_own_concern_and_is_news_once() -> None:
     looks = samples([100.0] * 12, error_rate=0.5)
     thresholds = {"response_time": 1000.0, "error_rate": 0.25}
     were: tuple[Concern, ...] = ()
-    news = []
+    news: list[Any] = []
     for _ in range(5):
         now_are = next_concerns(were, looks, thresholds, WEDDING, NOW, POLICY)  # type: ignore[arg-type]
         news += new_warnings(were, now_are)

@@ -9,7 +9,7 @@ from wedsync.domain.weddings.plan import Plan, PlannedStep
 
 Load = Callable[[dict[str, Any]], Plan]
 Compiled = Callable[[dict[str, Any]], dict[str, PlannedStep]]
-RESULTS = {"venue": {"reference": "R7"}, "deposit": {"amount_minor": 1250}}
+RESULTS: dict[str, Any] = {"venue": {"reference": "R7"}, "deposit": {"amount_minor": 1250}}
 ANA = {"id": "ana", "name": "Ana", "email": "ana@example.com", "phone": "+390318125551", "instrument": None}
 
 

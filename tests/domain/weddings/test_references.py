@@ -18,7 +18,7 @@ def plan(data: dict[str, Any], load: Load) -> Plan:
 
 
 def test_names_are_the_steps_results_referred_to_wherever_they_stand() -> None:
-    inputs = {
+    inputs: dict[str, Any] = {
         "a": "${deposit.payment_id} and ${ venue.reference }",
         "b": ["x", {"c": "${my-step.event_id}"}],
         "d": "$${not.this} ${wedding.couple} ${contact.ana.name} ${broken",
@@ -28,8 +28,8 @@ def test_names_are_the_steps_results_referred_to_wherever_they_stand() -> None:
 
 
 def test_a_lone_reference_keeps_its_type_and_one_in_a_text_becomes_text(plan: Plan) -> None:
-    results = {"d": {"n": 5, "f": 1.5, "yes": True, "nothing": None, "s": "é", "l": [1, "2"]}}
-    inputs = {
+    results: dict[str, Any] = {"d": {"n": 5, "f": 1.5, "yes": True, "nothing": None, "s": "é", "l": [1, "2"]}}
+    inputs: dict[str, Any] = {
         "n": "${d.n}",
         "l": "${d.l}",
         "t": "${d.n}/${d.f}/${d.yes}/${d.nothing}/${d.s}",

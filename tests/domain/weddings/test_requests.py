@@ -161,7 +161,7 @@ def test_only_events_that_may_matter_are_kept(status: Any, compensation: Any, ma
 def test_what_a_step_may_wait_for_outlives_reports() -> None:
     answer, named = event(event_id="answer"), event("message.delivered", event_id="named", step_id="a")
     reports = [event(kind, event_id=kind) for kind in ("message.delivered", "calendar.changed")]
-    left = (answer, reports[0], named, reports[1])
+    left: tuple[Any, ...] = (answer, reports[0], named, reports[1])
     for fewer in ((answer, named, reports[1]), (answer, named), (named,), ()):
         left = requests.shed(left)
         assert left == fewer

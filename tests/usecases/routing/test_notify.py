@@ -113,7 +113,7 @@ async def test_a_webhook_is_signed_as_the_standard_says(desk: Desk, receiver: Re
 
 
 async def test_what_fails_is_tried_again_with_the_same_id_until_it_is_told(desk: Desk, receiver: Receiver) -> None:
-    answers = iter([(500, {}), (302, {}), (204, {})])
+    answers: Any = iter([(500, {}), (302, {}), (204, {})])
     receiver.answer = lambda _: next(answers)
     channel = await desk.channel("webhook", receiver.url())
     await desk.announce(down())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.support.routing import a_call, open_switchboard, pass_one, rows
+from tests.support.routing import a_call, eventually, open_switchboard, pass_one, rows
 from wedsync.domain.errors import VendorUnavailable
 from wedsync.usecases.routing.switchboard import Switchboard
 
@@ -43,6 +43,11 @@ async def failed(board: Switchboard) -> int:
     return sum(int(bucket["failed"]) for bucket in row.window)
 
 
+async def waits_for_a_lock(board: Switchboard) -> bool:
+    """Whether a session waits for another one's lock; the server is this test process's own."""
+    return bool(await rows(board, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+
 async def test_a_write_that_is_cancelled_loses_nothing_and_doubles_nothing(board: Switchboard) -> None:
     await pass_one(board, ok=True)
     await board.outcomes.flush()
@@ -50,7 +55,7 @@ async def test_a_write_that_is_cancelled_loses_nothing_and_doubles_nothing(board
         await other.execute(text("SELECT 1 FROM circuits FOR UPDATE"))
         await keep(board, ok=False)
         writing = asyncio.create_task(board.outcomes.flush())
-        await asyncio.sleep(0.3)
+        await eventually(lambda: waits_for_a_lock(board))
         assert not writing.done()
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
@@ -74,10 +79,11 @@ async def test_a_process_that_ends_amid_a_write_finishes_it(url: str, board: Swi
         async with board.transitions.db.system() as blocker:
             await blocker.execute(text("SELECT 1 FROM circuits FOR UPDATE"))
             await keep(other, ok=False)
-            await asyncio.sleep(0.5)
+            await eventually(lambda: waits_for_a_lock(board))
             closing = asyncio.create_task(other.outcomes.close())
-            await asyncio.sleep(0.3)
-            assert not closing.done()
+            # That it does not end early can only be seen by waiting.
+            done, _ = await asyncio.wait({closing}, timeout=0.3)
+            assert not done
         await closing
     assert (await written(board), await failed(board)) == (2, 1)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.routing import open_switchboard
+from tests.support.routing import eventually, open_switchboard
 from wedsync.domain.errors import ThrottledUntil
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
@@ -98,5 +98,4 @@ async def test_a_caller_who_has_gone_takes_nothing(board: Switchboard) -> None:
     for task in gone:
         task.cancel()
     await asyncio.gather(*gone, return_exceptions=True)
-    await asyncio.sleep(0.5)
-    assert board.quotas._accounts[KEY].waiting == []
+    await eventually(lambda: not board.quotas._accounts[KEY].waiting)

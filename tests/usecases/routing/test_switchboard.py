@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.support.peers import peers
 from tests.support.routing import a_call, configure, eventually, fail, open_switchboard, pass_one, rows
-from wedsync.domain.errors import NotAuthorized, VendorRejected, VendorThrottled, VendorUnavailable
+from wedsync.domain.errors import NotAuthorized, StoreUnavailable, VendorRejected, VendorThrottled, VendorUnavailable
 from wedsync.domain.routing.circuit import Circuit, phase
 from wedsync.domain.routing.messages import AT_CAPACITY
 from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
@@ -20,7 +20,6 @@ from wedsync.domain.routing.strategy import Endpoint
 from wedsync.kit.clock import utc_now
 from wedsync.store import circuits, quotas
 from wedsync.store.session import Database
-from wedsync.usecases.routing import outcomes
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import Situation
@@ -84,7 +83,7 @@ async def test_the_opening_writes_one_failover_record(url: str, board: Switchboa
 
 async def _affected(board: Switchboard) -> bool:
     (record,) = await rows(board, "SELECT affected_weddings FROM failovers")
-    return record.affected_weddings == 0
+    return bool(record.affected_weddings == 0)
 
 
 @pytest.mark.parametrize("error", [VendorRejected("no"), NotAuthorized("no")])
@@ -231,7 +230,7 @@ async def test_calls_go_on_while_postgres_is_away_and_are_recorded_later(
         monkeypatch.setattr(db, "_begun", _gone)
         for _ in range(5):
             await pass_one(board, ok=True)
-        with pytest.raises(outcomes.StoreUnavailable):
+        with pytest.raises(StoreUnavailable):
             await board.outcomes.flush()
         monkeypatch.undo()
         await board.outcomes.flush()

@@ -232,7 +232,7 @@ async def test_a_look_that_takes_long_doesnt_keep_the_activity_from_beating(
     env = ActivityEnvironment()
     env.on_heartbeat = lambda *details: beats.append(details)
     doors = RoutingActivities(watch._gateway, board)
-    running = asyncio.create_task(env.run(doors.watch_health, WatchStart(seconds=600, tick_seconds=30)))
+    running = asyncio.ensure_future(env.run(doors.watch_health, WatchStart(seconds=600, tick_seconds=30)))
     await eventually(lambda: len(beats) > 20)
     env.worker_shutdown()
     done = await running

@@ -17,7 +17,6 @@ from wedsync.domain.errors import (
     VendorError,
     VendorRejected,
     VendorThrottled,
-    VendorUnavailable,
 )
 from wedsync.domain.routing.vendor import Call
 from wedsync.kit.vendor import VendorClient
@@ -259,21 +258,6 @@ async def test_a_reference_or_operation_google_does_not_take_is_invalid(
         await client.send(calendar_call(reference="WXYZ-1"))
     with pytest.raises(InvalidInput):
         await client.send(calendar_call("confirm"))
-
-
-@pytest.mark.parametrize(
-    ("mode", "error"),
-    [("down", VendorUnavailable), ("throttle", VendorThrottled), ("refuse", VendorRejected)],
-)
-async def test_each_fault_becomes_its_error(
-    sandbox: EmbeddedSandbox, client: VendorClient, calendar_call: Make, mode: str, error: type[Exception]
-) -> None:
-    await sandbox.faults("google_calendar", mode=mode)
-    with pytest.raises(error) as caught:
-        await client.send(calendar_call())
-    assert await sandbox.ledger("google_calendar") == []
-    # An error that is its own cause has no end when it is written into a workflow's history.
-    assert caught.value.__cause__ is not caught.value
 
 
 async def test_without_a_token_nothing_is_sent(sandbox: EmbeddedSandbox, calendar_call: Make) -> None:

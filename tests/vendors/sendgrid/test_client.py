@@ -23,7 +23,7 @@ from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.sendgrid import mapping
 
-ACCOUNT = {"account_id": "Villa Aurora <weddings@villa.example>", "api_key": "SG.key"}
+ACCOUNT: dict[str, Any] = {"account_id": "Villa Aurora <weddings@villa.example>", "api_key": "SG.key"}
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ async def test_what_is_missing_is_named(stripe: Stripe) -> None:
         ("GET", "/v1/refunds/re_gone"),
         ("GET", "/v1/events/evt_gone"),
     ):
-        form = {} if method == "POST" else None
+        form: dict[str, Any] | None = {} if method == "POST" else None
         assert await stripe.refusal(method, path, form) == (404, "resource_missing")  # type: ignore[arg-type]
     for form in ({"payment_intent": "pi_gone"}, {"charge": "ch_gone"}):
         assert await stripe.refusal("POST", "/v1/refunds", form) == (404, "resource_missing")

@@ -23,7 +23,12 @@ from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 ACCOUNT_SID = "AC" + "0a" * 16
-ACCOUNT = {"account_id": ACCOUNT_SID, "api_key": "auth-token", "client_id": "+15005550006", "webhook_url": ""}
+ACCOUNT: dict[str, Any] = {
+    "account_id": ACCOUNT_SID,
+    "api_key": "auth-token",
+    "client_id": "+15005550006",
+    "webhook_url": "",
+}
 
 
 @pytest.fixture
