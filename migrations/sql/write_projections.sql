@@ -225,7 +225,8 @@ BEGIN
     INSERT INTO read_answers AS r (organization_id, question, vendor, facts, answered_at)
     SELECT DISTINCT ON (w ->> 'organization_id', w #>> '{answer,question}') w ->> 'organization_id',
       w #>> '{answer,question}', w #>> '{answer,vendor}', w #> '{answer,facts}', (w ->> 'now')::timestamptz
-    FROM jsonb_array_elements(writes) w WHERE jsonb_typeof(w -> 'answer') = 'object'
+    FROM jsonb_array_elements(writes) WITH ORDINALITY AS a(w, nth)
+    WHERE jsonb_typeof(w -> 'answer') = 'object' AND taken[nth] ->> 'contested_by' IS NULL
     ORDER BY w ->> 'organization_id', w #>> '{answer,question}', (w ->> 'now')::timestamptz DESC
     ON CONFLICT (organization_id, question) DO UPDATE
       SET vendor = EXCLUDED.vendor, facts = EXCLUDED.facts, answered_at = EXCLUDED.answered_at

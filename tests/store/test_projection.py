@@ -72,7 +72,7 @@ def step_of(status: Any, version: int, step: str = "venue", **more: Any) -> Step
     return StepWrite(state=StepState(step_id=step, status=status, **more), version=version)
 
 
-def begin_of(run: str, continued_from: str | None = None, tx: str = "tx") -> ProjectionWrite:
+def begin_of(run: str, continued_from: str = "", tx: str = "tx") -> ProjectionWrite:
     begin = TransactionBegin(id=tx, kind="scheduled", step_ids=("venue",), run_id=run, continued_from=continued_from)
     return write_of(begin=begin)
 
@@ -250,38 +250,39 @@ async def test_the_functions_are_the_systems_with_a_fixed_search_path(fresh_data
 # -- claims
 
 
-async def claim(writer: ProjectionWriter, run: str, continued_from: str | None = None) -> tuple[bool, str | None, int]:
+async def claim(writer: ProjectionWriter, run: str, continued_from: str = "") -> str:
     found = (await writer.write(begin_of(run, continued_from))).claim
     assert found is not None
-    return found.claimed, found.run_id, found.epoch
+    return found.run_id
 
 
 async def test_a_transaction_is_held_by_one_run_and_its_continuations(db: Database, writer: ProjectionWriter) -> None:
-    assert await claim(writer, "one") == (True, "one", 1)
-    assert await claim(writer, "one") == (True, "one", 1)
-    assert await claim(writer, "other") == (False, "one", 1)
-    assert await claim(writer, "other", "stranger") == (False, "one", 1)
-    assert await claim(writer, "two", "one") == (True, "two", 2)
-    assert await claim(writer, "two", "one") == (True, "two", 2)
-    assert await claim(writer, "one") == (False, "two", 2)
-    assert await claim(writer, "three", "one") == (False, "two", 2)
+    assert await claim(writer, "one") == "one"
+    assert await claim(writer, "one") == "one"
+    assert await claim(writer, "other") == "one"
+    assert await claim(writer, "other", "stranger") == "one"
+    assert await claim(writer, "two", "one") == "two"
+    assert await claim(writer, "two", "one") == "two"
+    assert await claim(writer, "one") == "two"
+    assert await claim(writer, "three", "one") == "two"
     assert await told(db) == [("transaction", "running")]
     (row,) = await rows_of(db, "transactions", "w000")
-    assert (row.version, row.run_id, row.epoch, row.started_at) == (1, "two", 2, NOW)
+    assert (row.version, row.run_id, row.started_at) == (1, "two", NOW)
 
 
 async def test_of_two_runs_that_claim_at_once_one_does(db: Database) -> None:
     writers = [ProjectionWriter(db) for _ in range(2)]
     found = await asyncio.gather(*(claim(one, run) for one, run in zip(writers, ("one", "two"), strict=True)))
-    assert sorted(claimed for claimed, _, _ in found) == [False, True]
-    assert len({run for _, run, _ in found}) == 1
+    assert len(set(found)) == 1
+    (row,) = await rows_of(db, "transactions", "w000")
+    assert row.run_id in found
 
 
 async def test_what_was_asked_for_is_claimed_when_its_row_stands(db: Database, writer: ProjectionWriter) -> None:
     async with db.system() as conn:
         row = {**row_of("transactions", OURS, "w000"), "id": "tx", "request": {"kind": "undo"}}
         await conn.execute(insert(metadata.tables["transactions"]).values(row))
-    assert await claim(writer, "one", "zero") == (True, "one", 1)
+    assert await claim(writer, "one", "zero") == "one"
     (found,) = await rows_of(db, "transactions", "w000")
     assert (found.kind, found.request, found.step_ids) == ("orchestrate", {"kind": "undo"}, ["venue"])
     assert [row.status for row in await rows_of(db, "weddings", "w000")] == ["active"]
@@ -290,24 +291,143 @@ async def test_what_was_asked_for_is_claimed_when_its_row_stands(db: Database, w
 async def test_a_settled_transaction_is_claimed_no_more_and_says_how_it_ended(writer: ProjectionWriter) -> None:
     await writer.write(begin_of("one"))
     await writer.write(outcome_of("held"))
-    for run, continued_from, claimed in (("one", None, True), ("two", "one", False), ("other", None, False)):
+    for run, continued_from in (("one", ""), ("two", "one"), ("other", "")):
         found = (await writer.write(begin_of(run, continued_from))).claim
         assert found is not None
-        assert (found.claimed, found.run_id, found.epoch) == (claimed, "one", 1)
-        assert found.settled_status == "held"
+        assert (found.run_id, found.settled_status) == ("one", "held")
         assert found.settled_result is not None
         assert found.settled_result.status == "held"
 
 
-async def test_what_was_refused_before_any_run_came_is_claimed_by_none(writer: ProjectionWriter) -> None:
+async def test_what_was_refused_before_any_run_came_is_claimed_by_none(db: Database, writer: ProjectionWriter) -> None:
     await writer.write(begin_of("one", tx="other"))
-    async with writer._db.system() as conn:
+    async with db.system() as conn:
         row = {**row_of("transactions", OURS, "w000"), "id": "tx"}
         await conn.execute(insert(metadata.tables["transactions"]).values(row))
     await writer.write(write_of(moves=(TransactionMove(id="tx", status="cancelled", version=9),)))
     found = (await writer.write(begin_of("one"))).claim
     assert found is not None
-    assert (found.claimed, found.run_id, found.settled_status) == (False, None, "cancelled")
+    assert found.settled_status == "cancelled"
+    row_found = next(row for row in await rows_of(db, "transactions", "w000") if row.id == "tx")
+    assert (row_found.run_id, row_found.status) == (None, "cancelled")
+
+
+# -- who holds a wedding
+
+
+def by(run: str, takes_from: str = "", name: str = "w000", **rows: Any) -> ProjectionWrite:
+    return write_of(name, run_id=run, takes_from=takes_from, **rows)
+
+
+async def venue(db: Database, name: str = "w000") -> Any:
+    return next(row for row in await rows_of(db, "steps", name) if row.step_id == "venue")
+
+
+#: One row of every kind that a write may have.
+EVERYTHING: dict[str, Any] = {
+    "begin": TransactionBegin(id="tx", kind="scheduled", run_id="one"),
+    "rolling_back": "tx",
+    "references": (Reference(vendor="v", account="a", object_id="o", step_id="venue", transaction_id="tx"),),
+    "steps": (step_of("failed", 10**9),),
+    "outcome": outcome_of("completed", 10**9).outcome,
+    "moves": (TransactionMove(id="tx", status="completed", version=10**9 + 1),),
+    "events": (EventRow(type="step", data={"id": "venue"}),),
+    "wedding": WeddingRow(
+        status="closing", phase="cleanup", mode="normal", plan_version=1, ceremony_local="2027-06-20T16:00",
+        zone="Europe/Rome", ceremony_at=NOW, version=10**9,
+    ),
+    "audit": (AuditRow(action="step.reminded", subject="step/venue"),),
+    "answer": Answer(question="q", vendor="v", facts={}),
+}  # fmt: skip
+
+
+async def test_a_run_that_took_a_wedding_over_outranks_every_earlier_write(
+    db: Database, writer: ProjectionWriter
+) -> None:
+    await writer.write(begin_of("one"))
+    first = await writer.write(by("one", steps=(step_of("running", 10**9),), outcome=outcome_of("held", 10**9).outcome))
+    taken = await writer.write(
+        by(
+            "two", "one",
+            steps=(step_of("succeeded", 1),),
+            moves=(TransactionMove(id="tx", status="completed", version=2),),
+            wedding=EVERYTHING["wedding"].at(1),
+        )
+    )  # fmt: skip
+    assert (first.contested_by, taken.contested_by) == (None, None)
+    assert [status for _, status in await told(db)] == [
+        "running",
+        "running",
+        "held",
+        "succeeded",
+        "completed",
+        "closing",
+    ]
+    row = await venue(db)
+    (wedding,) = await rows_of(db, "weddings", "w000")
+    assert (row.status, row.version) == ("succeeded", (2 << 40) + 1)
+    assert (wedding.run_id, wedding.run_epoch, wedding.version) == ("two", 2, (2 << 40) + 1)
+
+
+async def test_a_stale_run_writes_nothing_and_is_told_who_holds_the_wedding(
+    db: Database, writer: ProjectionWriter
+) -> None:
+    await writer.write(by("one", steps=(step_of("running", 5),)))
+    await writer.write(by("two", "one", steps=(step_of("held", 1),)))
+    before = [await rows_of(db, name) for name in ("transactions", "steps", "weddings", "wedding_events")]
+    for takes_from in ("", "stranger", "one"):
+        written = await writer.write(by("one", takes_from, **EVERYTHING))
+        assert written == Written(contested_by="two")
+    assert [await rows_of(db, name) for name in ("transactions", "steps", "weddings", "wedding_events")] == before
+    assert [await rows_of(db, name) for name in ("external_refs", "audit_log")] == [[], []]
+
+
+async def test_of_a_stale_run_no_answer_is_kept_either(db: Database, writer: ProjectionWriter) -> None:
+    await writer.write(by("two"))
+    own = by("two", answer=Answer(question="own", vendor="v", facts={}))
+    await asyncio.gather(*map(writer.write, (by("one", answer=EVERYTHING["answer"]), own)))
+    assert [row.question for row in await rows_of(db, "read_answers")] == ["own"]
+
+
+async def test_the_run_that_holds_a_wedding_goes_on_writing_by_its_own_versions(
+    db: Database, writer: ProjectionWriter
+) -> None:
+    for version, status in ((5, "running"), (4, "pending"), (6, "succeeded")):
+        assert (await writer.write(by("one", "zero", steps=(step_of(status, version),)))).contested_by is None
+    assert [status for _, status in await told(db)] == ["running", "succeeded"]
+    (wedding,) = await rows_of(db, "weddings", "w000")
+    assert (wedding.run_id, wedding.run_epoch) == ("one", 1)
+
+
+async def test_of_two_runs_that_take_over_at_once_one_does(db: Database, writer: ProjectionWriter) -> None:
+    await writer.write(by("zero"))
+    writers = [ProjectionWriter(db) for _ in range(2)]
+    wanted = [by(run, "zero", steps=(step_of("running", 5, vendor=run),)) for run in ("one", "two")]
+    found = await asyncio.gather(*(one.write(write) for one, write in zip(writers, wanted, strict=True)))
+    (loser,) = [written.contested_by for written in found if written.contested_by]
+    (wedding,) = await rows_of(db, "weddings", "w000")
+    assert loser == wedding.run_id == (await venue(db)).vendor
+    assert wedding.run_epoch == 2
+
+
+async def test_a_stale_run_in_a_group_harms_no_other(db: Database, writer: ProjectionWriter) -> None:
+    await writer.write(by("two"))
+    wanted = (
+        by("one", steps=(step_of("failed", 9),)),
+        by("two", steps=(step_of("running", 1),)),
+        by("one", name="w001", steps=(step_of("held", 1),)),
+    )
+    stale, own, other = await asyncio.gather(*map(writer.write, wanted))
+    assert (stale.contested_by, own.contested_by, other.contested_by) == ("two", None, None)
+    assert [await told(db, name) for name in ("w000", "w001")] == [[("step", "running")], [("step", "held")]]
+
+
+async def test_who_writes_for_no_run_takes_nobodys_place(db: Database, writer: ProjectionWriter) -> None:
+    await writer.write(by("one", steps=(step_of("running", 5),)))
+    written = await writer.write(write_of(steps=(step_of("failed", 10**9),)))
+    assert written.contested_by is None
+    (wedding,) = await rows_of(db, "weddings", "w000")
+    assert (wedding.run_id, wedding.run_epoch, (await venue(db)).status) == ("one", 1, "running")
 
 
 # -- what others are told

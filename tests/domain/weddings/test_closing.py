@@ -16,7 +16,7 @@ from wedsync.domain.weddings.wedding_state import WeddingState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 ENDS = NOW + timedelta(days=20)
-START = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1)
+START = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1, date="2027-06-19")
 
 
 def entry(state: Any = "standing") -> LedgerEntry:

@@ -113,14 +113,6 @@ def test_a_day_of_an_outage_is_some_two_hundred_tries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "size", "has_room"),
-    [(100, 1000, True), (29_999, 29_999_999, True), (30_000, 0, False), (0, 30_000_000, False)],
-)
-def test_a_run_tries_no_more_before_its_history_is_full(events: int, size: int, has_room: bool) -> None:
-    assert saga.has_room(events, size) is has_room
-
-
-@pytest.mark.parametrize(
     ("attempt", "fallback", "seconds_left", "leaves"),
     [(3, True, 60, False), (4, True, 60, True), (40, False, 60, False), (1, False, 0, True), (1, True, -1, True)],
 )

@@ -14,7 +14,7 @@ from wedsync.domain.errors import Conflict, VendorUnavailable
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.store import access
-from wedsync.usecases.routing.operate import Operator, StepTask
+from wedsync.usecases.routing.operate import Deed, Operator
 from wedsync.usecases.routing.switchboard import Switchboard
 
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0, "ramp_step_seconds": 3600.0}
@@ -66,7 +66,7 @@ async def test_a_service_that_was_forced_closed_is_left_when_that_is_asked(board
 async def test_while_a_service_is_left_in_steps_hold_cuts_it_off_and_restore_stays_with_it(board: Switchboard) -> None:
     await configure(board, circuit=STUCK, failover=FailoverPolicy(strategy="gradual"))
 
-    async def state_after(deed: StepTask) -> str:
+    async def state_after(deed: Deed) -> str:
         await operator(board).failover("stripe", "default", "trigger")
         assert board.book.circuit("stripe", "default").state == "draining"
         return (await operator(board).failover("stripe", "default", deed)).now_is.state

@@ -380,10 +380,19 @@ class TransactionState:
                 self.put_step(state.left_open(error, unknown=True))
             elif state.status == "pending" and step_id not in self.begun:
                 self.put_step(state.not_begun() if self.phase == "rollback" else state.left_open(error, unknown=False))
-        for step_id in self.undo_deadlines.keys() - self.undo_over:
-            self.entries[step_id] = self.entries[step_id].in_state("parked")
-            self.compensation(step_id, CompensationResult(status="needs_attention", detail=error.detail))
+        for step_id in sorted(self.undo_deadlines.keys() - self.undo_over):
+            self._leave_undo_open(step_id, error)
         left = {(r.entry.step_id, r.look) for r in self.rechecks}
         again = [r.put_off(now) for r in self.input.rechecks if (r.entry.step_id, r.look) not in left]
         self.rechecks.extend(again)
         return self.result(now, error)
+
+    def _leave_undo_open(self, step_id: str, error: StepError) -> None:
+        """Leave an undo that did not come to its end to a person, unless there is nothing to undo."""
+        entry = self.entries[step_id]
+        plan, why = saga.undo_plan(entry, self.steps[step_id])
+        if plan in ("leave", "nothing"):
+            self.compensation(step_id, CompensationResult(status="nothing_to_undo", detail=why))
+            return
+        self.entries[step_id] = entry.in_state("parked")
+        self.compensation(step_id, CompensationResult(status="needs_attention", detail=error.detail))

@@ -1,4 +1,4 @@
-"""How a wedding takes in what its transactions came to."""
+"""How a wedding takes in what later transactions made of earlier ones, and what looks parked."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
+from wedsync.domain.weddings.apply_result import Applied, apply_result
 from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, WeddingStart
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
 from wedsync.domain.weddings.step import CompensationResult, StepState
 from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult
 from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
-from workflows.wedding_ledger import Absorbed, absorb, lost_child
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -23,17 +22,17 @@ def card(tx: str, kind: TransactionKind) -> TransactionCard:
     return TransactionCard(id=tx, kind=kind, status="waiting", origin="first")
 
 
-def scheduled(state: WeddingState, tx: str, *steps: tuple[str, StepStatus]) -> Absorbed:
+def scheduled(state: WeddingState, tx: str, *steps: tuple[str, StepStatus]) -> Applied:
     given = TransactionInput(
-        organization_id="o", wedding_id="w", reference="r", wedding_date="2027-06-19", phase="preparation",
-        plan_version=1, transaction_id=tx, seq=9, kind="scheduled", origin_tx="first", parallelism=1,
+        organization_id="o", wedding_id="w", transaction_id=tx, seq=9, kind="scheduled", origin_tx="first",
+        parallelism=1,
     )  # fmt: skip
     states = tuple(StepState(step_id=name, status=status, transaction_id=tx) for name, status in steps)
     status = "waiting" if any(step.status == "waiting" for step in states) else "completed"
     result = TransactionResult(
         id=tx, seq=9, kind="scheduled", status=status, steps=states, started_at=NOW, ended_at=NOW
     )
-    return absorb(state, given, result)
+    return apply_result(state, given, result)
 
 
 def waiting_wedding() -> WeddingState:
@@ -43,7 +42,7 @@ def waiting_wedding() -> WeddingState:
         "deposit": StepState(step_id="deposit", status="waiting", transaction_id="second"),
     }
     return WeddingState(
-        start=WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1),
+        start=WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1, date="2027-06-19"),
         status="active",
         origin="first",
         states=states,
@@ -52,25 +51,25 @@ def waiting_wedding() -> WeddingState:
 
 
 def test_a_transaction_that_was_answered_by_a_later_one_waits_no_more() -> None:
-    absorbed = scheduled(waiting_wedding(), "third", ("deposit", "succeeded"))
-    assert {c.id: c.status for c in absorbed.state.cards.values()} == {
+    applied = scheduled(waiting_wedding(), "third", ("deposit", "succeeded"))
+    assert {c.id: c.status for c in applied.state.cards.values()} == {
         "first": "waiting",
         "second": "completed",
         "third": "completed",
     }
-    assert [(news.transaction_id, news.status) for news in absorbed.news] == [("second", "completed")]
+    assert [(update.transaction_id, update.status) for update in applied.updates] == [("second", "completed")]
 
 
 def test_the_origin_waits_until_every_step_is_answered() -> None:
     once = scheduled(waiting_wedding(), "third", ("deposit", "succeeded"))
-    absorbed = scheduled(once.state, "fourth", ("photos", "succeeded"))
-    assert [(news.transaction_id, news.status) for news in absorbed.news] == [("first", "completed")]
+    applied = scheduled(once.state, "fourth", ("photos", "succeeded"))
+    assert [(update.transaction_id, update.status) for update in applied.updates] == [("first", "completed")]
 
 
 def test_a_transaction_whose_own_step_still_waits_goes_on_waiting() -> None:
-    absorbed = scheduled(waiting_wedding(), "third", ("photos", "succeeded"))
-    assert absorbed.state.cards["second"].status == "waiting"
-    assert absorbed.news == ()
+    applied = scheduled(waiting_wedding(), "third", ("photos", "succeeded"))
+    assert applied.state.cards["second"].status == "waiting"
+    assert applied.updates == ()
 
 
 def entry(**more: Any) -> LedgerEntry:
@@ -91,14 +90,13 @@ def entry(**more: Any) -> LedgerEntry:
 def looked(compensation: Any, *, again: bool = False) -> WeddingState:
     recheck = Recheck(entry=entry(), due_at=NOW, look=2)
     before = WeddingState(
-        start=WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1),
+        start=WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1, date="2027-06-19"),
         states={"venue": StepState(step_id="venue", status="failed")},
         rechecks=(recheck,),
     )
     given = TransactionInput(
-        organization_id="o", wedding_id="w", reference="r", wedding_date="2027-06-19", phase="preparation",
-        plan_version=1, transaction_id="t2", seq=9, kind="scheduled", origin_tx="t2", parallelism=1,
-        rechecks=(recheck,),
+        organization_id="o", wedding_id="w", transaction_id="t2", seq=9, kind="scheduled", origin_tx="t2",
+        parallelism=1, rechecks=(recheck,),
     )  # fmt: skip
     state = StepState(step_id="venue", status="failed", compensation=CompensationResult(status=compensation))
     next_look = (recheck.model_copy(update={"due_at": NOW + timedelta(days=1), "look": 3}),) if again else ()
@@ -106,7 +104,7 @@ def looked(compensation: Any, *, again: bool = False) -> WeddingState:
         id="t2", seq=9, kind="scheduled", status="needs_attention", steps=(state,), rechecks=next_look,
         started_at=NOW, ended_at=NOW,
     )  # fmt: skip
-    return absorb(before, given, result).state
+    return apply_result(before, given, result).state
 
 
 @pytest.mark.parametrize(
@@ -116,21 +114,3 @@ def looked(compensation: Any, *, again: bool = False) -> WeddingState:
 def test_what_a_last_look_parks_stays_on_the_ledger(compensation: str, again: bool, kept: str | None) -> None:
     found = looked(compensation, again=again).entries.get("venue")
     assert (found.state if found else None) == kept
-
-
-@pytest.mark.parametrize(("by", "state"), [("vendor", "parked"), ("none", "standing")])
-def test_an_undo_that_got_lost_leaves_its_effects_parked(by: Any, state: str) -> None:
-    planned = PlannedStep(
-        id="venue", action="booking.request", service="villa", capability="booking", vendors=("generic",),
-        account="villa", critical=False, inputs={}, needs=(), window="preparation", at=None, fold=None,
-        timeout_seconds=60, on_failure="continue", compensation=Compensation(by=by), compensation_deadline_seconds=60,
-        early=False, delivery="hold", decide_within_seconds=60, otherwise=None, default_results={}, endpoints={},
-        real_time_updates=False,
-    )  # fmt: skip
-    given = TransactionInput(
-        organization_id="o", wedding_id="w", reference="r", wedding_date="2027-06-19", phase="preparation",
-        plan_version=1, transaction_id="u", seq=9, kind="undo", origin_tx="u", parallelism=1,
-        undo=(entry(state="standing"),), undo_steps=(planned,),
-    )  # fmt: skip
-    result = lost_child(given, "terminated", NOW)
-    assert (result.status, [e.state for e in result.entries]) == ("needs_attention", [state])
