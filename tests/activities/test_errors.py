@@ -14,8 +14,9 @@ from temporalio.exceptions import (
     TimeoutType,
 )
 
-from activities.errors import Failure, read_failure, to_application_error, translated
+from activities.errors import read_failure, to_application_error, translated
 from wedsync.domain import errors
+from wedsync.domain.failure import Failure
 from wedsync.domain.routing.messages import AT_CAPACITY
 
 UNTIL = datetime(2027, 6, 1, tzinfo=UTC)
