@@ -15,14 +15,16 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from bench.bare_saga import BareSaga
-from bench.names import PEER_QUEUE
+from bench.fair_saga import FairSaga
+from bench.names import FAIR_QUEUE, PEER_QUEUE
 from bench.plans import VENDORS, elopement
 from bench.stage import Stage
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.weddings.messages import transaction_workflow_id
 from wedsync.domain.weddings.plan import Plan
+from wedsync.kit import temporal
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.usecases.routing.registry import load_registry
@@ -81,8 +83,9 @@ class Asked:
 class Weddings:
     """Weddings of the stage's organization."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, look_seconds: float = _LOOK_SECONDS) -> None:
         self._stage = stage
+        self._look_seconds = look_seconds
         self._principal = Principal(organization_id=stage.organization_id, key_id="bench")
         self._manifests = load_registry().manifests
         self._waiting: dict[str, asyncio.Future[str]] = {}
@@ -112,8 +115,6 @@ class Weddings:
         status = await self._settled(asked.transaction_id)
         if status != wanted:
             raise AssertionError(f"the measured wedding is {status}, not {wanted}")
-        workflow_id = transaction_workflow_id(asked.wedding_id, asked.transaction_id)
-        await self._stage.client.get_workflow_handle(workflow_id).result()
 
     async def _tell(self, transaction_id: str) -> None:
         """Hand it over, again when nobody answered in time: as the product's sweep does."""
@@ -139,23 +140,42 @@ class Weddings:
             async with self._stage.db.tenant(self._stage.organization_id) as conn:
                 for row in await conn.execute(_SETTLED, {"ids": list(self._waiting)}):
                     self._waiting.pop(row.id).set_result(row.status)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
 
 
 async def product_round(weddings: Weddings, asked: Sequence[Asked], width: int) -> Round:
-    """Through `Wedding` and `RunTransaction`; the rows are there before the clock starts."""
+    """Through `Wedding`; the rows are there before the clock starts."""
     return await at_once(len(asked), width, lambda number: weddings.run(asked[number]))
 
 
 # ---- the peers
 
 
-async def bare_round(stage: Stage, count: int, width: int) -> Round:
-    """The bare saga."""
+async def bare_round(stage: Stage, count: int, width: int, queue: str = PEER_QUEUE) -> Round:
+    """The bare saga, in the SDK's sandbox or, on its other queue, without it."""
 
     async def one(_: int) -> None:
         saga = uuid.uuid4().hex
-        await stage.bare_client.execute_workflow(BareSaga.run, saga, id=f"saga-{saga}", task_queue=PEER_QUEUE)
+        await stage.bare_client.execute_workflow(BareSaga.run, saga, id=f"{queue}-{saga}", task_queue=queue)
+
+    return await at_once(count, width, one)
+
+
+async def fair_round(stage: Stage, count: int, width: int) -> Round:
+    """The fair peer: encrypted, and started with a wedding's search attributes."""
+
+    async def one(_: int) -> None:
+        saga = uuid.uuid4().hex
+        listed = TypedSearchAttributes(
+            [
+                SearchAttributePair(temporal.ORGANIZATION_ID, stage.organization_id),
+                SearchAttributePair(temporal.WEDDING_ID, saga),
+                SearchAttributePair(temporal.WEDDING_DATE, "2027-06-19"),
+            ]
+        )
+        await stage.client.execute_workflow(
+            FairSaga.run, saga, id=f"fair-{saga}", task_queue=FAIR_QUEUE, search_attributes=listed
+        )
 
     return await at_once(count, width, one)
 

@@ -32,6 +32,12 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
+def main_thread_seconds(pid: int) -> float:
+    """CPU used so far by a process's main thread."""
+    main = next(thread for thread in psutil.Process(pid).threads() if thread.id == pid)
+    return float(main.user_time + main.system_time)
+
+
 def used(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """CPU seconds between two readings."""
     return {name: after[name] - before[name] for name in after if name in before}

@@ -58,9 +58,12 @@ class Vendors:
         """One HTTP call, one insert; returns the vendor's id of what was made."""
         is_call = order.step in CALLS
         object_id = await self._call(order) if is_call else order.saga
+        await self._record(order, object_id)
+        return object_id
+
+    async def _record(self, order: Order, object_id: str) -> None:
         async with self.db.connection() as conn:
             await conn.execute(_INSERT, (order.saga, order.step, object_id))
-        return object_id
 
     async def _call(self, order: Order) -> str:
         path, sent = request_of(order)

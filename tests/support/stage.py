@@ -110,8 +110,8 @@ class Staged:
                 before = (await self.handle.describe()).history_length
                 await asyncio.sleep(0.3)
                 found = await self.handle.describe()
-                is_open = bool(found.raw_description.pending_activities)
-                is_open = is_open or found.raw_description.HasField("pending_workflow_task")
+                raw = found.raw_description
+                is_open = bool(raw.pending_activities) or raw.HasField("pending_workflow_task")
                 if found.history_length == before and not is_open:
                     return
 

@@ -36,7 +36,7 @@ def next_state(
     return c.judged(c.counted(circuit, tally, now, policy), now, policy, is_last=is_last)
 
 
-def run(circuit: Circuit, *outcomes: Outcome, at: float = 0, **options: Any) -> Circuit:
+def run(circuit: Circuit, *outcomes: Any, at: float = 0, **options: Any) -> Circuit:
     for outcome in outcomes:
         circuit = next_state(circuit, outcome, after(at), POLICY, **options)
     return circuit

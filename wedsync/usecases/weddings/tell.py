@@ -91,7 +91,7 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
         date=row.date,
     )
     try:
-        await _submit(client, start, request)
+        is_accepted = await _submit(client, start, request)
     except WorkflowUpdateFailedError as error:
         await _refused(db, row, error)
         return True
@@ -99,26 +99,31 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
         over = StepError(code=WEDDING_OVER, detail="the wedding's own workflow has ended")
         await _write_refusal(db, row, over)
         return True
-    async with db.system() as conn:
-        await conn.execute(_TOLD, {"id": transaction_id, "now": utc_now()})
+    if is_accepted:
+        async with db.system() as conn:
+            await conn.execute(_TOLD, {"id": transaction_id, "now": utc_now()})
     return True
 
 
-async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
+async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> bool:
     """Give the request to the wedding's workflow: the first one is what it starts with, later ones are updates.
 
-    Raises WorkflowAlreadyStartedError when the wedding is over.
+    True when the workflow has accepted it; False when it has been started with it: then it notes that as it begins,
+    and until it has begun the sweep asks again. Raises WorkflowAlreadyStartedError when the wedding is over.
     """
     async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
         if request.seq == 1:
             with contextlib.suppress(WorkflowAlreadyStartedError):
-                return await _start(client, start, request)
+                await _start(client, start, request)
+                return False
         try:
             await _update(client, start, request)
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
             await _start(client, start, request)
+            return False
+    return True
 
 
 async def _update(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
