@@ -16,9 +16,9 @@ from tests.support.plans import booking, email, event, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged, read_example
 from tests.support.stages import SkippingStage
-from wedsync.domain.weddings import binding
+from wedsync.domain.failure import BUG
+from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.messages import TransactionRequest, WeddingStart
-from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.usecases.weddings import tell as tell_module
@@ -96,17 +96,17 @@ async def test_wedding_day_calls_have_a_queue_and_a_priority_of_their_own(
 async def broken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[Staged, str]:
     """A wedding whose first transaction broke by an error of ours when it had booked one of two."""
     wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
-    bind = binding.bind
+    reference = saga.reference
 
-    def bound(step: PlannedStep, *given: Any, **more: Any) -> binding.Binding:
-        if (more["wedding_id"], step.id) == (wedding.id, "food"):
+    def named(wedding_id: str, tx: str, step_id: str, *more: Any) -> str:
+        if (wedding_id, step_id) == (wedding.id, "food"):
             raise RuntimeError("a bug of ours")
-        return bind(step, *given, **more)
+        return reference(wedding_id, tx, step_id, *more)
 
-    monkeypatch.setattr(binding, "bind", bound)
+    monkeypatch.setattr(saga, "reference", named)
     tx = await wedding.ask()
     row = await wedding.until(tx, "needs_attention")
-    assert row.error["code"] == "internal"
+    assert row.error["code"] == BUG
     return wedding, tx
 
 
@@ -208,7 +208,7 @@ async def test_repair_rewrites_a_projection_that_was_damaged(stage: Stage, puppe
     assert (await wedding_row(wedding))[0] == "active"
 
 
-async def test_a_repair_leaves_the_steps_of_a_running_transaction_to_it(stage: Stage) -> None:
+async def test_a_repair_shows_the_steps_of_a_running_transaction_as_they_stand(stage: Stage) -> None:
     wedding = await stage.wedding(
         plan(booking("venue"), booking("food", "caterer", needs=["venue"]), event(at="ceremony - 3d"))
     )
@@ -217,8 +217,9 @@ async def test_a_repair_leaves_the_steps_of_a_running_transaction_to_it(stage: S
     )
     tx = await wedding.ask()
     await wedding.until_step("food", "running")
-    assert await wedding.handle.execute_update("repair", result_type=int) == 1
-    assert (await wedding.steps())["food"].status == "running"
+    assert await wedding.handle.execute_update("repair", result_type=int) == 3
+    shown = {i: row.status for i, row in (await wedding.steps()).items()}
+    assert shown == {"venue": "succeeded", "food": "running", "event": "scheduled"}
     await wedding.until(tx, "completed")
     assert {i: row.status for i, row in (await wedding.steps()).items()} == {
         "venue": "succeeded",
