@@ -52,6 +52,9 @@ class Wedding:
             try:
                 return await asyncio.shield(life)
             except asyncio.CancelledError:
+                if life.done():
+                    # Not somebody's wish: the worker lets go of the workflow.
+                    raise
                 if not self._runner.stop_from_outside():
                     workflow.logger.warning("wedding.cancelled_at_rest")
 
