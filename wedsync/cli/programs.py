@@ -52,13 +52,19 @@ def _check_url(url: str) -> None:
 
 
 def _serve(program: Coroutine[Any, Any, None]) -> int:
+    import uvloop
+
     from wedsync.cli.local_stack import terminated_as_interrupt
     from wedsync.kit import telemetry
 
     try:
         # Uvicorn shuts down well and then raises the signal again.
-        with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(program)
+        with (
+            terminated_as_interrupt(),
+            contextlib.suppress(KeyboardInterrupt),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(program)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
