@@ -49,7 +49,7 @@ async def _live(
 
 
 async def test_what_took_effect_late_is_undone(open_stage: object) -> None:
-    async with open_stage(timeout_seconds=3.0, settling_seconds=3.0) as chaos:  # type: ignore[operator]
+    async with open_stage(timeout_seconds=3.0, settling_seconds=3.0, open_seconds=2.0) as chaos:  # type: ignore[operator]
         lives = (
             _live(chaos, 2000 + 100 * j + i, *call, fault=fault)
             for i, call in enumerate(_CALLS)

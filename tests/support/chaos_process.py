@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wedsync.kit.settings import Settings
 
-_START_SECONDS = 60.0
+_START_SECONDS = 240.0
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -135,3 +135,12 @@ def tale(chaos: ChaosStage, story: Story) -> dict[str, object]:
     }
     effects = sorted((vendor, e.operation, e.step_id or "", e.state) for vendor, e in chaos.held(story))
     return {"status": story.status, "steps": steps, "effects": effects}
+
+
+def tempo(story: Story) -> dict[str, str]:
+    """When each step ended, in seconds since it began, and after how many attempts: why two tales may differ."""
+    return {
+        step_id: f"{(step.ended_at - step.started_at).total_seconds():.1f} s, {step.attempts} attempts"
+        for step_id, step in sorted(story.steps.items())
+        if step.started_at and step.ended_at
+    }

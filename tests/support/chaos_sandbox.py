@@ -12,6 +12,8 @@ from typing import Any, Literal
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.support import chaos_points
+from tests.support.chaos_points import ActivityPoints
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import LedgerEntry
 from wedsync.sandbox.embedded import EmbeddedSandbox
@@ -53,6 +55,8 @@ class WatchedSandbox(EmbeddedSandbox):
         self.strike: Callable[[], None] = lambda: None
         #: The points that struck, by wedding.
         self.struck: list[tuple[str, Point]] = []
+        #: The points within our own activities, where the worker asks.
+        self.points = ActivityPoints(lambda: self.strike())
 
     def arm(self, wedding_id: str, point: Point) -> None:
         """Strike at the wedding's next request that fits `point`."""
@@ -84,6 +88,9 @@ class WatchedSandbox(EmbeddedSandbox):
         return found
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == chaos_points.PATH:
+            await self.points.serve(scope, receive, send)
+            return
         point = self._take(scope) if scope["type"] == "http" else None
         if point is None:
             await self._app(scope, receive, send)

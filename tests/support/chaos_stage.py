@@ -19,6 +19,7 @@ from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 
 from api.app import create_app
+from tests.support import chaos_points
 from tests.support.chaos_process import WorkerProcess, worker_environment
 from tests.support.chaos_sandbox import WatchedSandbox
 from tests.support.stage import Stage, Staged, stage_settings
@@ -38,6 +39,7 @@ _LOOK_SECONDS = 0.3
 #: What a tell raises while no worker answers.
 _UNTOLD = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
 _START_SECONDS = 30.0
+_QUERIES = 5
 
 
 @dataclass
@@ -76,6 +78,9 @@ class ChaosStage:
         self.worker = worker
         self._watched: dict[str, tuple[Story, asyncio.Event]] = {}
 
+    #: What a tell, or an update, raises while no worker answers.
+    untold: tuple[type[BaseException], ...] = _UNTOLD
+
     @property
     def sandbox(self) -> WatchedSandbox:
         """The vendors."""
@@ -87,13 +92,13 @@ class ChaosStage:
         """A recorded wedding that nobody has asked anything of."""
         return Story(await self.stage.wedding(plan), number)
 
-    async def orchestrate(self, story: Story) -> None:
-        """Ask for the orchestration."""
-        story.tx = await self._ask(story, "orchestrate")
+    async def orchestrate(self, story: Story, *, untold: bool = False) -> None:
+        """Ask for the orchestration; `untold`: only record it, as one who then dies."""
+        story.tx = await self._ask(story, "orchestrate", untold=untold)
 
-    async def undo(self, story: Story) -> None:
+    async def undo(self, story: Story, *, untold: bool = False) -> None:
         """Ask for its undo."""
-        story.undo_tx = await self._ask(story, "undo", target=story.tx)
+        story.undo_tx = await self._ask(story, "undo", untold=untold, target=story.tx)
 
     async def _ask(self, story: Story, kind: str, **request: Any) -> str:
         """Ask until the wedding has it: while a worker is being replaced the first tell may fail."""
@@ -159,8 +164,15 @@ class ChaosStage:
 
     async def rechecks(self, story: Story) -> set[str]:
         """The steps that the wedding will look at again by itself."""
-        waiting = await story.staged.handle.query("waiting")
+        waiting = await self._answer(story, "waiting")
         return {one["step_id"] for one in waiting if one["what"] == "recheck"}
+
+    async def _answer(self, story: Story, query: str) -> Any:
+        """Ask the wedding until it answers: a busy machine's worker may take longer than a query waits."""
+        for _ in range(_QUERIES):
+            with contextlib.suppress(RPCError):
+                return await story.staged.handle.query(query)
+        return await story.staged.handle.query(query)
 
 
 @contextlib.contextmanager
@@ -203,9 +215,19 @@ async def _end_all(client: Client) -> None:
 
 @contextlib.asynccontextmanager
 async def open_chaos(
-    database_url: str, temporal_address: str, folder: Path, *, timeout_seconds: float = 0, settling_seconds: float = 0
+    database_url: str,
+    temporal_address: str,
+    folder: Path,
+    *,
+    timeout_seconds: float = 0,
+    settling_seconds: float = 0,
+    open_seconds: float = 0,
+    asks: bool = False,
 ) -> AsyncIterator[ChaosStage]:
-    """Sandbox, webhook door and a worker process on the given servers; shorter times than production's where given."""
+    """Sandbox, webhook door and a worker process on the given servers; shorter times than production's where given.
+
+    `asks`: the worker stops at `sandbox.points`, too.
+    """
     with (
         contextlib.closing(listen(0)) as bound,
         WatchedSandbox(
@@ -218,6 +240,10 @@ async def open_chaos(
             environment["CHAOS_TIMEOUT_SECONDS"] = str(timeout_seconds)
         if settling_seconds:
             environment["CHAOS_SETTLING_SECONDS"] = str(settling_seconds)
+        if open_seconds:
+            environment["CHAOS_OPEN_SECONDS"] = str(open_seconds)
+        if asks:
+            environment |= chaos_points.environment(sandbox.base_url)
         client = await Client.connect(temporal_address, data_converter=temporal.data_converter(settings))
         db = Database(database_url, 5)
         with (

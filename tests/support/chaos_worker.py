@@ -2,8 +2,8 @@
 
 It loads everything, then waits for a line on its standard input before it serves, so that a spare one can stand ready.
 It ends with whoever holds the other end of its standard input. `CHAOS_TIMEOUT_SECONDS` shortens every vendor's HTTP
-timeout and `CHAOS_SETTLING_SECONDS` the time until an absence counts; unset, both are production's. A shortened run
-doesn't wait for circuits that stay open longer with each trip, either.
+timeout, `CHAOS_SETTLING_SECONDS` the time until an absence counts and `CHAOS_OPEN_SECONDS` how long a circuit stays
+open at first (and four times that at the most); unset, each is production's.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import functools
 import os
 import sys
 import threading
+from collections.abc import Sequence
+from typing import Any
 
+from temporalio.client import Client, Plugin
+
+from tests.support import chaos_points
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.weddings import saga
-from wedsync.kit import logs
+from wedsync.kit import logs, temporal
 from wedsync.kit.settings import Settings
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.switchboard import Switchboard
@@ -25,14 +30,25 @@ from workers import main as main_program
 
 def _shorten() -> None:
     timeout, settling = os.environ.get("CHAOS_TIMEOUT_SECONDS"), os.environ.get("CHAOS_SETTLING_SECONDS")
+    is_open_for = os.environ.get("CHAOS_OPEN_SECONDS")
     if timeout:
         manifests = load_registry().manifests
         for name, manifest in list(manifests.items()):
             manifests[name] = manifest.model_copy(update={"timeout_seconds": float(timeout)})
-        quick = CircuitPolicy(open_seconds=2, open_cap_seconds=8, ramp_step_seconds=2)
+    if is_open_for:
+        seconds = float(is_open_for)
+        quick = CircuitPolicy(open_seconds=seconds, open_cap_seconds=4 * seconds, ramp_step_seconds=seconds)
         setattr(main_program, "Switchboard", functools.partial(Switchboard, policy=quick))  # noqa: B010 - a stand-in
     if settling:
         saga.SETTLING_SECONDS = float(settling)
+
+
+def _ask_at_points() -> None:
+
+    async def connected(settings: Settings, *, plugins: Sequence[Plugin] = (), **options: Any) -> Client:
+        return await temporal.connect(settings, plugins=[*plugins, *chaos_points.plugins()], **options)
+
+    setattr(main_program, "connect", connected)  # noqa: B010 - a stand-in
 
 
 def _end_with_parent() -> None:
@@ -45,6 +61,7 @@ def main() -> None:
     settings = Settings()
     logs.setup(settings, "worker")
     _shorten()
+    _ask_at_points()
     if not sys.stdin.buffer.readline():
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
