@@ -29,13 +29,13 @@ class Broken:
 
 async def _until_stuck(db: Database, client: Client, watch: StuckWatch) -> int:
     async with asyncio.timeout(15):
-        while not (found := await watch.look(db, client, utc_now())):
+        while not (found := await watch.look(db, client, utc_now())):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.2)
     return found
 
 
 async def test_a_workflow_whose_task_keeps_failing_is_told_of_once(fresh_database_urls: Any) -> None:
-    db = Database(fresh_database_urls.app)
+    db = Database(fresh_database_urls.app, 3)
     async with db.system() as conn:
         await access.add_organization(conn, "studio", "Studio", utc_now())
     async with db.tenant("studio") as conn:
