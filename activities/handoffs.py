@@ -9,6 +9,7 @@ from activities.errors import translated
 from wedsync.kit.clock import utc_now
 from wedsync.store.session import Database
 from wedsync.usecases.weddings.tell import ClientProvider, sweep_transactions
+from wedsync.usecases.weddings.tell_stuck import StuckWatch
 
 
 class SweptTransactions(BaseModel):
@@ -25,10 +26,13 @@ class HandoffActivities:
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
         self._db = db
         self._client_provider = client_provider
+        self._stuck = StuckWatch()
 
     @activity.defn(name="handoffs.sweep_transactions")
     @translated
     async def sweep_transactions(self) -> SweptTransactions:
-        """Tell weddings again of transactions that they have not taken."""
-        told, left = await sweep_transactions(self._db, await self._client_provider(), utc_now())
+        """Tell weddings again of transactions that they have not taken, and operators of workflows that are stuck."""
+        client = await self._client_provider()
+        await self._stuck.look(self._db, client, utc_now())
+        told, left = await sweep_transactions(self._db, client, utc_now())
         return SweptTransactions(told=told, left=left)

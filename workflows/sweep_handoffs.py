@@ -31,8 +31,7 @@ class SweepHandoffs:
         """Sweep each kind of hand-off; one that can't be swept now keeps none of the others from it."""
         await self._sweep(HandoffActivities.sweep_transactions, "transactions not handed over")
         await self._sweep(WebhookActivities.sweep_inbox, "events not drained")
-        if workflow.patched("outbox"):
-            await self._sweep(DeliveryActivities.sweep, "deliveries not sent")
+        await self._sweep(DeliveryActivities.sweep, "deliveries not sent")
         if self._failed:
             raise self._failed[0]
 

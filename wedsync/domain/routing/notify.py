@@ -22,6 +22,7 @@ EventKind = Literal[
     "endpoint.disabled",
     "endpoint.resumed",
     "delivery.failed",
+    "workflow.stuck",
     "channel.test",
 ]
 Severity = Literal["info", "warning", "critical"]
@@ -138,6 +139,21 @@ def quota_exhausted(service: str, until: datetime, now: datetime) -> Notice:
         summary=f"the quota of {service} is used up; a call can be had at {until:%Y-%m-%d %H:%M:%S} UTC",
         occurred_at=now,
         detail={"until": until.isoformat()},
+    )
+
+
+def workflow_stuck(
+    workflow_type: str, workflow_id: str, run_id: str, problems: tuple[str, ...], now: datetime
+) -> Notice:
+    """A workflow's task fails again and again: it stands still until its code is mended."""
+    return Notice(
+        kind="workflow.stuck",
+        severity="critical",
+        service=workflow_type,
+        summary=f"the workflow {workflow_id} stands still: its workflow task keeps failing"[:300],
+        occurred_at=now,
+        detail={"workflow_id": workflow_id, "run_id": run_id, "problems": list(problems)},
+        about=workflow_id,
     )
 
 
