@@ -33,6 +33,6 @@ class HandoffActivities:
     async def sweep_transactions(self) -> SweptTransactions:
         """Tell weddings again of transactions that they have not taken, and operators of workflows that are stuck."""
         client = await self._client_provider()
-        await self._stuck.look(self._db, client, utc_now())
         told, left = await sweep_transactions(self._db, client, utc_now())
+        await self._stuck.look(self._db, client, utc_now())
         return SweptTransactions(told=told, left=left)
