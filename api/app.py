@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -15,23 +15,16 @@ from api.document import describe, operation_id
 from api.middleware import BodyLimit, Guard, RequestIds
 from api.v1.events import HEARTBEAT_SECONDS
 from wedsync.kit import telemetry, temporal
-from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
+from wedsync.runtime import ClientProvider, open_runtime
 from wedsync.store.notices import Notices
-from wedsync.store.outbox import NEWS
 from wedsync.store.projection import EVENTS_CHANNEL
-from wedsync.store.session import Database
 from wedsync.usecases.access.authenticate import KeyCache
-from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.gateway import Gateway
-from wedsync.usecases.routing.registry import limited_vendors, load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.tell import InboxTeller
 from wedsync.usecases.weddings.read_transaction import temporal_links
 from wedsync.usecases.weddings.tell import Teller
-
-ClientProvider = Callable[[], Awaitable[Client]]
 
 
 def lazy_client(settings: Settings) -> ClientProvider:
@@ -51,36 +44,20 @@ def lazy_client(settings: Settings) -> ClientProvider:
 @asynccontextmanager
 async def _opened(state: State, settings: Settings, provide: ClientProvider) -> AsyncIterator[None]:
     """All that requests use, for as long as the block lasts."""
-    state.database = Database(settings.database_url, settings.database_pool_size)
-    state.temporal = provide
-    state.teller = Teller(state.database, state.temporal)
-    state.inbox_teller = InboxTeller(state.temporal)
-    state.outbox_teller = OutboxTeller(state.temporal)
-    state.database.when_committed(NEWS, state.outbox_teller.tell)
-    state.notices = Notices(state.database, EVENTS_CHANNEL)
-    state.notices.start()
-    manifests = state.registry.manifests
-    state.switchboard = Switchboard(
-        state.database,
-        manifests,
-        state.temporal,
-        most_in_flight=settings.api_calls_per_vendor,
-        limited=limited_vendors(settings, manifests),
-        set_up=set_up_vendors(settings, manifests),
-    )
-    pool = new_pool()
-    vendors = VendorGateway(settings, state.registry, pool, state.switchboard)
-    state.gateway = Gateway(vendors, state.switchboard, state.database)
-    try:
-        async with state.switchboard.open():
+    calls = settings.api_calls_per_vendor
+    async with open_runtime(settings, provide, most_in_flight=calls, registry=state.registry) as runtime:
+        state.database, state.temporal, state.switchboard = runtime.database, provide, runtime.switchboard
+        state.outbox_teller = runtime.outbox_teller
+        state.teller, state.inbox_teller = Teller(runtime.database, provide), InboxTeller(provide)
+        state.notices = Notices(runtime.database, EVENTS_CHANNEL)
+        state.notices.start()
+        state.gateway = Gateway(runtime.gateway, runtime.switchboard, runtime.database)
+        try:
             yield
-    finally:
-        await pool.aclose()
-        await state.notices.close()
-        await state.teller.close()
-        await state.inbox_teller.close()
-        await state.outbox_teller.close()
-        await state.database.close()
+        finally:
+            await state.notices.close()
+            await state.teller.close()
+            await state.inbox_teller.close()
 
 
 def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:

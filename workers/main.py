@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from temporalio.client import (
@@ -35,22 +36,16 @@ from wedsync.domain.routing import queues
 from wedsync.domain.routing.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
 from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
 from wedsync.kit import telemetry
-from wedsync.kit.crypto import Keyring
-from wedsync.kit.http import new_pool
 from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.memory import settle_memory
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
-from wedsync.store.outbox import NEWS
+from wedsync.runtime import Runtime, open_runtime
 from wedsync.store.projection_writer import ProjectionWriter
-from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.notify import Notifier
-from wedsync.usecases.routing.registry import limited_vendors, load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.outgoing.pump import Pump
 from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
 from wedsync.usecases.weddings.call_step import StepCaller
 from wedsync.usecases.weddings.links import link_maker
@@ -72,52 +67,37 @@ UNGUARDED = UnsandboxedWorkflowRunner()
 
 
 @contextlib.asynccontextmanager
-async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]:
-    """The activities with their database, connection pool and vendors; closed at the end."""
-    registry = load_registry()
-    db = Database(settings.database_url, settings.database_pool_size)
-    pool = new_pool()
+async def open_doors(settings: Settings, client: Client, **options: Any) -> AsyncIterator[Doors]:
+    """Build the activities on a runtime of their own, and close both at the end; `options` are the runtime's."""
 
     async def provide() -> Client:
         return client
 
-    shelf = PlanShelf(db, registry.manifests)
+    options = {"most_in_flight": settings.worker_calls_per_vendor, **options}
+    async with open_runtime(settings, provide, **options) as runtime, contextlib.AsyncExitStack() as closing:
+        yield _doors(runtime, closing)
+
+
+def _doors(runtime: Runtime, closing: contextlib.AsyncExitStack) -> Doors:
+    settings, db, provide, gateway = runtime.settings, runtime.database, runtime.provide, runtime.gateway
+    policy = guard_policy(settings)
     writer = ProjectionWriter(db)
     held = HeldWriter(writer, provide)
-    teller = OutboxTeller(provide)
-    db.when_committed(NEWS, teller.tell)
-    sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
-    pump = Pump(db, sender, teller)
-    switchboard = Switchboard(
-        db,
-        registry.manifests,
-        provide,
-        most_in_flight=settings.worker_calls_per_vendor,
-        limited=limited_vendors(settings, registry.manifests),
-        set_up=set_up_vendors(settings, registry.manifests),
+    shelf = PlanShelf(db, runtime.registry.manifests)
+    sender = Sender(GuardedHttp(policy), runtime.keyring)
+    pump = Pump(db, sender, runtime.outbox_teller)
+    notifier = Notifier(gateway, runtime.switchboard, GuardedHttp(policy, max_connections=20), runtime.keyring)
+    for part in (notifier, sender, pump, writer):
+        closing.push_async_callback(part.close)
+    return Doors(
+        weddings=WeddingActivities(db, held, shelf, link_maker(settings), provide),
+        vendors=VendorActivities(StepCaller(gateway, held, settings.running_shown_after_seconds)),
+        webhooks=WebhookActivities(db, provide, Reconciler(db, settings, runtime.registry, gateway)),
+        handoffs=HandoffActivities(db, provide),
+        deliveries=DeliveryActivities(db, provide, sender, pump),
+        routing=RoutingActivities(gateway, runtime.switchboard, notifier),
+        versions=VersionActivities(gateway, runtime.switchboard),
     )
-    gateway = VendorGateway(settings, registry, pool, switchboard)
-    keyring = Keyring.parse(settings.codec_keys.get_secret_value())
-    notifier = Notifier(gateway, switchboard, GuardedHttp(guard_policy(settings), max_connections=20), keyring)
-    try:
-        async with switchboard.open():
-            yield Doors(
-                weddings=WeddingActivities(db, held, shelf, link_maker(settings), provide),
-                vendors=VendorActivities(StepCaller(gateway, held, settings.running_shown_after_seconds)),
-                webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
-                handoffs=HandoffActivities(db, provide),
-                deliveries=DeliveryActivities(db, provide, sender, pump),
-                routing=RoutingActivities(gateway, switchboard, notifier),
-                versions=VersionActivities(gateway, switchboard),
-            )
-    finally:
-        await writer.close()
-        await pump.close()
-        await teller.close()
-        await sender.close()
-        await notifier.close()
-        await pool.aclose()
-        await db.close()
 
 
 def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = GUARDED) -> Worker:

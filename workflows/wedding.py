@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from workflows import options
 
@@ -27,6 +27,9 @@ with workflow.unsafe.imports_passed_through():
     from workflows.wedding_journal import WeddingJournal
     from workflows.wedding_requests import Requests
     from workflows.wedding_transactions import TransactionRunner
+
+#: Between two tries of what only a person can mend.
+_AFTER_FAILURE = timedelta(minutes=1)
 
 
 @workflow.defn(name=WEDDING_WORKFLOW)
@@ -49,21 +52,33 @@ class Wedding:
             try:
                 return await asyncio.shield(life)
             except asyncio.CancelledError:
+                if life.done():
+                    # Not somebody's wish: the worker lets go of the workflow.
+                    raise
                 if not self._runner.stop_from_outside():
                     workflow.logger.warning("wedding.cancelled_at_rest")
 
     async def _live(self) -> str:
         await self._runner.resume()
         while not self._state.is_over:
-            await self._keep_time()
-            if self._state.is_over:
-                break
-            if not await self._do_next() and not closing.is_closed(self._state, workflow.now()):
-                await self._rest()
+            try:
+                await self._live_on()
+            except FailureError:
+                # Something of our own records can't be read or written: a person mends that, and the wedding goes on.
+                workflow.logger.exception("wedding.record_failed")
+                await workflow.sleep(_AFTER_FAILURE, summary="until our own records work again")
             self._continue_as_new_when_long()
         await self._answer_the_rest()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._state.status
+
+    async def _live_on(self) -> None:
+        """Keep the time, then do what comes next, or rest until something does."""
+        await self._keep_time()
+        if self._state.is_over:
+            return
+        if not await self._do_next() and not closing.is_closed(self._state, workflow.now()):
+            await self._rest()
 
     @property
     def _state(self) -> WeddingState:

@@ -9,6 +9,7 @@ from temporalio import workflow
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
+    from activities.errors import ACTIVITY_FAILED, read_failure
     from activities.weddings import (
         BeginTransaction,
         Begun,
@@ -21,9 +22,14 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import agenda, requests
     from wedsync.domain.weddings.apply_result import apply_result, conclude, newest_updates
     from wedsync.domain.weddings.messages import TransactionKind, TransactionRequest
-    from wedsync.domain.weddings.step import StepError, StepState
+    from wedsync.domain.weddings.step import StepError, StepState, step_error
     from wedsync.domain.weddings.task import StepTask
-    from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult, TransactionState
+    from wedsync.domain.weddings.transaction import (
+        TransactionInput,
+        TransactionResult,
+        TransactionState,
+        TransactionUpdate,
+    )
     from wedsync.domain.weddings.wedding_state import Course, Interrupted
     from workflows.saga.binder import Binder, first_vendors
     from workflows.saga.transaction import Transaction
@@ -71,18 +77,24 @@ class TransactionRunner:
         state = self._journal.state
         return agenda.own_transaction_id(state.start.wedding_id, state.seq + 1)
 
-    async def orchestrate(self, request: TransactionRequest) -> TransactionResult:
-        """Begin the plan: read it, resolve its times, and run what is due first."""
+    async def orchestrate(self, request: TransactionRequest) -> None:
+        """Begin the plan: read it, resolve its times, and run what is due first. What can't be begun says why."""
         journal = self._journal
         self._starting(request.id)
         rounds = {i: s.round for i, s in journal.state.states.items()}
-        begun = await self._begin(request.id, "orchestrate", request.id, first=FirstSteps(rounds=rounds))
+        try:
+            begun = await self._begin(request.id, "orchestrate", request.id, first=FirstSteps(rounds=rounds))
+        except ACTIVITY_FAILED as error:
+            self.running = ""
+            why = step_error(read_failure(error))
+            await journal.record((TransactionUpdate(transaction_id=request.id, status="needs_attention", error=why),))
+            return
         if journal.state.plan is None and begun.plan is not None:
             journal.take_plan(begun.plan)
         journal.state = journal.state.orchestrated(request.id, {s.step_id: s for s in begun.first_states})
         await self._turn_to_the_hour()
         given = self._input(request.id, "orchestrate", requests.first_tasks(journal.state, workflow.now()))
-        return await self._run(given, Course(request=request), begun)
+        await self._run(given, Course(request=request), begun)
 
     async def run(
         self, tx: str, kind: TransactionKind, course: Course, tasks: tuple[StepTask, ...] = ()
@@ -97,9 +109,13 @@ class TransactionRunner:
 
     async def run_input(self, given: TransactionInput, course: Course) -> TransactionResult:
         """Run a transaction to its settling and take in what it came to."""
-        begun = await self._begin(
-            given.transaction_id, given.kind, given.origin_tx, given=given, steps=_first_bindings(given.tasks)
-        )
+        try:
+            begun = await self._begin(
+                given.transaction_id, given.kind, given.origin_tx, given=given, steps=_first_bindings(given.tasks)
+            )
+        except ACTIVITY_FAILED as error:
+            broken = TransactionState(given, workflow.now()).broken(step_error(read_failure(error)), workflow.now())
+            return await self._settle(given, course, broken)
         return await self._run(given, course, begun)
 
     async def resume(self) -> None:

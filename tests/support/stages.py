@@ -17,39 +17,20 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import WorkflowRunner
 
-from activities.deliveries import DeliveryActivities
-from activities.handoffs import HandoffActivities
-from activities.routing import RoutingActivities
-from activities.vendors import VendorActivities
-from activities.versions import VersionActivities
-from activities.webhooks import WebhookActivities
-from activities.weddings import WeddingActivities
 from tests.support.puppet import Puppet, PuppetRegistry
 from tests.support.stage import Stage, Staged, stage_settings
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.weddings.plan import Plan
-from wedsync.kit.crypto import Keyring
-from wedsync.kit.http import new_pool
-from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.outbox import NEWS
-from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
-from wedsync.usecases.weddings.call_step import StepCaller
-from wedsync.usecases.weddings.links import link_maker
-from wedsync.usecases.weddings.load_plan import PlanShelf
-from wedsync.usecases.weddings.write_projection import HeldWriter
-from workers.main import GUARDED, make_worker
-from workers.queues import Doors, plans
+from workers.main import GUARDED, make_worker, open_doors
+from workers.queues import plans
 
 #: Vendors fail here more than anywhere: no circuit opens unless a test configures it.
 CALM = CircuitPolicy(min_calls=100_000)
+#: The puppet's vendors have no credentials that would be missing, and no limits.
+EVERY: dict[str, Any] = {"limited": (), "set_up": None}
 #: Ends fast, keeps little.
 FAST: dict[str, Any] = {"graceful_shutdown_seconds": 1.0, "worker_cached_workflows": 500}
 
@@ -59,37 +40,12 @@ async def open_puppet_stage(
     settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet, runner: WorkflowRunner = GUARDED
 ) -> AsyncIterator[Stage]:
     """The stage, with the puppet's vendors beside the installed ones."""
-    registry = PuppetRegistry(puppet)
-    db, pool = Database(settings.database_url, 10), new_pool()
-
-    async def provide() -> Client:
-        return client
-
-    teller = OutboxTeller(provide)
-    db.when_committed(NEWS, teller.tell)
-    sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
-    pump = Pump(db, sender, teller)
-    switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
-    gateway = VendorGateway(settings, registry, pool, switchboard)
-    writer = HeldWriter(ProjectionWriter(db), provide)
-    doors = Doors(
-        weddings=WeddingActivities(db, writer, PlanShelf(db, registry.manifests), link_maker(settings), provide),
-        vendors=VendorActivities(StepCaller(gateway, writer)),
-        webhooks=WebhookActivities(db, provide),
-        handoffs=HandoffActivities(db, provide),
-        deliveries=DeliveryActivities(db, provide, sender, pump),
-        routing=RoutingActivities(gateway, switchboard),
-        versions=VersionActivities(gateway, switchboard),
-    )
+    registry, db = PuppetRegistry(puppet), Database(settings.database_url, 10)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(switchboard.open())
+        doors = await stack.enter_async_context(open_doors(settings, client, registry=registry, policy=CALM, **EVERY))
         for plan in plans(doors, settings):
             await stack.enter_async_context(make_worker(client, plan, settings, runner))
         yield Stage(settings, client, db, sandbox, registry=registry)
-    await pump.close()
-    await teller.close()
-    await sender.close()
-    await pool.aclose()
     await db.close()
 
 

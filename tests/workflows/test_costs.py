@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
 from temporalio.api.enums.v1 import EventType
 
 from bench.plans import elopement
@@ -40,32 +40,32 @@ class Costs:
 
 
 @contextmanager
-def counted(db: Database) -> Iterator[Asked]:
-    """Count every transaction and every statement of these connections."""
-    found, begin = Asked(), db._begun
+def counted(*others: Database) -> Iterator[Asked]:
+    """Count every transaction and every statement of this process but those of `others`."""
+    found, begin = Asked(), Database._begun
+    engines = {id(other._engine.sync_engine) for other in others}
 
-    async def begun(*args: Any) -> Any:
-        found.commits += 1
-        return await begin(*args)
+    async def begun(db: Database, *args: Any) -> Any:
+        found.commits += db not in others
+        return await begin(db, *args)
 
-    def on_statement(*_: Any) -> None:
-        found.statements += 1
+    def on_statement(connection: Connection, *_: Any) -> None:
+        found.statements += id(connection.engine) not in engines
 
-    engine = db._engine.sync_engine
-    event.listen(engine, "before_cursor_execute", on_statement)
-    db._begun = begun  # type: ignore[method-assign]
+    event.listen(Engine, "before_cursor_execute", on_statement)
+    Database._begun = begun  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        del db._begun  # type: ignore[method-assign]
-        event.remove(engine, "before_cursor_execute", on_statement)
+        Database._begun = begin  # type: ignore[method-assign]
+        event.remove(Engine, "before_cursor_execute", on_statement)
 
 
 async def costs(stage: Stage, dispatcher: Database) -> Costs:
     """Run a wedding that the API's side dispatches, watched through its own query, which costs Postgres nothing."""
     wedding = await stage.wedding(elopement(f"w-{new_id().lower()}"))
     tx = await wedding.ask(untold=True)
-    with counted(stage.db) as asked:
+    with counted(stage.db, dispatcher) as asked:
         await tell(dispatcher, stage.client, tx)
         await wedding.when("plan", lambda plan: all(step["status"] == "succeeded" for step in plan.values()))
         await wedding.when("agenda", lambda later: later == [])

@@ -13,11 +13,11 @@ from tests.support.puppet import Puppet
 from tests.support.stage import Stage, stage_settings
 from tests.support.stages import FAST, open_puppet_stage
 from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, TransactionRequest
 from wedsync.kit.ids import new_id
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from workers.main import UNGUARDED
-from workflows import wedding as wedding_module
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def short_lived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Stage]:
     """A stage whose weddings go on in a new run after a few events."""
-    monkeypatch.setattr(wedding_module, "LONG_HISTORY_EVENTS", 40)
+    monkeypatch.setattr(saga, "LONG_HISTORY_EVENTS", 40)
     settings = stage_settings(database_url, stage_sandbox, tmp_path, **FAST)
     async with open_puppet_stage(settings, temporal_client, stage_sandbox, puppet, UNGUARDED) as opened:
         yield opened

@@ -131,7 +131,7 @@ class VendorCaller:
                 if not run.goes_on:
                     self._state.put(self._state.entries[step_id].with_effect(run.operation.name, done.effect))
                 return done.effect
-            self._wait_for_absence(step_id, call)
+            await self._wait_for_absence(step_id, run, call)
 
     async def _try(self, step_id: str, run: OperationRun, call: CallProgress) -> CallOutcome:
         """Send it once, or look for what an earlier try has done."""
@@ -240,11 +240,13 @@ class VendorCaller:
             return
         await self._progress.show([step_id], f"{step_id}: show that it is tried again")
 
-    def _wait_for_absence(self, step_id: str, call: CallProgress) -> None:
+    async def _wait_for_absence(self, step_id: str, run: OperationRun, call: CallProgress) -> None:
         """Nothing was found, too early to count: wait until it does."""
         seconds = options.start_to_close_seconds(self._state.entries[step_id].binding.timeout_seconds)
         call.wait_until = saga.settled_absent_at(call.sent_at, seconds)
         call.why = "until its absence counts"
+        if not run.goes_on:
+            await self._progress.show([step_id], f"{step_id}: show that its outcome is looked for")
 
     async def _wait_out(self, run: OperationRun, call: CallProgress) -> None:
         """Wait for the next try; a stop ends the wait of what does not go on, a pause that of everything."""

@@ -173,7 +173,7 @@ def test_a_wrong_value_given_to_an_act_raises() -> None:
     with pytest.raises(ValidationError):
         BUSY.holding(7)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
-        CompensationResult(status="gone")  # type: ignore[arg-type]
+        CompensationResult(status="gone")
 
 
 def test_a_lasting_undo_needs_a_person() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
 
 from activities.weddings import RecordWedding, WeddingActivities
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.webhooks.messages import drain_workflow_id
+from wedsync.domain.weddings.projection import WeddingRow
 from wedsync.kit.settings import Settings
 from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.usecases.routing.registry import load_registry
@@ -18,17 +20,19 @@ from wedsync.usecases.webhooks.drain import drain_batch
 from wedsync.usecases.webhooks.hasten import hasten_inbox
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 
 
-def turned(wedding_id: str, mode: str, version: int) -> RecordWedding:
+def turned(wedding_id: str, mode: Any, version: int) -> RecordWedding:
     """The wedding's own state, as its workflow has it written."""
-    return RecordWedding(
-        organization_id="o1", wedding_id=wedding_id, status="active", phase="preparation", mode=mode, plan_version=1,
-        ceremony_local="2027-06-19T16:00", zone="Europe/Rome", ceremony_at=NOW, version=version, step_version=1,
-        now=NOW,
+    row = WeddingRow(
+        status="active", phase="preparation", mode=mode, plan_version=1, ceremony_local="2027-06-19T16:00",
+        zone="Europe/Rome", ceremony_at=NOW,
     )  # fmt: skip
+    header = WeddingHeader(organization_id="o1", wedding_id=wedding_id, version=version, now=NOW)
+    return RecordWedding(header=header, wedding=row)
 
 
 async def is_drain_told(client: Client) -> bool:
@@ -44,11 +48,12 @@ async def test_a_wedding_whose_day_comes_has_its_waiting_events_told_first(house
     await house.record("named", wedding_id=wedding, step_id="deposit")
     await house.record("held", object_id="pi_1")
     shelf = PlanShelf(house.db, load_registry().manifests)
-    doors = WeddingActivities(house.db, ProjectionWriter(house.db), shelf, link_maker(Settings()), house.provider)
-    await doors.record_wedding(turned(wedding, "normal", 1))
+    writer = HeldWriter(ProjectionWriter(house.db), house.provider)
+    doors = WeddingActivities(house.db, writer, shelf, link_maker(Settings()), house.provider)
+    await ActivityEnvironment().run(doors.record_wedding, turned(wedding, "normal", 1))
     assert {row.priority for row in (await house.rows()).values()} == {3}
     assert not await is_drain_told(house.client)
-    await doors.record_wedding(turned(wedding, "wedding_day", 2))
+    await ActivityEnvironment().run(doors.record_wedding, turned(wedding, "wedding_day", 2))
     assert {row.priority for row in (await house.rows()).values()} == {0}
     assert await is_drain_told(house.client)
     assert (await drain_batch(house.db, house.provider, "critical", 50, NOW)).claimed == 2

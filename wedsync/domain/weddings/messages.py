@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 TransactionKind = Literal["orchestrate", "scheduled", "timeline", "detail", "amendment", "undo"]
 TransactionStatus = Literal[
@@ -25,7 +27,21 @@ class Message(BaseModel):
 
         For the named methods of each type: who changes a value from outside says by a method what happened to it.
         """
-        return self.model_validate({**self.__dict__, **changes})
+        cls = type(self)
+        try:
+            checked = {name: _checked_by(cls, name)(value) for name, value in changes.items()}
+        except (KeyError, ValidationError):
+            # The whole value says which field is wrong.
+            return self.model_validate({**self.__dict__, **changes})
+        return self.model_copy(update=checked)
+
+
+@functools.cache
+def _checked_by(kind: type[BaseModel], name: str) -> Callable[[Any], Any]:
+    """Give what checks one field's new value; what stands was checked when it was set. Raises KeyError."""
+    field = kind.model_fields[name]
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(annotation).validate_python
 
 
 class Decision(Message):
