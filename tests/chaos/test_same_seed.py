@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.chaos_faults import ambiguity
-from tests.support.chaos_run import Outcome, impatient_plan_of, run_seeds, tale, tempo
+from tests.support.chaos_run import Outcome, lasting_plan_of, run_seeds, tale, tempo
 from tests.support.chaos_stage import ChaosStage
 from tests.support.routing import calm
 
@@ -20,7 +20,7 @@ async def test_the_same_faults_give_the_same_statuses_and_effects(
     # A circuit speaks of what all weddings met at that moment: without it a story hangs on its own faults alone.
     async with calm(chaos.stage.db):
         for offset in (0, 1000):
-            run = await run_seeds(chaos, seeds, ambiguity, impatient_plan_of, at_once=25, undoes=_undoes, offset=offset)
+            run = await run_seeds(chaos, seeds, ambiguity, lasting_plan_of, at_once=50, undoes=_undoes, offset=offset)
             assert run.verdict.all == []
             runs.append(run)
     report.append(runs[1].row("same seed, twice", chaos.worker.kills))
