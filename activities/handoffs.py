@@ -34,5 +34,5 @@ class HandoffActivities:
         """Tell weddings again of transactions that they have not taken, and operators of workflows that are stuck."""
         client = await self._client_provider()
         told, left = await sweep_transactions(self._db, client, utc_now())
-        await self._stuck.look(self._db, client, utc_now())
+        await self._stuck.watch(self._db, client, utc_now())
         return SweptTransactions(told=told, left=left)

@@ -29,7 +29,7 @@ class Broken:
 
 async def _until_stuck(db: Database, client: Client, watch: StuckWatch) -> int:
     async with asyncio.timeout(15):
-        while not (found := await watch.look(db, client, utc_now())):  # noqa: ASYNC110 - the server tells nobody
+        while not (found := await watch.watch(db, client, utc_now())):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.2)
     return found
 
@@ -54,9 +54,9 @@ async def test_a_workflow_whose_task_keeps_failing_is_told_of_once(fresh_databas
         await env.client.start_workflow(Broken.run, id="broken", task_queue="q")
         assert await _until_stuck(db, env.client, StuckWatch()) == 1
         # Another process, and a channel that forgets at once.
-        assert await StuckWatch().look(db, env.client, utc_now()) == 1
+        assert await StuckWatch().watch(db, env.client, utc_now()) == 1
         client = env.client
-    assert await StuckWatch().look(db, client, utc_now()) == 0
+    assert await StuckWatch().watch(db, client, utc_now()) == 0
     async with db.system() as conn:
         told = (await conn.execute(text("SELECT notice FROM notifications"))).scalars().all()
     await db.close()

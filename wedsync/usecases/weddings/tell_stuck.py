@@ -35,7 +35,7 @@ class StuckWatch:
         self._counted: set[str] = set()
         self._is_blind = False
 
-    async def look(self, db: Database, client: Client, now: datetime) -> int:
+    async def watch(self, db: Database, client: Client, now: datetime) -> int:
         """Tell of each stuck workflow once a day at most and return how many there are; none without Temporal."""
         try:
             found = [one async for one in client.list_workflows(_QUERY, limit=_MOST, rpc_timeout=_RPC_TIMEOUT)]
