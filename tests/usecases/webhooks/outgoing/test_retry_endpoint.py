@@ -295,12 +295,12 @@ async def test_the_sweep_finds_endpoints_and_deliveries_that_were_missed(
         return Client()
 
     now = utc_now()
-    assert (await sweep_outbox(office.db, provider, now + GRACE)).pump is False  # type: ignore[arg-type]
+    assert (await sweep_outbox(office.db, provider, now + GRACE)).is_drained is False  # type: ignore[arg-type]
     subscription = await failing(office, receiver)
     await office.subscribe(receiver.url("/other"), "wedding.*")
     await office.tell(1, "wedding.updated")
     swept = await sweep_outbox(office.db, provider, utc_now() + timedelta(minutes=2))  # type: ignore[arg-type]
-    assert (swept.pump, swept.endpoints) == (True, 1)
+    assert (swept.is_drained, swept.endpoints) == (True, 1)
     assert asked == ["outbox:0", f"endpoint:{subscription}"]
 
 

@@ -64,8 +64,8 @@ class EndpointLook(Message):
 class SweptOutbox(Message):
     """The answer of `deliveries.sweep`."""
 
-    #: Whether the pump was told again.
-    pump: bool = False
+    #: Whether its drain was started again.
+    is_drained: bool = False
     #: Endpoints whose workflows were told again.
     endpoints: int = 0
 

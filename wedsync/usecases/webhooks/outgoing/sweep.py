@@ -28,4 +28,4 @@ async def sweep_outbox(db: Database, client_provider: ClientProvider, now: datet
             await tell_outbox(client)
         for endpoint_id in forgotten:
             await tell_endpoint(client, endpoint_id)
-    return SweptOutbox(pump=is_missed, endpoints=len(forgotten))
+    return SweptOutbox(is_drained=is_missed, endpoints=len(forgotten))
