@@ -1,4 +1,4 @@
-"""What an HTTP answer, or its absence, says about the effect of a call. Pure."""
+"""Read what an HTTP answer, or its absence, says about the effect of a call. Pure."""
 
 from __future__ import annotations
 
