@@ -1,4 +1,4 @@
-"""A step and one vendor for it: what is asked of it, and under which keys. Made from recorded values only."""
+"""Bind a step to one vendor: its inputs and its keys. Made from recorded values only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class VendorTerms(Message):
 
 
 class Preparation(Message):
-    """What bindings are made from, recorded in history: instants by the zone data of then, specs, signed links."""
+    """The recorded data that bindings are made from: instants by the zone data of then, specs, signed links."""
 
     #: By `vendor/action`.
     terms: dict[str, VendorTerms] = {}
