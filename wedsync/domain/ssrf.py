@@ -46,20 +46,20 @@ _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 
 
 class ForbiddenTarget(WedsyncError):
-    """The URL, or an address behind it, is forbidden to us."""
+    """We must not go to the URL, or to an address behind it."""
 
     code: ClassVar[str] = "url_forbidden"
 
 
 class GuardPolicy(Value):
-    """What is allowed beside public HTTPS."""
+    """Exceptions to public HTTPS."""
 
     #: http, and this machine itself: for `WEDSYNC_ENVIRONMENT=local` only.
     allow_loopback: bool = False
 
 
 class Target(Value):
-    """The target of a URL."""
+    """Target of a URL."""
 
     scheme: str
     host: str

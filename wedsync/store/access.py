@@ -46,7 +46,7 @@ async def read_organizations(conn: AsyncConnection) -> list[Any]:
 
 
 async def read_keys(conn: AsyncConnection) -> list[Any]:
-    """Read the keys, the oldest first: `id`, `organization_id`, `name`, `created_at`, `revoked_at`. Within `system()`."""
+    """Read keys, the oldest first: `id`, `organization_id`, `name`, `created_at`, `revoked_at`. Within `system()`."""
     table = api_keys.c
     query = select(table.id, table.organization_id, table.name, table.created_at, table.revoked_at)
     return list((await conn.execute(query.order_by(table.created_at, table.id))).all())

@@ -16,7 +16,7 @@ from wedsync.store.tables.weddings import read_answers
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """What a vendor said, and when."""
+    """A vendor's answer, and its time."""
 
     vendor: str
     facts: dict[str, Any]

@@ -47,7 +47,7 @@ class Settled(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """The deliveries that wait for an endpoint."""
+    """Deliveries that wait for an endpoint."""
 
     waiting: int
     #: When the first of those that were tried is due again; None: none was.

@@ -1,4 +1,4 @@
-"""The services' health and its history, in Postgres. Inside `system()`, unless a function says otherwise."""
+"""Services' health and its history, in Postgres. Inside `system()`, unless a function says otherwise."""
 
 from __future__ import annotations
 

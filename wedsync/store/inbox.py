@@ -1,4 +1,4 @@
-"""The inbox: events are recorded once for ever, claimed, settled. All functions run inside one `system()` session.
+"""Inbox: events are recorded once for ever, claimed, settled. All functions run inside one `system()` session.
 
 `due_at` says when a row is to be checked (again); a row without it is settled.
 """

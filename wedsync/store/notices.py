@@ -36,7 +36,7 @@ class Waiter:
 
 
 class Notices:
-    """The process's listener on one NOTIFY channel, whose payloads are ids."""
+    """A process's listener on one NOTIFY channel, whose payloads are ids."""
 
     def __init__(self, db: Database, channel: str) -> None:
         self._db = db

@@ -59,7 +59,7 @@ _TELL = text("SELECT pg_notify(:channel, :service)")
 
 @dataclass(frozen=True)
 class Written:
-    """The result of a write: whether it took effect, and the present row, by Postgres' clock."""
+    """Result of a write: whether it took effect, and the present row, by Postgres' clock."""
 
     is_ours: bool
     quota: Quota

@@ -122,7 +122,7 @@ async def bind(connection: AsyncConnection, organization_id: str) -> None:
 
 
 class Database:
-    """The process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
+    """A process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
 
     def __init__(self, url: str, pool_size: int = 10) -> None:
         self._url = url
@@ -230,7 +230,7 @@ class Database:
             await asyncio.shield(connection.close())
 
     def _attempts(self) -> Iterator[bool]:
-        """Yield, for each attempt, whether it is the last: one per pooled connection that may have died, and a new one."""
+        """Yield, per attempt, whether it is the last: one per pooled connection that may have died, and a new one."""
         return (number == self._pool_size for number in range(self._pool_size + 1))
 
     async def listen(self, channel: str) -> AsyncGenerator[str]:

@@ -20,13 +20,13 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Unauthenticated(WedsyncError):
-    """The request has no API key, or an unknown one."""
+    """No API key came with the request, or an unknown one."""
 
     code: ClassVar[str] = "unauthenticated"
 
 
 class Principal(BaseModel):
-    """The organization that a request acts for, and the key it came with."""
+    """An organization that a request acts for, and the key it came with."""
 
     model_config = ConfigDict(frozen=True)
     organization_id: str

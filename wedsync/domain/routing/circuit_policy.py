@@ -10,7 +10,7 @@ from wedsync.domain.routing.vendor import Value
 
 
 class CircuitPolicy(Value):
-    """When a circuit opens, for how long, and how it closes again."""
+    """Thresholds and times by which a circuit opens and closes again."""
 
     window_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     #: Fewer calls in the window prove nothing.

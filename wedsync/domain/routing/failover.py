@@ -21,7 +21,7 @@ CEREMONY_AFTER = timedelta(hours=1)
 
 
 class FailoverPolicy(Value):
-    """How traffic leaves a service when its circuit opens."""
+    """An operator's settings for leaving a service when its circuit opens, and for coming back."""
 
     #: immediate: at once. gradual: in steps. manual: a person is notified and decides.
     strategy: FailoverStrategy = "immediate"
@@ -32,7 +32,7 @@ class FailoverPolicy(Value):
 
 
 class GuardStep(Value):
-    """The next act of a guard."""
+    """A guard's next act."""
 
     kind: Literal["wait", "probe", "advance", "postpone", "done"]
     #: For `wait` and `postpone`.

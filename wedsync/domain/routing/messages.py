@@ -38,7 +38,7 @@ class GuardLook(Value):
 
 
 class GuardNews(Value):
-    """What was done, and the time before which nothing is due; None: the guard's work is done."""
+    """Acts of a guard, and the time before which nothing is due; None: the guard's work is done."""
 
     until: datetime | None
     why: str
@@ -48,7 +48,7 @@ class GuardNews(Value):
 
 
 class GuardResult(Value):
-    """The end of a guard."""
+    """Result of a guard."""
 
     outcome: Literal["restored", "superseded"]
     wakes: int
@@ -64,7 +64,7 @@ class WatchStart(Value):
 
 
 class Watched(Value):
-    """What one activity of `WatchHealth` did."""
+    """Result of one activity of `WatchHealth`."""
 
     probes: int
     changes: int

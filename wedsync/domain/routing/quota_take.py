@@ -41,7 +41,7 @@ _LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 
 
 class _Taker(Value):
-    """The caller that acquires: its priority and its reservation."""
+    """A caller that acquires: its priority and its reservation."""
 
     priority: int
     held: Reservation | None = None
@@ -98,7 +98,7 @@ def _used(quota: Quota, who: _Taker, calls: int, now: datetime) -> tuple[Reserva
 
 
 class _Room(Value):
-    """What one window has for a caller."""
+    """Calls that one window has for a caller."""
 
     calls: int
     until: datetime

@@ -35,7 +35,7 @@ BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
 
 
 class WindowLimit(Value):
-    """What a vendor allows within one window."""
+    """A vendor's limit within one window."""
 
     window: WindowName
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -103,7 +103,7 @@ class Reservation(Value):
 
 
 class Counter(Value):
-    """The state of one window."""
+    """State of one window."""
 
     window: WindowName
     started_at: datetime
@@ -142,7 +142,7 @@ class Quota(Value):
 
 
 class Grant(Value):
-    """The calls that a process was granted."""
+    """Calls that a process was granted."""
 
     calls: int
     #: The first call's moment, and the time from it to the next ones and between them.

@@ -45,7 +45,7 @@ class ScheduleRequest(Value):
 
 
 class Placed(Value):
-    """The times at which a request would be carried out."""
+    """Times at which a request would be carried out."""
 
     id: str
     service: str
@@ -79,7 +79,7 @@ class Adjusted(Value):
 
 
 class Schedule(Value):
-    """The result for all requests."""
+    """Result for all requests."""
 
     immediate: tuple[Placed, ...]
     delayed: tuple[Placed, ...]
@@ -94,7 +94,7 @@ Places = dict[str, Found]
 
 @dataclass
 class _Desk:
-    """The data by which requests are placed."""
+    """Data by which requests are placed."""
 
     books: Books
     budget: Budget

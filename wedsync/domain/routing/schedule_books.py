@@ -17,7 +17,7 @@ Key = tuple[str, str]
 
 
 class Budget:
-    """How many windows may be inspected in all, so that a preview answers in about a second."""
+    """Number of windows that may be inspected in all, so that a preview answers in about a second."""
 
     def __init__(self, looks: int) -> None:
         self.left = looks
@@ -30,7 +30,7 @@ class Budget:
 
 @dataclass
 class Found:
-    """The windows that took a request's calls."""
+    """Windows that took a request's calls."""
 
     moments: list[tuple[datetime, int]]
     #: Calls that found no room.
@@ -78,7 +78,7 @@ class _Window:
 
 
 class Books:
-    """The planned state: calls made, calls that plans want, reservations."""
+    """Planned state: calls made, calls that plans want, reservations."""
 
     def __init__(
         self,

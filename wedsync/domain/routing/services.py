@@ -24,7 +24,7 @@ CRITICAL_INTERVAL_SECONDS = 10.0
 
 
 class HealthCheck(Value):
-    """How a service is probed."""
+    """Settings of a service's probe."""
 
     #: http: requests `url`. oauth: fetches a token by client credentials, and requests `url` with it. database:
     #: `SELECT 1`. custom: `probe` of the vendor's own `probe.py`.

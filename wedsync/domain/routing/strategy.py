@@ -74,7 +74,7 @@ class Endpoint(Value):
 
 
 class Load(Value):
-    """What is known of an endpoint at this moment."""
+    """State of an endpoint at this moment, as far as it is known."""
 
     in_flight: int = 0
     #: Smoothed; 0: not measured yet.

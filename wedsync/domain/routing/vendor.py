@@ -46,7 +46,7 @@ class OperationSpec(Value):
 
 
 class ActionSpec(Value):
-    """How one vendor carries out one action."""
+    """One vendor's operations for one action."""
 
     #: `capability.verb`, e.g. `payments.collect`; must stand in `wedsync.domain.weddings.catalogue`.
     name: str
@@ -65,7 +65,7 @@ class ActionSpec(Value):
 
 
 class AuthSpec(Value):
-    """How requests are authorized."""
+    """Settings that authorize requests."""
 
     kind: Literal["bearer", "basic", "header", "oauth_client", "query", "sigv4", "none"]
     #: For `header`: its name, e.g. `X-API-KEY`.
@@ -75,7 +75,7 @@ class AuthSpec(Value):
 
 
 class GatewayPolicy(Value):
-    """What partners may send to a service through the gateway, by the platform's own account. Nothing by default."""
+    """Rules for what partners may send through the gateway by the platform's own account. Nothing by default."""
 
     #: `METHOD /path`; in the path `*` stands for anything within a segment, `**` for anything.
     allow: Annotated[
@@ -196,7 +196,7 @@ class Call(Value):
 
 
 class Effect(Value):
-    """What a call did, or what a `find` or probe found."""
+    """Effect of a call, or the finding of a `find` or probe."""
 
     #: `done`; `waiting` (accepted, a webhook brings the confirmation); `absent` (nothing there, nothing to undo).
     state: EffectState

@@ -33,7 +33,7 @@ _PATIENCE = 3.0
 
 
 class MigrationRules(Value):
-    """How careful a migration is; lengths in seconds."""
+    """Limits that keep a migration careful; lengths in seconds."""
 
     shadow_seconds: Annotated[float, Field(ge=1, le=30 * 86_400)] = 3_600.0
     #: Number of objects, the newest ones, that each check reads by both versions.
@@ -115,7 +115,7 @@ class Seen(Value):
 
 
 class Move(Value):
-    """The next move of a migration."""
+    """A migration's next move."""
 
     kind: Literal["wait", "go"]
     #: For `go`.
@@ -277,7 +277,7 @@ class MigrationLook(Value):
 
 
 class MigrationNews(Value):
-    """What was done, and the time before which nothing is due; None: it has ended."""
+    """Acts of a migration, and the time before which nothing is due; None: it has ended."""
 
     until: datetime | None
     why: str
@@ -287,7 +287,7 @@ class MigrationNews(Value):
 
 
 class MigrationResult(Value):
-    """The end of a migration."""
+    """Result of a migration."""
 
     outcome: Literal["done", "rolled_back"]
     reason: str

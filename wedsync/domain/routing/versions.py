@@ -48,7 +48,7 @@ class Pin(Value):
 
 
 class Chosen(Value):
-    """The version of one call."""
+    """Version of one call."""
 
     #: As the vendor writes it; empty: the client's own.
     name: str

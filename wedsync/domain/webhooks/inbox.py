@@ -72,7 +72,7 @@ class Reference(Value):
 
 
 class WeddingRow(Value):
-    """The parts of a wedding that matching needs."""
+    """Parts of a wedding that matching needs."""
 
     id: str
     organization_id: str
@@ -89,7 +89,7 @@ class ContactReference(Value):
 
 
 class Match(Value):
-    """The owner of an event."""
+    """Owner of an event."""
 
     organization_id: str
     wedding_id: str
@@ -98,7 +98,7 @@ class Match(Value):
 
 
 class Verdict(Value):
-    """The outcome of one row."""
+    """Outcome of one row."""
 
     state: State
     attempts: int

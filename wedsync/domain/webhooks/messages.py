@@ -28,7 +28,7 @@ class Message(BaseModel):
 
 
 class DrainTotals(Message):
-    """How many rows ended in which state."""
+    """Numbers of rows by the state in which they ended."""
 
     processed: int = 0
     unmatched: int = 0

@@ -40,7 +40,7 @@ STORABLE = r"^[^\x00]*$"
 
 
 class HmacOptions(Value):
-    """How a source writes its HMAC-SHA256."""
+    """Form in which a source writes its HMAC-SHA256."""
 
     #: The header of the signature; several signatures, separated by commas, are each tried.
     header: str = Field(default="X-Signature", pattern=r"^[A-Za-z0-9-]{1,64}$")
@@ -59,7 +59,7 @@ Path = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.:|@-]*$")]
 
 
 class PayloadPaths(Value):
-    """The paths of a message's parts; an empty path: it has no such part."""
+    """Paths of a message's parts; an empty path: it has no such part."""
 
     #: Without a path or a value there, the digest of the body names the event: what many sources call `id` is the
     #: object's, the same in each of its events.
@@ -75,7 +75,7 @@ class PayloadPaths(Value):
 
 
 class EventRetryPolicy(Value):
-    """How often and when an event is tried again whose own processing failed."""
+    """Number and times of retries for an event whose own processing failed."""
 
     #: After so many it is dead: kept with its reason, until somebody replays it.
     max_retries: int = Field(default=8, ge=0, le=50)
@@ -134,7 +134,7 @@ Credential = Annotated[str, Field(max_length=4096, pattern=r"^[\x21-\x7e]*$")]
 
 
 class SourceAccount(Value):
-    """The credential that reads a registered source's own list of events, as its vendor's client needs it."""
+    """A credential that reads a registered source's own list of events, as its vendor's client needs it."""
 
     api_key: Credential = Field(default="", repr=False)
     account_id: Credential = ""

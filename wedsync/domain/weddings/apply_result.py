@@ -19,7 +19,7 @@ _UNDONE = ("rolled_back", "cancelled")
 
 
 class Applied(NamedTuple):
-    """The new state, the older transactions that moved on, and the steps that changed outside the transaction."""
+    """A new state, the older transactions that moved on, and the steps that changed outside the transaction."""
 
     state: WeddingState
     updates: tuple[TransactionUpdate, ...]

@@ -22,7 +22,7 @@ Periods = Callable[[str, int, str | None, times.Fold | None], tuple[filled.Momen
 
 
 class Facts(BaseModel):
-    """What the plan's inputs are filled in with, beside times and other steps' results."""
+    """Values that a plan's inputs are filled in with, beside times and other steps' results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     #: The values of the references to the plan itself, e.g. `wedding.couple` → "Ana & Bo".
@@ -110,7 +110,7 @@ def period_of(
 
 
 class _Timing(catalogue.Inputs):
-    """The inputs that give a step's time."""
+    """Inputs that give a step's time."""
 
     starts: str
     minutes: int
@@ -137,7 +137,7 @@ def checked(model: type[_Inputs], values: Mapping[str, JsonValue]) -> _Inputs:
 
 
 class _Filler:
-    """The data that one step's inputs are filled in with."""
+    """Data that one step's inputs are filled in with."""
 
     def __init__(self, step: PlannedStep, vendor: str, facts: Facts, periods: Periods) -> None:
         self.step, self.vendor, self.facts, self.period = step, vendor, facts, periods

@@ -40,7 +40,7 @@ class Contact(PlanModel):
 
 
 class Ceremony(PlanModel):
-    """The ceremony's time and place, as the clock on the venue's wall shows it."""
+    """Time and place of the ceremony, as the clock on the venue's wall shows it."""
 
     #: Wall time without offset: `2027-06-19T16:00`.
     at: str
@@ -54,7 +54,7 @@ class Ceremony(PlanModel):
 
 
 class WeddingInfo(PlanModel):
-    """The wedding itself."""
+    """A wedding's own data."""
 
     id: Slug
     couple: Annotated[tuple[str, ...], Field(min_length=1, max_length=4)]
@@ -108,7 +108,7 @@ class Service(PlanModel):
 
 
 class Compensation(PlanModel):
-    """The plan's changes to a step's undo."""
+    """A plan's changes to a step's undo."""
 
     #: `vendor`: as the vendor's manifest says; `none`: leave the effect; `hand`: a person undoes it.
     by: Literal["vendor", "none", "hand"] = "vendor"
@@ -119,7 +119,7 @@ class Compensation(PlanModel):
 
 
 class WhenDown(PlanModel):
-    """What a step that has not begun does when none of its vendors can be reached."""
+    """Rule for a step that has not begun when none of its vendors can be reached."""
 
     #: queue: is tried again until `max_wait` is over. ask: a person decides. cached: a read takes the newest known
     #: answer, at most `max_age` old. skip: goes without. fail: is tried until `timeout`. `on_failure` comes after that.

@@ -45,7 +45,7 @@ class AuditRow(Message):
 
 
 class TransactionOutcome(Message):
-    """The result of a transaction: written once and never changed."""
+    """Result of a transaction: written once and never changed."""
 
     result: TransactionResult
     version: int
@@ -54,7 +54,7 @@ class TransactionOutcome(Message):
 
 
 class TransactionMove(Message):
-    """The next status of a transaction."""
+    """Next status of a transaction."""
 
     id: str
     status: TransactionStatus
@@ -64,7 +64,7 @@ class TransactionMove(Message):
 
 
 class WeddingRow(Message):
-    """The wedding's own state."""
+    """State of the wedding itself."""
 
     status: WeddingStatus
     phase: str
@@ -141,7 +141,7 @@ class ProjectionWrite(Message):
 
 
 class Claim(Message):
-    """The run that holds a transaction, and the status once it has settled: then it must not run."""
+    """A run that holds a transaction, and the status once it has settled: then it must not run."""
 
     run_id: str
     settled_status: TransactionStatus | None = None
@@ -149,7 +149,7 @@ class Claim(Message):
 
 
 class Written(Message):
-    """What a write changed."""
+    """Changes that a write made."""
 
     #: Nothing: this other run holds the wedding.
     contested_by: str | None = None

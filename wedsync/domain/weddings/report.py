@@ -17,7 +17,7 @@ MAX_HINTS = 50
 
 
 class Report:
-    """The errors of one plan so far, and the look-up tables of every check."""
+    """Errors of one plan so far, and the look-up tables of every check."""
 
     def __init__(self, plan: Plan, manifests: Mapping[str, Manifest], lines: Mapping[str, int], file: str) -> None:
         self.plan = plan

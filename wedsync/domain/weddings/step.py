@@ -37,7 +37,7 @@ def step_error(failure: Failure) -> StepError:
 
 
 class CompensationResult(Message):
-    """The state of a step's undo."""
+    """State of a step's undo."""
 
     status: CompensationStatus
     attempts: int = 0
@@ -49,7 +49,7 @@ class CompensationResult(Message):
 
 
 class StepState(Message):
-    """The state of a step, as the wedding carries it and Postgres shows it."""
+    """State of a step, as the wedding carries it and Postgres shows it."""
 
     step_id: str
     status: StepStatus

@@ -102,7 +102,7 @@ class TransactionResult(Message):
 
 
 class TransactionUpdate(Message):
-    """The next status of a transaction."""
+    """Next status of a transaction."""
 
     transaction_id: str
     #: Given when the row may be gone and is to be made again.
@@ -113,7 +113,7 @@ class TransactionUpdate(Message):
 
 
 class CallProgress(BaseModel):
-    """The tries of one operation so far: outlives a pause, so its waits are instants. Changes while it runs."""
+    """Tries of one operation so far: outlives a pause, so its waits are instants. Changes while it runs."""
 
     tries: int = 0
     #: The outcome of an earlier try is unknown.

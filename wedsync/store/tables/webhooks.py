@@ -1,4 +1,4 @@
-"""The inbox: every verified inbound event, once; the sources that post to it, and what is known of their events."""
+"""Inbox: every verified inbound event, once; the sources that post to it, and what is known of their events."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ NEWEST_VERSION: ApiVersion = API_VERSIONS[-1]
 
 
 class EventData(BaseModel):
-    """The content of an event; `id` names the object that it is about."""
+    """Content of an event; `id` names the object that it is about."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     id: str
 
 
 class ClientData(EventData):
-    """The clients of a wedding, known by the wedding's id."""
+    """Clients of a wedding, known by the wedding's id."""
 
     #: The plan's own id.
     reference: str
@@ -43,7 +43,7 @@ class WeddingData(EventData):
 
 
 class CeremonyTime(BaseModel):
-    """The ceremony's time: the clock on the venue's wall, its zone, and the instant resolved from them."""
+    """Ceremony's time: the clock on the venue's wall, its zone, and the instant resolved from them."""
 
     model_config = ConfigDict(frozen=True)
     local: str
@@ -76,7 +76,7 @@ class ErrorData(BaseModel):
 
 
 class CompensationData(BaseModel):
-    """The outcome of a step's undo."""
+    """Outcome of a step's undo."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     #: pending, running, undone, nothing_to_undo, needs_attention
@@ -195,7 +195,7 @@ EVENT_TYPES: dict[str, EventType] = {entry.name: entry for entry in _TYPES}
 
 
 class Envelope(BaseModel):
-    """The fields that every event has."""
+    """Fields that every event has."""
 
     model_config = ConfigDict(frozen=True)
     id: str = Field(description="Of the event: the same however often it is sent.")

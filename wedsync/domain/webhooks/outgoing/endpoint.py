@@ -77,7 +77,7 @@ class OpenDelivery(Value):
 
 
 class Verdict(Value):
-    """The outcome of a delivery."""
+    """Outcome of a delivery."""
 
     status: DeliveryStatus
     tries: int

@@ -11,7 +11,7 @@ from wedsync.domain.webhooks.outgoing.matching import passes, wants
 
 
 class Subscriber(Value):
-    """What a subscription wants: patterns of types, and allowed values by dotted path."""
+    """A subscription's wishes: patterns of types, and allowed values by dotted path."""
 
     id: str
     event_types: list[str]

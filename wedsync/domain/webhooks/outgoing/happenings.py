@@ -24,7 +24,7 @@ class Change(Value):
 
 
 class WeddingFacts(Value):
-    """What events say of the wedding itself."""
+    """Facts of the wedding itself for its events."""
 
     id: str
     organization_id: str

@@ -33,7 +33,7 @@ THROTTLED_WAIT = timedelta(seconds=30)
 
 
 class DeliveryRetryPolicy(Value):
-    """How often a delivery is tried, and how far apart."""
+    """Number of a delivery's attempts, and the times between them."""
 
     max_attempts: Annotated[int, Field(ge=1, le=20, strict=True)] = 8
     backoff: Backoff = "exponential"
