@@ -36,7 +36,7 @@ class TrendPolicy(Value):
 
 
 class Sample(Value):
-    """The measurements of one probe."""
+    """Measurements of one probe."""
 
     at: datetime
     response_ms: float
