@@ -1,4 +1,4 @@
-"""Alembic's entrance: runs the migrations on a given connection, or on one made from the settings."""
+"""Run the migrations, for Alembic, on a given connection, or on one made from the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOCK = 0x7765_6473_796E_63
 
 
 def run(connection: Connection) -> None:
-    """Run what is asked for, in one transaction, one process at a time."""
+    """Run the requested migrations, in one transaction, one process at a time."""
     context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -1,4 +1,4 @@
-"""What migrations repeat: roles, grants and row-level security."""
+"""Helpers that migrations share: roles, grants and row-level security."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ensure_roles() -> None:
 
 
 def grant(table: str, app: str, system: str) -> None:
-    """Give the two roles what they need on `table`, and no more; an empty text gives nothing."""
+    """Grant the two roles what they need on `table`, and no more; an empty text grants nothing."""
     op.execute(f"REVOKE ALL ON {table} FROM PUBLIC")
     if app:
         op.execute(f"GRANT {app} ON {table} TO {APP}")
@@ -71,7 +71,7 @@ def isolate(table: str, column: str = "organization_id") -> None:
 
 
 def publish(table: str) -> None:
-    """For what belongs to the platform: `wedsync_app` reads all, `wedsync_system` does all, the owner sees none."""
+    """Open a platform table: `wedsync_app` reads all, `wedsync_system` does all, the owner sees none."""
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY readable ON {table} FOR SELECT TO {APP} USING (true)")
@@ -84,7 +84,7 @@ def create_function(name: str, signature: str, *, app: bool) -> None:
     op.execute(f"REVOKE ALL ON FUNCTION {name}({signature}) FROM PUBLIC")
     if app:
         op.execute(f"GRANT EXECUTE ON FUNCTION {name}({signature}) TO {APP}")
-    # Who is given a function must be able to create one in its schema: for this moment only.
+    # A function's new owner must be able to create one in its schema: for this moment only.
     op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM}")
     op.execute(f"ALTER FUNCTION {name}({signature}) OWNER TO {SYSTEM}")
     op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM}")

@@ -1,4 +1,4 @@
--- Organizations, their API keys, who did what, and the recorded answers of repeated requests.
+-- Organizations, their API keys, the audit log, and the recorded answers of repeated requests.
 
 CREATE TABLE organizations (
     id text NOT NULL,

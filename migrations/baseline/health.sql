@@ -1,4 +1,4 @@
--- How each service is, and how that has changed.
+-- The status of each service, and how it has changed.
 
 CREATE TABLE service_health (
     service text NOT NULL,

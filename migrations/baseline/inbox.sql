@@ -1,4 +1,4 @@
--- Webhooks in: sources with their secrets, the events received, what was refused and reconciled.
+-- Webhooks in: sources with their secrets, the events received, counts of refusals, and reconciliations.
 
 CREATE TABLE webhook_sources (
     id text NOT NULL,

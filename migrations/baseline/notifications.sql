@@ -1,4 +1,4 @@
--- Channels for operators, and what is told by them.
+-- Channels for operators, and the messages for them.
 
 CREATE TABLE notification_channels (
     id text NOT NULL,

@@ -1,4 +1,4 @@
--- What each account at a vendor may do, and where it stands.
+-- The limits of each account at a vendor, and its present quota.
 
 CREATE TABLE quota_policies (
     service text NOT NULL,

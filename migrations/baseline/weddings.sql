@@ -1,4 +1,4 @@
--- Weddings with their plans, transactions, steps, events, and what finds a wedding again.
+-- Weddings with their plans, transactions, steps, events, and the references that find a wedding again.
 
 CREATE TABLE weddings (
     id text NOT NULL,

@@ -1,9 +1,9 @@
 -- Write what users read of weddings: an array of `wedsync.domain.weddings.projection.ProjectionWrite`, all or nothing.
 --
--- It runs as the system role: a session that is bound to an organization may write that one's rows only, one that is
--- bound to none (a group of several) any organization's; each row belongs to its wedding's organization or fails.
--- Who writes locks the weddings first, in the order of their ids, so that two never wait for each other; under that
--- lock events are numbered without gaps. Returns {"writes": [what took effect, in the order given],
+-- It runs as the system role: a session that is bound to an organization may write that one's rows only, one that
+-- is bound to none (a group of several) any organization's; each row belongs to its wedding's organization or fails.
+-- A writer locks the weddings first, in the order of their ids, so that two never wait for each other; under that
+-- lock events are numbered without gaps. Returns {"writes": [what each changed, in the given order],
 -- "listened_to": [the organizations among them where somebody subscribes to events]}.
 CREATE FUNCTION write_projections(writes jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '5s' AS $$

@@ -1,4 +1,4 @@
-"""The schema of the first release: a file of SQL for each slice, then who may do what with each table."""
+"""Make the schema of the first release: a file of SQL for each slice, then each table's rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a call or an activity failed, as a workflow reads it: values that stay in history."""
+"""Values by which a workflow reads how a call or an activity failed; they stay in history."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class Failure(BaseModel):
     vendor: str = ""
     #: How long the vendor asked us to wait, in seconds.
     retry_after_seconds: float | None = None
-    #: Refused by ourselves: as many calls to the vendor as a process makes were under way.
+    #: We refused it ourselves: the process already had as many calls to the vendor under way as it makes.
     at_capacity: bool = False
 
     @property
     def unknown(self) -> bool:
-        """Whether the call may have taken effect all the same."""
+        """Tell whether the call may have taken effect all the same."""
         return self.code in ("outcome_unknown", "timeout")
 
     @property
     def out_of_quota(self) -> bool:
-        """Whether nothing was tried, since the vendor takes, or we make, no more calls for now."""
+        """Tell whether nothing was sent, because the vendor takes, or we make, no more calls for now."""
         return self.code == "throttled_until" or self.at_capacity
 
     @property
     def definite(self) -> bool:
-        """Whether the same question would be answered alike: the vendor's own no, or none that it is asked with."""
+        """Tell whether the same call would fail again: the vendor refused it, or no vendor can take it."""
         return self.code in ("vendor_rejected", "not_authorized", "invalid_input")
 
     @property
     def passing(self) -> bool:
-        """Whether the same call may work later, for certain not done yet."""
+        """Tell whether the same call may work later; it certainly had no effect yet."""
         return self.code in ("vendor_unavailable", "vendor_throttled", "throttled_until")

@@ -18,7 +18,7 @@ _LOCK_KEY = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 async def find_key(conn: AsyncConnection, key_hmac: bytes) -> Principal | None:
-    """Whose key this is, unless it was revoked. Within `system()`."""
+    """Find whose key this is, unless it was revoked. Within `system()`."""
     query = select(api_keys.c.organization_id, api_keys.c.id).where(
         api_keys.c.key_hmac == key_hmac, api_keys.c.revoked_at.is_(None)
     )
@@ -27,33 +27,33 @@ async def find_key(conn: AsyncConnection, key_hmac: bytes) -> Principal | None:
 
 
 async def add_organization(conn: AsyncConnection, organization_id: str, name: str, now: datetime) -> bool:
-    """Create an organization; one that is there stays, and False is returned. Within `system()`."""
+    """Create an organization; an existing one stays, and False is returned. Within `system()`."""
     values = {"id": organization_id, "name": name, "created_at": now}
     statement = upsert(organizations).values(values).on_conflict_do_nothing().returning(organizations.c.id)
     return (await conn.execute(statement)).first() is not None
 
 
 async def has_organization(conn: AsyncConnection, organization_id: str) -> bool:
-    """Whether there is one of this id. Within `system()`."""
+    """Tell whether this organization exists. Within `system()`."""
     return (await conn.execute(select(organizations.c.id).filter_by(id=organization_id))).first() is not None
 
 
 async def read_organizations(conn: AsyncConnection) -> list[Any]:
-    """Every organization, the oldest first: `id`, `name`, `created_at`. Within `system()`."""
+    """Read every organization, the oldest first: `id`, `name`, `created_at`. Within `system()`."""
     table = organizations.c
     query = select(table.id, table.name, table.created_at).order_by(table.created_at, table.id)
     return list((await conn.execute(query)).all())
 
 
 async def read_keys(conn: AsyncConnection) -> list[Any]:
-    """Every key, the oldest first: `id`, `organization_id`, `name`, `created_at`, `revoked_at`. Within `system()`."""
+    """Read keys, the oldest first: `id`, `organization_id`, `name`, `created_at`, `revoked_at`. Within `system()`."""
     table = api_keys.c
     query = select(table.id, table.organization_id, table.name, table.created_at, table.revoked_at)
     return list((await conn.execute(query.order_by(table.created_at, table.id))).all())
 
 
 async def revoke_key(conn: AsyncConnection, key_id: str, now: datetime) -> Any | None:
-    """Revoke a key, one that was revoked before stays so since then: `organization_id`, `revoked_at`; None: unknown.
+    """Revoke a key; an earlier revocation stands. Returns `organization_id`, `revoked_at`; None for an unknown key.
 
     Within `system()`.
     """
@@ -65,7 +65,7 @@ async def revoke_key(conn: AsyncConnection, key_id: str, now: datetime) -> Any |
 async def add_key(
     conn: AsyncConnection, organization_id: str, key_id: str, name: str, key_hmac: bytes, now: datetime
 ) -> None:
-    """Store a key's HMAC; one that is there stays. Within `system()`."""
+    """Store a key's HMAC; an existing one stays. Within `system()`."""
     values = {
         "id": key_id,
         "organization_id": organization_id,
@@ -97,7 +97,7 @@ async def audit_as(
     detail: dict[str, Any],
     now: datetime,
 ) -> None:
-    """Append what a program did by itself; `actor` is `system:<program>`."""
+    """Append an act of a program itself; `actor` is `system:<program>`."""
     await conn.execute(
         insert(audit_log).values(
             organization_id=organization_id,
@@ -112,9 +112,9 @@ async def audit_as(
 
 @dataclass(frozen=True)
 class AuditQuery:
-    """Which lines of the audit log; None: whatever it is. `since` counts, `until` does not."""
+    """A selection of the audit log; None: any value. `since` is included, `until` is not."""
 
-    #: With what stands beneath it.
+    #: With everything beneath it.
     subject: str | None = None
     action: str | None = None
     actor: str | None = None
@@ -126,7 +126,7 @@ class AuditQuery:
 async def page_audit(
     conn: AsyncConnection, query: AuditQuery, *, before: tuple[datetime, int] | None, limit: int
 ) -> Sequence[Any]:
-    """Lines of the audit log, newest first, those before the moment and id of the last one seen. Also in `tenant()`."""
+    """Read lines of the audit log, newest first, before the moment and id of the last one seen. Also in `tenant()`."""
     table = audit_log.c
     statement = select(audit_log).order_by(table.at.desc(), table.id.desc()).limit(limit)
     for column, value in (
@@ -155,7 +155,7 @@ async def lock_once(conn: AsyncConnection, organization_id: str, key: str) -> bo
 
 
 async def read_once(conn: AsyncConnection, organization_id: str, key: str) -> Any | None:
-    """The remembered request: `fingerprint`, `status` (None: still being waited for), `headers`, `body`."""
+    """Read the remembered request: `fingerprint`, `status` (None: still being waited for), `headers`, `body`."""
     table = idempotency_keys.c
     query = select(table.fingerprint, table.status, table.headers, table.body).where(
         table.organization_id == organization_id, table.key == key

@@ -1,4 +1,4 @@
-"""Whether a database answers."""
+"""Check that a database answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wedsync.domain.errors import StoreUnavailable
 async def ask(url: str, timeout_seconds: float) -> None:
     """Connect anew and run `SELECT 1`. Raises StoreUnavailable, whose detail holds nothing of the URL."""
     try:
-        # libpq counts whole seconds, two at the least; whoever asks keeps the exact time.
+        # libpq counts whole seconds, two at the least; the caller keeps the exact time.
         wait_seconds = max(2, round(timeout_seconds))
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=wait_seconds) as connection:
             await connection.execute("SELECT 1")
@@ -21,5 +21,5 @@ async def ask(url: str, timeout_seconds: float) -> None:
 
 
 async def ask_within(conn: AsyncConnection) -> None:
-    """The same in a transaction of our own store."""
+    """Run the same in a transaction of our own store."""
     await conn.execute(text("SELECT 1"))

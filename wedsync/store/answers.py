@@ -1,4 +1,4 @@
-"""The newest answers to reads, for the time when nobody can be asked."""
+"""Newest answers to reads, for the time when no vendor can be reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wedsync.store.tables.weddings import read_answers
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """What a vendor said, and when."""
+    """A vendor's answer, and its time."""
 
     vendor: str
     facts: dict[str, Any]
@@ -36,7 +36,7 @@ async def remember(
 
 
 async def recall(conn: AsyncConnection, question: str, since: datetime) -> KnownAnswer | None:
-    """The newest answer to a question, if it is not older than `since`."""
+    """Return the newest answer to a question, if it is not older than `since`."""
     found = select(read_answers.c.vendor, read_answers.c.facts, read_answers.c.answered_at).where(
         read_answers.c.question == question, read_answers.c.answered_at >= since
     )

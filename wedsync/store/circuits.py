@@ -14,7 +14,7 @@ from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.services import ServiceConfig
 from wedsync.store.stored import value_of, values_of
 
-#: Told on each transition of a circuit and each change of a configuration, with the service's name.
+#: Notified on each transition of a circuit and each change of a configuration, with the service's name.
 CHANNEL = "wedsync_routing"
 
 _COLUMNS = (
@@ -77,25 +77,25 @@ WHERE service = :service AND endpoint = :endpoint AND round = :round AND slot = 
 
 
 async def lock_transitions(conn: AsyncConnection) -> None:
-    """One transition of the fleet at a time, so that two services that stand in for one another don't both leave."""
+    """Allow one transition of the fleet at a time, so that two services that back one another don't both leave."""
     await conn.execute(_LOCK)
 
 
 async def read_clock(conn: AsyncConnection) -> datetime:
-    """What Postgres' clock says."""
+    """Read Postgres' clock."""
     told: datetime = (await conn.execute(_CLOCK)).scalar_one()
     return told
 
 
 async def read_all(conn: AsyncConnection, known: Mapping[tuple[str, str], Circuit] | None = None) -> list[Circuit]:
-    """Every circuit that was ever counted; one that can't be read as it was `known`."""
+    """Read every circuit that was ever counted; an unreadable one stays as it was `known`."""
     rows = await conn.execute(_ALL)
     stored = (((row.service, row.endpoint), dict(row._mapping)) for row in rows)
     return list(values_of(Circuit, stored, known).values())
 
 
 async def lock_one(conn: AsyncConnection, service: str, endpoint: str) -> Circuit:
-    """The circuit, made when it is new, and nobody else's until the transaction ends."""
+    """Lock the circuit, made when it is new, until the transaction ends."""
     where = {"service": service, "endpoint": endpoint}
     row = (await conn.execute(_ONE, where)).first()
     if row is None:
@@ -113,7 +113,7 @@ def _window(circuit: Circuit) -> str:
 
 
 async def count(conn: AsyncConnection, circuit: Circuit) -> None:
-    """Keep the counters of a circuit that was locked; nobody is told."""
+    """Write the counters of a locked circuit; nobody is notified."""
     where = {"service": circuit.service, "endpoint": circuit.endpoint, "window": _window(circuit)}
     await conn.execute(_COUNT, where)
 
@@ -133,7 +133,7 @@ async def move(conn: AsyncConnection, was: Circuit, now_is: Circuit, probes: int
 
 
 async def tell(conn: AsyncConnection, service: str) -> None:
-    """Have every process look anew, on commit."""
+    """Have every process read anew, on commit."""
     await conn.execute(_TELL, {"channel": CHANNEL, "service": service})
 
 
@@ -146,10 +146,10 @@ async def lease_permit(
     *,
     probes: int = 0,
 ) -> int | None:
-    """A permit to probe in the circuit's present round; None when all are taken, or it must not be probed now.
+    """Lease a permit to probe in the circuit's present round; None when all are taken, or it must not be probed now.
 
     Leases begin and end by Postgres' clock, whatever a process' own says; `now` is of a clock that runs ahead of it.
-    `probes`: how many must succeed now. A round that began when fewer were asked for has more added.
+    `probes`: how many must succeed now. A round that began with fewer permits gets more.
     """
     where = {"service": circuit.service, "endpoint": circuit.endpoint, "round": circuit.round}
     values = {**where, "holder": holder, "now": now, "seconds": lease.total_seconds()}
@@ -160,7 +160,7 @@ async def lease_permit(
 
 
 async def end_permit(conn: AsyncConnection, circuit: Circuit, slot: int, holder: str, outcome: str | None) -> bool:
-    """Say what a probe came to; None: nothing, the permit is free again. False: it was another's by then."""
+    """Record a probe's outcome; None: it has none, the permit is free again. False: it was another holder's by then."""
     where = {"service": circuit.service, "endpoint": circuit.endpoint, "round": circuit.round}
     done = await conn.execute(_END, {**where, "slot": slot, "holder": holder, "outcome": outcome})
     return done.rowcount == 1
@@ -190,7 +190,7 @@ FROM jsonb_to_recordset(CAST(:endpoints AS jsonb)) AS e(name text, position inte
 async def read_configs(
     conn: AsyncConnection, known: Mapping[str, ServiceConfig] | None = None
 ) -> dict[str, ServiceConfig]:
-    """The configurations that operators have made, by service; one that can't be read as it was `known`."""
+    """Read the configurations that operators have made, by service; an unreadable one stays as it was `known`."""
     rows = await conn.execute(_CONFIGS)
     return values_of(ServiceConfig, ((row.service, {**row.config, "endpoints": row.endpoints}) for row in rows), known)
 

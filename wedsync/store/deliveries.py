@@ -1,4 +1,4 @@
-"""Deliveries claimed, settled and found again, and their endpoints' health. All within `system()`."""
+"""Claim, settle and find deliveries, and keep their endpoints' health. All within `system()`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wedsync.domain.webhooks.outgoing.signing import Event, Payload
 
 
 class Claimed(Value):
-    """A delivery in our hands, with all that sending it takes."""
+    """A claimed delivery, with everything that its sending needs."""
 
     id: str
     subscription_id: str
@@ -35,7 +35,7 @@ class Claimed(Value):
 
     @property
     def open(self) -> OpenDelivery:
-        """As the rules see it."""
+        """Return the delivery in the form that the rules read."""
         return OpenDelivery(id=self.id, tries=self.tries, useful_until=self.useful_until, due_at=self.due_at)
 
 
@@ -47,7 +47,7 @@ class Settled(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """What waits for an endpoint."""
+    """Deliveries that wait for an endpoint."""
 
     waiting: int
     #: When the first of those that were tried is due again; None: none was.
@@ -151,9 +151,9 @@ async def claim_pending(
     lease_until: datetime,
     most_endpoints: int = 500,
 ) -> tuple[list[Claimed], str]:
-    """Up to `limit` due first attempts of active endpoints with ids above `after`, and where to go on.
+    """Claim up to `limit` due first attempts of active endpoints with ids above `after`, and return where to go on.
 
-    An endpoint gives at most `room` of its own, else `each`. The cursor is empty after the last endpoint.
+    An endpoint gives at most its `room`, if it has one, else `each`. The cursor is empty after the last endpoint.
     """
     rows = (
         await conn.execute(
@@ -176,21 +176,21 @@ async def claim_pending(
 
 
 async def claim_probe(conn: AsyncConnection, endpoint_id: str, now: datetime, lease_until: datetime) -> list[Claimed]:
-    """The one delivery that finds out whether a failing endpoint is well again, due or not."""
+    """Claim the one delivery that finds out whether a failing endpoint is well again, due or not."""
     return await _claim(conn, _CLAIM_PROBE, endpoint_id, 1, now, lease_until)
 
 
 async def claim_parked(
     conn: AsyncConnection, endpoint_id: str, limit: int, now: datetime, lease_until: datetime
 ) -> list[Claimed]:
-    """Up to `limit` due deliveries of an endpoint, the oldest first, tried before or not."""
+    """Claim up to `limit` due deliveries of an endpoint, the oldest first, tried before or not."""
     return await _claim(conn, _CLAIM_PARKED, endpoint_id, limit, now, lease_until)
 
 
 async def claim_retrying(
     conn: AsyncConnection, endpoint_id: str, limit: int, now: datetime, lease_until: datetime
 ) -> list[Claimed]:
-    """Up to `limit` deliveries of an endpoint that were tried and are due again, the oldest first."""
+    """Claim up to `limit` deliveries of an endpoint that were tried and are due again, the oldest first."""
     return await _claim(conn, _CLAIM_RETRYING, endpoint_id, limit, now, lease_until)
 
 
@@ -234,7 +234,7 @@ FROM changed c JOIN given g ON g.id = c.id
 
 
 async def settle(conn: AsyncConnection, settled: Sequence[Settled], now: datetime) -> None:
-    """Record attempts and what became of their deliveries."""
+    """Record attempts and the outcomes of their deliveries."""
     rows = [
         {
             "id": item.attempt.delivery_id,
@@ -275,7 +275,7 @@ def _state(row: Any) -> EndpointState:
 
 
 async def endpoints(conn: AsyncConnection, ids: Collection[str], *, lock: bool = False) -> dict[str, EndpointState]:
-    """The health of endpoints by id; with `lock` nobody else changes them until this transaction ends."""
+    """Read the health of endpoints by id; with `lock` nobody else changes them until this transaction ends."""
     found = await conn.execute(_LOCK_STATES if lock else _READ_STATES, {"ids": sorted(ids)})
     return {row.id: _state(row) for row in found}
 
@@ -316,7 +316,7 @@ LIMIT :limit
 
 
 async def backlog(conn: AsyncConnection, endpoint_id: str, now: datetime) -> Backlog:
-    """What waits for an endpoint."""
+    """Count what waits for an endpoint."""
     row = (await conn.execute(_BACKLOG, {"endpoint_id": endpoint_id, "now": now})).one()
     return Backlog(waiting=row.waiting, retry_at=row.retry_at, useful_until=row.useful_until)
 
@@ -327,10 +327,10 @@ async def hurry(conn: AsyncConnection, endpoint_id: str, now: datetime) -> None:
 
 
 async def is_anything_missed(conn: AsyncConnection, before: datetime) -> bool:
-    """Whether first attempts have been due since before that moment, in nobody's hands."""
+    """Tell whether first attempts have been due since before that moment, claimed by nobody."""
     return bool((await conn.execute(_MISSED, {"before": before})).scalar_one())
 
 
 async def forgotten_endpoints(conn: AsyncConnection, before: datetime, limit: int) -> list[str]:
-    """Endpoints that something should have been done about before that moment."""
+    """Find endpoints that were due for a check before that moment."""
     return [row.id for row in await conn.execute(_FORGOTTEN, {"before": before, "limit": limit})]

@@ -1,4 +1,4 @@
-"""Failover records, whom they affect, and the records of vendor calls, in Postgres. Inside `system()`."""
+"""Failover records, the weddings they affect, and records of vendor calls, in Postgres. Inside `system()`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: Ceremonies so near to now are looked at for a quiet moment.
+#: Ceremonies so near to now count when a quiet moment is sought.
 _NEAR = timedelta(hours=12)
 
 _BEGIN = text("""
@@ -29,7 +29,7 @@ UPDATE failovers SET status = :status, fell_back = fell_back + :fell_back,
   restored_at = CASE WHEN :status = 'restored' THEN coalesce(restored_at, :now) ELSE restored_at END
 WHERE from_service = :service AND endpoint = :endpoint AND epoch = :epoch AND status NOT IN ('restored', 'superseded')
 """)
-# Who depends on a service: weddings to come whose plan gives it a service.
+# The dependents of a service: weddings to come whose plan gives it a service.
 _DEPENDENTS = """
 SELECT w.id, w.organization_id, w.ceremony_at FROM weddings w
 JOIN plans p ON p.wedding_id = w.id AND p.version = w.plan_version
@@ -37,9 +37,9 @@ WHERE w.ended_at IS NULL AND w.ceremony_at > CAST(:after AS timestamptz)
   AND jsonb_path_exists(p.body, '$.services[*].vendor ? (@ == $vendor)',
     jsonb_build_object('vendor', CAST(:service AS text)))
 """
-# Whom its outage hits: weddings to come with an unfinished step that is with it, whose first choice it is, or whose
-# fallback it is while all that come before it are cut off.
-#: The next ceremony or due step of those who are hit.
+# The weddings that its outage hits: those to come with an unfinished step that is with it, whose first choice it is,
+# or whose fallback it is while all that come before it are cut off.
+#: The next ceremony or due step of the weddings that are hit.
 _MOMENT = """
   next_moment_at = least((SELECT min(ceremony_at) FROM hit WHERE ceremony_at >= :now),
     (SELECT min(due_at) FROM hit WHERE status IN ('pending', 'scheduled') AND due_at >= :now))
@@ -166,7 +166,7 @@ DELETE FROM vendor_calls WHERE id IN (SELECT id FROM vendor_calls WHERE at < :be
 
 
 async def begin(conn: AsyncConnection, record: Mapping[str, Any], now: datetime) -> str | None:
-    """Write a failover's record, once for each epoch; a proposed one becomes active. None: it stands already."""
+    """Write a failover's record, once for each epoch; a proposed one becomes active. None: it exists already."""
     values = {**record, "rollback_plan": json.dumps(record["rollback_plan"]), "now": now}
     found: str | None = (await conn.execute(_BEGIN, values)).scalar()
     return found
@@ -175,13 +175,13 @@ async def begin(conn: AsyncConnection, record: Mapping[str, Any], now: datetime)
 async def set_status(
     conn: AsyncConnection, service: str, endpoint: str, epoch: int, status: str, now: datetime, *, fell_back: int = 0
 ) -> None:
-    """Where the failover of an epoch stands; what was restored stays so."""
+    """Set the status of an epoch's failover; a restored one stays restored."""
     where = {"service": service, "endpoint": endpoint, "epoch": epoch}
     await conn.execute(_SET, {**where, "status": status, "now": now, "fell_back": fell_back})
 
 
 async def affect(conn: AsyncConnection, failover_id: str, service: str, now: datetime) -> None:
-    """Find out, once, which weddings it affects and what the next moment is that matters."""
+    """Find out, once, which weddings it affects and when the next moment is that matters."""
     values = {"id": failover_id, "service": service, "now": now, "after": now - timedelta(days=1)}
     await conn.execute(_AFFECT, values)
 
@@ -193,55 +193,55 @@ async def refresh_moment(conn: AsyncConnection, failover_id: str, service: str, 
 
 
 async def refresh_moments(conn: AsyncConnection, now: datetime) -> None:
-    """Find the next one of each failover that stands and whose moment has passed."""
+    """Find the next moment of each open failover whose moment has passed."""
     for row in (await conn.execute(_PASSED, {"now": now})).all():
         await refresh_moment(conn, row.id, row.from_service, now)
 
 
 async def ceremonies_near(conn: AsyncConnection, service: str, now: datetime) -> list[datetime]:
-    """The ceremonies of weddings that depend on the service, from some hours ago to some hours ahead."""
+    """Read the ceremonies of weddings that depend on the service, from some hours ago to some hours ahead."""
     values = {"service": service, "after": now - _NEAR, "before": now + _NEAR}
     return list(await conn.scalars(_CEREMONIES, values))
 
 
 async def dependents(conn: AsyncConnection, now: datetime) -> dict[str, tuple[int, datetime | None]]:
-    """By service: how many weddings to come depend on it, and the next ceremony of them."""
+    """Return, by service, how many weddings to come depend on it, and the next ceremony of them."""
     rows = await conn.execute(_DEPENDENTS_OF_ALL, {"now": now})
     return {row.service: (row.weddings, row.next_at) for row in rows}
 
 
 async def count_ceremonies(conn: AsyncConnection, since: datetime, until: datetime) -> int:
-    """How many weddings there are in a range. Also inside `tenant()`: its own."""
+    """Count the weddings in a range. Also inside `tenant()`: its own."""
     return int((await conn.execute(_COUNT_CEREMONIES, {"since": since, "until": until})).scalar_one())
 
 
 async def past_downtimes_ms(conn: AsyncConnection, service: str) -> list[int]:
-    """How long the newest failovers of a service lasted."""
+    """Return how long the newest failovers of a service lasted."""
     return list(await conn.scalars(_PAST, {"service": service}))
 
 
 async def unguarded(conn: AsyncConnection, now: datetime) -> Sequence[Any]:
-    """Failovers that should have a guard and have none: older than a guard's start takes, or not looked at in time."""
+    """Find failovers that should have a guard and have none: older than its start takes, or not checked in time."""
     return (await conn.execute(_UNGUARDED, {"now": now})).all()
 
 
 async def guarded(conn: AsyncConnection, failover_id: str, now: datetime, due: datetime) -> None:
-    """Its guard was started, or is awake; it has looked again by `due`."""
+    """Note that its guard was started, or is awake, and will check again by `due`."""
     await conn.execute(_GUARDED, {"id": failover_id, "now": now, "due": due})
 
 
 async def awaits_guard(conn: AsyncConnection, service: str, endpoint: str, epoch: int, due: datetime) -> None:
-    """The guard of an epoch sleeps; it has looked again by `due`."""
+    """Note that an epoch's guard sleeps and will check again by `due`."""
     await conn.execute(_AWAITS, {"service": service, "endpoint": endpoint, "epoch": epoch, "due": due})
 
 
 async def proposed(conn: AsyncConnection) -> Sequence[Any]:
-    """Failovers that a person may decide on."""
+    """Find failovers that a person may decide on."""
     return (await conn.execute(_PROPOSED)).all()
 
 
 async def supersede(conn: AsyncConnection, failover_ids: Sequence[str]) -> None:
-    """Withdraw proposals; nothing that was begun meanwhile."""
+    """Withdraw proposals, but none that was begun meanwhile."""
     if failover_ids:
         await conn.execute(_SUPERSEDE, {"ids": list(failover_ids)})
 
@@ -249,14 +249,14 @@ async def supersede(conn: AsyncConnection, failover_ids: Sequence[str]) -> None:
 async def read_range(
     conn: AsyncConnection, since: datetime, until: datetime, service: str | None
 ) -> tuple[Sequence[Any], Any]:
-    """The newest 200 failovers that began in the range, and statistics of them all. Also inside `tenant()`."""
+    """Read the newest 200 failovers that began in the range, and statistics of them all. Also inside `tenant()`."""
     where = {"since": since, "until": until, "service": service}
     rows = (await conn.execute(_LIST, where)).all()
     return rows, (await conn.execute(_STATISTICS, where)).one()
 
 
 async def read_epoch(conn: AsyncConnection, service: str, endpoint: str, epoch: int) -> Any | None:
-    """The failover of one epoch. Also inside `tenant()`."""
+    """Read the failover of one epoch. Also inside `tenant()`."""
     where = {"service": service, "endpoint": endpoint, "epoch": epoch}
     return (await conn.execute(_LATEST, where)).first()
 
@@ -267,12 +267,12 @@ async def write_calls(conn: AsyncConnection, rows: Iterable[Mapping[str, Any]]) 
 
 
 async def forget_calls(conn: AsyncConnection, before: datetime) -> int:
-    """Delete some records that are older; how many."""
+    """Delete some older records; returns how many."""
     return (await conn.execute(_FORGET, {"before": before})).rowcount
 
 
 async def read_venue(conn: AsyncConnection, wedding_id: str) -> tuple[float, float] | None:
-    """Where the wedding is, (latitude, longitude), when its plan says so. Inside `tenant()`."""
+    """Return the wedding's place, (latitude, longitude), when its plan gives it. Inside `tenant()`."""
     ceremony = (await conn.execute(_VENUE, {"wedding_id": wedding_id})).scalar() or {}
     latitude, longitude = ceremony.get("latitude"), ceremony.get("longitude")
     return None if latitude is None or longitude is None else (float(latitude), float(longitude))

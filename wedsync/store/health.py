@@ -1,4 +1,4 @@
-"""The services' health and its history, in Postgres. Inside `system()`, but for what says otherwise."""
+"""Services' health and its history, in Postgres. Inside `system()`, unless a function says otherwise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENSURE = text("""
 INSERT INTO service_health (service, status, since, error_rate, response_ms, due_at)
 SELECT name, 'healthy', :now, 0, 0, :now FROM unnest(CAST(:services AS text[])) AS name ON CONFLICT DO NOTHING
 """)
-# Whoever claims a look moves its time on, so that of several watchers one probes.
+# Whoever claims a probe moves its time on, so that of several watchers one probes.
 _CLAIM = text(f"""
 UPDATE service_health h SET due_at = CAST(:now AS timestamptz) + d.seconds * interval '1 second'
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS d(service text, seconds double precision)
@@ -51,7 +51,7 @@ WHERE service = :service AND at >= :since AND at < :until ORDER BY at DESC, id D
 _COUNT_CHANGES = text("""
 SELECT count(*) FROM health_changes WHERE service = :service AND at >= :since AND at < :until
 """)
-# How each source stood at the range's begin is what its last change before said. Spans of several may overlap.
+# A source's state at the range's begin comes from its last change before. Spans of several may overlap.
 _DOWN = text("""
 WITH chains AS (
   SELECT s.service, c.source, (SELECT max(b.at) FROM health_changes b
@@ -96,19 +96,19 @@ _concerns = TypeAdapter(tuple[Concern, ...])
 
 
 async def ensure(conn: AsyncConnection, services: Sequence[str], now: datetime) -> None:
-    """Have a row for each service, due at once."""
+    """Make a row for each service, due at once."""
     await conn.execute(_ENSURE, {"services": list(services), "now": now})
 
 
 async def claim(conn: AsyncConnection, intervals: Mapping[str, float], now: datetime) -> dict[str, Health]:
-    """The services, with their health, whose look is due and now this caller's; next due after so many seconds."""
+    """Claim the services, with their health, whose probe is due; the next is due after so many seconds."""
     rows = [{"service": service, "seconds": seconds} for service, seconds in intervals.items()]
     found = await conn.execute(_CLAIM, {"rows": json.dumps(rows), "now": now})
     return {row.service: health_of(row) for row in found}
 
 
 async def write(conn: AsyncConnection, service: str, was: Health, now_is: Health, due_at: datetime) -> None:
-    """Keep a look; only a change of status makes history."""
+    """Write a probe's result; only a change of status makes history."""
     await conn.execute(_WRITE, {**now_is.model_dump(), "service": service, "due_at": due_at})
     if was.status != now_is.status or was.checked_at is None:
         values = {
@@ -127,7 +127,7 @@ async def write(conn: AsyncConnection, service: str, was: Health, now_is: Health
 async def note_circuits(
     conn: AsyncConnection, service: str, was: str, now_is: str, at: datetime, *, error_rate: float, detail: str
 ) -> None:
-    """Keep a change of what all of a service's circuits come to."""
+    """Record a change of the status that a service's circuits give together."""
     values = {"service": service, "source": "circuit", "from_status": was, "status": now_is, "at": at}
     await conn.execute(_CHANGED, {**values, "error_rate": error_rate, "response_ms": 0.0, "detail": detail})
 
@@ -135,7 +135,7 @@ async def note_circuits(
 async def note_calls(
     conn: AsyncConnection, service: str, status: str, at: datetime, *, error_rate: float, detail: str
 ) -> None:
-    """Keep what real calls say of a service whose circuit stays closed; without news nothing is written."""
+    """Record what real calls say of a service whose circuit stays closed; without a change nothing is written."""
     values = {"service": service, "status": status, "at": at, "error_rate": error_rate, "detail": detail}
     await conn.execute(_NOTE_CALLS, values)
 
@@ -143,9 +143,9 @@ async def note_calls(
 async def add_sample(
     conn: AsyncConnection, service: str, sample: Sample, keep: int
 ) -> tuple[tuple[Sample, ...], tuple[Concern, ...]]:
-    """Remember a look beside the newest `keep`; all of them, oldest first, and the concerns as they stand.
+    """Add a sample and keep the newest `keep`; returns all of them, oldest first, and the present concerns.
 
-    Nobody else adds one of the service's until the transaction ends.
+    Nobody else adds a sample of the service until the transaction ends.
     """
     values = {"service": service, "sample": json.dumps([sample.model_dump(mode="json")]), "keep": keep}
     row = (await conn.execute(_ADD_SAMPLE, values)).one()
@@ -155,13 +155,13 @@ async def add_sample(
 
 
 async def write_concerns(conn: AsyncConnection, service: str, concerns: Sequence[Concern]) -> None:
-    """Keep what a service's looks give rise to."""
+    """Write the concerns that a service's samples raise."""
     said = json.dumps([concern.model_dump(mode="json") for concern in concerns])
     await conn.execute(_WRITE_CONCERNS, {"service": service, "concerns": said})
 
 
 async def read_warnings(conn: AsyncConnection) -> dict[str, tuple[Warned, ...]]:
-    """The warnings that stand, by service. Also inside `tenant()`."""
+    """Read the present warnings, by service. Also inside `tenant()`."""
     found = await conn.execute(_CONCERNS)
     return {
         row.service: tuple(
@@ -172,22 +172,22 @@ async def read_warnings(conn: AsyncConnection) -> dict[str, tuple[Warned, ...]]:
 
 
 async def failing(conn: AsyncConnection, service: str, since: datetime) -> float:
-    """The share, 0 to 1, of a service's real calls since a moment that failed; a few calls say little."""
+    """Return the share, 0 to 1, of a service's real calls since a moment that failed; a few calls say little."""
     return float((await conn.execute(_FAILING, {"service": service, "since": since})).scalar_one())
 
 
 async def read_all(conn: AsyncConnection) -> dict[str, Health]:
-    """Every service's health. Also inside `tenant()`."""
+    """Read every service's health. Also inside `tenant()`."""
     return {row.service: health_of(row) for row in await conn.execute(_ALL)}
 
 
 async def read_changes(conn: AsyncConnection, service: str, since: datetime, until: datetime) -> Sequence[Any]:
-    """A service's newest 500 changes of status in a range, newest first. Also inside `tenant()`."""
+    """Read a service's newest 500 changes of status in a range, newest first. Also inside `tenant()`."""
     return (await conn.execute(_CHANGES, {"service": service, "since": since, "until": until})).all()
 
 
 async def count_changes(conn: AsyncConnection, service: str, since: datetime, until: datetime) -> int:
-    """How many changes of status there were in a range. Also inside `tenant()`."""
+    """Count the changes of status in a range. Also inside `tenant()`."""
     found = await conn.execute(_COUNT_CHANGES, {"service": service, "since": since, "until": until})
     return int(found.scalar_one())
 
@@ -195,16 +195,16 @@ async def count_changes(conn: AsyncConnection, service: str, since: datetime, un
 async def down_seconds(
     conn: AsyncConnection, services: Sequence[str], since: datetime, until: datetime
 ) -> dict[str, float]:
-    """By service, how many seconds of `[since, until)` any source said down. Also inside `tenant()`."""
+    """Return, by service, the seconds of `[since, until)` in which any source said down. Also inside `tenant()`."""
     rows = await conn.execute(_DOWN, {"services": list(services), "since": since, "until": until})
     return {row.service: float(row.seconds) for row in rows}
 
 
 async def read_calls(conn: AsyncConnection, since: datetime) -> dict[str, Any]:
-    """Calls by service since a moment: how many, how many failed or were throttled, how long they took."""
+    """Return the calls by service since a moment: how many, how many failed or were throttled, how long they took."""
     return {row.service: row for row in await conn.execute(_CALLS, {"since": since})}
 
 
 def health_of(row: Any) -> Health:
-    """A row's health."""
+    """Read a row's health."""
     return Health.model_validate({name: getattr(row, name) for name in _FIELDS.split(", ")})

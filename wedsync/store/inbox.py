@@ -1,6 +1,6 @@
-"""The inbox: events recorded once for ever, claimed, settled. All functions run inside one `system()` session.
+"""Inbox: events are recorded once for ever, claimed, settled. All functions run inside one `system()` session.
 
-`due_at` says when a row is to be looked at (again); a row without it is settled.
+`due_at` says when a row is to be checked (again); a row without it is settled.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ON CONFLICT DO NOTHING
 RETURNING source, event_id, priority
 """)
 
-# The same for what was recorded before that mode: matched, named by the event, or by an object that a step holds.
+# The same for earlier events: matched to the wedding, naming it, or naming an object that one of its steps holds.
 _RAISE = sql("""
 UPDATE inbox SET priority = 0 WHERE id IN (
   SELECT i.id FROM inbox i JOIN weddings w ON w.id = :wedding_id AND w.mode = 'wedding_day'
@@ -65,8 +65,8 @@ UPDATE inbox SET priority = 0 WHERE id IN (
   FOR UPDATE OF i SKIP LOCKED)
 """)
 
-# Only the newest that rest are looked at: the deed is done each minute, and an old event's object is hardly new.
-# A reference may carry the time of the workflow that wrote it, somewhat before it was there to be found.
+# Only the newest unmatched rows are checked: this runs each minute, and an old event's object is hardly new.
+# A reference may carry the time of the workflow that wrote it, somewhat before others could find it.
 _REARM = sql("""
 UPDATE inbox SET due_at = :now WHERE id IN (
   SELECT i.id FROM (SELECT id, organization_id, event, processed_at FROM inbox
@@ -88,13 +88,13 @@ _SETTLE = (
                 "state", "attempts", "error", "wedding_id", "step_id", "due_at", "processed_at",
             )
         }
-        # Whose a registered source's event is stands from the first.
+        # The owner of a registered source's event is known from the first.
         | {"organization_id": func.coalesce(bindparam("new_organization_id"), inbox.c.organization_id)}
         | {"first_looked_at": func.coalesce(inbox.c.first_looked_at, bindparam("new_processed_at"))}
     )
 )  # fmt: skip
 
-#: So many due rows of the critical lane are shared out among their owners at each claim.
+#: At each claim so many due rows of the critical lane are shared out among their owners.
 _SHARED = 2000
 _CLAIMED = (
     inbox.c.id,
@@ -110,7 +110,7 @@ _CLAIMED = (
 
 
 async def record(connection: AsyncConnection, source: str, rows: Sequence[NewRow], now: datetime) -> dict[str, Lane]:
-    """Record events of one source, each only once for ever: the lane of each new one by its event id."""
+    """Record events of one source, each only once for ever; returns the lane of each new one by its event id."""
     lanes = await record_all(connection, [(source, row) for row in rows], now)
     return {event_id: lane for (_, event_id), lane in lanes.items()}
 
@@ -118,7 +118,7 @@ async def record(connection: AsyncConnection, source: str, rows: Sequence[NewRow
 async def record_all(
     connection: AsyncConnection, rows: Sequence[tuple[str, NewRow]], now: datetime
 ) -> dict[tuple[str, str], Lane]:
-    """Record events of several sources: the lane of each new one by source and event id."""
+    """Record events of several sources; returns the lane of each new one by source and event id."""
     # In one order everywhere, so that two writers of the same events never wait for each other in a circle.
     ordered = sorted(rows, key=lambda pair: (pair[0], pair[1].event.event_id))
     # As one document: psycopg writes arrays in Python, value by value.
@@ -145,23 +145,23 @@ def _recorded(source: str, row: NewRow) -> dict[str, object]:
 
 
 async def raise_waiting(connection: AsyncConnection, wedding_id: str) -> int:
-    """Make what waits of a wedding on its day go before all others; how many rows that was.
+    """Move the waiting rows of a wedding on its day before all others; returns how many rows.
 
-    Rows that a drain has in hand are left to it.
+    Claimed rows are left to their drain.
     """
     return (await connection.execute(_RAISE, {"wedding_id": wedding_id})).rowcount
 
 
 async def rearm(connection: AsyncConnection, now: datetime) -> set[Lane]:
-    """Make rows that nobody claimed due again whose object a step has come to hold since; the lanes of those rows."""
+    """Make unclaimed rows due again whose object a step has come to hold since; returns the lanes of those rows."""
     return {lane_of(priority) for priority in await connection.scalars(_REARM, {"now": now})}
 
 
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:
-    """Up to `limit` due rows of a lane, the most urgent and then the oldest first, locked until the transaction ends.
+    """Claim up to `limit` due rows of a lane, the most urgent and then the oldest first, until the transaction ends.
 
-    Rows that another drain has in hand are left out. In the critical lane the organizations (sources, where it is not
-    known yet whose a row is) take turns, so that one that floods it does not hold up the others.
+    Rows that another drain has claimed are left out. In the critical lane the organizations (sources, if a row's owner
+    is not known yet) take turns, so that one that floods it does not hold up the others.
     """
     is_due = (inbox.c.due_at <= now) & (inbox.c.state != "retrying") & _in_lane(lane)
     query = select(*_CLAIMED).where(is_due).order_by(inbox.c.priority, inbox.c.received_at)
@@ -171,7 +171,7 @@ async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: dateti
 
 
 def _in_turn(is_due: ColumnElement[bool], limit: int) -> Select[tuple[int]]:
-    """The ids of the rows whose turn it is, among the first `_SHARED`."""
+    """Select the ids of the rows whose turn it is, among the first `_SHARED`."""
     named = (inbox.c.id, inbox.c.priority, inbox.c.received_at)
     owner = func.coalesce(inbox.c.organization_id, inbox.c.source).label("owner")
     first = (
@@ -183,7 +183,7 @@ def _in_turn(is_due: ColumnElement[bool], limit: int) -> Select[tuple[int]]:
 
 
 async def claim_one(connection: AsyncConnection, row_id: int, now: datetime) -> ClaimedRow | None:
-    """The row, locked, when it is due and no other drain has it in hand."""
+    """Lock the row when it is due and no other drain has claimed it."""
     result = await connection.execute(
         select(*_CLAIMED)
         .where(inbox.c.id == row_id, inbox.c.due_at <= now, inbox.c.state != "retrying")
@@ -194,7 +194,7 @@ async def claim_one(connection: AsyncConnection, row_id: int, now: datetime) -> 
 
 
 async def claim_retrying(connection: AsyncConnection, row_id: int) -> ClaimedRow | None:
-    """The row, locked, when it is to be tried again on its own."""
+    """Lock the row when it is to be tried again on its own."""
     result = await connection.execute(
         select(*_CLAIMED).where(inbox.c.id == row_id, inbox.c.state == "retrying").with_for_update()
     )
@@ -203,7 +203,7 @@ async def claim_retrying(connection: AsyncConnection, row_id: int) -> ClaimedRow
 
 
 async def overdue_retries(connection: AsyncConnection, before: datetime, limit: int = 500) -> list[RetryStart]:
-    """The rows whose own retry was due before that moment: nobody retries them."""
+    """Find the rows whose own retry was due before that moment: nobody retries them."""
     result = await connection.execute(
         select(
             inbox.c.id,
@@ -234,19 +234,19 @@ async def overdue_retries(connection: AsyncConnection, before: datetime, limit: 
 
 
 async def state_of(connection: AsyncConnection, row_id: int) -> tuple[str, int]:
-    """The row's state and attempts; `gone` when there is no such row."""
+    """Return the row's state and attempts; `gone` when there is no such row."""
     row = (await connection.execute(select(inbox.c.state, inbox.c.attempts).where(inbox.c.id == row_id))).first()
     return ("gone", 0) if row is None else (row.state, row.attempts)
 
 
 def _claimed(row: Any) -> ClaimedRow:
-    # What is no event at all is judged with the events, where it is one row's fault and not the batch's.
+    # What is no event at all fails with the events, where it is one row's fault and not the batch's.
     event = row.event if isinstance(row.event, dict) else {}
     return ClaimedRow(**{**row._mapping, "event": event, "contacts": tuple(row.contacts or ())})
 
 
 async def settle(connection: AsyncConnection, verdicts: Mapping[int, Verdict], now: datetime) -> None:
-    """Write what became of claimed rows, by row id."""
+    """Write the outcomes of claimed rows, by row id."""
     if not verdicts:
         return
     await connection.execute(_SETTLE, [_settled(row_id, verdict, now) for row_id, verdict in verdicts.items()])
@@ -270,7 +270,7 @@ def _settled(row_id: int, verdict: Verdict, now: datetime) -> dict[str, object]:
 async def references(
     connection: AsyncConnection, objects: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], list[Reference]]:
-    """The steps that hold these (vendor, object id) pairs."""
+    """Find the steps that hold these (vendor, object id) pairs."""
     found: dict[tuple[str, str], list[Reference]] = defaultdict(list)
     if not objects:
         return found
@@ -294,7 +294,7 @@ async def references(
 
 
 async def wedding_rows(connection: AsyncConnection, wedding_ids: Collection[str]) -> dict[str, WeddingRow]:
-    """Those of these weddings that exist, by id."""
+    """Read those of these weddings that exist, by id."""
     if not wedding_ids:
         return {}
     table = weddings.c
@@ -310,7 +310,7 @@ async def wedding_rows(connection: AsyncConnection, wedding_ids: Collection[str]
 
 
 async def contact_references(connection: AsyncConnection, digests: Collection[bytes]) -> list[ContactReference]:
-    """The weddings that know these phones and addresses."""
+    """Find the weddings that know these phones and addresses."""
     if not digests:
         return []
     table = contact_refs.c
@@ -323,7 +323,7 @@ async def contact_references(connection: AsyncConnection, digests: Collection[by
 async def newest(
     connection: AsyncConnection, objects: Collection[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], datetime]:
-    """When the newest processed event of these (source, object id, topic) occurred."""
+    """Return when the newest processed event of each (source, object id, topic) occurred."""
     if not objects:
         return {}
     table = webhook_objects.c
@@ -356,7 +356,7 @@ async def note_newest(connection: AsyncConnection, rows: Sequence[Mapping[str, A
 
 
 async def source_configs(connection: AsyncConnection, source_ids: Collection[str]) -> dict[str, SourceConfig]:
-    """How the registered sources among these are set up, by id."""
+    """Read the configurations of the registered sources among these, by id."""
     if not source_ids:
         return {}
     table = webhook_sources.c
@@ -365,7 +365,7 @@ async def source_configs(connection: AsyncConnection, source_ids: Collection[str
 
 
 async def next_due_at(connection: AsyncConnection, lane: Lane) -> datetime | None:
-    """When the lane's next row is due; None: no row waits."""
+    """Return when the lane's next row is due; None: no row waits."""
     due_at: datetime | None = await connection.scalar(
         select(func.min(inbox.c.due_at)).where(inbox.c.due_at.is_not(None), inbox.c.state != "retrying", _in_lane(lane))
     )
@@ -373,7 +373,7 @@ async def next_due_at(connection: AsyncConnection, lane: Lane) -> datetime | Non
 
 
 async def overdue_lanes(connection: AsyncConnection, before: datetime) -> tuple[Lane, ...]:
-    """The lanes that hold rows due before that moment."""
+    """Return the lanes that hold rows due before that moment."""
     overdue = [
         lane
         for lane in LANES

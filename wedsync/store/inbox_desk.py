@@ -1,4 +1,4 @@
-"""The inbox as operators see it: listed, assigned, replayed. Within `system()`; the scope says whose rows count."""
+"""List, assign and replay the inbox's rows for operators. Within `system()`; the scope says whose rows count."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from wedsync.store.tables.webhooks import inbox
 
 
 class Scope(NamedTuple):
-    """Whose rows are seen: an organization's own, and, by the platform's operators, those that are nobody's yet."""
+    """Whose rows are visible: an organization's own, and, to the platform's operators, those that are nobody's yet."""
 
     organization_id: str
     is_operator: bool
 
     def covers(self) -> ColumnElement[bool]:
-        """The rows in it."""
+        """Select the rows in it."""
         nobodys = inbox.c.organization_id.is_(null()) if self.is_operator else false()
         return or_(inbox.c.organization_id == self.organization_id, nobodys)
 
@@ -28,7 +28,7 @@ class Scope(NamedTuple):
 async def page(
     conn: AsyncConnection, scope: Scope, *, state: str | None, source: str | None, before: int | None, limit: int
 ) -> list[Any]:
-    """Up to `limit` rows, newest first, with ids below `before`."""
+    """Read up to `limit` rows, newest first, with ids below `before`."""
     query = select(inbox).where(scope.covers())
     if state is not None:
         query = query.where(inbox.c.state == state)
@@ -40,7 +40,7 @@ async def page(
 
 
 async def find(conn: AsyncConnection, scope: Scope, row_id: int, *, lock: bool = False) -> Any | None:
-    """One row; None: there is none in the scope."""
+    """Read one row; None: there is none in the scope."""
     query = select(inbox).where(scope.covers(), inbox.c.id == row_id)
     return (await conn.execute(query.with_for_update() if lock else query)).first()
 
@@ -48,7 +48,7 @@ async def find(conn: AsyncConnection, scope: Scope, row_id: int, *, lock: bool =
 async def assign(
     conn: AsyncConnection, row_id: int, organization_id: str, wedding_id: str, step_id: str | None, now: datetime
 ) -> int:
-    """Have the row's event name this wedding and step, due at once; its priority."""
+    """Have the row's event name this wedding and step, due at once; returns its priority."""
     named = func.jsonb_build_object("wedding_id", wedding_id, "step_id", step_id, type_=JSONB)
     statement = (
         update(inbox)
@@ -79,7 +79,7 @@ async def replay(
     until: datetime | None,
     limit: int,
 ) -> list[tuple[int, int]]:
-    """Make rows due again, their attempts forgotten: `(id, priority)` of each. Rows in hand elsewhere are left."""
+    """Make rows due again with no attempts: returns `(id, priority)` of each. Rows claimed elsewhere are left out."""
     conditions = [scope.covers(), inbox.c.state.in_(states)]
     if ids is not None:
         conditions.append(inbox.c.id.in_(ids))

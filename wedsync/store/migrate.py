@@ -1,4 +1,4 @@
-"""Migrations run by a program: up to the newest, down to a revision, and where a database stands.
+"""Run migrations from a program: up to the newest, down to a revision, and read a database's revision.
 
 Several processes may migrate one database at once: they take their turns on an advisory lock.
 """
@@ -28,7 +28,7 @@ from wedsync.store.session import APP_ROLE, sqlalchemy_url
 
 
 def script_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration; migrations run on `connection` when it is given."""
+    """Return Alembic's configuration; migrations run on `connection` when it is given."""
     spec = find_spec("migrations")
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("the package `migrations` is not installed")
@@ -40,7 +40,7 @@ def script_config(connection: Connection | None = None) -> Config:
 
 
 def newest() -> str:
-    """The newest revision that this program knows."""
+    """Return the newest revision that this program knows."""
     head = ScriptDirectory.from_config(script_config()).get_current_head()
     if head is None:
         raise RuntimeError("there are no migrations")
@@ -48,9 +48,9 @@ def newest() -> str:
 
 
 def app_password(url: str) -> str | None:
-    """The password that `url` logs in `wedsync_app` by; None when it names another login, or no password at all.
+    """Return the password with which `url` logs in `wedsync_app`; None if it names another login, or no password.
 
-    Raises InvalidInput for one that is named and empty, as an unset variable of a compose file leaves it.
+    Raises InvalidInput for an empty password, which an unset variable of a compose file leaves.
     """
     parts = sqlalchemy_url(url)
     if parts.username != APP_ROLE or parts.password is None:
@@ -79,8 +79,8 @@ def _owner(owner_url: str) -> Iterator[Connection]:
 async def upgrade(owner_url: str, app_password: str | None = None) -> str:
     """Bring the database to the newest revision and return it; does nothing when it is there.
 
-    `owner_url` logs in who owns the tables and may create roles. With `app_password` the role `wedsync_app` can log
-    in by it (it is sent hashed). Raises StoreUnavailable.
+    `owner_url` logs in the owner of the tables, who may create roles. With `app_password` the role `wedsync_app` can
+    log in by it (it is sent hashed). Raises StoreUnavailable.
     """
     revision = newest()
     await _run(owner_url, lambda config: command.upgrade(config, "head"))
@@ -92,7 +92,7 @@ async def upgrade(owner_url: str, app_password: str | None = None) -> str:
 async def downgrade(owner_url: str, revision: str) -> None:
     """Take the database down to `revision` (`base`: empty). Roles stay: other databases of the cluster may use them.
 
-    Raises InvalidInput when there is no such revision below where the database stands, StoreUnavailable.
+    Raises InvalidInput when no such revision is below the database's, StoreUnavailable.
     """
     try:
         await _run(owner_url, lambda config: command.downgrade(config, revision))
@@ -101,7 +101,7 @@ async def downgrade(owner_url: str, revision: str) -> None:
 
 
 async def current(owner_url: str) -> str | None:
-    """The revision that the database stands at; None: not migrated. Raises StoreUnavailable."""
+    """Return the database's revision; None: not migrated. Raises StoreUnavailable."""
     return await asyncio.to_thread(_read_revision, owner_url)
 
 

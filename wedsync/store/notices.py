@@ -1,4 +1,4 @@
-"""One listening connection for a whole process: wakes whoever waits for news of a wedding."""
+"""One listening connection for a whole process: wakes everyone who waits for a change of a wedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wedsync.store.session import Database
 
 
 class Waiter:
-    """Somebody who waits for news."""
+    """Somebody who waits for a change."""
 
     def __init__(self, notices: Notices) -> None:
         self._notices = notices
@@ -18,15 +18,15 @@ class Waiter:
 
     @property
     def is_closing(self) -> bool:
-        """The process is about to end: no more news will come."""
+        """Note that the process is about to end: no more changes will come."""
         return self._notices.is_closing
 
     def wake(self) -> None:
-        """There is news."""
+        """Note that a change came."""
         self._event.set()
 
     async def news(self, seconds: float) -> bool:
-        """Wait for news that came since the last call; False when none came for so long."""
+        """Wait for a change since the last call; False when none came for so long."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
         except TimeoutError:
@@ -36,7 +36,7 @@ class Waiter:
 
 
 class Notices:
-    """The process's ear on one NOTIFY channel, whose payloads are ids."""
+    """A process's listener on one NOTIFY channel, whose payloads are ids."""
 
     def __init__(self, db: Database, channel: str) -> None:
         self._db = db
@@ -51,7 +51,7 @@ class Notices:
 
     @contextlib.contextmanager
     def waiting(self, subject: str) -> Iterator[Waiter]:
-        """Hear of `subject` within the block: look first, then wait, so that nothing is missed."""
+        """Hear of `subject` within the block: read first, then wait, so that nothing is missed."""
         waiter = Waiter(self)
         self._waiters.setdefault(subject, set()).add(waiter)
         try:
@@ -79,7 +79,7 @@ class Notices:
                 for waiter in tuple(self._waiters.get(subject, ())):
                     waiter.wake()
             else:
-                # Connected anew: whatever was said meanwhile is lost.
+                # Connected anew: notifications in between are lost.
                 self._wake_all()
 
     def _wake_all(self) -> None:

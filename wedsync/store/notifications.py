@@ -1,4 +1,4 @@
-"""Channels for operators and what waits to be told by them, in Postgres."""
+"""Operators' notification channels, and the messages that wait for them, in Postgres."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ADD = text("""
 INSERT INTO notifications (id, organization_id, channel_id, dedup_key, notice, created_at, due_at)
 SELECT :id, organization_id, id, :key, CAST(:notice AS jsonb), :now, :now FROM notification_channels WHERE id = :channel
 """)
-# Whoever claims a message moves its time on: of several who tell, one does, and another when that one is gone.
+# Whoever claims a message moves its time on: one of several senders sends it, and another if that one is gone.
 _CLAIM = text("""
 UPDATE notifications n SET attempts = n.attempts + 1,
   due_at = CAST(:now AS timestamptz) + :lease_seconds * interval '1 second'
@@ -63,9 +63,9 @@ WHERE CAST(:id AS text) IS NULL OR c.id = :id ORDER BY c.id
 
 
 async def announce(conn: AsyncConnection, notice: Notice, organization_id: str | None = None) -> int:
-    """Have every channel, or every one of an organization, that wants it told, unless it was just told the same.
+    """Notify every channel that wants the notice, of one organization if given, unless it just got the same one.
 
-    Returns how many will be. Inside `system()`.
+    Returns how many get it. Inside `system()`.
     """
     values = {
         "kind": notice.kind,
@@ -80,14 +80,14 @@ async def announce(conn: AsyncConnection, notice: Notice, organization_id: str |
 
 
 async def announce_to(conn: AsyncConnection, channel_id: str, notification_id: str, notice: Notice) -> None:
-    """Have one channel told, whatever it wants. Inside `system()`."""
+    """Notify one channel, whatever it wants. Inside `system()`."""
     said = json.dumps(notice.model_dump(mode="json"))
     values = {"id": notification_id, "channel": channel_id, "key": notice.dedup_key, "notice": said}
     await conn.execute(_ADD, {**values, "now": notice.occurred_at})
 
 
 async def claim(conn: AsyncConnection, now: datetime, lease: timedelta, most: int) -> Sequence[Any]:
-    """Messages that are due and now this caller's for `lease`, with their channels. Inside `system()`."""
+    """Claim due messages for `lease`, with their channels. Inside `system()`."""
     values = {"now": now, "lease_seconds": lease.total_seconds(), "most": most}
     return (await conn.execute(_CLAIM, values)).all()
 
@@ -95,13 +95,13 @@ async def claim(conn: AsyncConnection, now: datetime, lease: timedelta, most: in
 async def settle(
     conn: AsyncConnection, claimed: Any, now: datetime, error: str | None, due_at: datetime | None
 ) -> None:
-    """What a claim came to: told, to be tried again at `due_at`, or given up. Inside `system()`."""
+    """Write a claim's outcome: sent, to be tried again at `due_at`, or given up. Inside `system()`."""
     values = {"id": claimed.id, "attempts": claimed.attempts, "error": error, "due_at": due_at, "now": now}
     await conn.execute(_SETTLE, values)
 
 
 async def forget(conn: AsyncConnection, before: datetime) -> int:
-    """Delete what was told or given up before; how many. Inside `system()`."""
+    """Delete what was sent or given up before; returns how many. Inside `system()`."""
     return (await conn.execute(_FORGET, {"before": before})).rowcount
 
 
@@ -111,16 +111,16 @@ async def add(conn: AsyncConnection, channel: Mapping[str, Any]) -> None:
 
 
 async def count(conn: AsyncConnection) -> int:
-    """How many channels the organization has. Inside `tenant()`."""
+    """Count the organization's channels. Inside `tenant()`."""
     return int((await conn.execute(select(func.count()).select_from(notification_channels))).scalar_one())
 
 
 async def read(conn: AsyncConnection, channel_id: str | None = None) -> Sequence[Any]:
-    """The organization's channels, or the one, with how they fare. Inside `tenant()`."""
+    """Read the organization's channels, or the one, with their state. Inside `tenant()`."""
     return (await conn.execute(_LIST, {"id": channel_id})).all()
 
 
 async def remove(conn: AsyncConnection, channel_id: str) -> bool:
-    """Delete a channel with what waits to be told by it; False: there is none. Inside `tenant()`."""
+    """Delete a channel with the messages that wait for it; False: there is none. Inside `tenant()`."""
     table = notification_channels
     return bool((await conn.execute(delete(table).where(table.c.id == channel_id))).rowcount)

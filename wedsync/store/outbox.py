@@ -1,4 +1,4 @@
-"""The outbox: events for others, written in the transaction of the change that they tell, and their deliveries.
+"""Record events for subscribers, and their deliveries, in the transaction of the change that they report.
 
 `publish` and `announce` run inside the writer's session; the rest inside `system()`.
 """
@@ -19,7 +19,7 @@ from wedsync.domain.webhooks.outgoing.happenings import Change, Happening, Weddi
 from wedsync.kit.ids import new_id
 from wedsync.store.session import told
 
-#: What a committed transaction with new deliveries is known by: `Database.when_committed`.
+#: The subject of a committed transaction with new deliveries: `Database.when_committed`.
 NEWS = "outbox"
 
 _CHANGES = text("""
@@ -68,7 +68,7 @@ async def publish(
     until: int,
     previous_ceremony: CeremonyTime | None = None,
 ) -> None:
-    """Tell others what the changes numbered `since` to `until` mean, within the transaction that wrote them."""
+    """Record for subscribers what the changes `since` to `until` mean, within the transaction that wrote them."""
     found = await conn.execute(_CHANGES, {"wedding_id": wedding_id, "since": since, "until": until})
     changes = [Change(id=row.id, kind=row.type, data=row.data, previous=row.previous) for row in found]
     row = (await conn.execute(_WEDDING, {"wedding_id": wedding_id})).one()
@@ -105,7 +105,7 @@ async def announce(
 ) -> list[str]:
     """Record events with a delivery for each subscription that wants them, and return the deliveries' ids.
 
-    Those that nobody wants leave no trace, unless `keep`. `only` gives them to one subscription whatever it wants.
+    Events that nobody wants leave no trace, unless `keep`. `only` gives them to one subscription whatever it wants.
     """
     if not news:
         return []

@@ -1,7 +1,7 @@
-"""Writes of what users list: steps, transactions, weddings, references. Idempotent and ordered by version.
+"""Write the rows that users list: steps, transactions, weddings, references. Idempotent and ordered by version.
 
-A write whose version is not newer than the row's changes nothing. Each change that took leaves one numbered row in
-`wedding_events`, and each wedding one NOTIFY, in the same transaction (`migrations/sql/write_projections.sql`).
+A write whose version is not newer than the row's changes nothing. Each change that took effect leaves one numbered row
+in `wedding_events`, and each wedding one NOTIFY, in the same transaction (`migrations/sql/write_projections.sql`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wedsync.domain.weddings.step import StepState
 from wedsync.store import outbox
 from wedsync.store.session import bind
 
-#: The NOTIFY channel that watchers listen on; its payload is the wedding's id.
+#: The NOTIFY channel of watchers; its payload is the wedding's id.
 EVENTS_CHANNEL = "wedding_events"
 
 _WRITE = text("SELECT write_projections(CAST(:writes AS jsonb))")
@@ -35,10 +35,10 @@ _UNSHOWN: Any = {"steps": {"__all__": {"state": set(StepState.model_fields) - _S
 
 
 async def apply_writes(conn: AsyncConnection, writes: Sequence[ProjectionWrite]) -> list[Written]:
-    """Apply writes in one statement, tell subscribers what they mean, and say what of each took effect.
+    """Apply writes in one statement, record their events for subscribers, and return what each write changed.
 
-    In a session of one organization, for its own weddings; in one of none, for any. A fault of one fails all: it
-    raises IntegrityError for a row that is not of its wedding's organization.
+    A session of one organization writes its own weddings; a session of none writes any. A fault of one write fails all:
+    it raises IntegrityError for a row that is not of its wedding's organization.
     """
     given = ",".join(write.model_dump_json(exclude=_UNSHOWN) for write in writes)
     answer = (await conn.execute(_WRITE, {"writes": f"[{given}]"})).scalar_one()
@@ -60,7 +60,7 @@ async def _publish(conn: AsyncConnection, write: ProjectionWrite, written: Writt
 async def write_event(
     conn: AsyncConnection, organization_id: str, wedding_id: str, event: EventRow, now: datetime
 ) -> None:
-    """Append one event, notify watchers on commit, tell others who asked for it."""
+    """Append one event, notify watchers on commit, and record it for subscribers."""
     write = ProjectionWrite(organization_id=organization_id, wedding_id=wedding_id, now=now, events=(event,))
     await apply_writes(conn, [write])
 
@@ -81,7 +81,7 @@ SELECT version FROM known UNION ALL SELECT version FROM added
 
 
 async def read_plan(conn: AsyncConnection, wedding_id: str, version: int) -> dict[str, Any] | None:
-    """One version of a wedding's plan, in its JSON form."""
+    """Read one version of a wedding's plan, in its JSON form."""
     row = (await conn.execute(_PLAN, {"wedding_id": wedding_id, "version": version})).first()
     return None if row is None else dict(row.body)
 
@@ -89,7 +89,7 @@ async def read_plan(conn: AsyncConnection, wedding_id: str, version: int) -> dic
 async def write_plan(
     conn: AsyncConnection, *, organization_id: str, wedding_id: str, body: str, transaction_id: str, now: datetime
 ) -> int:
-    """Add the transaction's version of the plan, one above the newest; once, whatever became of that one.
+    """Add the transaction's version of the plan, one above the newest; only once, whatever happened to it since.
 
     Returns its number.
     """
@@ -135,7 +135,7 @@ async def restore_rows(
     transactions: Sequence[dict[str, str]],
     now: datetime,
 ) -> None:
-    """Make rows that are gone again, and let the coming writes of a repair win over whatever stands."""
+    """Make missing rows again, and let the coming writes of a repair replace whatever is there."""
     placed = [{**row, "position": position} for position, row in enumerate(steps)]
     ids = {"organization_id": organization_id, "wedding_id": wedding_id}
     # As every writer does: the wedding first.

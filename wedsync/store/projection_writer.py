@@ -1,4 +1,4 @@
-"""The process's one writer of projections: callers that come together share a commit."""
+"""One writer of projections for the process: callers that come together share a commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Waiting(NamedTuple):
 
 
 class ProjectionWriter:
-    """Group commit: while one commit is on its way, those who come wait for the next one, which takes them all.
+    """Group commit: while one commit is under way, later callers wait for the next one, which takes them all.
 
     Nobody waits for a timer: a lone caller's write begins at once.
     """
@@ -39,7 +39,7 @@ class ProjectionWriter:
         """Write and return once it is committed. A fault of another caller's write does no harm to this one.
 
         A cancelled caller's write may be committed all the same. Raises StoreUnavailable, also when somebody holds the
-        wedding's rows for too long, and what the database says of a row that is at fault.
+        wedding's rows for too long, and the database's own error for a row at fault.
         """
         waiting = _Waiting(write, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
@@ -49,7 +49,7 @@ class ProjectionWriter:
         return await waiting.done
 
     async def close(self) -> None:
-        """Return once all that was handed in is written, or has failed."""
+        """Return once all submitted writes are done, or have failed."""
         while self._drain is not None:
             await asyncio.wait([self._drain])
 
@@ -62,7 +62,7 @@ class ProjectionWriter:
             self._drain = None
 
     async def _write_group(self, group: Sequence[_Waiting]) -> StoreUnavailable | None:
-        """Write for all of a group, or tell each why not; returns why the database could not be reached."""
+        """Write for all of a group, or answer each with its error; returns why the database could not be reached."""
         try:
             found = await self._commit([waiting.write for waiting in group])
         except StoreUnavailable as error:
@@ -79,7 +79,7 @@ class ProjectionWriter:
         return None
 
     async def _write_each(self, group: Sequence[_Waiting]) -> StoreUnavailable | None:
-        """Find the one at fault: each is tried alone, in its turn; nobody need wait to find the database gone again."""
+        """Find the one at fault: try each alone, in its turn; none need find again that the database is gone."""
         for place, waiting in enumerate(group):
             gone = await self._write_group([waiting])
             if gone is not None:
@@ -101,7 +101,7 @@ def _fail(group: Sequence[_Waiting], error: Exception) -> None:
 
 
 def _held(error: Exception) -> StoreUnavailable | None:
-    """Rows that somebody holds for too long are as good as no database for him who writes them: he may come again."""
+    """Return StoreUnavailable for rows that somebody holds for too long: the writer may retry, as with no database."""
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
         return StoreUnavailable("the wedding's rows are held by somebody", reason="locked")
     return None

@@ -1,4 +1,4 @@
-"""External quotas in Postgres: one statement compares, takes and tells how it stands. Inside `system()`."""
+"""External quotas in Postgres: one statement compares, acquires and returns the present row. Inside `system()`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VALUES (:service, :account, CAST(:policy AS jsonb), :now, :actor)
 ON CONFLICT (service, account) DO UPDATE
 SET policy = excluded.policy, updated_at = excluded.updated_at, updated_by = excluded.updated_by
 """)
-# What the steps that have not begun will call, by the minute: the vendor of a step that was bound, else its service's.
+# The calls of steps that have not begun, by the minute: by the vendor of a bound step, else its service's.
 _PLANNED = text("""
 SELECT date_trunc('minute', s.due_at) AS at, coalesce(s.vendor, v.vendor) AS service,
   coalesce(v.account, 'default') AS account, s.action, count(*) AS steps, count(DISTINCT s.wedding_id) AS weddings
@@ -59,7 +59,7 @@ _TELL = text("SELECT pg_notify(:channel, :service)")
 
 @dataclass(frozen=True)
 class Written:
-    """What a write came to: whether it was taken, and the row as it stands now, by Postgres' clock."""
+    """Result of a write: whether it took effect, and the present row, by Postgres' clock."""
 
     is_ours: bool
     quota: Quota
@@ -69,7 +69,7 @@ class Written:
 async def swap(conn: AsyncConnection, wanted: Quota, nonce: str, *, hurries: bool = False) -> Written:
     """Write `wanted` if the row still has the version it was made from (`wanted.version`; 0: no row).
 
-    `hurries`: the transaction's end doesn't wait for the disk; after a crash some milliseconds of counts may be gone.
+    `hurries`: the commit doesn't wait for the disk; after a crash some milliseconds of counts may be gone.
     """
     state = wanted.model_dump_json(exclude={"service", "account", "version"})
     values = {"service": wanted.service, "account": wanted.account, "nonce": nonce, "state": state}
@@ -84,7 +84,7 @@ async def tell(conn: AsyncConnection, service: str) -> None:
 
 
 async def read_all(conn: AsyncConnection, known: Mapping[Key, Quota] | None = None) -> dict[Key, Quota]:
-    """Where every account stands that has ever taken a call; one that can't be read as it was `known`."""
+    """Read every account that has ever acquired a call; an unreadable one stays as it was `known`."""
     rows = await conn.execute(_ALL)
     stored = (
         (
@@ -99,7 +99,7 @@ async def read_all(conn: AsyncConnection, known: Mapping[Key, Quota] | None = No
 async def read_policies(
     conn: AsyncConnection, known: Mapping[Key, QuotaPolicy] | None = None
 ) -> dict[Key, QuotaPolicy]:
-    """What operators have set; what can't be read as it was `known`."""
+    """Read the policies that operators have set; an unreadable one stays as it was `known`."""
     rows = await conn.execute(_POLICIES)
     return values_of(QuotaPolicy, (((row.service, row.account), row.policy) for row in rows), known)
 
@@ -112,16 +112,16 @@ async def put_policy(conn: AsyncConnection, key: Key, policy: QuotaPolicy, actor
 
 
 async def read_planned(conn: AsyncConnection, since: datetime, until: datetime) -> Sequence[Any]:
-    """`at, service, account, action, steps, weddings` of all steps to come, by the minute."""
+    """Return `at, service, account, action, steps, weddings` of all steps to come, by the minute."""
     return (await conn.execute(_PLANNED, {"since": since, "until": until})).all()
 
 
 async def count_undated(conn: AsyncConnection) -> int:
-    """Steps to come that wait for the end of another and have no time yet."""
+    """Count the steps to come that wait for the end of another and have no time yet."""
     return int((await conn.execute(_UNDATED)).scalar_one())
 
 
 async def read_ceremonies(conn: AsyncConnection, wedding_ids: Sequence[str]) -> dict[str, datetime]:
-    """When the weddings are; also inside `tenant()`."""
+    """Return when the weddings take place; also inside `tenant()`."""
     rows = await conn.execute(_CEREMONIES, {"ids": list(wedding_ids)})
     return {row.id: row.ceremony_at for row in rows}

@@ -31,12 +31,12 @@ _ORGANIZATION_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 #: SQLSTATE classes and codes that mean "the server is not there for us": 08 connection, 53 resources, 57P shutdown.
 _GONE_STATES = ("08", "53", "57P")
 _CONNECT_TIMEOUT_SECONDS = 5
-#: Where a connection keeps what its transaction has news of.
+#: The connection's key for the subjects that its transaction has changed.
 _NEWS = "wedsync.news"
 _LONGEST_RECONNECT_SECONDS = 5.0
 _BIND = "SELECT set_config('wedsync.organization_id', %s, true)"
 
-#: A statement for `Database.read`, with `%(name)s` for its values, and these.
+#: A statement for `Database.read`, with `%(name)s` for its values, and the values.
 Read = tuple[str, Mapping[str, Any]]
 
 
@@ -44,7 +44,7 @@ _BIND_SESSION = text("SELECT set_config('wedsync.organization_id', :organization
 
 
 def sqlalchemy_url(url: str) -> URL:
-    """`postgresql://...` (or `postgres://...`) as SQLAlchemy's URL for psycopg 3."""
+    """Turn `postgresql://...` (or `postgres://...`) into SQLAlchemy's URL for psycopg 3."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise ValueError("the database URL must begin with postgresql://")
@@ -63,7 +63,7 @@ def _means_gone(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Raise StoreUnavailable for what means that the database cannot be reached."""
+    """Raise StoreUnavailable for errors that mean that the database cannot be reached."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError, OSError, psycopg.OperationalError) as error:
@@ -101,15 +101,15 @@ async def _pipelined(
 
 
 def told(connection: AsyncConnection, subject: str) -> None:
-    """Say within a transaction that it has news of `subject`, for those who wait by `Database.when_committed`."""
+    """Note that the transaction has changes of `subject`, for those who wait by `Database.when_committed`."""
     connection.info.setdefault(_NEWS, set()).add(subject)
 
 
 @contextlib.asynccontextmanager
 async def as_system(connection: AsyncConnection) -> AsyncGenerator[None]:
-    """Within the body a tenant's transaction does a program's own work; then it is that organization's again.
+    """Let a tenant's transaction do a program's own work within the body; then it is that organization's again.
 
-    What the body raises must end the transaction: only its rollback takes the rights back then.
+    An error of the body must end the transaction: only its rollback takes the rights back then.
     """
     await connection.exec_driver_sql(f"SET LOCAL ROLE {SYSTEM_ROLE}")
     yield
@@ -122,7 +122,7 @@ async def bind(connection: AsyncConnection, organization_id: str) -> None:
 
 
 class Database:
-    """The process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
+    """A process's pool of connections. Make it inside the running event loop; `close()` it at the end."""
 
     def __init__(self, url: str, pool_size: int = 10) -> None:
         self._url = url
@@ -140,12 +140,12 @@ class Database:
         self._heralds: dict[str, Callable[[], None]] = {}
 
     def when_committed(self, subject: str, herald: Callable[[], None]) -> None:
-        """Have `herald` called after each commit of this process that has news of `subject`; it must not raise."""
+        """Have `herald` called after each commit of this process with changes of `subject`; it must not raise."""
         self._heralds[subject] = herald
 
     @contextlib.asynccontextmanager
     async def tenant(self, organization_id: str) -> AsyncGenerator[AsyncConnection]:
-        """One transaction that sees and writes the rows of one organization only; commits when the body ends well.
+        """Open a transaction that sees and writes only one organization's rows; it commits when the body ends well.
 
         Raises StoreUnavailable; ValueError when `organization_id` is no id.
         """
@@ -154,9 +154,9 @@ class Database:
             yield connection
 
     async def read(self, organization_id: str, *statements: Read) -> list[list[Any]]:
-        """The rows of each statement, named tuples, as one organization sees them: everything in one round trip.
+        """Read the rows of each statement, named tuples, as one organization sees them, in one round trip.
 
-        The statements are one implicit transaction, to which the organization is bound. Raises StoreUnavailable;
+        The statements are one implicit transaction, which is bound to the organization. Raises StoreUnavailable;
         ValueError when `organization_id` is no id.
         """
         _require_id(organization_id)
@@ -173,7 +173,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def unbound(self) -> AsyncGenerator[AsyncConnection]:
-        """One transaction of no organization: it sees no tenant's row, and writes by functions that check whose it is.
+        """Open a transaction of no organization: it sees no tenant's row, and writes by functions that check the owner.
 
         Commits when the body ends well. Raises StoreUnavailable.
         """
@@ -182,7 +182,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def system(self) -> AsyncGenerator[AsyncConnection]:
-        """One transaction of a program's own work over all organizations. Raises StoreUnavailable."""
+        """Open a transaction for a program's own work over all organizations. Raises StoreUnavailable."""
         async with self._transaction(f"BEGIN; SET LOCAL ROLE {SYSTEM_ROLE}") as connection:
             yield connection
 
@@ -204,7 +204,7 @@ class Database:
             self._heralds[subject]()
 
     async def _begun(self, begin: str) -> tuple[AsyncConnection, psycopg.AsyncConnection[Any]]:
-        """A connection in a transaction, and its driver's; pooled ones that died meanwhile are replaced."""
+        """Return a connection in a transaction, and its driver's; dead pooled connections are replaced."""
         for is_last in self._attempts():
             connection = await self._engine.connect()
             try:
@@ -230,13 +230,13 @@ class Database:
             await asyncio.shield(connection.close())
 
     def _attempts(self) -> Iterator[bool]:
-        """Whether it is the last one: as many as connections that may have died in the pool, and a new one."""
+        """Yield, per attempt, whether it is the last: one per pooled connection that may have died, and a new one."""
         return (number == self._pool_size for number in range(self._pool_size + 1))
 
     async def listen(self, channel: str) -> AsyncGenerator[str]:
-        """The payloads notified on `channel`, for ever, over a direct connection that is opened anew when it breaks.
+        """Yield the payloads notified on `channel`, for ever, over a direct connection, opened anew when it breaks.
 
-        Yields the empty text each time it has (re)connected: what was notified before that is lost, so look again.
+        Yields the empty text after each (re)connection: earlier notifications are lost, so read again.
         """
         wait_seconds = 0.1
         while True:

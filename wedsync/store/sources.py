@@ -46,18 +46,18 @@ async def add_source(conn: AsyncConnection, values: Mapping[str, Any]) -> bool:
 
 
 async def find_source(conn: AsyncConnection, source: str, *, lock: bool = False) -> Any | None:
-    """The organization's source by its id or name; within `tenant()`."""
+    """Find the organization's source by its id or name; within `tenant()`."""
     query = select(webhook_sources).where(or_(webhook_sources.c.id == source, webhook_sources.c.name == source))
     return (await conn.execute(query.with_for_update() if lock else query)).first()
 
 
 async def list_sources(conn: AsyncConnection) -> list[Any]:
-    """The organization's sources by name; within `tenant()`."""
+    """List the organization's sources by name; within `tenant()`."""
     return list((await conn.execute(select(webhook_sources).order_by(webhook_sources.c.name).limit(500))).all())
 
 
 async def change_source(conn: AsyncConnection, source_id: str, values: Mapping[str, Any]) -> None:
-    """Overwrite what `values` hold."""
+    """Overwrite the columns in `values`."""
     await conn.execute(update(webhook_sources).where(webhook_sources.c.id == source_id).values(dict(values)))
 
 
@@ -72,7 +72,7 @@ async def add_secret(conn: AsyncConnection, values: Mapping[str, Any]) -> None:
 
 
 async def expire_secrets(conn: AsyncConnection, source_id: str, at: datetime) -> None:
-    """Have the source's secrets end at that moment, unless they end before; those that are over are deleted."""
+    """Have the source's secrets end at that moment, unless they end before; delete those that are over."""
     table = webhook_secrets.c
     await conn.execute(
         update(webhook_secrets)
@@ -82,7 +82,7 @@ async def expire_secrets(conn: AsyncConnection, source_id: str, at: datetime) ->
 
 
 async def list_secrets(conn: AsyncConnection, source_id: str) -> list[Any]:
-    """The source's secrets, newest first."""
+    """List the source's secrets, newest first."""
     table = webhook_secrets.c
     query = (
         select(webhook_secrets).where(table.source_id == source_id).order_by(table.created_at.desc(), table.id.desc())
@@ -91,22 +91,22 @@ async def list_secrets(conn: AsyncConnection, source_id: str) -> list[Any]:
 
 
 async def by_id(conn: AsyncConnection, source_id: str) -> Any | None:
-    """The source with an id; within `system()`."""
+    """Find the source with an id; within `system()`."""
     return (await conn.execute(select(webhook_sources).where(webhook_sources.c.id == source_id))).first()
 
 
 async def due_to_reconcile(conn: AsyncConnection, now: datetime, most: int) -> list[str]:
-    """Sources whose vendors' lists are to be looked at, those that wait longest first; within `system()`."""
+    """Find sources whose vendors' lists are due for a comparison, those that wait longest first; within `system()`."""
     return list((await conn.execute(_DUE, {"now": now, "most": most})).scalars())
 
 
 async def at_path(conn: AsyncConnection, path: str) -> Any | None:
-    """The active or paused source at an address; within `system()`."""
+    """Find the active or paused source at an address; within `system()`."""
     return (await conn.execute(select(webhook_sources).where(webhook_sources.c.path == path))).first()
 
 
 async def by_connection(conn: AsyncConnection, name: str, connection: str) -> Any | None:
-    """The source whose id is `connection`, when `name` is its name or path; within `system()`."""
+    """Find the source whose id is `connection`, when `name` is its name or path; within `system()`."""
     table = webhook_sources.c
     query = select(webhook_sources).where(table.id == connection, or_(table.name == name, table.path == name))
     return (await conn.execute(query)).first()
@@ -125,7 +125,7 @@ async def add_counts(conn: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -
 
 
 async def counts(conn: AsyncConnection, source: str, since: datetime, until: datetime) -> dict[str, int]:
-    """The source's counts by reason, over the hours that touch the range."""
+    """Return the source's counts by reason, over the hours that touch the range."""
     table = webhook_counts.c
     query = (
         select(table.reason, func.sum(table.count))
@@ -138,7 +138,7 @@ async def counts(conn: AsyncConnection, source: str, since: datetime, until: dat
 async def statistics(
     conn: AsyncConnection, source: str, since: datetime, until: datetime, kind: str | None
 ) -> tuple[list[dict[str, Any]], list[float] | None]:
-    """`(a row for each type, [p50, p95, p99] in seconds)` of what the source sent in the range and we may see."""
+    """Return `(a row for each type, [p50, p95, p99] in seconds)` of the source's visible events in the range."""
     asked = {"source": source, "since": since, "until": until, "type": kind}
     rows = [dict(row._mapping) for row in await conn.execute(_STATISTICS, asked)]
     found = (await conn.execute(_LATENCIES, asked)).scalar_one_or_none()

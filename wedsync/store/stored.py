@@ -1,4 +1,4 @@
-"""Values as a release finds them in Postgres, where an older or a newer one may have written them."""
+"""Read values from Postgres that an older or a newer release may have written."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ K = TypeVar("K", bound=Hashable)
 
 
 def value_of(model: type[M], stored: Mapping[str, Any]) -> M:
-    """The stored value; keys that this release doesn't know are passed over. Raises ValidationError."""
+    """Read the stored value; keys that this release doesn't know are ignored. Raises ValidationError."""
     return model.model_validate(stored, extra="ignore")
 
 
 def values_of(
     model: type[M], stored: Iterable[tuple[K, Mapping[str, Any]]], known: Mapping[K, M] | None = None
 ) -> dict[K, M]:
-    """The stored values by key. One that can't be read keeps no other from being read: it stays as it was `known`."""
+    """Read the stored values by key. An unreadable one keeps no other from being read: it stays as it was `known`."""
     found: dict[K, M] = {}
     for key, values in stored:
         try:

@@ -22,7 +22,7 @@ async def add(conn: AsyncConnection, values: Mapping[str, Any]) -> None:
 
 
 async def find(conn: AsyncConnection, subscription_id: str, *, lock: bool = False) -> Any | None:
-    """A subscription's row; None when there is none, or it was deleted."""
+    """Find a subscription's row; None when there is none, or it was deleted."""
     query = select(webhook_subscriptions).where(
         webhook_subscriptions.c.id == subscription_id, webhook_subscriptions.c.status != "deleted"
     )
@@ -32,7 +32,7 @@ async def find(conn: AsyncConnection, subscription_id: str, *, lock: bool = Fals
 
 
 async def count(conn: AsyncConnection, organization_id: str) -> int:
-    """How many subscriptions the organization has."""
+    """Count the organization's subscriptions."""
     query = select(func.count()).where(
         webhook_subscriptions.c.organization_id == organization_id, webhook_subscriptions.c.status != "deleted"
     )
@@ -40,7 +40,7 @@ async def count(conn: AsyncConnection, organization_id: str) -> int:
 
 
 async def page(conn: AsyncConnection, organization_id: str, limit: int, before: str | None) -> list[Any]:
-    """Up to `limit` subscriptions, newest first, with ids below `before`."""
+    """Read up to `limit` subscriptions, newest first, with ids below `before`."""
     query = select(webhook_subscriptions).where(
         webhook_subscriptions.c.organization_id == organization_id, webhook_subscriptions.c.status != "deleted"
     )
@@ -93,7 +93,7 @@ async def page_deliveries(
     status: str | None = None,
     wedding_id: str | None = None,
 ) -> list[Any]:
-    """Up to `limit` deliveries, newest first, with ids below `before`."""
+    """Read up to `limit` deliveries, newest first, with ids below `before`."""
     query = _deliveries().where(deliveries.c.organization_id == organization_id)
     wanted = {"subscription_id": subscription_id, "status": status, "wedding_id": wedding_id}
     for name, value in wanted.items():
@@ -107,7 +107,7 @@ async def page_deliveries(
 async def page_news(
     conn: AsyncConnection, organization_id: str, subscription_id: str, limit: int, before: str | None
 ) -> list[Any]:
-    """Up to `limit` events about a subscription itself, newest first, with ids below `before`."""
+    """Read up to `limit` events about a subscription itself, newest first, with ids below `before`."""
     event = outgoing_events.c
     query = select(event.id, event.type, event.occurred_at, event.data).where(
         event.organization_id == organization_id,
@@ -123,12 +123,12 @@ async def page_news(
 
 
 async def find_delivery(conn: AsyncConnection, delivery_id: str) -> Any | None:
-    """One delivery with its event; None when there is none."""
+    """Find one delivery with its event; None when there is none."""
     return (await conn.execute(_deliveries().where(deliveries.c.id == delivery_id))).first()
 
 
 async def attempts(conn: AsyncConnection, delivery_id: str) -> list[Any]:
-    """Every attempt at a delivery, oldest first."""
+    """List every attempt at a delivery, oldest first."""
     query = select(delivery_attempts).where(delivery_attempts.c.delivery_id == delivery_id)
     return list((await conn.execute(query.order_by(delivery_attempts.c.number))).all())
 
@@ -160,7 +160,7 @@ async def replay(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> int:
-    """Make deliveries of a subscription due again, the oldest first; how many."""
+    """Make deliveries of a subscription due again, the oldest first; returns how many."""
     values = {
         "subscription_id": subscription_id,
         "statuses": list(statuses),

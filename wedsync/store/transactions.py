@@ -1,4 +1,4 @@
-"""What transactions returned."""
+"""Results of transactions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ _RESULT = text("SELECT result FROM transactions WHERE wedding_id = :wedding_id A
 
 
 async def read_result(conn: AsyncConnection, wedding_id: str, transaction_id: str) -> dict[str, Any] | None:
-    """What a transaction's workflow returned, or None."""
+    """Read the result of a transaction's workflow, or None."""
     row = (await conn.execute(_RESULT, {"wedding_id": wedding_id, "transaction_id": transaction_id})).first()
     return None if row is None or row.result is None else dict(row.result)

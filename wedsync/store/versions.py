@@ -80,7 +80,7 @@ WHERE w.ended_at IS NULL AND w.ceremony_at > :after AND w.ceremony_at < :before
   AND jsonb_path_exists(p.body, '$.services[*].vendor ? (@ == $vendor)',
     jsonb_build_object('vendor', CAST(:service AS text)))
 """)
-# What lives at the vendor and was done last.
+# The newest objects that are still at the vendor.
 _OBJECTS = text("""
 SELECT r.organization_id, r.wedding_id, r.transaction_id, r.step_id, r.account, r.object_id, s.action
 FROM external_refs r JOIN steps s ON s.wedding_id = r.wedding_id AND s.step_id = r.step_id
@@ -91,7 +91,7 @@ ORDER BY r.created_at DESC, r.object_id LIMIT :most
 
 
 async def require_organization(conn: AsyncConnection, organization_id: str | None) -> None:
-    """Raise NotFound for an organization that is not known; None is all of them."""
+    """Raise NotFound for an unknown organization; None is all of them."""
     if organization_id is not None and (await conn.execute(_KNOWN, {"id": organization_id})).first() is None:
         raise NotFound("there is no such organization")
 
@@ -99,7 +99,7 @@ async def require_organization(conn: AsyncConnection, organization_id: str | Non
 async def read_specs(
     conn: AsyncConnection, known: Mapping[str, Mapping[str, VersionSpec]] | None = None
 ) -> dict[str, dict[str, VersionSpec]]:
-    """The versions that operators have added or changed, by service and name; what can't be read as it was `known`."""
+    """Read the versions that operators have added or changed, by service and name; unreadable ones stay as `known`."""
     were = {(service, name): spec for service, specs in (known or {}).items() for name, spec in specs.items()}
     found: dict[str, dict[str, VersionSpec]] = {}
     stored = (((row.service, row.name), row.spec) for row in await conn.execute(_SPECS))
@@ -116,7 +116,7 @@ async def put_spec(conn: AsyncConnection, service: str, spec: VersionSpec, actor
 
 
 async def read_pins(conn: AsyncConnection, now: datetime) -> dict[str, tuple[Pin, ...]]:
-    """The pins that hold, and those that a retry may still remember, by service, oldest first."""
+    """Read the pins that hold, and those that a retry may still need, by service, oldest first."""
     found: dict[str, list[Pin]] = {}
     rows = await conn.execute(_PINS, {"since": now - REMEMBERED})
     for pin in values_of(Pin, enumerate(dict(row._mapping) for row in rows)).values():
@@ -135,7 +135,7 @@ async def pin(
     share_percent: int = 100,
     migration_id: str = "",
 ) -> None:
-    """Put one pin in the place of the scope's earlier one; None: take it away. In force after `NOTICE`."""
+    """Replace the scope's earlier pin by this one; None: remove it. In force after `NOTICE`."""
     await conn.execute(_LOCK, {"service": service})
     scope = {"service": service, "organization_id": organization_id, "migration_id": migration_id}
     await conn.execute(_END_PINS, {**scope, "until": now + NOTICE})
@@ -147,20 +147,20 @@ async def pin(
 
 
 async def begin(conn: AsyncConnection, migration: Migration, actor: str) -> bool:
-    """Write a new migration; False: this one stands already, or another of the same service and scope is under way."""
+    """Write a new migration; False: it exists already, or another of the same service and scope is under way."""
     values = migration.model_dump(include={"id", "organization_id", "service", "stage", "started_at"})
     done = await conn.execute(_BEGIN, {**values, "state": migration.model_dump_json(), "actor": actor})
     return done.rowcount == 1
 
 
 async def read(conn: AsyncConnection, migration_id: str, *, lock: bool = False) -> tuple[Migration, str] | None:
-    """A migration and who started it; None: there is none."""
+    """Read a migration and who started it; None: there is none."""
     row = (await conn.execute(_LOCKED if lock else _ONE, {"id": migration_id})).one_or_none()
     return None if row is None else (_migration(row), row.started_by)
 
 
 async def listed(conn: AsyncConnection, service: str | None) -> list[Migration]:
-    """The newest 200, of one service or of all."""
+    """List the newest 200, of one service or of all."""
     return [_migration(row) for row in await conn.execute(_LIST, {"service": service})]
 
 
@@ -169,13 +169,13 @@ def _migration(row: Any) -> Migration:
 
 
 async def save(conn: AsyncConnection, migration: Migration) -> None:
-    """Where a locked migration stands now."""
+    """Write the present state of a locked migration."""
     values = migration.model_dump(include={"id", "stage", "ended_at"})
     await conn.execute(_SAVE, {**values, "state": migration.model_dump_json()})
 
 
 async def ask(conn: AsyncConnection, migration_id: str, *, paused: bool | None = None, rollback: bool = False) -> bool:
-    """An operator's wish; False: the migration has ended, or there is none."""
+    """Note an operator's wish; False: the migration has ended, or there is none."""
     done = await conn.execute(_ASK, {"id": migration_id, "paused": paused, "rollback": rollback})
     return done.rowcount == 1
 
@@ -183,20 +183,20 @@ async def ask(conn: AsyncConnection, migration_id: str, *, paused: bool | None =
 async def calls_since(
     conn: AsyncConnection, service: str, organization_id: str | None, since: datetime
 ) -> dict[str, tuple[int, int]]:
-    """By version: how many calls were made since then, and how many of them failed."""
+    """Return, by version, how many calls were made since then, and how many of them failed."""
     values = {"service": service, "organization_id": organization_id, "since": since}
     return {row.version: (row.calls, row.failed) for row in await conn.execute(_CALLS, values)}
 
 
 async def usage(conn: AsyncConnection, service: str | None, since: datetime, until: datetime) -> Sequence[Any]:
-    """Calls by service and version within a range."""
+    """Return the calls by service and version within a range."""
     return (await conn.execute(_USAGE, {"service": service, "since": since, "until": until})).all()
 
 
 async def ceremonies(
     conn: AsyncConnection, service: str, organization_id: str | None, now: datetime, ahead: timedelta
 ) -> tuple[datetime, ...]:
-    """The ceremonies, from `FREEZE_AFTER` ago to `ahead`, of weddings whose plan names the service."""
+    """Read the ceremonies, from `FREEZE_AFTER` ago to `ahead`, of weddings whose plan names the service."""
     values = {
         "service": service,
         "organization_id": organization_id,
@@ -207,6 +207,6 @@ async def ceremonies(
 
 
 async def objects(conn: AsyncConnection, service: str, organization_id: str | None, most: int) -> Sequence[Any]:
-    """What lives at the vendor, the newest first, at most so many."""
+    """List the newest objects that are still at the vendor, at most so many."""
     values = {"service": service, "organization_id": organization_id, "most": most}
     return (await conn.execute(_OBJECTS, values)).all()

@@ -1,6 +1,6 @@
-"""What users list and ask for, in Postgres: weddings, steps, transactions, events.
+"""Weddings, steps, transactions and events that users list and request, in Postgres.
 
-All within `tenant()`, but for statements for `Database.read`, which are bound to the organization there.
+All within `tenant()`, but for statements for `Database.read`, which binds them to the organization.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.store.session import Read
 from wedsync.store.tables.weddings import steps, transactions, wedding_events, weddings
 
-#: By its id or its plan's own id; the id wins where they are another wedding's.
+#: By its id or its plan's own id; the id wins if they name two weddings.
 _NAMED = "id = %(wedding)s OR reference = %(wedding)s ORDER BY id <> %(wedding)s LIMIT 1"
 _ITS_ID = f"(SELECT id FROM weddings WHERE {_NAMED})"  # noqa: S608 - a text of our own
 _FIND = f"SELECT * FROM weddings WHERE {_NAMED}"  # noqa: S608 - a text of our own
@@ -27,22 +27,22 @@ ORDER BY id DESC LIMIT %(limit)s
 
 
 def finding(wedding: str) -> Read:
-    """Finds the wedding's row by its id or by its plan's own id."""
+    """Find the wedding's row by its id or by its plan's own id."""
     return _FIND, {"wedding": wedding}
 
 
 def finding_steps(wedding: str) -> Read:
-    """Finds the wedding's steps in plan order."""
+    """Find the wedding's steps in plan order."""
     return _ITS_STEPS, {"wedding": wedding}
 
 
 def finding_transactions(wedding: str) -> Read:
-    """Finds the wedding's transactions, oldest first."""
+    """Find the wedding's transactions, oldest first."""
     return _ITS_TRANSACTIONS, {"wedding": wedding}
 
 
 def paging(organization_id: str, limit: int, before: str | None) -> Read:
-    """Finds up to `limit` weddings, newest first, with ids below `before`."""
+    """Find up to `limit` weddings, newest first, with ids below `before`."""
     return _PAGE, {"organization_id": organization_id, "limit": limit, "before": before}
 
 
@@ -106,7 +106,7 @@ SELECT event_seq, pg_notify(:channel, id), EXISTS (
 
 
 async def add_transaction(conn: AsyncConnection, values: Mapping[str, Any]) -> int | None:
-    """Insert a transaction of a locked wedding that nobody was told of yet, with its event and audit, in one statement.
+    """Insert an undispatched transaction of a locked wedding, with its event and audit, in one statement.
 
     Returns the event's number when subscribers want it.
     """
@@ -115,7 +115,7 @@ async def add_transaction(conn: AsyncConnection, values: Mapping[str, Any]) -> i
 
 
 async def find_wedding(conn: AsyncConnection, wedding: str, *, lock: bool = False) -> Any | None:
-    """The wedding's row by its id or by its plan's own id; None when there is none.
+    """Find the wedding's row by its id or by its plan's own id; None when there is none.
 
     With `lock` nobody else changes the wedding until this transaction ends.
     """
@@ -127,7 +127,7 @@ async def find_wedding(conn: AsyncConnection, wedding: str, *, lock: bool = Fals
 
 
 async def read_steps(conn: AsyncConnection, wedding_id: str, step_ids: Sequence[str] | None = None) -> list[Any]:
-    """The wedding's steps in plan order; only `step_ids` when they are given."""
+    """Read the wedding's steps in plan order; only `step_ids` when they are given."""
     query = select(steps).where(steps.c.wedding_id == wedding_id).order_by(steps.c.position)
     if step_ids is not None:
         query = query.where(steps.c.step_id.in_(step_ids))
@@ -135,19 +135,19 @@ async def read_steps(conn: AsyncConnection, wedding_id: str, step_ids: Sequence[
 
 
 async def read_transactions(conn: AsyncConnection, wedding_id: str) -> list[Any]:
-    """The wedding's transactions, oldest first."""
+    """Read the wedding's transactions, oldest first."""
     query = select(transactions).where(transactions.c.wedding_id == wedding_id)
     return list((await conn.execute(query.order_by(transactions.c.requested_at, transactions.c.id))).all())
 
 
 async def find_transaction(conn: AsyncConnection, wedding_id: str, transaction_id: str) -> Any | None:
-    """One transaction of the wedding; None when there is none."""
+    """Find one transaction of the wedding; None when there is none."""
     query = select(transactions).where(transactions.c.wedding_id == wedding_id, transactions.c.id == transaction_id)
     return (await conn.execute(query)).first()
 
 
 async def read_events(conn: AsyncConnection, wedding_id: str, after: int, limit: int) -> list[Any]:
-    """Up to `limit` events of the wedding with ids above `after`, in order."""
+    """Read up to `limit` events of the wedding with ids above `after`, in order."""
     query = select(wedding_events.c.id, wedding_events.c.type, wedding_events.c.data).where(
         wedding_events.c.wedding_id == wedding_id, wedding_events.c.id > after
     )
@@ -155,6 +155,6 @@ async def read_events(conn: AsyncConnection, wedding_id: str, after: int, limit:
 
 
 async def read_revision(conn: AsyncConnection) -> str | None:
-    """The migration that the database stands at."""
+    """Return the migration that the database stands at."""
     found = (await conn.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
     return None if found is None else str(found)

@@ -1,9 +1,9 @@
-"""The circuit breaker of one service's endpoint: values in, the next circuit out. Pure; time is an argument.
+"""Circuit breaker of one service's endpoint: values in, the next circuit out. Pure; time is an argument.
 
 closed → open when failures, or slow calls, pass their rate over a sliding window with enough calls in it, or when as
 many in a row have failed (a busy vendor's good minutes don't hide its end). open → probed once `open_until` has passed
-(half-open is lazy: no timer is needed for it): exactly `probes` calls are let through in a round. All of them good →
-ramping, 10 % and 50 % of the traffic that has somewhere else to go, then closed. One of them bad, or the first failure
+(half-open is lazy: it needs no timer): each round lets exactly `probes` calls through. All of them good →
+ramping, 10 % and 50 % of the traffic that has another vendor, then closed. One of them bad, or the first failure
 while ramping → open again, for longer. `draining` leaves a service in steps, on purpose.
 """
 
@@ -24,14 +24,14 @@ Admission = Literal["pass", "probe", "refuse"]
 
 #: Without its guard a ramp (or a drain) goes on by itself, so many times slower.
 UNGUARDED_PACE = 3
-#: The reason of a circuit that a person wants back: it comes back amid a ceremony, too.
+#: The reason of a circuit that a person wants back: it comes back even during a ceremony.
 RESTORE_ASKED = "restore_asked"
-#: How long a service cut off by hand stays so before it is looked at again.
+#: How long a service that was cut off by hand stays so before the next probe.
 _LONG = timedelta(days=3650)
 
 
 class Circuit(Value):
-    """One row of truth for the whole fleet."""
+    """One circuit's state: a single row of truth for the whole fleet."""
 
     service: str
     endpoint: str = "default"
@@ -43,15 +43,15 @@ class Circuit(Value):
     #: Openings in a row without a full restore.
     trips: int = 0
     open_until: datetime | None = None
-    #: The place in `ramp` or `drain`, and since when.
+    #: The stage in `ramp` or `drain`, and since when.
     stage: int = 0
     stage_since: datetime | None = None
     probes_ok: int = 0
-    #: By hand; None: by itself.
+    #: By hand; None: automatic.
     forced: Forced | None = None
-    #: A person must bring it back: an operator said so, for now or for every time.
+    #: A person must restore it: an operator said so, for this time or for every time.
     held: bool = False
-    #: Amid the ceremonies of weddings that depend on it nothing is switched back.
+    #: During the ceremonies of weddings that depend on it nothing is switched back.
     noisy_from: datetime | None = None
     noisy_until: datetime | None = None
     reason: str = ""
@@ -60,19 +60,19 @@ class Circuit(Value):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What it is the circuit of."""
+        """Return the (service, endpoint) that it is the circuit of."""
         return self.service, self.endpoint
 
 
 def counted(circuit: Circuit, tally: Tally, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """With more calls in its window. While it is open they are late news of its last round and change nothing."""
+    """Count more calls in its window. While it is open, late calls of its last round change nothing."""
     if circuit.state == "open":
         return circuit
     return circuit.model_copy(update={"window": merged(circuit.window, tally, now, policy)})
 
 
 def verdict(circuit: Circuit, policy: CircuitPolicy) -> str:
-    """Why the circuit should open now; empty: it should not. On the way back the first sign is enough."""
+    """Say why the circuit should open now; empty: it should not. While ramping the first sign is enough."""
     if circuit.state not in ("closed", "ramping") or circuit.forced is not None:
         return ""
     calls = total(circuit.window)
@@ -84,7 +84,7 @@ def verdict(circuit: Circuit, policy: CircuitPolicy) -> str:
 def judged(
     circuit: Circuit, now: datetime, policy: CircuitPolicy, *, is_last: bool = False, gradually: bool = False
 ) -> Circuit:
-    """Opened, or drained, when its window says so.
+    """Open or drain the circuit when its window says so.
 
     `is_last`: no other provider of its capability is left (panic threshold), so it stays as it is.
     """
@@ -97,7 +97,7 @@ def judged(
 
 
 def opened(circuit: Circuit, now: datetime, policy: CircuitPolicy, reason: str) -> Circuit:
-    """Cut off: a new epoch when it was closed, a new round in any case, for longer each time in a row."""
+    """Cut the endpoint off: a new epoch if it was closed, always a new round, for longer each time in a row."""
     seconds = min(policy.open_seconds * policy.open_growth**circuit.trips, policy.open_cap_seconds)
     return circuit.model_copy(
         update={
@@ -127,7 +127,7 @@ def drained(circuit: Circuit, now: datetime, policy: CircuitPolicy, reason: str)
 
 
 def probed(circuit: Circuit, outcome: Outcome, round_: int, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """The circuit after one probe of round `round_`; a probe of another round says nothing any more."""
+    """Take in one probe's outcome in round `round_`; a probe of another round changes nothing."""
     if circuit.state != "open" or circuit.round != round_ or outcome == "ignored":
         return circuit
     if outcome != "ok":
@@ -142,7 +142,7 @@ def probed(circuit: Circuit, outcome: Outcome, round_: int, now: datetime, polic
 
 
 def closed(circuit: Circuit, now: datetime) -> Circuit:
-    """Restored: all traffic, and the next opening is a first one again."""
+    """Restore all traffic; the next opening is a first one again."""
     return circuit.model_copy(
         update={
             "state": "closed",
@@ -162,7 +162,7 @@ def closed(circuit: Circuit, now: datetime) -> Circuit:
 
 
 def advanced(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """One step further on the way back, or out."""
+    """Move one stage further on the way back, or out."""
     stages = {"ramping": policy.ramp, "draining": policy.drain}.get(circuit.state)
     if stages is None:
         return circuit
@@ -172,7 +172,7 @@ def advanced(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> Circuit:
 
 
 def forced(circuit: Circuit, by_hand: Forced | None, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """Held open or closed by hand whatever the calls say; None: by itself again (an open one is probed at once)."""
+    """Hold it open or closed by hand whatever the calls say; None: automatic again (an open one is probed at once)."""
     if by_hand == "closed":
         return closed(circuit, now).model_copy(update={"forced": "closed", "reason": "by_hand"})
     if by_hand == "open":
@@ -185,7 +185,7 @@ def forced(circuit: Circuit, by_hand: Forced | None, now: datetime, policy: Circ
 
 
 def left(circuit: Circuit, now: datetime, policy: CircuitPolicy, *, gradually: bool = False) -> Circuit:
-    """Left because a person asks for it, also where an earlier hand held it closed: the later word counts."""
+    """Leave the service because a person wants it, even where an earlier hand held it closed: the later wish counts."""
     is_held_closed = circuit.forced == "closed"
     if circuit.state in ("open", "draining") and not is_held_closed:
         return circuit
@@ -195,13 +195,13 @@ def left(circuit: Circuit, now: datetime, policy: CircuitPolicy, *, gradually: b
 
 
 def kept_out(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """Not to come back until a person restores it; one that is being left in steps is out at once."""
+    """Keep it out until a person restores it; one that is being left in steps is out at once."""
     out = opened(circuit, now, policy, circuit.reason) if circuit.state == "draining" else circuit
     return out.model_copy(update={"held": True})
 
 
 def restorable(circuit: Circuit, now: datetime) -> Circuit:
-    """To be probed at once, no longer held; one that is still being left has never been out, and stays."""
+    """Release it and have it probed at once; one that is still being left was never out, and stays."""
     if circuit.state == "closed":
         return circuit
     if circuit.state == "draining":
@@ -212,26 +212,26 @@ def restorable(circuit: Circuit, now: datetime) -> Circuit:
 
 
 def postponed(circuit: Circuit, until: datetime) -> Circuit:
-    """Not probed before `until`: no switching back in the middle of a ceremony."""
+    """Allow no probe before `until`: no switching back in the middle of a ceremony."""
     if circuit.state != "open" or circuit.open_until is None or circuit.open_until >= until:
         return circuit
     return circuit.model_copy(update={"open_until": until})
 
 
 def is_noisy(circuit: Circuit, now: datetime) -> bool:
-    """Whether it must not be switched back now."""
+    """Tell whether ceremonies forbid to switch it back now."""
     return noise(circuit, now, now + timedelta.resolution) > timedelta(0)
 
 
 def noise(circuit: Circuit, since: datetime, until: datetime) -> timedelta:
-    """How much of the time between the two it must not be switched back."""
+    """Return how much of the time between the two ceremonies forbid to switch it back."""
     if circuit.noisy_from is None or circuit.noisy_until is None:
         return timedelta(0)
     return max(min(until, circuit.noisy_until) - max(since, circuit.noisy_from), timedelta(0))
 
 
 def phase(circuit: Circuit, now: datetime) -> Phase:
-    """The state as it is now: half-open comes by itself, but not amid a ceremony."""
+    """Return the phase at `now`: half-open comes by itself, but not during a ceremony."""
     if circuit.state != "open":
         return circuit.state
     is_due = circuit.open_until is not None and now >= circuit.open_until and not is_noisy(circuit, now)
@@ -239,9 +239,9 @@ def phase(circuit: Circuit, now: datetime) -> Phase:
 
 
 def share_percent(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> int:
-    """How much of the traffic that could go elsewhere is let through: by the guard's stage, or slowly without one.
+    """Return the percent of traffic with another vendor that is let through: the guard's stage, or slower without one.
 
-    On the way back a ceremony stops the clock.
+    While ramping a ceremony stops the clock.
     """
     if circuit.state == "closed":
         return 100
@@ -267,11 +267,11 @@ def admit(
     is_last: bool = False,
     overrides: bool = False,
 ) -> Admission:
-    """Whether a call may go out. `probe`: only with a permit.
+    """Tell whether a call may go out. `probe`: only with a permit.
 
     `key` names the traffic that stays together (a wedding) while a share of it is let through. `can_go_elsewhere`: the
     caller has another vendor; without one a share refuses nothing. `is_last`: no other provider of the capability is
-    left. `overrides`: a wedding-day call with nowhere else to go. Only a hand cuts those two off.
+    left. `overrides`: a wedding-day call with no other vendor. Only an operator's hold refuses those two.
     """
     if circuit.forced is not None:
         return "pass" if circuit.forced == "closed" else "refuse"
@@ -291,7 +291,7 @@ def _percentile(circuit: Circuit, key: str) -> int:
 
 
 def hastened(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """To be looked at soon, because those who stand in for it fail too; not more often than at first."""
+    """Have it probed soon, because its backups fail too; no more often than at first."""
     is_by_itself = circuit.state == "open" and circuit.forced is None and not circuit.held
     if not is_by_itself or circuit.open_until is None or circuit.changed_at is None:
         return circuit

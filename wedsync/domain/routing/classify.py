@@ -1,4 +1,4 @@
-"""What an HTTP answer, or its absence, says about the effect of a call. Pure."""
+"""Read what an HTTP answer, or its absence, says about the effect of a call. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def verdict(status: int, *, write: bool, unavailable_means_not_processed: bool =
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds to wait by `Retry-After` (delta or HTTP date, RFC 9110 10.2.3), within [0, one day]."""
+    """Return the seconds to wait by `Retry-After` (delta or HTTP date, RFC 9110 10.2.3), within [0, one day]."""
     raw = next((value for name, value in headers.items() if name.lower() == "retry-after"), "").strip()
     if not raw:
         return DEFAULT_RETRY_AFTER_SECONDS

@@ -1,4 +1,4 @@
-"""How much of each quota the running plans will want, and where it will not be enough. Pure; time is an argument."""
+"""Forecast how much of each quota the running plans want, and where it falls short. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from wedsync.domain.routing.quota_reservations import kept_within
 from wedsync.domain.routing.quotas import SECONDS, Quota, QuotaPolicy, WindowLimit, WindowName, start_of
 from wedsync.domain.routing.vendor import Value
 
-#: A window of a second says nothing of weeks ahead: what a minute wants is held against sixty of them.
+#: A window of a second says nothing of weeks ahead: a minute's demand is compared with sixty of them.
 _SHORTEST = 60.0
 
 
 class Demand(Value):
-    """Calls that will be wanted of an account within one minute."""
+    """Calls that plans want of an account within one minute."""
 
     service: str
     account: str = "default"
@@ -25,14 +25,14 @@ class Demand(Value):
 
 
 class Predicted(Value):
-    """One window in which calls will be wanted."""
+    """One window in which calls are wanted."""
 
     service: str
     account: str
     window: WindowName
     starts_at: datetime
     ends_at: datetime
-    #: Planned calls, and what is reserved besides.
+    #: Planned calls, and reserved ones besides.
     calls: int
     reserved: int
     limit: int
@@ -40,12 +40,12 @@ class Predicted(Value):
 
     @property
     def over_by(self) -> int:
-        """How many calls will have to wait for a later window."""
+        """Count the calls that must wait for a later window."""
         return max(self.calls + self.reserved - self.limit, 0)
 
 
 def span_of(one: WindowLimit) -> tuple[float, int]:
-    """The seconds and calls that demand is held against: a second's limit by the minute."""
+    """Return the seconds and calls that demand is compared with: a second's limit by the minute."""
     if one.seconds >= _SHORTEST:
         return one.seconds, one.limit
     return _SHORTEST, int(one.limit * _SHORTEST / one.seconds)
@@ -54,7 +54,7 @@ def span_of(one: WindowLimit) -> tuple[float, int]:
 def predicted(
     demand: Iterable[Demand], policies: Mapping[tuple[str, str], QuotaPolicy], quotas: Mapping[tuple[str, str], Quota]
 ) -> list[Predicted]:
-    """Every window of every account in which something is wanted, in the order of time."""
+    """List every window of every account in which calls are wanted, in the order of time."""
     calls: dict[tuple[str, str, WindowName, datetime], int] = defaultdict(int)
     weddings: dict[tuple[str, str, WindowName, datetime], int] = defaultdict(int)
     limits = {(key, one.window): one for key, policy in policies.items() for one in policy.windows}

@@ -1,6 +1,6 @@
-"""What of a partner's request may pass through to a vendor, and what of the answer back. Pure.
+"""Decide what of a partner's request may pass to a vendor, and what of the answer may pass back. Pure.
 
-Everything is refused or left out unless it is known to be harmless: the request goes out by the platform's own
+Everything is refused or left out unless it is known to be harmless: the request carries the platform's own
 credential, so that a path or a header too many would be the platform's doing.
 """
 
@@ -30,12 +30,12 @@ Headers = list[tuple[str, str]]
 
 MOST_PATH_CHARACTERS = 2048
 MOST_QUERY_CHARACTERS = 8192
-#: Of one connection only: RFC 9110, 7.6.1, with the two that were never registered but are seen.
+#: Of one connection only: RFC 9110, 7.6.1, with two that were never registered but occur.
 HOP_BY_HOP = frozenset((
     "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization",
     "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 ))  # fmt: skip
-#: What every service's requests may carry; further ones are named in its policy.
+#: What every service's requests may carry; its policy names further ones.
 REQUEST_HEADERS = frozenset((
     "accept", "accept-encoding", "accept-language", "cache-control", "content-encoding", "content-language",
     "content-length", "content-type", "idempotency-key", "if-match", "if-modified-since", "if-none-match", "if-range",
@@ -47,7 +47,7 @@ _NEVER_SENT = HOP_BY_HOP | frozenset((
     "x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-real-ip", "x-request-id",
     "x-rewrite-url", "baggage", "traceparent", "tracestate",
 ))  # fmt: skip
-#: What a vendor says to its own callers' browsers, servers and credentials is not for ours.
+#: A vendor's words to browsers, servers and credentials of its own callers are not for ours.
 _NEVER_RETURNED = HOP_BY_HOP | frozenset((
     "alt-svc", "authentication-info", "authorization", "clear-site-data", "content-security-policy",
     "content-security-policy-report-only", "cookie", "date", "forwarded", "nel", "public-key-pins", "refresh",
@@ -65,9 +65,9 @@ _TRICKS = frozenset(b"./\\%?#;") | frozenset(range(0x20)) | {0x7F}
 
 
 def clean_path(raw: str) -> str:
-    """The path in its one spelling (RFC 3986, 6.2.2): escapes in upper case, what needs none unescaped.
+    """Normalize the path (RFC 3986, 6.2.2): escapes in upper case, what needs none unescaped.
 
-    `raw` is as it stood on the wire, without the query, and starts with `/`. Raises
+    `raw` is the path as received, without the query, and starts with `/`. Raises
     InvalidInput(reason="gateway_path_invalid") for anything that two readers could take for two paths: dot segments,
     empty segments, escaped dots, slashes, backslashes, percent signs or control characters, path parameters, and URLs.
     """
@@ -99,7 +99,7 @@ def _bad_path(why: str) -> InvalidInput:
 
 
 def allowed_by(policy: GatewayPolicy, method: str, path: str) -> str | None:
-    """The rule that lets the request through, or None. `path` is clean; a rule for GET is one for HEAD, too."""
+    """Return the rule that lets the request through, or None. `path` is clean; a rule for GET holds for HEAD, too."""
     for rule in policy.allow:
         verb, _, pattern = rule.partition(" ")
         if (verb == method or (verb == "GET" and method == "HEAD")) and _compiled(pattern).fullmatch(path):
@@ -109,14 +109,14 @@ def allowed_by(policy: GatewayPolicy, method: str, path: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """`*`: any characters but a slash; `**`: any characters."""
+    """Compile a rule's path: `*` matches any characters but a slash; `**` any characters."""
     parts = re.split(r"(\*\*|\*)", pattern)
     words = {"**": ".*", "*": "[^/]*"}
     return re.compile("".join(words.get(part) or re.escape(part) for part in parts))
 
 
 def request_headers(given: Iterable[tuple[str, str]], policy: GatewayPolicy) -> Headers:
-    """The headers of a partner's request that go on to the vendor, names in lower case."""
+    """Select the headers of a partner's request that go on to the vendor, names in lower case."""
     headers = [(name.lower(), value) for name, value in given]
     named = _named_by_connection(headers)
     further = {name.lower() for name in policy.headers}
@@ -126,13 +126,13 @@ def request_headers(given: Iterable[tuple[str, str]], policy: GatewayPolicy) -> 
         if (name in REQUEST_HEADERS or name in further) and not _is_refused(name, _NEVER_SENT, named)
     ]
     if not any(name == "accept-encoding" for name, _ in kept):
-        # Bodies are passed on as they come: nobody gets one compressed who did not ask for it.
+        # Bodies pass through unchanged, so nobody gets a compressed one who did not ask for it.
         kept.append(("accept-encoding", "identity"))
     return kept
 
 
 def response_headers(given: Iterable[tuple[str, str]]) -> Headers:
-    """The headers of a vendor's answer that go back to the partner, names in lower case."""
+    """Select the headers of a vendor's answer that go back to the partner, names in lower case."""
     headers = [(name.lower(), value) for name, value in given]
     named = _named_by_connection(headers)
     return [(name, value) for name, value in headers if not _is_refused(name, _NEVER_RETURNED, named)]
@@ -144,14 +144,14 @@ def _named_by_connection(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
 
 
 def _is_refused(name: str, never: frozenset[str], named: frozenset[str]) -> bool:
-    # A Connection header can't take away what says how long a body is.
+    # A Connection header can't remove the header that says how long a body is.
     return name in never or name.startswith(_INTERNAL) or (name in named and name != "content-length")
 
 
 def fault_of(
     vendor: str, method: str, status: int, headers: Mapping[str, str], now: datetime, *, is_503_undone: bool
 ) -> VendorError | None:
-    """What an answer that is passed on says about the vendor, as the circuit and the record count it; None: all well.
+    """Return the error that a forwarded answer stands for, as the circuit and the record count it; None: all well.
 
     `is_503_undone` is the manifest's `unavailable_means_not_processed`.
     """
@@ -173,7 +173,7 @@ def fault_of(
 
 
 def may_use(policy: GatewayPolicy, organization_id: str, *, is_operator: bool) -> bool:
-    """Whether the organization's keys may send anything through; operators' may."""
+    """Tell whether the organization's keys may use the gateway; operators' may."""
     return is_operator or organization_id in policy.organizations
 
 
@@ -185,7 +185,7 @@ def check_query(query: str) -> None:
 
 
 def with_params(query: str, params: Iterable[tuple[str, str]]) -> str:
-    """The partner's query, as it stood on the wire, with the credential's parameters, which nobody else may give."""
+    """Add the credential's parameters, which nobody else may give, to the partner's query as it was received."""
     own = list(params)
     names = {name.lower() for name, _ in own}
     parts = [part for part in query.split("&") if part and unquote_plus(part.partition("=")[0]).lower() not in names]

@@ -1,6 +1,6 @@
-"""What a vendor's client gets in `Call.inputs`: the catalogue's inputs with contacts, times and amounts filled in.
+"""Models of `Call.inputs`: the catalogue's inputs with contacts, times and amounts filled in.
 
-Made from the plan's inputs by `wedsync.domain.weddings.materialize`. Clients parse `Call.inputs` with these models.
+`wedsync.domain.weddings.materialize` makes them from the plan's inputs. Clients parse `Call.inputs` with them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is said to and by the guard of a failing service and the watch on health."""
+"""Messages to and from the guard of a failing service and the watch on health."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from wedsync.domain.routing.vendor import Value
 GUARD_VENDOR_WORKFLOW = "GuardVendor"
 WATCH_HEALTH_WORKFLOW = "WatchHealth"
 WATCH_HEALTH_ID = "watch-health"
-#: Signal of `GuardVendor`: the row has changed, look at it.
+#: Signal of `GuardVendor`: the row has changed, read it.
 LOOK_SIGNAL = "look"
-#: The reason of a call that was refused here, before anything was sent.
+#: The reason of a call that we refused here, before anything was sent.
 CIRCUIT_OPEN = "circuit_open"
-#: The same: as many calls to the vendor as this process makes at once are under way.
+#: The same: the process already had as many calls to the vendor under way as it makes at once.
 AT_CAPACITY = "at_capacity"
 
 
 class GuardStart(Value):
-    """The input of `GuardVendor`: one trip of one service's endpoint, until it is restored."""
+    """Input of `GuardVendor`: one trip of one service's endpoint, until it is restored."""
 
     service: str
     endpoint: str = "default"
@@ -29,7 +29,7 @@ class GuardStart(Value):
 
 
 class GuardLook(Value):
-    """A guard asks what there is to do at `now`, its own time, and has it done."""
+    """A guard's request to find and do what is due at `now`, the guard's own time."""
 
     service: str
     endpoint: str
@@ -38,7 +38,7 @@ class GuardLook(Value):
 
 
 class GuardNews(Value):
-    """What was done, and until when there is nothing to do by itself; None: the guard's work is done."""
+    """Acts of a guard, and the time before which nothing is due; None: the guard's work is done."""
 
     until: datetime | None
     why: str
@@ -48,23 +48,23 @@ class GuardNews(Value):
 
 
 class GuardResult(Value):
-    """How a guard ended."""
+    """Result of a guard."""
 
     outcome: Literal["restored", "superseded"]
     wakes: int
 
 
 class WatchStart(Value):
-    """The input of `WatchHealth`."""
+    """Input of `WatchHealth`."""
 
     #: How long one activity watches before a new run takes over.
     seconds: float = 1800.0
-    #: Between two looks at what is due.
+    #: Between two checks for what is due.
     tick_seconds: float = 1.0
 
 
 class Watched(Value):
-    """What one activity of `WatchHealth` did."""
+    """Result of one activity of `WatchHealth`."""
 
     probes: int
     changes: int
@@ -72,5 +72,5 @@ class Watched(Value):
 
 
 def guard_workflow_id(service: str, endpoint: str, epoch: int) -> str:
-    """The id that lets one guard live per trip."""
+    """Return the workflow id, which lets only one guard live per trip."""
     return f"vendor:{service}:{epoch}" if endpoint == "default" else f"vendor:{service}.{endpoint}:{epoch}"

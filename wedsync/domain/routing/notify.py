@@ -1,4 +1,4 @@
-"""What operators are told of, how grave it is, and when a message that failed is tried again. Pure."""
+"""Decide what operators are notified of, how severe it is, and when a failed message is tried again. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Severity = Literal["info", "warning", "critical"]
 ChannelKind = Literal["log", "webhook", "email", "sms"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
-#: A message is tried so often; with these pauses that is about three hours.
+#: Number of tries for a message; with these pauses they take about three hours.
 MOST_ATTEMPTS = 16
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 900.0
 _OF_STATUS: dict[Status, Severity] = {
@@ -41,7 +41,7 @@ _OF_STATUS: dict[Status, Severity] = {
 
 
 class Notice(Value):
-    """One piece of news for operators. It holds nothing of a couple or a guest."""
+    """One notice for operators. It holds nothing of a couple or a guest."""
 
     kind: EventKind
     severity: Severity
@@ -50,17 +50,17 @@ class Notice(Value):
     summary: Annotated[str, Field(max_length=300)]
     occurred_at: datetime
     detail: dict[str, JsonValue] = {}
-    #: What beside kind and service makes it another piece of news: the status that a service has come to.
+    #: What makes it a different notice beside kind and service: the new status of a service.
     about: str = ""
 
     @property
     def dedup_key(self) -> str:
-        """The same for what is the same news."""
+        """Return a key that is equal for equal notices."""
         return self._key(self.about)
 
     @property
     def rivals(self) -> tuple[str, ...]:
-        """The keys of all news that takes its place or whose place it takes: who has the newest of them knows."""
+        """Return the keys of all notices that replace it or that it replaces: the newest tells the present state."""
         return tuple(map(self._key, _OF_STATUS)) if self.kind == "health.changed" else (self.dedup_key,)
 
     def _key(self, about: str) -> str:
@@ -68,7 +68,7 @@ class Notice(Value):
 
 
 def health_changed(service: str, was: Status, now_is: Status, detail: str, now: datetime) -> Notice:
-    """A service has come to another status."""
+    """Notify that a service has changed its status."""
     return Notice(
         kind="health.changed",
         severity=_OF_STATUS[now_is],
@@ -81,7 +81,7 @@ def health_changed(service: str, was: Status, now_is: Status, detail: str, now: 
 
 
 def health_warned(service: str, warned: Warned, now: datetime) -> Notice:
-    """A trend will cross a threshold before the next wedding that depends on the service."""
+    """Notify that a trend will cross a threshold before the next wedding that depends on the service."""
     what = warned.metric.replace("_", " ")
     return Notice(
         kind="health.warning",
@@ -98,7 +98,7 @@ def health_warned(service: str, warned: Warned, now: datetime) -> Notice:
 def failover_started(
     service: str, endpoint: str, to_service: str | None, reason: str, status: str, epoch: int, now: datetime
 ) -> Notice:
-    """A service's endpoint is left, or, with the status `proposed`, a person should leave it."""
+    """Notify that a service's endpoint is left, or, with the status `proposed`, that a person should leave it."""
     deed = "should be left: a person decides" if status == "proposed" else "is left"
     return Notice(
         kind="failover.started",
@@ -116,7 +116,7 @@ def failover_started(
 def failover_ended(
     kind: Literal["failover.restored", "failover.held"], key: tuple[str, str, int], now: datetime
 ) -> Notice:
-    """A failover, `(service, endpoint, epoch)`, is over, or is kept from ending."""
+    """Notify that a failover, `(service, endpoint, epoch)`, is over, or is kept from ending."""
     service, endpoint, epoch = key
     is_held = kind == "failover.held"
     return Notice(
@@ -131,7 +131,7 @@ def failover_ended(
 
 
 def quota_exhausted(service: str, until: datetime, now: datetime) -> Notice:
-    """Calls wait for a vendor's quota."""
+    """Notify that calls wait for a vendor's quota."""
     return Notice(
         kind="quota.exhausted",
         severity="warning",
@@ -158,7 +158,7 @@ def workflow_stuck(
 
 
 def pause_after(attempts: int) -> timedelta | None:
-    """How long to wait after so many failed attempts; None: it is given up."""
+    """Return how long to wait after so many failed attempts; None: give up."""
     if attempts >= MOST_ATTEMPTS:
         return None
     seconds = _FIRST_PAUSE_SECONDS * 2.0 ** max(0, attempts - 1)
@@ -166,5 +166,5 @@ def pause_after(attempts: int) -> timedelta | None:
 
 
 def rank(severity: Severity) -> int:
-    """0, the least grave, to 2."""
+    """Rank the severity: 0, the least severe, to 2."""
     return SEVERITIES.index(severity)

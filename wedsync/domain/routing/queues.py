@@ -1,4 +1,4 @@
-"""The task queues, by name; what runs on which is in `workers/queues.py`."""
+"""Names of the task queues; `workers/queues.py` says what runs on which."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a vendor's answer says of its limits, and what we make of it.
+"""Read what a vendor's answer says of its limits, and correct our quota by it.
 
-Read are `X-RateLimit-Limit`, `-Remaining` and `-Reset` (SendGrid, VSCO and many more), `ratelimit-*` (Resend), and the
+It reads `X-RateLimit-Limit`, `-Remaining` and `-Reset` (SendGrid, VSCO and many more), `ratelimit-*` (Resend), and the
 IETF's `RateLimit` with `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
 """
 
@@ -23,11 +23,11 @@ from wedsync.domain.routing.quotas import (
 )
 from wedsync.domain.routing.vendor import Value
 
-#: The vendor may count other calls than ours: only more than this share of the limit apart is news.
+#: The vendor may count calls that are not ours: only a difference above this share of the limit matters.
 _SLACK = 0.05
-#: A limit that was said is remembered for so long at least: a window may be no longer than a second.
+#: A limit that an answer named is remembered for at least so long: a window may be no longer than a second.
 _REMEMBERED = timedelta(minutes=1)
-#: Nobody's window is longer; what is said of later moments is no moment.
+#: Nobody's window is longer; later moments are not believed.
 _FARTHEST_SECONDS = 366 * 86_400
 #: A number of seconds since 1970 rather than from now.
 _EPOCH_FROM = 1_000_000_000
@@ -40,12 +40,12 @@ class Said(Value):
     limit: int | None = None
     remaining: int | None = None
     resets_at: datetime | None = None
-    #: The window's length in seconds, where it is given.
+    #: The window's length in seconds, if given.
     seconds: float | None = None
 
 
 def read(headers: Mapping[str, str], now: datetime) -> Said | None:
-    """What the headers say, None when they say nothing; `headers` are looked up in lower case."""
+    """Parse the headers; None when they say nothing. `headers` are looked up in lower case."""
     found = _draft(headers, now)
     if found is not None:
         return found
@@ -58,7 +58,7 @@ def read(headers: Mapping[str, str], now: datetime) -> Said | None:
 
 
 def _draft(headers: Mapping[str, str], now: datetime) -> Said | None:
-    """`RateLimit: "default";r=50;t=30` with `RateLimit-Policy: "default";q=100;w=60`."""
+    """Parse `RateLimit: "default";r=50;t=30` with `RateLimit-Policy: "default";q=100;w=60`."""
     state, policy = _parameters(headers.get("ratelimit", "")), _parameters(headers.get("ratelimit-policy", ""))
     if "r" not in state:
         return None
@@ -73,7 +73,7 @@ def _draft(headers: Mapping[str, str], now: datetime) -> Said | None:
 
 
 def _parameters(text: str) -> dict[str, float]:
-    """The numbers of the first item of a structured field."""
+    """Return the numbers of the first item of a structured field."""
     found = _ITEM.match(text.split(",")[0].strip())
     numbers: dict[str, float] = {}
     for part in (found.group("rest") if found else "").split(";"):
@@ -85,7 +85,7 @@ def _parameters(text: str) -> dict[str, float]:
 
 
 def _number(text: str | None) -> int | None:
-    """The first number of the text: `100, 100;w=60` says 100."""
+    """Return the first number of the text: 100 of `100, 100;w=60`."""
     found = re.match(r"\s*(\d{1,12})", text or "")
     return int(found.group(1)) if found else None
 
@@ -102,9 +102,9 @@ def _ahead(seconds: float, now: datetime) -> datetime | None:
 
 
 def window_of(said: Said, policy: QuotaPolicy, now: datetime) -> WindowName | None:
-    """Which of our windows is meant: by its length, else by its limit, else the shortest that the reset fits in.
+    """Tell which of our windows is meant: by its length, else by its limit, else the shortest that the reset fits in.
 
-    None when that is one that has no limit here: what a minute allows says nothing of a day.
+    None when that window has no limit here: what a minute allows says nothing of a day.
     """
     names = {one.window: one for one in policy.windows}
     if said.seconds is not None:
@@ -121,9 +121,9 @@ def window_of(said: Said, policy: QuotaPolicy, now: datetime) -> WindowName | No
 
 
 def corrected(quota: Quota, policy: QuotaPolicy, said: Said, now: datetime) -> Quota:
-    """The quota by the vendor's newest word: fewer calls left, another limit, a later end.
+    """Correct the quota by the vendor's newest answer: fewer calls left, another limit, a later end.
 
-    Never a higher limit than was configured: an answer may be about something else. Unchanged when there is no news.
+    Never raises a limit above the configured one: an answer may be about something else. Unchanged without news.
     """
     name = window_of(said, policy, now)
     one = next((one for one in policy.windows if one.window == name), None)
@@ -138,7 +138,7 @@ def corrected(quota: Quota, policy: QuotaPolicy, said: Said, now: datetime) -> Q
 
 
 def _limited(counter: Counter, one: WindowLimit, said: Said, now: datetime) -> Counter:
-    """With the limit that was said last, up to the policy's own."""
+    """Set the limit that the vendor named last, up to the policy's own."""
     if said.limit is None:
         return counter
     if said.limit >= one.limit:
@@ -152,7 +152,7 @@ def _limited(counter: Counter, one: WindowLimit, said: Said, now: datetime) -> C
 
 
 def _left(counter: Counter, one: WindowLimit, said: Said, now: datetime) -> Counter:
-    """With no more calls left than was said."""
+    """Leave no more calls than the vendor named."""
     limit = limit_of(one, counter)
     slack = max(1, int(limit * _SLACK))
     if said.remaining is None or said.remaining >= limit - counter.used - slack:
@@ -165,13 +165,13 @@ def _left(counter: Counter, one: WindowLimit, said: Said, now: datetime) -> Coun
 
 
 def forgotten(quota: Quota) -> Quota:
-    """Without the limits that the vendor's answers told: an operator has set others since."""
+    """Forget the limits that the vendor's answers named: an operator has set others since."""
     counters = tuple(one.model_copy(update={"limit": None, "limit_until": None}) for one in quota.counters)
     return quota.model_copy(update={"counters": counters})
 
 
 def blocked(quota: Quota, until: datetime, told_at: datetime) -> Quota:
-    """After the vendor's own word; an earlier end replaces no later one, nor counts what was told before a lifting."""
+    """Block as the vendor says; an earlier end replaces no later one; what was said before a lifting is ignored."""
     is_lifted = quota.lifted_at is not None and told_at <= quota.lifted_at
     if is_lifted or (quota.blocked_until is not None and quota.blocked_until >= until):
         return quota
@@ -179,5 +179,5 @@ def blocked(quota: Quota, until: datetime, told_at: datetime) -> Quota:
 
 
 def lifted(quota: Quota, now: datetime) -> Quota:
-    """Without the vendor's word, which an operator knows to be over; what it says from `now` on holds again."""
+    """Lift the vendor's block, which an operator knows to be over; what the vendor says from `now` on counts again."""
     return quota.model_copy(update={"blocked_until": None, "lifted_at": now})

@@ -1,4 +1,4 @@
-"""How those that wait for a quota in one process share what comes: what is asked for them, and who comes when. Pure."""
+"""Share a quota among those that wait in one process: how many calls to acquire, and who retries when. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 from wedsync.domain.routing.quotas import BLOCK_PART, BLOCK_SECONDS, SPREAD, Grant, QuotaPolicy
 
-#: Why nothing was given: other processes wrote at the same moment, again and again.
+#: Why nothing was granted: other processes wrote at the same moment, again and again.
 CONTENDED = "contended"
 
 
 def block_size(policy: QuotaPolicy, left: int | None, waiting: int, recent_per_second: float) -> int:
-    """How many calls to ask for: those that wait, and a little for those to come: 1 % of what remains at most."""
+    """Return how many calls to acquire: for those that wait, and at most 1 % of what remains for those to come."""
     if left is None:
         return waiting
     rates = [one.limit / one.seconds for one in policy.windows if one.window in SPREAD]
@@ -20,15 +20,15 @@ def block_size(policy: QuotaPolicy, left: int | None, waiting: int, recent_per_s
 
 
 def pace_of(grant: Grant, policy: QuotaPolicy) -> timedelta:
-    """How far apart those come again who were refused by `grant`."""
+    """Return the time between the retries of those whom `grant` refused."""
     meant = [one for one in policy.windows if grant.why == "blocked" or one.window in (grant.why, "second")]
     apart = [one.seconds / one.limit for one in meant]
     if grant.why == "blocked":
         return timedelta(seconds=min(apart, default=0.0))
-    # What calls are spread by is a little slower than their limit.
+    # Calls are spread a little slower than their limit.
     return timedelta(seconds=max([grant.pace_seconds, *apart]))
 
 
 def in_line(grant: Grant, policy: QuotaPolicy, place: int, now: datetime) -> datetime:
-    """When the `place`-th (0, 1, ...) of those that wait in a process comes again: not all of them at once."""
+    """Return when the `place`-th (0, 1, ...) of those that wait in a process retries: not all of them at once."""
     return (grant.until or now) + place * pace_of(grant, policy)

@@ -1,7 +1,7 @@
-"""What reservations keep of each window, alike for those who take, who reserve and who look ahead. Pure.
+"""Compute what reservations keep of each window, alike for acquiring, reserving and forecasting. Pure.
 
-A window keeps an even share of a reservation's calls; all of them where its time is no longer than the window. Of hours
-and days nothing is lent: what others took would be missing until the end, perhaps when the wedding begins.
+A window keeps an even share of a reservation's calls; all of them if the reservation is no longer than the window. Of
+hours and days nothing is lent: calls that others used would be missing until the end, perhaps when the wedding begins.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from datetime import datetime, timedelta
 
 from wedsync.domain.routing.quotas import SECONDS, SPREAD, Counter, Quota, Reservation, WindowLimit, start_of
 
-#: After what part of its window the idle share of a second or a minute is lent to others.
+#: After this part of a second or a minute its idle share is lent to others.
 _LENT_AFTER_PART = 0.5
-#: Of any window at most so much is kept: the rest of the weddings want to live, too.
+#: Reservations keep at most so much of any window: other weddings need calls, too.
 MOST_KEPT_PART = 0.8
-#: Shares are added up as fractions; what is less apart than this is the same.
+#: Shares are added up as fractions; smaller differences count as equal.
 _DIGITS = 6
 _NONE: Mapping[str, int] = {}
 
 
 def reservation_of(quota: Quota, wedding_id: str, now: datetime) -> Reservation | None:
-    """The wedding's reservation that runs now and has calls left."""
+    """Return the wedding's reservation that runs now and has calls left."""
     return next(
         (
             one
@@ -34,7 +34,7 @@ def reservation_of(quota: Quota, wedding_id: str, now: datetime) -> Reservation 
 
 
 def share(one: Reservation, seconds: float) -> float:
-    """How many of its calls a window of that length keeps."""
+    """Return how many of its calls a window of that length keeps."""
     return one.calls * min(seconds / (one.ends_at - one.starts_at).total_seconds(), 1.0)
 
 
@@ -48,15 +48,15 @@ def _meeting(quota: Quota, starts_at: datetime, ends_at: datetime) -> list[Reser
 
 
 def kept_within(quota: Quota, starts_at: datetime, ends_at: datetime, used: Mapping[str, int] = _NONE) -> int:
-    """How much a window of that time keeps; `used`: what each reservation has used of it."""
+    """Return how much a window of that time keeps; `used`: what each reservation has used of it."""
     seconds = (ends_at - starts_at).total_seconds()
     return math.ceil(_sum(_meeting(quota, starts_at, ends_at), seconds, used))
 
 
 def most_kept(quota: Quota, one: WindowLimit, wanted: Reservation) -> tuple[datetime, float]:
-    """Which window keeps the most while `wanted` (one of the quota's reservations) lasts, and how much."""
+    """Return the window that keeps the most while `wanted` (one of the quota's reservations) lasts, and how much."""
     length = timedelta(seconds=one.seconds)
-    # More is kept only from where a reservation begins.
+    # The kept amount rises only where a reservation begins.
     begins = [other.starts_at for other in quota.reservations if wanted.starts_at < other.starts_at < wanted.ends_at]
     starts = [start_of(at, one.seconds) for at in (wanted.starts_at, *begins)]
     found = ((_sum(_meeting(quota, start, start + length), one.seconds, _NONE), start) for start in starts)
@@ -65,21 +65,21 @@ def most_kept(quota: Quota, one: WindowLimit, wanted: Reservation) -> tuple[date
 
 
 def withheld(quota: Quota, counter: Counter, now: datetime, *, but: str = "") -> int:
-    """How much of a window is kept for weddings now, but for the reservation `but`.
+    """Return how much of a window is kept for weddings now, without the reservation `but`.
 
-    Of an hour or a day the share of each reservation that meets it; of seconds and minutes of each that runs, until
-    half of the window has passed.
+    Of an hour or a day, the share of each reservation that overlaps it; of seconds and minutes, of each that runs,
+    until half of the window has passed.
     """
     return 0 if _is_lent(counter, now) else _kept(quota, counter, now, but)
 
 
 def lent(quota: Quota, counter: Counter, now: datetime) -> int:
-    """How much of what is kept others may have until the window ends."""
+    """Return how much of the kept calls others may have until the window ends."""
     return _kept(quota, counter, now, "") if _is_lent(counter, now) else 0
 
 
 def lent_from(counter: Counter) -> datetime:
-    """When the idle share of a second or a minute is lent."""
+    """Return when the idle share of a second or a minute is lent."""
     return counter.started_at + timedelta(seconds=SECONDS[counter.window]) * _LENT_AFTER_PART
 
 

@@ -1,4 +1,4 @@
-"""Taking calls of a quota: every window at once, each call at a moment of its own. Pure; time is an argument."""
+"""Acquire calls of a quota: of every window at once, each call at its own moment. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from wedsync.domain.routing.quotas import (
 )
 from wedsync.domain.routing.vendor import Value
 
-#: The share of each window that a priority leaves to those before it, until this part of the window has passed.
+#: The share of each window that a priority leaves to higher ones, until this part of the window has passed.
 _LEFT_TO_OTHERS: dict[int, float] = {1: 0.0, 2: 0.03, 3: 0.08, 4: 0.25}
 _LEFT_UNTIL_PART = 0.8
-#: So much of a second's limit is for calls of a wedding's day that don't stand in line: little until such calls come,
+#: So much of a second's limit is for a wedding day's calls, which don't wait in line: little until such calls come,
 #: then more, once the moments that were given out before have passed.
 _IDLE_AHEAD_PART, _AHEAD_PART = 0.02, 0.2
 _REMEMBERED, _ROOM_AFTER = timedelta(minutes=1), timedelta(seconds=2)
-#: How soon to look whether a throttle without an end is still there: each look of a step makes its history longer.
+#: How soon to recheck a throttle without an end: each recheck of a step makes its history longer.
 _LOOK_AGAIN = timedelta(minutes=5)
-#: An operator's throttle says no.
+#: An operator's throttle refuses.
 THROTTLED = "throttled"
 _LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 
 
 class _Taker(Value):
-    """Who asks: by what priority, and by which reservation."""
+    """A caller that acquires: its priority and its reservation."""
 
     priority: int
     held: Reservation | None = None
 
     @property
     def is_favoured(self) -> bool:
-        """Whether no throttle holds it, and nothing is left to others."""
+        """Tell whether no throttle applies to it, and it leaves nothing to others."""
         return self.held is not None or self.priority == WEDDING_DAY
 
 
 def take(
     quota: Quota, policy: QuotaPolicy, wanted: int, now: datetime, *, priority: int = ORDINARY, wedding_id: str = ""
 ) -> tuple[Quota, Grant]:
-    """Take up to `wanted` calls of every window at once, or learn when the next can be had."""
+    """Acquire up to `wanted` calls of every window at once, or learn when the next can be had."""
     good_until = now + timedelta(seconds=BLOCK_SECONDS)
     if not policy.windows:
         return quota, Grant(calls=wanted, good_until=good_until)
@@ -98,18 +98,18 @@ def _used(quota: Quota, who: _Taker, calls: int, now: datetime) -> tuple[Reserva
 
 
 class _Room(Value):
-    """What one window has for a taker."""
+    """Calls that one window has for a caller."""
 
     calls: int
     until: datetime
     left: int
     pace_seconds: float = 0.0
-    #: What else than the window says no.
+    #: What refuses, other than the window.
     why: str = ""
 
 
 def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
-    """How many calls a window gives now, and when it gives the next otherwise."""
+    """Return how many calls a window gives now, and when it gives the next otherwise."""
     counter = opened(quota, one, now)
     limit = limit_of(one, counter)
     share = limit if who.is_favoured else math.floor(limit * throttled(quota, now))
@@ -146,7 +146,7 @@ def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
 def _free_again(
     quota: Quota, counter: Counter, now: datetime, in_the_way: set[str], share: int
 ) -> tuple[datetime, str]:
-    """When a window that gives nothing now gives the next call, and why not before; `in_the_way`: each of it alone."""
+    """Return when an exhausted window gives the next call, and why not before; `in_the_way`: each reason alone."""
     until, length = counter.ends_at, counter.ends_at - counter.started_at
     if "left" in in_the_way:
         until = counter.started_at + length * _LEFT_UNTIL_PART
@@ -154,13 +154,13 @@ def _free_again(
         until = min(until, lent_from(counter))
     if quota.throttle is None or "throttle" not in in_the_way:
         return until, ""
-    # Nobody knows when a throttle without an end is taken away.
+    # Nobody knows when a throttle without an end is removed.
     ends_at = quota.throttle.until or now + _LOOK_AGAIN
     return ends_at if share <= 0 else min(until, ends_at), THROTTLED
 
 
 def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now: datetime, who: _Taker) -> _Room:
-    """Moments ahead of which nobody else's lie."""
+    """Return the free moments that lie before everybody else's."""
     left = max(limit_of(one, counter) - counter.used, 0)
     if who.is_favoured and _goes_ahead(one, counter, now):
         return _Room(calls=min(free, 1), until=now, left=left)
@@ -170,7 +170,7 @@ def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now
     pace = max(line.pace for line in lines)
     end = _LONG_AFTER if one.window == "second" else counter.ends_at - timedelta(seconds=guard_seconds(one.window))
     if who.held is None and lent(quota, counter, now):
-        # What is lent lies within the window: in the next one the share is its wedding's again.
+        # Lent calls lie within the window: in the next one the share is its wedding's again.
         end = min(end, counter.ends_at)
     last = min(now + timedelta(seconds=HORIZON_SECONDS), end)
     seconds = pace.total_seconds()
@@ -182,7 +182,7 @@ def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now
 
 
 def _counted(quota: Quota, one: WindowLimit, calls: int, last: datetime, now: datetime, who: _Taker) -> Counter:
-    """The window after so many calls, the last of them at `last`."""
+    """Count so many calls in the window, the last of them at `last`."""
     counter = opened(quota, one, now)
     changes: dict[str, object] = {"used": counter.used + calls}
     if who.is_favoured and one.window in SPREAD and _goes_ahead(one, counter, now):
@@ -204,9 +204,9 @@ def _counted(quota: Quota, one: WindowLimit, calls: int, last: datetime, now: da
 
 
 class _Line(NamedTuple):
-    """A line that calls stand in."""
+    """A line that calls wait in."""
 
-    #: Where a counter keeps how far it reaches.
+    #: The counter's field that keeps how far it reaches.
     name: Literal["paced_until", "unreserved_until", "throttled_until"]
     #: The time between two calls.
     pace: timedelta
@@ -214,15 +214,15 @@ class _Line(NamedTuple):
     at_once: int
 
     def reaches(self, counter: Counter, now: datetime) -> datetime:
-        """When the calls that stand in it would all have been made."""
+        """Return when the calls that wait in it would all have been made."""
         return max(getattr(counter, self.name) or now, now)
 
 
 def _lines(quota: Quota, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> list[_Line]:
-    """The lines that a call stands in.
+    """Return the lines that a call waits in.
 
-    All stand in one at the limit's own pace. Whoever gets a share only stands in a slower one besides: were the common
-    line as slow for them, those whom no throttle and no reservation holds back would wait behind them.
+    All wait in one line at the limit's own pace. Whoever gets only a share waits in a slower one besides: were the
+    common line as slow, callers that no throttle and no reservation holds back would wait behind them.
     """
     limit, kept, part = limit_of(one, counter), _kept(quota, counter, now, who), throttled(quota, now)
     even = limit - one.at_once - _kept_ahead(one, counter, now)
@@ -236,16 +236,16 @@ def _lines(quota: Quota, one: WindowLimit, counter: Counter, now: datetime, who:
 
 
 def _pace(one: WindowLimit, calls: int) -> timedelta:
-    """The time between two calls when there are so many, evenly spread, with room for those that come late."""
+    """Return the time between two of so many calls, evenly spread, with room for those that come late."""
     guard = guard_seconds(one.window)
     # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
     seconds = one.seconds + guard if one.window == "second" else one.seconds - guard
-    # Rounded up, and never none: what is closer than a microsecond could not be told apart.
+    # Rounded up, and never zero: moments less than a microsecond apart could not be told apart.
     return timedelta(microseconds=max(math.ceil(seconds / max(calls, 1) * 1_000_000), 1))
 
 
 def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> datetime:
-    """When the line's next call is due: long past after a pause, as far as the burst goes."""
+    """Return when the line's next call is due: long past after a pause, as far as the burst goes."""
     first = line.reaches(counter, now) - line.pace * (line.at_once - 1)
     # A longer window's counter holds the limit: a wedding day's call takes no moment.
     is_free = who.is_favoured and one.window != "second" and line.name == "paced_until"
@@ -255,7 +255,7 @@ def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime
 def _kept(quota: Quota, counter: Counter, now: datetime, who: _Taker) -> int:
     if who.held is None:
         return withheld(quota, counter, now)
-    # Within seconds and minutes they share one line; what others keep of longer windows is not theirs to take.
+    # Within seconds and minutes they share one line; what others keep of longer windows is not theirs to acquire.
     return 0 if counter.window in SPREAD else withheld(quota, counter, now, but=who.held.id)
 
 
@@ -264,13 +264,13 @@ def _is_wedding_day(counter: Counter, now: datetime) -> bool:
 
 
 def _kept_ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
-    """How many calls of a second the others leave to wedding days: a few, and many once such calls come."""
+    """Return how many calls of a second the others leave to wedding days: a few, and many once such calls come."""
     part = _AHEAD_PART if _is_wedding_day(counter, now) else _IDLE_AHEAD_PART
     return math.floor(one.limit * part) if one.window == "second" else 0
 
 
 def _ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
-    """How many calls of a second wedding days may make beside the line: many only when the line has made room."""
+    """Return how many calls of a second wedding days may make beside the line: many only once it has room."""
     since = counter.favoured_since
     has_room = since is not None and _is_wedding_day(counter, now) and now - since >= _ROOM_AFTER
     part = _AHEAD_PART if has_room else _IDLE_AHEAD_PART
@@ -278,13 +278,13 @@ def _ahead(one: WindowLimit, counter: Counter, now: datetime) -> int:
 
 
 def _ahead_pace(few: int) -> tuple[timedelta, int]:
-    """The time between two calls beside the line, and how many may come at once: no second holds more than `few`."""
+    """Return the time between two calls beside the line, and the burst: no second holds more than `few`."""
     at_once = max(few // 2, 1)
     return timedelta(seconds=1 / max(few - at_once + 1, 1)), at_once
 
 
 def _goes_ahead(one: WindowLimit, counter: Counter, now: datetime) -> bool:
-    """Whether a wedding day's call need not stand in line: of each second's limit a few."""
+    """Tell whether a wedding day's call need not wait in line: a few of each second's limit."""
     few = _ahead(one, counter, now)
     each, at_once = _ahead_pace(few)
     return few > 0 and max(counter.ahead_until or now, now) - now <= each * (at_once - 1)

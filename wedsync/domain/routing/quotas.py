@@ -1,10 +1,10 @@
-"""How many calls a vendor lets an account make: values in, the next quota out. Pure; time is an argument.
+"""Limit how many calls an account makes at a vendor: values in, the next quota out. Pure; time is an argument.
 
 Each window but the second has a counter that is never above its limit. Calls within seconds and minutes are spread
 (GCRA, as in ITU-T I.371), so that the limit holds however the vendor's own window lies against ours: in any stretch as
-long as the window there are at most `limit` calls. Each has its moment, which a process may take a little ahead. A
-vendor's answer may say when its window ends; then ours ends with it. A process takes blocks; what it does not use by
-`good_until` counts as used.
+long as the window there are at most `limit` calls. Each has its moment, which a process may use a little early. A
+vendor's answer may say when its window ends; then ours ends with it. A process acquires blocks; unused calls count as
+used after `good_until`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Priority = Literal[1, 2, 3, 4]
 WEDDING_DAY: Priority = 1
 ORDINARY: Priority = 3
 
-#: No call is begun so shortly before a window ends: it would arrive in the next one.
+#: No call begins so shortly before a window ends: it would arrive in the next one.
 _GUARD_PART, _GUARD_CAP_SECONDS = 0.05, 1.0
 #: A moment that is so near is given out already.
 HORIZON_SECONDS = 0.5
@@ -35,29 +35,29 @@ BLOCK_PART, BLOCK_SECONDS = 0.01, 1.0
 
 
 class WindowLimit(Value):
-    """What a vendor allows within one window."""
+    """A vendor's limit within one window."""
 
     window: WindowName
     limit: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    #: Calls that may come at once; None: a hundredth of the limit. What may is taken from what comes evenly, so it is
-    #: half of the limit at most. Hours and days are not spread.
+    #: Calls that may come at once; None: a hundredth of the limit. The burst reduces the even flow, so it is at most
+    #: half of the limit. Hours and days are not spread.
     burst: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
 
     @property
     def at_once(self) -> int:
-        """The burst that holds."""
+        """Return the burst in effect."""
         if self.burst is not None:
             return min(self.burst, self.most_at_once)
         return max(1, self.limit // 100)
 
     @property
     def most_at_once(self) -> int:
-        """The greatest burst: with a greater one hardly a call would be left for the rest of the window."""
+        """Return the greatest burst: with a greater one hardly a call would be left for the rest of the window."""
         return max(self.limit // 2, 1)
 
     @property
     def seconds(self) -> float:
-        """The window's length."""
+        """Return the window's length."""
         return SECONDS[self.window]
 
 
@@ -65,7 +65,7 @@ class QuotaPolicy(Value):
     """All windows of one account at one vendor."""
 
     windows: tuple[WindowLimit, ...] = ()
-    #: How more can be had, for people: words or a URL.
+    #: How to get more, for people: text or a URL.
     upgrade: Annotated[str, Field(max_length=500)] = ""
 
     @model_validator(mode="after")
@@ -77,10 +77,10 @@ class QuotaPolicy(Value):
 
 
 class Throttle(Value):
-    """A hand on the tap: ordinary calls get this share of each limit, wedding-day and reserved ones all of it."""
+    """An operator's throttle: ordinary calls get this share of each limit, wedding-day and reserved ones all of it."""
 
     percent: Annotated[int, Field(ge=0, le=99)]
-    #: None: until it is taken away.
+    #: None: until an operator removes it.
     until: datetime | None = None
     reason: Annotated[str, Field(max_length=500)] = ""
 
@@ -103,7 +103,7 @@ class Reservation(Value):
 
 
 class Counter(Value):
-    """Where one window stands."""
+    """State of one window."""
 
     window: WindowName
     started_at: datetime
@@ -111,9 +111,9 @@ class Counter(Value):
     used: int = 0
     #: How much of it each reservation has used, by its id.
     reserved: dict[str, int] = Field(default_factory=dict)
-    #: When the calls taken so far would all have been made at an even pace.
+    #: When the calls acquired so far would all have been made at an even pace.
     paced_until: datetime | None = None
-    #: The same for those calls only that keep off what is reserved, and for those that are throttled.
+    #: The same for only those calls that keep off reservations, and for those that are throttled.
     unreserved_until: datetime | None = None
     throttled_until: datetime | None = None
     #: And for those calls of a wedding's day that go before the others.
@@ -121,13 +121,13 @@ class Counter(Value):
     #: When such calls began to come, and the newest.
     favoured_since: datetime | None = None
     favoured_at: datetime | None = None
-    #: Lower than the policy's, as the vendor's answers said, and how long that is remembered beyond the window's end.
+    #: A limit below the policy's, from the vendor's answers, and how long it is remembered after the window ends.
     limit: int | None = None
     limit_until: datetime | None = None
 
 
 class Quota(Value):
-    """One row of truth for the whole fleet."""
+    """One account's quota: a single row of truth for the whole fleet."""
 
     service: str
     account: str = "default"
@@ -135,31 +135,31 @@ class Quota(Value):
     counters: tuple[Counter, ...] = ()
     #: The vendor said so (429 with Retry-After).
     blocked_until: datetime | None = None
-    #: When an operator set aside what the vendor had said until then.
+    #: When an operator lifted what the vendor had said until then.
     lifted_at: datetime | None = None
     throttle: Throttle | None = None
     reservations: tuple[Reservation, ...] = ()
 
 
 class Grant(Value):
-    """What a process was given."""
+    """Calls that a process was granted."""
 
     calls: int
-    #: The first call's moment, and how far the next ones are from it and one another.
+    #: The first call's moment, and the time from it to the next ones and between them.
     not_before: datetime | None = None
     pace_seconds: float = 0.0
-    #: Calls not begun by then are lost.
+    #: Calls that have not begun by then are lost.
     good_until: datetime
     #: When `calls` is 0: the exact moment from which one can be had.
     until: datetime | None = None
-    #: What is left of the tightest window; None: there is no limit.
+    #: Calls left in the tightest window; None: there is no limit.
     left: int | None = None
-    #: Which window, or what else, says no: `second` ... `day`, `blocked`, `throttled`.
+    #: The window, or else the reason, that refuses: `second` ... `day`, `blocked`, `throttled`.
     why: str = ""
 
 
 def policy_of(quotas: dict[str, int]) -> QuotaPolicy:
-    """A manifest's `{"per_second": 10, "burst_per_second": 5}` as a policy; other keys say nothing here."""
+    """Read a manifest's `{"per_second": 10, "burst_per_second": 5}` as a policy; other keys are ignored."""
     found = tuple(
         WindowLimit(window=name, limit=quotas[f"per_{name}"], burst=quotas.get(f"burst_per_{name}"))
         for name in ORDER
@@ -169,12 +169,12 @@ def policy_of(quotas: dict[str, int]) -> QuotaPolicy:
 
 
 def start_of(at: datetime, seconds: float) -> datetime:
-    """The clock's own mark before `at`."""
+    """Return the clock's own mark before `at`."""
     return datetime.fromtimestamp(math.floor(at.timestamp() / seconds) * seconds, UTC)
 
 
 def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
-    """The window that `now` lies in: the one that is open, or a new one on the clock's own marks."""
+    """Return the window that `now` lies in: the one that is open, or a new one on the clock's own marks."""
     known = next((counter for counter in quota.counters if counter.window == one.window), None)
     if known is not None and known.started_at <= now < known.ends_at:
         return known
@@ -196,23 +196,23 @@ def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
 
 
 def guard_seconds(window: WindowName) -> float:
-    """How long before its end a window gives out nothing more."""
+    """Return how many seconds before its end a window grants nothing more."""
     return min(SECONDS[window] * _GUARD_PART, _GUARD_CAP_SECONDS)
 
 
 def slack(policy: QuotaPolicy) -> timedelta:
-    """How late after its moment a call may still be begun."""
+    """Return how late after its moment a call may still begin."""
     shortest = min((one.window for one in policy.windows), key=SECONDS.__getitem__)
     return timedelta(seconds=guard_seconds(shortest) if shortest in SPREAD else BLOCK_SECONDS)
 
 
 def limit_of(one: WindowLimit, counter: Counter) -> int:
-    """The limit that holds: the vendor's word where it is lower."""
+    """Return the limit in effect: the vendor's where it is lower."""
     return one.limit if counter.limit is None else min(one.limit, counter.limit)
 
 
 def throttled(quota: Quota, now: datetime) -> float:
-    """What part of each limit ordinary calls get."""
+    """Return the share of each limit that ordinary calls get."""
     throttle = quota.throttle
     if throttle is None or (throttle.until is not None and now >= throttle.until):
         return 1.0

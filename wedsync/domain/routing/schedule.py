@@ -1,6 +1,6 @@
-"""When requests to several vendors could be carried out, within what their quotas leave. Pure; time is an argument.
+"""Plan when requests to several vendors fit into what their quotas leave. Pure; time is an argument.
 
-A preview: nothing is taken. The urgent come first; one that may wait is spread over the windows that have room.
+A preview: nothing is acquired. The urgent come first; a request that may wait spreads over the windows with room.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RANK: dict[Urgency, int] = {"wedding_day": 1, "high": 2, "normal": 3, "low": 4}
 _BY_RANK: dict[int, Urgency] = {rank: name for name, rank in RANK.items()}
 #: Nothing is planned farther ahead.
 HORIZON = timedelta(days=31)
-#: So many windows are looked at for one preview: about a second's work.
+#: One preview inspects so many windows: about a second's work.
 MOST_LOOKS = 200_000
 #: A wedding so near goes before all others.
 NEAR = timedelta(hours=48)
@@ -37,15 +37,15 @@ class ScheduleRequest(Value):
     calls: Annotated[int, Field(ge=1, le=100_000)]
     priority: Urgency = "normal"
     not_before: AwareDatetime | None = None
-    #: By when its last call must have been made; None: whenever.
+    #: When its last call must have been made; None: whenever.
     deadline: AwareDatetime | None = None
-    #: Whether it may be spread over several windows, or waits for one that has room for all of it.
+    #: Whether it may spread over several windows, or waits for one with room for all of it.
     may_be_spread: bool = True
     wedding_id: Annotated[str, Field(max_length=63, pattern=r"^[^\x00]*$")] | None = None
 
 
 class Placed(Value):
-    """When a request would be carried out."""
+    """Times at which a request would be carried out."""
 
     id: str
     service: str
@@ -61,7 +61,7 @@ class Conflicted(Value):
     id: str
     service: str
     calls: int
-    #: What there is room for before its deadline.
+    #: Calls that there is room for before its deadline.
     available: int
     deadline: datetime | None
     #: When it could be ready; None: not within a month.
@@ -79,13 +79,13 @@ class Adjusted(Value):
 
 
 class Schedule(Value):
-    """What becomes of all of them."""
+    """Result for all requests."""
 
     immediate: tuple[Placed, ...]
     delayed: tuple[Placed, ...]
     conflicts: tuple[Conflicted, ...]
     priority_adjustments: tuple[Adjusted, ...]
-    #: When the last of those that can be carried out is.
+    #: When the last request that can be carried out ends.
     estimated_completion: datetime
 
 
@@ -94,21 +94,21 @@ Places = dict[str, Found]
 
 @dataclass
 class _Desk:
-    """What all placing goes by."""
+    """Data by which requests are placed."""
 
     books: Books
     budget: Budget
     now: datetime
 
     def place_all(self, requests: Sequence[ScheduleRequest]) -> Places:
-        """The urgent first."""
+        """Place all requests, the urgent first."""
         pages: dict[Key, Page] = {}
         latest = self.now + 2 * HORIZON
         order = sorted(requests, key=lambda one: (RANK[one.priority], one.deadline or latest))
         return {one.id: self._place(one, pages) for one in order}
 
     def is_hopeless(self, one: ScheduleRequest) -> bool:
-        """Whether it misses its deadline even if it goes before all others."""
+        """Tell whether it misses its deadline even if it goes before all others."""
         return _is_late(one, self._place(one, {}), self.now)
 
     def _place(self, one: ScheduleRequest, pages: dict[Key, Page]) -> Found:
@@ -130,9 +130,9 @@ def schedule(
     now: datetime,
     looks: int = MOST_LOOKS,
 ) -> Schedule:
-    """Place every request; `ceremonies`: when the weddings are that requests name.
+    """Place every request; `ceremonies`: when the weddings that requests name take place.
 
-    Priorities are raised as far as there are looks left for it.
+    Priorities are raised as far as the inspection budget allows.
     """
     adjusted: dict[str, Adjusted] = {}
     current = {one.id: _near_first(one, ceremonies, adjusted, now) for one in requests}

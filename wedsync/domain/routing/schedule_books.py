@@ -1,6 +1,6 @@
-"""What is taken of each window ahead, and where further calls find room. Pure; time is an argument.
+"""Keep what is used of each window ahead, and find room for further calls. Pure; time is an argument.
 
-A window only ever fills up while requests are placed, so what was found full is passed over from then on.
+A window only fills up while requests are placed, so a window that was found full is passed over from then on.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ Key = tuple[str, str]
 
 
 class Budget:
-    """How many windows may be looked at in all: whoever asks gets an answer in about a second."""
+    """Number of windows that may be inspected in all, so that a preview answers in about a second."""
 
     def __init__(self, looks: int) -> None:
         self.left = looks
 
     def spend(self, looks: int = 1) -> bool:
-        """Whether there was as much left."""
+        """Spend so many inspections; False when fewer were left."""
         self.left -= looks
         return self.left >= 0
 
 
 @dataclass
 class Found:
-    """Where the calls of a request found room."""
+    """Windows that took a request's calls."""
 
     moments: list[tuple[datetime, int]]
-    #: How many found none.
+    #: Calls that found no room.
     left: int
-    #: Whether there was too much to look at.
+    #: Whether there was too much to inspect.
     is_given_up: bool = False
 
 
@@ -52,16 +52,16 @@ class _Window:
         self._free: dict[int, int] = {}
 
     def number(self, at: float) -> int:
-        """The window that a moment lies in."""
+        """Return the number of the window that a moment lies in."""
         return int(at // self.seconds)
 
     def want(self, demand: Demand) -> None:
-        """Note calls that stand."""
+        """Note calls that are already planned."""
         number = self.number(demand.at.timestamp())
         self._wanted[number] = self._wanted.get(number, 0) + demand.calls
 
     def free(self, number: int) -> int:
-        """What stands leaves so many calls of a window."""
+        """Return how many calls of a window the planned ones leave."""
         known = self._free.get(number)
         if known is None:
             known = self._free[number] = self.limit - self._wanted.get(number, 0) - self._taken(number)
@@ -78,7 +78,7 @@ class _Window:
 
 
 class Books:
-    """What stands: calls made, what plans want, what is reserved."""
+    """Planned state: calls made, calls that plans want, reservations."""
 
     def __init__(
         self,
@@ -98,16 +98,16 @@ class Books:
                     window.want(wanted)
 
     def windows(self, key: Key) -> list[_Window]:
-        """The limits of an account, the shortest window first."""
+        """Return the limits of an account, the shortest window first."""
         return self._windows.get(key, [])
 
     def blocked_until(self, key: Key) -> datetime | None:
-        """The vendor's own word."""
+        """Return until when the vendor itself blocks the account."""
         quota = self._quotas.get(key)
         return quota.blocked_until if quota is not None else None
 
     def effort(self, key: Key) -> int:
-        """What a look at an account's windows costs."""
+        """Return the cost of inspecting an account's windows."""
         quota = self._quotas.get(key)
         return 1 + (len(quota.reservations) if quota is not None else 0) // 10
 
@@ -154,12 +154,12 @@ class Page:
         return found
 
     def _remember(self, least: int, began: int, stop: int) -> None:
-        """No window of the stretch has room for so many: what says less is said by this."""
+        """Remember that no window of the stretch has room for so many; this replaces notes that say less."""
         self._small = [one for one in self._small if one[0] < least or one[1] < began or one[2] > stop]
         self._small.append((least, began, stop))
 
     def _fill(self, second: float, wanted: int, least: int) -> tuple[int, float]:
-        """How many calls the windows at a moment take, and from when on others may take more."""
+        """Return how many calls the windows at a moment take, and from when on others may take more."""
         numbers = [one.number(second) for one in self.windows]
         rooms = [
             one.free(number) - placed.get(number, 0)
@@ -178,7 +178,7 @@ class Page:
         return part, float(max(small, default=ends[0]))
 
     def _passed_over(self, number: int, least: int) -> int:
-        """The first window from this one on that is not known to have too little room."""
+        """Return the first window from this one on that is not known to have too little room."""
         start = number
         while True:
             seen = []

@@ -1,4 +1,4 @@
-"""A service as its operator configures it, and the defaults that its vendor's manifest gives."""
+"""Configuration of a service, and the defaults that its vendor's manifest gives."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from wedsync.domain.routing.vendor import GatewayPolicy, Manifest, Value
 
 Dependency = Literal["critical", "important", "optional"]
 
-#: Capabilities whose vendors stand in for one another. A booking is a matter of that very business.
+#: Capabilities whose vendors can replace one another. A booking concerns one business only.
 INTERCHANGEABLE = frozenset({"payments", "sms", "email", "calendar", "storage", "video", "weather", "chat"})
 _DEPENDENCY: dict[str, Dependency] = {"payments": "critical", "booking": "critical", "weather": "optional"}
 _ORDER: tuple[Dependency, ...] = ("critical", "important", "optional")
-#: How often a service is probed that no wedding needs now, and one that matters.
+#: Seconds between probes of a service that no wedding needs now, and of one that matters.
 INTERVAL_SECONDS = 60.0
 CRITICAL_INTERVAL_SECONDS = 10.0
 
 
 class HealthCheck(Value):
-    """How a service is probed."""
+    """Settings of a service's probe."""
 
-    #: http: `url` is asked. oauth: a token is fetched by client credentials, and `url` asked with it. database:
+    #: http: requests `url`. oauth: fetches a token by client credentials, and requests `url` with it. database:
     #: `SELECT 1`. custom: `probe` of the vendor's own `probe.py`.
     kind: Literal["http", "oauth", "database", "custom"] = "http"
     #: Path at the endpoint, or a full URL.
     url: Annotated[str, Field(max_length=500, pattern=r"^(/|https?://)[\x21-\x7e]*$")] = "/"
-    #: Answers that mean healthy; empty: anything but a 5xx, since a refusal is an answer too.
+    #: Statuses that mean healthy; empty: anything but a 5xx, since a refusal is an answer too.
     expected_statuses: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
     interval_seconds: Annotated[float, Field(ge=1, le=3600)] = INTERVAL_SECONDS
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
-    #: For `oauth`: the token endpoint, as a path at the endpoint or a full URL, and what is asked for there.
+    #: For `oauth`: the token endpoint, as a path at the endpoint or a full URL, and the requested scope.
     token_url: Annotated[str, Field(max_length=500, pattern=r"^((/|https://)[\x21-\x7e]*)?$")] = ""
     scope: Annotated[str, Field(max_length=500, pattern=r"^[\x20-\x7e]*$")] = ""
-    #: For `database`: which of those in `WEDSYNC_PROBE_DATABASES`; empty: our own store.
+    #: For `database`: one of those in `WEDSYNC_PROBE_DATABASES`; empty: our own store.
     database: Annotated[str, Field(max_length=63, pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
 
     @model_validator(mode="after")
@@ -51,18 +51,18 @@ class HealthCheck(Value):
         return self
 
     def accepts(self, status: int) -> bool:
-        """Whether this answer means healthy."""
+        """Tell whether this status means healthy."""
         return status in self.expected_statuses if self.expected_statuses else status < 500
 
 
 class ServiceConfig(Value):
-    """One service: a vendor as it is routed to."""
+    """One service: a vendor as calls are routed to it."""
 
     service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-    #: What it can stand in for.
+    #: What it can replace others for.
     capabilities: tuple[str, ...] = ()
     strategy: Strategy = "failover"
-    #: What its outage means to weddings.
+    #: The impact of its outage on weddings.
     dependency: Dependency = "important"
     #: Services that can take over, in order; empty: it is never cut off.
     backups: Annotated[tuple[str, ...], Field(max_length=20)] = ()
@@ -86,9 +86,9 @@ class ServiceConfig(Value):
 def standing(
     config: ServiceConfig, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> tuple[str, ...]:
-    """The backups that could take over now, in order: those with an endpoint that is not cut off.
+    """Return the backups that could take over now, in order: those with an endpoint that is not cut off.
 
-    `cut_off` holds (service, endpoint) pairs; `others` the configurations of the services that can be called, so one
+    `cut_off` holds (service, endpoint) pairs. `others` holds the configurations of the services that can be called; one
     that nobody has set up is not among them.
     """
     return tuple(
@@ -99,7 +99,7 @@ def standing(
 
 
 def watched_every_seconds(config: ServiceConfig, *, is_near: bool) -> float:
-    """How often a service is looked at: closely when weddings can't do without it, or one of its is near."""
+    """Return the seconds between a service's probes: few when weddings can't do without it, or one of its is near."""
     seconds = config.health.interval_seconds
     return min(seconds, CRITICAL_INTERVAL_SECONDS) if is_near or config.dependency == "critical" else seconds
 
@@ -107,7 +107,7 @@ def watched_every_seconds(config: ServiceConfig, *, is_near: bool) -> float:
 def is_last(
     config: ServiceConfig, endpoint: str, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> bool:
-    """Whether nobody else could do the endpoint's work: no other endpoint of its service, no backup; as `standing`."""
+    """Tell whether nobody else could take the endpoint's calls: no other endpoint, no backup. See `standing`."""
     if any(
         e.name != endpoint and not e.dedicated and (config.service, e.name) not in cut_off for e in config.endpoints
     ):
@@ -116,7 +116,7 @@ def is_last(
 
 
 def default_config(manifest: Manifest, manifests: Mapping[str, Manifest]) -> ServiceConfig:
-    """What holds for a vendor until an operator says otherwise."""
+    """Return the configuration of a vendor until an operator sets another."""
     shared = INTERCHANGEABLE.intersection(manifest.capabilities)
     backups = tuple(
         name

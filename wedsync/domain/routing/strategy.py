@@ -1,4 +1,4 @@
-"""Which endpoint of a service takes a call. Pure: counters and measurements are arguments."""
+"""Choose the endpoint of a service that takes a call. Pure: counters and measurements are arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wedsync.domain.routing.vendor import Value
 
 Strategy = Literal["round_robin", "weighted", "least_loaded", "geographic", "failover"]
 
-#: Where regions lie, (latitude, longitude), by the names that clouds have in common.
+#: Places of regions, (latitude, longitude), by the names that clouds have in common.
 REGIONS: dict[str, tuple[float, float]] = {
     "us-east": (38.9, -77.4),
     "us-central": (41.3, -95.9),
@@ -38,7 +38,7 @@ _EARTH_KILOMETERS = 6371.0
 
 
 def require_address(url: str) -> None:
-    """Raise ValueError for a URL that no request can be sent to: its host or its port is none."""
+    """Raise ValueError for a URL that no request can be sent to, because of its host or its port."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -51,7 +51,7 @@ def require_address(url: str) -> None:
 
 
 class Endpoint(Value):
-    """One way to a service: a base URL in a region, at a version."""
+    """One address of a service: a base URL in a region, at a version."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
     #: Empty: the address of the account that is bound.
@@ -61,7 +61,7 @@ class Endpoint(Value):
     #: One of REGIONS, or empty.
     region: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]*$")] = ""
     weight: Annotated[int, Field(ge=0, le=10_000)] = 100
-    #: Calls in flight that it takes; 0: no limit.
+    #: Most calls in flight; 0: no limit.
     capacity: Annotated[int, Field(ge=0, le=100_000)] = 0
     #: Kept for weddings in wedding-day mode.
     dedicated: bool = False
@@ -74,7 +74,7 @@ class Endpoint(Value):
 
 
 class Load(Value):
-    """What is known of an endpoint at this moment."""
+    """State of an endpoint at this moment, as far as it is known."""
 
     in_flight: int = 0
     #: Smoothed; 0: not measured yet.
@@ -83,9 +83,9 @@ class Load(Value):
 
 
 def home(endpoints: Sequence[Endpoint], lives_at: str | None) -> Endpoint | None:
-    """Where what was made at the endpoint `lives_at` is reached now; None: its endpoint has been removed.
+    """Return the endpoint that now reaches what was made at the endpoint `lives_at`; None: its endpoint was removed.
 
-    Without a name it was made before there was a choice. That, and the endpoint called `default`, stand for the
+    Without a name it was made before there was a choice. No name, like the endpoint called `default`, stands for the
     account's own address.
     """
     for endpoint in endpoints:
@@ -107,11 +107,11 @@ def choose(
     venue: tuple[float, float] | None = None,
     is_wedding_day: bool = False,
 ) -> Endpoint:
-    """The endpoint for one call; `endpoints` is not empty and `loads` stands beside it, in failover order.
+    """Choose the endpoint for one call; `endpoints` is not empty, and `loads` is parallel to it, in failover order.
 
     `turn` counts calls (round robin); `key` makes a weighted draw that repeats. Dedicated endpoints are for wedding-day
-    calls, which take no other while one of theirs is usable. Where all are at capacity, one that is not cut off is
-    taken all the same; where all are cut off the first, so that the circuit can say no.
+    calls, which take no other while one of theirs is usable. If all are at capacity, one that is not cut off still
+    takes the call; if all are cut off the first does, so that its circuit refuses.
     """
     fit = _fitting(list(zip(endpoints, loads, strict=True)), is_wedding_day)
     match strategy:
@@ -151,7 +151,7 @@ def _weighted(endpoints: Sequence[Endpoint], seed: str) -> Endpoint:
 
 
 def _kilometers(region: str, venue: tuple[float, float] | None) -> float:
-    """Great-circle distance; an unknown place is farther than any."""
+    """Return the great-circle distance; an unknown place is farther than any."""
     if venue is None or region not in REGIONS:
         return math.inf
     (lat1, lon1), (lat2, lon2) = REGIONS[region], venue

@@ -1,6 +1,6 @@
-"""What a vendor is to us: its manifest, one call to it, and that call's effect. Values only.
+"""Describe a vendor: its manifest, one call to it, and that call's effect. Values only.
 
-Words: an **action** (`payments.collect`) is what a plan asks for. A vendor carries an action out by one or more
+Words: a plan requests an **action** (`payments.collect`). A vendor carries an action out by one or more
 **operations** (`create_intent`, `confirm_intent`), one call each; the operations that undo it stand beside it.
 """
 
@@ -33,7 +33,7 @@ class OperationSpec(Value):
     #: How an unknown outcome is resolved: `replay` (idempotency key), `find` (by our reference), `unsafe` (neither).
     on_unknown: OnUnknown = "replay"
     #: True when the call alone has no effect the couple would notice (an unconfirmed payment intent):
-    #: an unknown outcome of it allows a fallback.
+    #: then an unknown outcome of it allows a fallback.
     harmless: bool = False
     #: The vendor refuses a second object with our reference: sending again after "not found" can't double it.
     refuses_duplicates: bool = False
@@ -41,12 +41,12 @@ class OperationSpec(Value):
     read: bool = False
     #: The normalized event the vendor sends when it answers later, e.g. `payment.succeeded`; empty: answers at once.
     waits_for: str = ""
-    #: Events that mean the vendor said no, e.g. `payment.failed`.
+    #: Events that mean the vendor refused, e.g. `payment.failed`.
     refused_by: tuple[str, ...] = ()
 
 
 class ActionSpec(Value):
-    """How one vendor carries out one action."""
+    """One vendor's operations for one action."""
 
     #: `capability.verb`, e.g. `payments.collect`; must stand in `wedsync.domain.weddings.catalogue`.
     name: str
@@ -54,9 +54,9 @@ class ActionSpec(Value):
     undo: Undo
     #: Run in order to undo; the first may find out what there is to undo.
     undo_operations: tuple[OperationSpec, ...] = ()
-    #: Moves what was done to new inputs (another time); the same operation with the old inputs undoes it.
+    #: Moves an effect to new inputs (another time); the same operation with the old inputs undoes it.
     change_operations: tuple[OperationSpec, ...] = ()
-    #: The vendor has no API for it: a signed link goes to the vendor and the step needs attention.
+    #: The vendor has no API for it: we send the vendor a signed link, and the step needs attention.
     by_hand: bool = False
     #: The vendor has no API for the undo.
     undo_by_hand: bool = False
@@ -65,17 +65,17 @@ class ActionSpec(Value):
 
 
 class AuthSpec(Value):
-    """How requests are authorized."""
+    """Settings that authorize requests."""
 
     kind: Literal["bearer", "basic", "header", "oauth_client", "query", "sigv4", "none"]
     #: For `header`: its name, e.g. `X-API-KEY`.
     header: str = ""
-    #: Credentials in the query: a parameter's name, and the account's field that it carries.
+    #: Credentials in the query: a parameter's name, and the account's field with its value.
     params: dict[str, Literal["api_key", "account_id", "client_id", "client_secret"]] = {}
 
 
 class GatewayPolicy(Value):
-    """What partners may send to a service through the gateway, by the platform's own account. By default nothing."""
+    """Rules for what partners may send through the gateway by the platform's own account. Nothing by default."""
 
     #: `METHOD /path`; in the path `*` stands for anything within a segment, `**` for anything.
     allow: Annotated[
@@ -96,29 +96,29 @@ class GatewayPolicy(Value):
     ] = ()
     request_max_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 10 * 1024 * 1024
     response_max_bytes: Annotated[int, Field(ge=0, le=1 << 32)] = 50 * 1024 * 1024
-    #: For the whole exchange; each wait within it is as long as the vendor's usual timeout at most.
+    #: For the whole exchange; each wait within it is at most the vendor's usual timeout.
     total_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
 
 class VersionSpec(Value):
-    """One version of a vendor's API, and how it is asked for."""
+    """One version of a vendor's API, and how a request selects it."""
 
     #: As the vendor writes it.
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
     status: Literal["active", "deprecated", "sunset"] = "active"
     deprecated_on: date | None = None
-    #: From this day on the vendor answers it no longer.
+    #: From this day on the vendor no longer answers it.
     sunset_on: date | None = None
-    #: An operator's word that it is answered all the same.
+    #: An operator knows that the vendor answers it all the same.
     sunset_overridden: bool = False
-    #: False: no wedding's call goes out by it.
+    #: False: no wedding's call uses it.
     wedding_compatible: bool = True
-    #: Whether what spoke the version before speaks this one, too.
+    #: Whether a client of the version before works with this one, too.
     backward_compatible: bool = True
     migration_guide: Annotated[str, Field(max_length=500, pattern=r"^(https://[\x21-\x7e]+)?$")] = ""
-    #: Asked for by this request header; the client's own way when neither this nor `path` is given.
+    #: This request header selects it; the client's own way does when neither this nor `path` is given.
     header: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]*$")] = ""
-    #: Asked for by this first part of the path, `/beta`.
+    #: This first part of the path selects it, `/beta`.
     path: Annotated[str, Field(max_length=200, pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
 
 
@@ -139,13 +139,13 @@ class Manifest(Value):
     idempotency_hours: float = 0
     #: Calls that the account allows, e.g. {"per_second": 25}.
     quotas: dict[str, int] = {}
-    #: Where the vendor says how more can be had; empty: its documentation.
+    #: Where the vendor says how to get more; empty: its documentation.
     quota_upgrade: str = ""
-    #: Path asked by the health probe.
+    #: The path of the health probe.
     health_path: str = "/"
     #: Answers with 503 are taken as "not processed" (RFC 9110, 15.6.4) unless the vendor says otherwise.
     unavailable_means_not_processed: bool = True
-    #: For `generic`: operation → "METHOD /path", what a plan's `api_endpoints` override.
+    #: For `generic`: operation → "METHOD /path", which a plan's `api_endpoints` override.
     endpoints: dict[str, str] = {}
     #: The versions that its client speaks, `api_version` among them; none: only that one.
     versions: tuple[VersionSpec, ...] = ()
@@ -154,11 +154,11 @@ class Manifest(Value):
 
     @property
     def has_api(self) -> bool:
-        """Whether anything of it is called: a vendor whose every action is done by hand has no client."""
+        """Tell whether anything of it is called: a vendor whose every action is manual has no client."""
         return any(action.operations for action in self.actions)
 
     def action(self, name: str) -> ActionSpec | None:
-        """The spec of action `name`, or None when this vendor cannot do it."""
+        """Return the spec of action `name`, or None when this vendor cannot do it."""
         return next((action for action in self.actions if action.name == name), None)
 
 
@@ -167,14 +167,14 @@ PLATFORM_ACCOUNT = "default"
 
 
 class Call(Value):
-    """One call as the saga asks for it; retries carry a byte-identical value, so bodies come out byte-identical."""
+    """One vendor call as the saga requests it; retries carry a byte-identical value, so bodies are identical, too."""
 
     organization_id: str
     wedding_id: str
     transaction_id: str
     step_id: str
     vendor: str
-    #: Which of the vendor's accounts; `default` is the platform's own. For `generic` the business: `villa-aurora`.
+    #: The vendor's account; `default` is the platform's own. For `generic` the business: `villa-aurora`.
     account: str = PLATFORM_ACCOUNT
     action: str
     operation: str
@@ -184,21 +184,21 @@ class Call(Value):
     reference: str
     #: The action's inputs, references resolved, in the shape of the catalogue's input model.
     inputs: dict[str, JsonValue]
-    #: What earlier operations of the same step gave (`external_id` and facts), or, for an undo, what the deed gave.
+    #: Results of the step's earlier operations (`external_id` and facts), or, for an undo, of its action.
     facts: dict[str, JsonValue] = {}
-    #: For a change: the inputs that hold now. Empty otherwise.
+    #: For a change: the inputs in effect now. Empty otherwise.
     previous_inputs: dict[str, JsonValue] = {}
     #: The generic vendor's endpoints as the plan's service gives them; empty for all others.
     endpoints: dict[str, JsonValue] = {}
-    #: No attempt was sent before this moment: where a `find` starts to look.
+    #: No attempt was sent before this moment: a `find` starts here.
     first_sent_at: datetime
     locale: str = "en"
 
 
 class Effect(Value):
-    """What a call did, or what a look found."""
+    """Effect of a call, or the finding of a `find` or probe."""
 
-    #: `done`; `waiting` (accepted, the vendor's word comes by webhook); `absent` (nothing there, nothing to undo).
+    #: `done`; `waiting` (accepted, a webhook brings the confirmation); `absent` (nothing there, nothing to undo).
     state: EffectState
     #: The vendor's id of the object.
     external_id: str | None = None
@@ -214,13 +214,13 @@ class Effect(Value):
 
 
 def content_digest(written: Mapping[str, JsonValue]) -> str:
-    """22 characters that change with what stands at the vendor."""
+    """Return 22 characters that change with the content at the vendor."""
     text = json.dumps(written, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:16]).decode().rstrip("=")
 
 
 class VendorEvent(Value):
-    """A verified webhook in our own words."""
+    """A verified webhook, normalized."""
 
     source: str
     #: The vendor's id of the event: with `source` it makes the event unique.
@@ -228,7 +228,7 @@ class VendorEvent(Value):
     #: Normalized: `payment.succeeded`, `payment.failed`, `booking.confirmed`, `booking.declined`,
     #: `message.delivered`, `message.failed`, `calendar.changed`; or `other`.
     type: str
-    #: The vendor's own word for it.
+    #: The vendor's own name of the type.
     vendor_type: str
     object_id: str | None = None
     wedding_id: str | None = None

@@ -1,7 +1,7 @@
-"""The way from one version of a vendor's API to another: what its migration does next. Pure; time is an argument.
+"""Decide what a migration from one version of a vendor's API to another does next. Pure; time is an argument.
 
-prepare, shadow, canary, verify, done; from each of them back, with the pins as they were: a migration lays its pin over
-the standing ones and takes it away again.
+prepare, shadow, canary, verify, done; each of them can go back, with the pins as they were: a migration lays its pin
+over the existing ones and removes it again.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from wedsync.domain.routing.versions import FACT, is_sunset
 Stage = Literal["prepare", "shadow", "canary", "verify", "done", "rolled_back"]
 
 MIGRATE_VERSION_WORKFLOW = "MigrateVendorVersion"
-#: Signal of `MigrateVendorVersion`: the row has changed, look at it.
+#: Signal of `MigrateVendorVersion`: the row has changed, read it.
 LOOK_SIGNAL = "look"
 ENDED: tuple[Stage, ...] = ("done", "rolled_back")
 #: Nothing is moved so long before and after the ceremony of a wedding that depends on the service.
 FREEZE_BEFORE, FREEZE_AFTER = timedelta(hours=48), timedelta(hours=12)
-#: A paused migration looks so often whether it missed a word.
+#: A paused migration checks so often whether it missed a signal.
 IDLE_LOOK = timedelta(hours=1)
-#: How many standard errors of two shares the new version must fail above the old one: a bad day of both is none.
+#: So many standard errors above the old version the new one must fail to count: a bad day of both is none.
 _CERTAINTY = 3.0
-#: While no read was answered by both versions, the shadow is so many times as long.
+#: While no read was answered by both versions, the shadow lasts so many times as long.
 _PATIENCE = 3.0
 
 
 class MigrationRules(Value):
-    """How careful a migration is; lengths in seconds."""
+    """Limits that keep a migration careful; lengths in seconds."""
 
     shadow_seconds: Annotated[float, Field(ge=1, le=30 * 86_400)] = 3_600.0
-    #: Objects read by both versions at each look, the newest ones.
+    #: Number of objects, the newest ones, that each check reads by both versions.
     shadow_reads: Annotated[int, Field(ge=1, le=500)] = 50
     #: The share of reads that may differ.
     most_different: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -46,16 +46,16 @@ class MigrationRules(Value):
     look_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     #: Calls by the new version before its failures are judged.
     least_calls: Annotated[int, Field(ge=1, le=10_000)] = 5
-    #: By how much its share of failed calls may lie above the old version's.
+    #: How far its share of failed calls may lie above the old version's.
     most_failing_above: Annotated[float, Field(ge=0, le=1)] = 0.02
     #: The share of calls that may have failed in the hour before the start.
     error_budget: Annotated[float, Field(ge=0, le=1)] = 0.05
-    #: In a freeze window it waits no longer than this, in all stages together.
+    #: It waits for freeze windows no longer than this, in all stages together.
     longest_wait_seconds: Annotated[float, Field(ge=0, le=90 * 86_400)] = 14 * 86_400.0
 
     @property
     def risky(self) -> timedelta:
-        """How long weddings' calls go by the new version on trial."""
+        """Return how long weddings' calls use the new version on trial."""
         return timedelta(seconds=self.canary_seconds + self.verify_seconds)
 
 
@@ -73,12 +73,12 @@ class Migration(Value):
     rules: MigrationRules = MigrationRules()
     stage: Stage = "prepare"
     stage_since: datetime
-    #: Calls since then are the stage's own, by the clock on the wall.
+    #: Calls since then belong to the stage, by the wall clock.
     observed_from: datetime
     started_at: datetime
     ended_at: datetime | None = None
     paused: bool = False
-    #: An operator asked for the way back.
+    #: An operator wants it rolled back.
     rollback_asked: bool = False
     #: Since when it waits for a freeze window to pass; None: it does not.
     waits_since: datetime | None = None
@@ -91,12 +91,12 @@ class Migration(Value):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing moves any more."""
+        """Tell whether nothing moves any more."""
         return self.stage in ENDED
 
 
 class Seen(Value):
-    """What was observed for the present stage."""
+    """Observations of the present stage."""
 
     #: What forbids the migration, for people.
     obstacles: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Seen(Value):
     new_failed: int = 0
     old_calls: int = 0
     old_failed: int = 0
-    #: Objects that stand at the vendor; of so many the reads were compared, and of so many they differ.
+    #: Objects at the vendor; how many reads were compared, and how many of them differ.
     readable: int = 0
     compared: int = 0
     different: int = 0
@@ -115,7 +115,7 @@ class Seen(Value):
 
 
 class Move(Value):
-    """What a migration does next."""
+    """A migration's next move."""
 
     kind: Literal["wait", "go"]
     #: For `go`.
@@ -123,14 +123,14 @@ class Move(Value):
     #: For `wait`.
     until: datetime | None = None
     why: str = ""
-    #: A freeze window is what is waited for.
+    #: It waits for a freeze window.
     is_frozen: bool = False
 
 
 def obstacles(
     spec: VersionSpec | None, manifest: Manifest, to_version: str, from_version: str, today: datetime
 ) -> tuple[str, ...]:
-    """What forbids going to the version, before anything is tried."""
+    """List what forbids going to the version, before anything is tried."""
     if spec is None:
         return (f"{manifest.name} has no version {to_version!r}",)
     found = []
@@ -146,14 +146,14 @@ def obstacles(
 
 
 def testing_required(spec: VersionSpec | None, manifest: Manifest) -> tuple[str, ...]:
-    """The actions to rehearse in the sandbox before: all that write, where the version is not backward compatible."""
+    """List the actions to rehearse in the sandbox first: all that write, if the version is not backward compatible."""
     if spec is None or spec.backward_compatible:
         return ()
     return tuple(a.name for a in manifest.actions if any(not operation.read for operation in a.operations))
 
 
 def free_at(ceremonies: Iterable[datetime], now: datetime, length: timedelta) -> datetime:
-    """The first moment from `now` on after which no freeze window lies within `length`."""
+    """Return the first moment from `now` on after which no freeze window lies within `length`."""
     free = now
     for ceremony in sorted(ceremonies):
         if ceremony - FREEZE_BEFORE < free + length and free < ceremony + FREEZE_AFTER:
@@ -162,9 +162,9 @@ def free_at(ceremonies: Iterable[datetime], now: datetime, length: timedelta) ->
 
 
 def next_move(m: Migration, seen: Seen, now: datetime) -> Move:
-    """What the migration does at `now`.
+    """Decide what the migration does at `now`.
 
-    The way back is always open, in a freeze window, too. A paused migration goes back when it fails, and never ahead.
+    It can always go back, even in a freeze window. A paused migration goes back when it fails, and never ahead.
     """
     if m.has_ended:
         return Move(kind="wait", why=m.reason)
@@ -248,7 +248,7 @@ def _unless_frozen(m: Migration, seen: Seen, now: datetime, length: timedelta, s
 
 
 def differences(old: Effect | None, new: Effect | None) -> tuple[str, ...]:
-    """Where two answers to one read differ, in names only: facts may hold what is not for logs."""
+    """List where two answers to one read differ, in names only: facts may hold what logs must not."""
     if old is None or new is None:
         return () if old is new else ("answer",)
     found = [name for name in ("state", "external_id") if getattr(old, name) != getattr(new, name)]
@@ -262,7 +262,7 @@ def _facts(effect: Effect) -> dict[str, JsonValue]:
 
 
 class MigrationStart(Value):
-    """The input of `MigrateVendorVersion`."""
+    """Input of `MigrateVendorVersion`."""
 
     migration_id: str
     #: Wakes of the runs before this one.
@@ -270,14 +270,14 @@ class MigrationStart(Value):
 
 
 class MigrationLook(Value):
-    """A migration asks what there is to do at `now`, its own time, and has it done."""
+    """A migration's request to find and do what is due at `now`, the migration's own time."""
 
     migration_id: str
     now: datetime
 
 
 class MigrationNews(Value):
-    """What was done, and until when there is nothing to do by itself; None: it has ended."""
+    """Acts of a migration, and the time before which nothing is due; None: it has ended."""
 
     until: datetime | None
     why: str
@@ -287,16 +287,16 @@ class MigrationNews(Value):
 
 
 class MigrationResult(Value):
-    """How a migration ended."""
+    """Result of a migration."""
 
     outcome: Literal["done", "rolled_back"]
     reason: str
     migration_steps: tuple[str, ...]
     testing_required: tuple[str, ...]
-    #: Whether it could still be taken back by asking; what has ended can't, only another migration can.
+    #: Whether it could still be rolled back; an ended one needs another migration for that.
     rollback_available: bool = False
 
 
 def migration_workflow_id(migration_id: str) -> str:
-    """The id that lets one workflow live per migration."""
+    """Return the workflow id, which lets only one workflow live per migration."""
     return f"migration:{migration_id}"

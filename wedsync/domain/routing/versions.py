@@ -1,4 +1,4 @@
-"""Versions of a vendor's API side by side, and which of them a call speaks. Pure: pins and time are arguments."""
+"""Choose which of a vendor's API versions a call speaks. Pure: pins and time are arguments."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from wedsync.domain.routing.vendor import Value, VersionSpec
 
 VersionStatus = Literal["active", "deprecated", "sunset"]
 
-#: Where an effect says which version it was made by, beside `endpoint`.
+#: Names, beside `endpoint`, the version by which an effect was made.
 FACT = "api_version"
-#: The reasons of calls that were refused here, before anything was sent.
+#: The reasons of calls that we refused here, before anything was sent.
 SUNSET, NOT_FOR_WEDDINGS = "version_sunset", "version_not_for_weddings"
-#: A new pin holds from so much later on, so that every process knows of it by then and a retry finds what it found.
+#: A new pin holds from so much later on, so that every process knows it by then and a retry uses the same version.
 NOTICE = timedelta(seconds=1)
 #: A pin that ended is known for so long: longer than any vendor honours an idempotency key.
 REMEMBERED = timedelta(days=3)
@@ -27,32 +27,32 @@ WHOLE = 100
 
 
 class Pin(Value):
-    """One service held to a version, for one organization or for all, from a moment on."""
+    """One service pinned to a version, for one organization or for all, from a moment on."""
 
     service: str
     #: None: for every organization without a pin of its own.
     organization_id: str | None = None
     version: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
-    #: Of the weddings, by a draw that repeats; 100: all.
+    #: Percent of the weddings, by a draw that repeats; 100: all.
     share_percent: Annotated[int, Field(ge=1, le=100)] = WHOLE
     since: datetime
     until: datetime | None = None
-    #: The migration that laid it over the standing pin; empty: an operator's own.
+    #: The migration that laid it over the existing pin; empty: an operator's own.
     migration_id: str = ""
 
     def holds(self, at: datetime, wedding_id: str) -> bool:
-        """Whether it concerns the wedding's call first sent `at`."""
+        """Tell whether it applies to the wedding's call first sent `at`."""
         if at < self.since or (self.until is not None and at >= self.until):
             return False
         return self.share_percent >= WHOLE or draw(self.migration_id or self.service, wedding_id) < self.share_percent
 
 
 class Chosen(Value):
-    """The version of one call."""
+    """Version of one call."""
 
     #: As the vendor writes it; empty: the client's own.
     name: str
-    #: What the client needs to ask for it; None: it is no version that is known here, so a mere label.
+    #: What the client needs to select it; None: the version is unknown here, a mere label.
     spec: VersionSpec | None = None
 
 
@@ -61,16 +61,16 @@ UNSAID = Chosen(name="")
 
 
 def draw(salt: str, wedding_id: str) -> int:
-    """0 to 99, the same for a wedding each time."""
+    """Draw 0 to 99, the same for a wedding each time."""
     return int.from_bytes(hashlib.sha256(f"{salt}:{wedding_id}".encode()).digest()[:8], "big") % WHOLE
 
 
 def standing(
     pins: Iterable[Pin], organization_id: str | None, wedding_id: str, at: datetime
 ) -> tuple[str | None, str | None]:
-    """The versions that the organization's own pin and the service's pin name, in this order; None: no such pin.
+    """Return the versions of the organization's own pin and of the service's pin, in this order; None: no such pin.
 
-    What a migration has laid over a pin comes before it, the newest first.
+    A migration's pin comes before the pin beneath it, the newest first.
     """
     own: Pin | None = None
     common: Pin | None = None
@@ -105,10 +105,10 @@ def resolve(
     asked: str = "",
     today: date | None = None,
 ) -> Chosen:
-    """The version of a call first sent `at`: asked for by name > the step's own > tenant's pin > service's pin >
+    """Choose the version of a call first sent `at`: requested by name > the step's own > tenant's pin > service's pin >
     endpoint's > manifest's.
 
-    A step stays with the version that its first operation was made by, as long as the vendor still answers it.
+    A step keeps the version of its first operation, as long as the vendor still answers it.
     Because `at` is the same for every attempt, a retry is sent as the first attempt was.
     """
     fallback = endpoint_version or manifest_version
@@ -126,19 +126,19 @@ def resolve(
 
 
 def marked(chosen: Chosen, manifest_version: str) -> bool:
-    """Whether an effect must say by which version it was made."""
+    """Tell whether an effect must say by which version it was made."""
     return chosen.spec is not None and chosen.name != manifest_version
 
 
 def is_sunset(spec: VersionSpec | None, today: date) -> bool:
-    """Whether the vendor answers the version no longer; an operator may say that it does (`sunset_overridden`)."""
+    """Tell whether the vendor no longer answers the version; an operator may say that it does (`sunset_overridden`)."""
     if spec is None or spec.sunset_overridden:
         return False
     return spec.status == "sunset" or (spec.sunset_on is not None and today >= spec.sunset_on)
 
 
 def status_of(spec: VersionSpec, today: date) -> VersionStatus:
-    """How the version stands on a day: its dates come before what was written of it."""
+    """Return the version's status on a day: its dates come before the status written of it."""
     if spec.status == "sunset" or (spec.sunset_on is not None and today >= spec.sunset_on):
         return "sunset"
     if spec.status == "deprecated" or (spec.deprecated_on is not None and today >= spec.deprecated_on):
@@ -147,12 +147,12 @@ def status_of(spec: VersionSpec, today: date) -> VersionStatus:
 
 
 def days_left(spec: VersionSpec, today: date) -> int | None:
-    """Until the sunset; None: no date is set. Never below 0."""
+    """Return the days until the sunset; None: no date is set. Never below 0."""
     return None if spec.sunset_on is None else max((spec.sunset_on - today).days, 0)
 
 
 def notice_of(service: str, spec: VersionSpec, today: date) -> str:
-    """What people should know of the version; empty: nothing."""
+    """Say what people should know of the version; empty: nothing."""
     status, left = status_of(spec, today), days_left(spec, today)
     if status == "active":
         return ""
@@ -165,7 +165,7 @@ def notice_of(service: str, spec: VersionSpec, today: date) -> str:
 
 
 def refuse(service: str, chosen: Chosen, today: date) -> None:
-    """Raise VendorRejected for a version that weddings may not use, or that its vendor answers no longer."""
+    """Raise VendorRejected for a version that weddings may not use, or that its vendor no longer answers."""
     spec = chosen.spec
     if spec is None:
         return

@@ -1,4 +1,4 @@
-"""The sliding window of a circuit: what calls came to, counted in slices of time. Pure; time is an argument."""
+"""Count call outcomes in a circuit's sliding window, by slices of time. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Tally(Value):
 
     @property
     def calls(self) -> int:
-        """All that count."""
+        """Count all calls that matter."""
         return self.ok + self.failed + self.slow
 
     def plus(self, outcome: Outcome) -> Tally:
-        """With one more call."""
+        """Add one more call."""
         if outcome == "ignored":
             return self
         in_row = self.in_row + 1 if outcome == "failed" else 0
         return self.model_copy(update={outcome: getattr(self, outcome) + 1, "in_row": in_row})
 
     def then(self, later: Tally) -> Tally:
-        """With the calls of another tally after its own."""
+        """Append the calls of a later tally."""
         return Tally(
             ok=self.ok + later.ok,
             failed=self.failed + later.failed,
@@ -61,22 +61,22 @@ class Tally(Value):
 
 
 def classify_outcome(error: BaseException | None, seconds: float, policy: CircuitPolicy) -> Outcome:
-    """What a call says about the vendor's health. Only lost and undone-for-certain calls are failures."""
+    """Classify what a call says about the vendor's health. Only lost and certainly undone calls are failures."""
     if error is None:
         return "slow" if seconds >= policy.slow_seconds else "ok"
     return "failed" if isinstance(error, VendorUnavailable | OutcomeUnknown) else "ignored"
 
 
 def slot_of(now: datetime, policy: CircuitPolicy) -> int:
-    """The number of the slice that `now` lies in."""
+    """Return the number of the slice that `now` lies in."""
     return int(now.timestamp() // (policy.window_seconds / BUCKETS))
 
 
 def merged(window: Collection[Bucket], tally: Tally, now: datetime, policy: CircuitPolicy) -> tuple[Bucket, ...]:
-    """The window with `tally` counted in its newest slice, the present one at the least; what has slid out is gone.
+    """Count `tally` in the window's newest slice, at least the present one; drop what has slid out.
 
-    A writer whose clock is a little behind counts where the others do, and takes nothing from them. A slice more than a
-    whole window ahead was written by a clock that was wrong.
+    A writer whose clock is a little behind counts where the others do, and removes nothing of theirs. A slice more
+    than a whole window ahead was written by a wrong clock.
     """
     present = slot_of(now, policy)
     newest = max((bucket.slot for bucket in window if bucket.slot <= present + BUCKETS), default=present)
@@ -90,7 +90,7 @@ def merged(window: Collection[Bucket], tally: Tally, now: datetime, policy: Circ
 
 
 def total(window: Iterable[Bucket]) -> Tally:
-    """The window's calls in all, its buckets in the order of time."""
+    """Add up the window's calls, its buckets in the order of time."""
     every = Tally()
     for b in window:
         every = every.then(Tally(ok=b.ok, failed=b.failed, slow=b.slow, in_row=b.in_row))
@@ -98,7 +98,7 @@ def total(window: Iterable[Bucket]) -> Tally:
 
 
 def is_failing(tally: Tally, policy: CircuitPolicy) -> str:
-    """Why these calls would open a circuit; empty: they would not."""
+    """Say why these calls would open a circuit; empty: they would not."""
     if tally.calls < policy.min_calls:
         return ""
     if tally.failed / tally.calls >= policy.failure_rate:

@@ -1,4 +1,4 @@
-"""A token bucket: so many at once (burst), so many a second on average (rate). Pure."""
+"""Token bucket: so many at once (burst), so many a second on average (rate). Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bucket(Value):
 
 
 def take(bucket: Bucket | None, limit: Limit, now: float) -> tuple[Bucket, float]:
-    """Take one token: the bucket afterwards and 0.0, or the bucket untouched and the seconds until there is one."""
+    """Take one token: return the bucket afterwards and 0.0, or the same bucket and the seconds until there is one."""
     if bucket is None:
         bucket = Bucket(tokens=limit.burst, at=now)
     tokens = min(limit.burst, bucket.tokens + max(0.0, now - bucket.at) * limit.per_second)

@@ -1,4 +1,4 @@
-"""Makes what a vendor sent storable: Postgres refuses NUL and lone surrogates in text, and long keys of an index."""
+"""Make what a vendor sent storable: Postgres refuses NUL and lone surrogates in text, and long keys of an index."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _REPLACEMENT = "\ufffd"
 
 
 def clean_text(text: str) -> str:
-    """`text` with NUL and lone surrogates replaced by U+FFFD."""
+    """Replace NUL and lone surrogates in `text` by U+FFFD."""
     if "\x00" not in text and text.isascii():
         return text
     return "".join(_REPLACEMENT if char == "\x00" or "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def clean_json(value: JsonValue) -> JsonValue:
-    """`value` with every text in it cleaned, keys too."""
+    """Clean every text in `value`, keys too."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list):
@@ -35,12 +35,12 @@ def clean_json(value: JsonValue) -> JsonValue:
 
 
 def short_id(text: str) -> str:
-    """`text`, or `sha256:` and its digest when it is longer than `MAX_OBJECT_ID_LENGTH`: still one for each object."""
+    """Return `text`, or `sha256:` and its digest if longer than `MAX_OBJECT_ID_LENGTH`: still one for each object."""
     return text if len(text) <= MAX_OBJECT_ID_LENGTH else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def clean_event(event: VendorEvent) -> VendorEvent:
-    """`event` with its texts and contacts cleaned, its object's id short, its time dropped when its zone is unknown.
+    """Clean the event's texts and contacts, shorten its object's id, and drop its time when the zone is unknown.
 
     Raises InvalidInput when it has no id that can be kept, RecursionError when its facts are nested too deeply.
     """
@@ -55,7 +55,7 @@ def clean_event(event: VendorEvent) -> VendorEvent:
     if event.object_id is not None:
         changes["object_id"] = short_id(clean_text(event.object_id))
     if event.occurred_at is not None and event.occurred_at.tzinfo is None:
-        # A time of an unknown zone is none: it can't be compared with others.
+        # A time of an unknown zone is useless: it can't be compared with others.
         changes["occurred_at"] = None
     changes["contacts"] = tuple(clean_text(contact) for contact in event.contacts)
     changes["facts"] = {clean_text(key): clean_json(value) for key, value in event.facts.items()}

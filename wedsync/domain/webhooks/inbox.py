@@ -1,4 +1,4 @@
-"""The rules of the inbox: which lane an event takes, whose it is, and what becomes of it. Pure."""
+"""Decide an inbox event's lane, its owner, and its outcome. Pure."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ State = Literal["received", "retrying", "processed", "unmatched", "dead"]
 #: Of a wedding in wedding-day mode, whatever its source says; then a source's or a type's own.
 WEDDING_DAY, CRITICAL, HIGH, NORMAL, LOW = 0, 1, 2, 3, 4
 
-#: How long an event that nobody claims is looked at again: its reference is written only after the vendor's answer,
-#: and the event may overtake that answer. Counted from its first look: while Temporal is away nobody looks.
+#: How long an event that nobody claims is rechecked: its reference is written only after the vendor's answer, and the
+#: event may overtake that answer. Counted from its first check: while Temporal is away nobody checks.
 UNMATCHED_PATIENCE = timedelta(minutes=10)
-#: The shortest wait between two looks at an unclaimed event; each wait is as long as the time since its first look.
+#: The shortest wait between two checks of an unclaimed event; each wait is as long as the time since its first check.
 UNMATCHED_FIRST_WAIT = timedelta(seconds=1)
-#: The most of an error's text that is kept.
+#: The longest part of an error's text that is kept.
 MAX_ERROR_LENGTH = 500
 #: The type of events that no step waits for.
 OTHER = "other"
 
 
 class NewRow(Value):
-    """One event as it is recorded."""
+    """One event to record."""
 
     event: VendorEvent
     priority: int
     #: The exact bytes received, encrypted.
     sealed_body: bytes
-    #: Of a registered source: whose it is, whoever it matches.
+    #: Of a registered source: its organization, whoever the event matches.
     organization_id: str | None = None
     #: Digests of the phones and addresses that it names.
     contacts: tuple[bytes, ...] = ()
-    #: The digest of what was signed, where the event's id was not: the same message under another id is known by it.
+    #: The digest of what was signed, if the event's id was not: it identifies the same message under another id.
     replay_key: bytes | None = None
 
 
 class ClaimedRow(Value):
-    """One recorded event as a drain takes it in hand."""
+    """One recorded event that a drain has claimed."""
 
     id: int
     source: str
@@ -54,7 +54,7 @@ class ClaimedRow(Value):
     event: dict[str, JsonValue]
     attempts: int
     received_at: datetime
-    #: None: nobody has looked at it yet.
+    #: None: not checked yet.
     first_looked_at: datetime | None = None
     #: Of a registered source; None: it may be anybody's.
     organization_id: str | None = None
@@ -72,7 +72,7 @@ class Reference(Value):
 
 
 class WeddingRow(Value):
-    """As much of a wedding as matching asks for."""
+    """Parts of a wedding that matching needs."""
 
     id: str
     organization_id: str
@@ -89,7 +89,7 @@ class ContactReference(Value):
 
 
 class Match(Value):
-    """Whose event it is."""
+    """Owner of an event."""
 
     organization_id: str
     wedding_id: str
@@ -98,7 +98,7 @@ class Match(Value):
 
 
 class Verdict(Value):
-    """What becomes of one row."""
+    """Outcome of one row."""
 
     state: State
     attempts: int
@@ -110,7 +110,7 @@ class Verdict(Value):
 
 
 def priority_of(event_type: str) -> int:
-    """How urgent an event is by its type alone; events of weddings in wedding-day mode go before all.
+    """Rank an event's urgency by its type alone; events of weddings in wedding-day mode go before all.
 
     Payments' and businesses' answers let steps go on (high); the rest reports (normal); `other` is only kept (low).
     """
@@ -120,12 +120,12 @@ def priority_of(event_type: str) -> int:
 
 
 def lane_of(priority: int) -> Lane:
-    """Critical rows have a lane of their own."""
+    """Choose the lane: critical rows have one of their own."""
     return "critical" if priority <= CRITICAL else "normal"
 
 
 def object_keys(event: VendorEvent) -> tuple[tuple[str, str], ...]:
-    """The (vendor, object id) pairs that the event is about: its object, its calendar channel or subscription."""
+    """Return the (vendor, object id) pairs of what the event is about: object, calendar channel or subscription."""
     told = (event.object_id, event.facts.get("channel_id"), event.facts.get("subscription_id"))
     return tuple((event.source, found) for found in told if isinstance(found, str) and found)
 
@@ -138,10 +138,10 @@ def find_match(
     organization_id: str | None = None,
     contacts: Iterable[ContactReference] = (),
 ) -> Match | None:
-    """Whose event it is: by the wedding it names, else by the object it is about, else by the contact it names.
+    """Find the event's owner: by the wedding it names, else by the object it is about, else by the contact it names.
 
     None: nobody's, or several weddings'. `references` are keyed by (vendor, object id). A wedding that we don't have,
-    or, with `organization_id`, that is another organization's, is not believed.
+    or, with `organization_id`, that belongs to another organization, is not believed.
     """
 
     def known(wedding_id: str | None) -> WeddingRow | None:
@@ -168,7 +168,7 @@ def find_match(
 
 
 def _living(contacts: Iterable[ContactReference], known: Callable[[str], WeddingRow | None]) -> set[str]:
-    """The weddings under way that know all of the contacts' digests that anybody knows: a guest may be at several."""
+    """Return the running weddings that know all of the contacts' known digests: a guest may be at several."""
     by_digest: dict[bytes, set[str]] = defaultdict(set)
     for contact in contacts:
         wedding = known(contact.wedding_id)
@@ -178,22 +178,22 @@ def _living(contacts: Iterable[ContactReference], known: Callable[[str], Wedding
 
 
 def topic_of(event_type: str) -> str:
-    """What of an object an event is about: `payment`, `booking`, `message`, `calendar`."""
+    """Name the aspect of an object that an event is about: `payment`, `booking`, `message`, `calendar`."""
     return event_type.partition(".")[0]
 
 
 def is_overtaken(event: VendorEvent, newest: datetime | None) -> bool:
-    """Whether a newer event of the same object was processed; equal times leave it open, and the event is told."""
+    """Tell whether a newer event of the same object was processed; with equal times the event is dispatched."""
     return event.occurred_at is not None and newest is not None and event.occurred_at < newest
 
 
 def processed(row: ClaimedRow, match: Match | None = None, note: str | None = None) -> Verdict:
-    """Done with it."""
+    """Settle the row as processed."""
     return Verdict(state="processed", attempts=row.attempts, error=note, match=match)
 
 
 def unclaimed(row: ClaimedRow, now: datetime) -> Verdict:
-    """Nobody's, as far as is known: looked at again about 1, 2, 4, 8, ... seconds after its first look."""
+    """Leave the row unmatched for now: rechecked about 1, 2, 4, 8, ... seconds after its first check."""
     first = row.first_looked_at or now
     due_at = now + max(UNMATCHED_FIRST_WAIT, now - first)
     is_young = due_at <= first + UNMATCHED_PATIENCE
@@ -208,7 +208,7 @@ def unclaimed(row: ClaimedRow, now: datetime) -> Verdict:
 def after_fault(
     row: ClaimedRow, reason: str, now: datetime, match: Match | None = None, policy: EventRetryPolicy | None = None
 ) -> Verdict:
-    """A fault of the event itself: tried again on its own by the source's policy, and dead when that is used up."""
+    """Handle a fault of the event itself: retry it alone by the source's policy; dead when that is used up."""
     attempts = row.attempts + 1
     wait = (policy or EventRetryPolicy()).wait(attempts)
     return Verdict(
@@ -221,7 +221,7 @@ def after_fault(
 
 
 def after_silence(row: ClaimedRow, match: Match, now: datetime, policy: EventRetryPolicy | None = None) -> Verdict:
-    """The wedding's workflow does not run: nobody needs the event, unless the wedding should still live."""
+    """Handle a wedding whose workflow does not run: nobody needs the event, unless the wedding should still live."""
     if match.ended:
         return processed(row, match, "the wedding has ended")
     return after_fault(row, "the wedding's workflow does not run", now, match, policy)

@@ -1,4 +1,4 @@
-"""Reads the messages of sources that are no vendors of ours, by where their parts stand. Pure."""
+"""Read messages of sources that are not our vendors, by the paths of their parts. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wedsync.domain.webhooks.source import KNOWN_TYPES, PayloadPaths, SourceConf
 
 _MAX_FIELDS = 1000
 _META = "meta"
-#: Of one of Meta's parts: where what has an id stands, and its word that tells apart what is said of it.
+#: Of one of Meta's parts: the paths of objects with an id, and of the field that tells their kinds of news apart.
 _META_NAMED = (
     ("entry.0.changes.0.value.statuses.0.id", "entry.0.changes.0.value.statuses.0.status"),
     ("entry.0.changes.0.value.messages.0.id", "entry.0.changes.0.value.messages.0.type"),
@@ -26,7 +26,7 @@ _HEADER = "header:"
 #: A unix time beyond this is in milliseconds (the year 5138 in seconds).
 _MILLISECONDS_FROM = 100_000_000_000
 
-#: Where the parts stand by scheme, as the sources document it.
+#: Paths of the parts by scheme, as the sources document them.
 PATHS: dict[str, PayloadPaths] = {
     "standard_webhooks": PayloadPaths(id="", object_id="data.id"),
     "svix": PayloadPaths(id="", object_id="data.id"),
@@ -46,29 +46,29 @@ PATHS: dict[str, PayloadPaths] = {
     ),
     "zapier": PayloadPaths(type="type|event", email="email", phone="phone"),
 }
-#: What a source's words mean without being told.
+#: Types of a source that need no configuration.
 _TYPES: dict[str, dict[str, str]] = {
     "meta": {"delivered": "message.delivered", "read": "message.delivered", "failed": "message.failed"},
 }
 
 
 def paths_of(config: SourceConfig) -> PayloadPaths:
-    """Where the parts of the source's messages stand."""
+    """Return the paths of the parts of the source's messages."""
     return config.paths or PATHS.get(config.scheme) or PayloadPaths()
 
 
 def has_header_id(config: SourceConfig) -> bool:
-    """Whether a header may name the source's events."""
+    """Tell whether a header may name the source's events."""
     return any(_is_header(path) for path in paths_of(config).id.split("|"))
 
 
 def parse_mapped(
     config: SourceConfig, body: bytes, headers: Mapping[str, str], signed_id: str | None = None
 ) -> list[VendorEvent]:
-    """The events in `body`, JSON or a form: one, or all of a batch of Meta's.
+    """Parse the events in `body`, JSON or a form: one, or all of a batch of Meta's.
 
-    Raises InvalidInput, ValueError or RecursionError for anything else. `signed_id` is the message's id where the
-    scheme signs one: no header that says another is then believed.
+    Raises InvalidInput, ValueError or RecursionError for anything else. `signed_id` is the message's id if the scheme
+    signs one: then no header that names another is believed.
     """
     document = _document(body, headers)
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
@@ -104,7 +104,7 @@ def _event(
 
 
 def _meta_id(document: Any) -> str | None:
-    """What one of Meta's parts is known by when it comes again, in another batch too."""
+    """Return the id by which one of Meta's parts is known when it comes again, even in another batch."""
     for paths in _META_NAMED:
         found, word = (_text(_walk(document, path)) for path in paths)
         if found and word:
@@ -113,13 +113,13 @@ def _meta_id(document: Any) -> str | None:
 
 
 def our_word(config: SourceConfig, vendor_type: str) -> str:
-    """Our word for a source's word: as configured, as the scheme documents, or the same; else `other`."""
+    """Translate a source's type: as configured, as the scheme documents, or the same if we know it; else `other`."""
     told = config.type_map.get(vendor_type) or _TYPES.get(config.scheme, {}).get(vendor_type)
     return told or (vendor_type if vendor_type in KNOWN_TYPES else "other")
 
 
 def moment(value: Any) -> datetime | None:
-    """An instant in UTC from unix seconds, milliseconds or ISO 8601 with an offset; None for anything else."""
+    """Parse an instant in UTC from unix seconds, milliseconds or ISO 8601 with an offset; None for anything else."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:18])
     try:

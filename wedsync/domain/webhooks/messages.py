@@ -1,4 +1,4 @@
-"""What is said to the inbox's drains, and what they answer: the shapes of `DrainInbox` and its activities."""
+"""Messages to and from the inbox's drains: the shapes of `DrainInbox` and its activities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Lane = Literal["critical", "normal"]
 LANES: tuple[Lane, ...] = ("critical", "normal")
 
-#: Signal of `DrainInbox`, without arguments: rows were recorded since you last looked.
+#: Signal of `DrainInbox`, without arguments: rows were recorded since the last claim.
 DRAIN_SIGNAL = "drain"
 #: The workflow `RetryWebhook` (`webhook-in:{row}`, queue `workflows`): one event whose own processing failed.
 RETRY_WEBHOOK_WORKFLOW = "RetryWebhook"
@@ -28,7 +28,7 @@ class Message(BaseModel):
 
 
 class DrainTotals(Message):
-    """How many rows ended which way."""
+    """Numbers of rows by the state in which they ended."""
 
     processed: int = 0
     unmatched: int = 0
@@ -37,7 +37,7 @@ class DrainTotals(Message):
     dead: int = 0
 
     def plus(self, other: DrainTotals) -> DrainTotals:
-        """Both together."""
+        """Add both together."""
         return DrainTotals(
             processed=self.processed + other.processed,
             unmatched=self.unmatched + other.unmatched,
@@ -47,7 +47,7 @@ class DrainTotals(Message):
 
 
 class DrainStart(Message):
-    """The input of `DrainInbox` (`inbox:{lane}:{partition}`, queue `workflows`)."""
+    """Input of `DrainInbox` (`inbox:{lane}:{partition}`, queue `workflows`)."""
 
     lane: Lane
     #: Drains of one lane share its rows; more partitions are more drains side by side.
@@ -57,16 +57,16 @@ class DrainStart(Message):
 
 
 class DrainBatch(Message):
-    """The input of `webhooks.drain_batch`."""
+    """Input of `webhooks.drain_batch`."""
 
     lane: Lane
     limit: int = Field(default=BATCH_SIZE, ge=1, le=500)
 
 
 class DrainedBatch(Message):
-    """The answer of `webhooks.drain_batch`."""
+    """Answer of `webhooks.drain_batch`."""
 
-    #: Rows taken in hand; 0: nothing is due.
+    #: Rows claimed; 0: nothing is due.
     claimed: int
     totals: DrainTotals = DrainTotals()
     #: Seconds until the lane's next row is due again; None: no row waits. Only known when nothing was claimed.
@@ -74,36 +74,36 @@ class DrainedBatch(Message):
 
 
 class SweptInbox(Message):
-    """The answer of `webhooks.sweep_inbox`."""
+    """Answer of `webhooks.sweep_inbox`."""
 
-    #: Lanes whose drains were told again.
+    #: Lanes whose drains were signalled again.
     told: tuple[Lane, ...] = ()
-    #: Events whose own retrying was started again.
+    #: Events whose own retry workflow was started again.
     retried: int = 0
 
 
 class ReconcileStart(Message):
-    """The input of `ReconcileSource` and of `webhooks.reconcile`."""
+    """Input of `ReconcileSource` and of `webhooks.reconcile`."""
 
     source: str
 
 
 class Reconciled(Message):
-    """The answer of `webhooks.reconcile`."""
+    """Answer of `webhooks.reconcile`."""
 
     #: Events that the vendor listed.
     looked_at: int = 0
     #: Those that the inbox did not have.
     gaps: int = 0
-    #: Those of a vendor whose webhooks name no change: the list alone tells them, and they are no gaps.
+    #: Those of a vendor whose webhooks name no change: only the list brings them, so they are no gaps.
     news: int = 0
-    #: Those that nobody can make anything of.
+    #: Those that nobody can interpret.
     unreadable: int = 0
     lanes: tuple[Lane, ...] = ()
 
 
 class RetryStart(Message):
-    """The input of `RetryWebhook`."""
+    """Input of `RetryWebhook`."""
 
     row_id: int
     #: A vendor's name or a registered source's id.
@@ -115,19 +115,19 @@ class RetryStart(Message):
     error: str = ""
     #: Until the first try of this workflow.
     wait_seconds: float
-    #: Whose event it is, as far as that is known: what an operator finds it by.
+    #: The event's owner, as far as it is known: operators search by it.
     organization_id: str = ""
     wedding_id: str = ""
 
 
 class RetryEvent(Message):
-    """The input of `webhooks.retry_event`."""
+    """Input of `webhooks.retry_event`."""
 
     row_id: int
 
 
 class RetriedEvent(Message):
-    """The answer of `webhooks.retry_event`, and of `RetryWebhook`."""
+    """Answer of `webhooks.retry_event`, and of `RetryWebhook`."""
 
     #: As in the inbox.
     state: str
@@ -138,15 +138,15 @@ class RetriedEvent(Message):
 
 
 def drain_workflow_id(lane: Lane, partition: int = 0) -> str:
-    """`inbox:{lane}:{partition}`."""
+    """Return `inbox:{lane}:{partition}`."""
     return f"inbox:{lane}:{partition}"
 
 
 def reconcile_schedule_id(source: str) -> str:
-    """`reconcile-{source}`: of the Schedule, and of the workflows that it starts."""
+    """Return `reconcile-{source}`: the id of the Schedule, and of the workflows that it starts."""
     return f"reconcile-{source}"
 
 
 def retry_workflow_id(row_id: int) -> str:
-    """`webhook-in:{row}`."""
+    """Return `webhook-in:{row}`."""
     return f"webhook-in:{row_id}"

@@ -1,4 +1,4 @@
-"""Takes Meta's posts apart: one says many things, of several accounts. Pure.
+"""Split Meta's posts: one holds many events, of several accounts. Pure.
 
 https://developers.facebook.com/docs/graph-api/webhooks/getting-started#event-notifications
 """
@@ -10,12 +10,12 @@ from typing import Any
 
 Names = tuple[str, ...]
 
-#: What holds what, from the post down to a status or message; Messenger has no `changes`.
+#: The nesting, from the post down to a status or message; Messenger has no `changes`.
 _LEVELS: tuple[Names, ...] = (("entry",), ("changes", "messaging", "standby"), ("value",), ("statuses", "messages"))
 
 
 def parts_of(post: Any) -> Iterator[Any]:
-    """Each thing that a post says, in its order and shaped as the post; a post of another shape is one."""
+    """Yield each event of a post, in order and shaped as the post; a post of another shape is one."""
     return _apart(post, _LEVELS)
 
 

@@ -1,4 +1,4 @@
-"""What a registered webhook source is: its scheme, what it tells, how its events are read and tried again. Values."""
+"""Configuration of a registered webhook source: scheme, types, reading, retries. Values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SchemeName = Literal[
 PriorityName = Literal["critical", "high", "normal", "low"]
 PRIORITIES: dict[str, int] = {"critical": 1, "high": 2, "normal": 3, "low": 4}
 
-#: Our words for what a vendor says; an event of any other type is kept as `other`.
+#: Our types of vendor events; an event of any other type is kept as `other`.
 KNOWN_TYPES = frozenset(
     {
         "payment.succeeded",
@@ -40,29 +40,29 @@ STORABLE = r"^[^\x00]*$"
 
 
 class HmacOptions(Value):
-    """How a source writes its HMAC-SHA256."""
+    """Form in which a source writes its HMAC-SHA256."""
 
-    #: Where the signature stands; several of them, by commas, are each tried.
+    #: The header of the signature; several signatures, separated by commas, are each tried.
     header: str = Field(default="X-Signature", pattern=r"^[A-Za-z0-9-]{1,64}$")
     encoding: Literal["hex", "base64"] = "hex"
-    #: What stands before the signature: `sha256=`.
+    #: The text before the signature: `sha256=`.
     prefix: str = Field(default="", max_length=32, pattern=STORABLE)
-    #: Where the unix time stands that is signed too; empty: the source signs none.
+    #: The header of the unix time that is signed too; empty: the source signs none.
     timestamp_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,64}$")
-    #: What is signed before the body when there is a time: `{timestamp}.` or `v0:{timestamp}:`.
+    #: The text that is signed before the body when there is a time: `{timestamp}.` or `v0:{timestamp}:`.
     signed_prefix: str = Field(default="{timestamp}.", max_length=64, pattern=STORABLE)
     tolerance_seconds: int = Field(default=300, ge=1, le=86_400)
 
 
-#: `data.object.id`, `items.0.id`, `header:X-Delivery`; several, the first that is there counts, are parted by `|`.
+#: `data.object.id`, `items.0.id`, `header:X-Delivery`; `|` separates alternatives, of which the first present counts.
 Path = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9_.:|@-]*$")]
 
 
 class PayloadPaths(Value):
-    """Where in a message its parts stand; an empty path: it has no such part."""
+    """Paths of a message's parts; an empty path: it has no such part."""
 
-    #: Without one, or where it is not there, the digest of the body names the event: what many sources call `id` is
-    #: that of the object, the same in each of its events.
+    #: Without a path or a value there, the digest of the body names the event: what many sources call `id` is the
+    #: object's, the same in each of its events.
     id: Path = ""
     type: Path = "type"
     object_id: Path = "object_id"
@@ -75,7 +75,7 @@ class PayloadPaths(Value):
 
 
 class EventRetryPolicy(Value):
-    """How an event is tried again whose own processing failed."""
+    """Number and times of retries for an event whose own processing failed."""
 
     #: After so many it is dead: kept with its reason, until somebody replays it.
     max_retries: int = Field(default=8, ge=0, le=50)
@@ -84,7 +84,7 @@ class EventRetryPolicy(Value):
     cap_seconds: float = Field(default=3600.0, ge=0.1, le=86_400.0)
 
     def wait(self, attempts: int) -> timedelta | None:
-        """The wait after the `attempts`th fault; None: no more retries."""
+        """Return the wait after the `attempts`th fault; None: no more retries."""
         if attempts > self.max_retries:
             return None
         # Beyond some 300 doublings the power would overflow; the cap is long reached by then.
@@ -104,17 +104,17 @@ class SourceConfig(Value):
     """Everything about a registered source but its name and secrets."""
 
     scheme: SchemeName
-    #: For `meta`: what it shows in its URL when it proves the address; empty: one of the secrets.
+    #: For `meta`: the token in its URL when it proves the address; empty: one of the secrets.
     verify_token: str = Field(default="", max_length=200, pattern=STORABLE)
     #: For `hmac_sha256`.
     hmac: HmacOptions | None = None
-    #: Whose objects it speaks of: matched against what that vendor's steps hold. Default: the scheme's own vendor.
+    #: The vendor of its objects: matched against what that vendor's steps hold. Default: the scheme's own vendor.
     vendor: str = Field(default="", pattern=r"^[a-z0-9_]{0,63}$")
-    #: Where no vendor's own reading applies.
+    #: Used if no vendor's own reading applies.
     paths: PayloadPaths | None = None
-    #: The source's words that are taken; others are acknowledged and dropped. Empty: all.
+    #: The source's types that are taken; others are acknowledged and dropped. Empty: all.
     event_types: tuple[EventWord, ...] = Field(default=(), max_length=200)
-    #: The source's word → ours; a word of ours needs none.
+    #: The source's type → ours; a type of ours needs none.
     type_map: dict[EventWord, KnownType] = Field(default={}, max_length=200)
     #: Of all its events; None: by their type.
     priority: PriorityName | None = None
@@ -125,16 +125,16 @@ class SourceConfig(Value):
     burst: int = Field(default=1000, ge=1, le=100_000)
     #: Addresses that may post; empty: all.
     allowed_networks: tuple[Network, ...] = Field(default=(), max_length=100)
-    #: How often its vendor's own list of events is compared with what it told, by its `account`; None: never.
+    #: How often its vendor's own list of events is compared with what it sent, by its `account`; None: never.
     reconcile_every_minutes: int | None = Field(default=None, ge=5, le=1440)
 
 
-#: What a header can hold: nothing else may make a request fail before the vendor has seen it.
+#: The characters of a header: nothing else may make a request fail before the vendor has seen it.
 Credential = Annotated[str, Field(max_length=4096, pattern=r"^[\x21-\x7e]*$")]
 
 
 class SourceAccount(Value):
-    """The credential by which a registered source's own list of events is read, as its vendor's client needs it."""
+    """A credential that reads a registered source's own list of events, as its vendor's client needs it."""
 
     api_key: Credential = Field(default="", repr=False)
     account_id: Credential = ""
@@ -149,7 +149,7 @@ class SourceAccount(Value):
 
 
 def may_post(config_networks: tuple[str, ...], address: str) -> bool:
-    """Whether a client at `address` is in one of the networks; with none named, everybody is."""
+    """Tell whether a client at `address` is in one of the networks; with none named, everybody is."""
     if not config_networks:
         return True
     try:

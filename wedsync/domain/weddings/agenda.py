@@ -1,4 +1,4 @@
-"""What a wedding does next: which steps are due, when it wakes, what phase it is in. Pure; time is an argument."""
+"""Decide what a wedding does next: due steps, the next wake, the phase. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wedsync.domain.weddings.step import StepState
 #: The reception begins so long after the ceremony, the clean-up so long after that.
 RECEPTION_AFTER = timedelta(hours=1)
 CLEANUP_AFTER = timedelta(hours=9)
-#: Wedding-day mode is on around the ceremony.
+#: Wedding-day mode is on from so long before the ceremony until so long after it.
 WEDDING_DAY_BEFORE = timedelta(hours=24)
 WEDDING_DAY_AFTER = timedelta(hours=12)
 
@@ -25,7 +25,7 @@ UNBEGUN: frozenset[StepStatus] = frozenset({"pending", "scheduled"})
 
 
 def phase_at(now: datetime, ceremony_at: datetime) -> Window:
-    """The service window that `now` falls in."""
+    """Return the service window that `now` falls in."""
     if now < ceremony_at:
         return "preparation"
     if now < ceremony_at + RECEPTION_AFTER:
@@ -34,13 +34,13 @@ def phase_at(now: datetime, ceremony_at: datetime) -> Window:
 
 
 def mode_at(now: datetime, ceremony_at: datetime) -> Literal["normal", "wedding_day"]:
-    """Whether wedding-day mode is on."""
+    """Return the mode: `wedding_day` around the ceremony."""
     near = ceremony_at - WEDDING_DAY_BEFORE <= now < ceremony_at + WEDDING_DAY_AFTER
     return "wedding_day" if near else "normal"
 
 
 def turning_points(ceremony_at: datetime, ends_at: datetime) -> tuple[datetime, ...]:
-    """When the phase or the mode changes, and the end, in order."""
+    """Return, in order, the moments when the phase or the mode changes, and the end."""
     points = {
         ceremony_at - WEDDING_DAY_BEFORE,
         ceremony_at,
@@ -58,9 +58,9 @@ def due_steps(
     now: datetime,
     settling: Iterable[str] = (),
 ) -> list[PlannedStep]:
-    """The steps that a transaction started now would carry out, in plan order.
+    """Return the steps that a transaction started now would carry out, in plan order.
 
-    A step is due when its own time has come (or it has none) and each of its needs is over or due with it; `settling`
+    A step is due when its own time has come (or it has none) and each of its needs is over or due with it. `settling`
     names steps whose answer this transaction brings.
     """
     chosen: dict[str, PlannedStep] = {}
@@ -83,7 +83,7 @@ def next_wake(
     now: datetime,
     longest: timedelta,
 ) -> datetime:
-    """The next instant at which something is due, at most `longest` from now."""
+    """Return the next instant at which something is due, at most `longest` from now."""
     instants = [recheck.due_at for recheck in rechecks]
     for state in states:
         if state.status in UNBEGUN and state.due_at is not None:
@@ -95,19 +95,19 @@ def next_wake(
 
 
 def overdue(states: Iterable[StepState], status: Literal["waiting", "held"], now: datetime) -> list[StepState]:
-    """The steps whose patience is over."""
+    """Return the waiting or held steps whose deadline has passed."""
     return [s for s in states if s.status == status and s.deadline_at is not None and s.deadline_at <= now]
 
 
 def to_remind(states: Iterable[StepState], now: datetime) -> list[StepState]:
-    """The held steps whose people are to be reminded."""
+    """Return the held steps whose people are to be reminded."""
     return [s for s in states if s.status == "held" and s.remind_at is not None and s.remind_at <= now]
 
 
 def folded_status(states: Iterable[StepState]) -> TransactionStatus:
-    """What a settled transaction became, now that later ones answered what it waited for.
+    """Return the status of a settled transaction, now that later ones answered what it waited for.
 
-    Steps that are not begun belong to the agenda and don't count.
+    Steps that have not begun belong to the agenda and don't count.
     """
     statuses = {state.status for state in states}
     if "held" in statuses:
@@ -116,7 +116,7 @@ def folded_status(states: Iterable[StepState]) -> TransactionStatus:
 
 
 def folded_gaps(states: Iterable[StepState]) -> tuple[str, ...]:
-    """The failed steps of a folded transaction."""
+    """Return the failed steps of a folded transaction."""
     return gaps(states)
 
 
@@ -126,7 +126,7 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 def own_transaction_id(wedding_id: str, number: int) -> str:
     """Name the transaction that a wedding's own agenda begins: a ULID's shape, the same for the same number.
 
-    A run that an operator has reset begins it under the same name, so that what it did is known.
+    A run that an operator has reset begins it under the same name, so that its effects are known.
     """
     digest = hashlib.sha256(f"{wedding_id}/{number}".encode()).digest()
     value = (number << 80) | int.from_bytes(digest[:10], "big")

@@ -1,4 +1,4 @@
-"""How a wedding takes in what a transaction came to. Pure functions on its carried state."""
+"""Apply a transaction's result to its wedding. Pure functions on its carried state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNDONE = ("rolled_back", "cancelled")
 
 
 class Applied(NamedTuple):
-    """The new state, which older transactions moved on, and which steps did that the transaction did not speak of."""
+    """A new state, the older transactions that moved on, and the steps that changed outside the transaction."""
 
     state: WeddingState
     updates: tuple[TransactionUpdate, ...]
@@ -27,7 +27,7 @@ class Applied(NamedTuple):
 
 
 def apply_result(state: WeddingState, given: TransactionInput, result: TransactionResult) -> Applied:
-    """Take in a settled transaction: steps, ledger, rechecks, the origin's folded status."""
+    """Apply a settled transaction: steps, ledger, rechecks, the origin's folded status."""
     states = {**state.states, **{s.step_id: s for s in result.steps if s.step_id in state.states}}
     entries, leftovers = _ledger_after(state, states, given, result)
     looked = {(r.entry.step_id, r.look) for r in given.rechecks}
@@ -51,7 +51,7 @@ def apply_result(state: WeddingState, given: TransactionInput, result: Transacti
 def _ledger_after(
     state: WeddingState, states: dict[str, StepState], given: TransactionInput, result: TransactionResult
 ) -> tuple[dict[str, LedgerEntry], list[LedgerEntry]]:
-    """The entries by step, and what vendors that were left for others may still hold."""
+    """Return the entries by step, and what vendors before the last may still hold."""
     entries, left = dict(state.entries), list(state.leftovers)
     for entry in result.entries:
         if (known := entries.get(entry.step_id)) and known.state == "parked" and known.binding != entry.binding:
@@ -70,7 +70,7 @@ def _ledger_after(
 def _parked_rechecks(
     states: dict[str, StepState], given: TransactionInput, result: TransactionResult
 ) -> list[LedgerEntry]:
-    """The effects whose last recheck ended in a park: they stay on the ledger, so that an undo may try them again."""
+    """Return the effects whose last recheck ended parked: they stay on the ledger, so that an undo may retry them."""
     again = [recheck.entry.binding for recheck in result.rechecks]
     found = []
     for entry in (recheck.entry for recheck in given.rechecks if recheck.entry.binding not in again):
@@ -80,7 +80,7 @@ def _parked_rechecks(
 
 
 def _still_open(state: WeddingState, given: TransactionInput) -> Iterable[VendorEvent]:
-    """The kept events without those that this transaction brought."""
+    """Yield the kept events without those that this transaction brought."""
     brought = {step_id for step_id, _ in requests.answers(state)} & {
         task.step.id for task in given.tasks if task.kind == "answer"
     }
@@ -92,13 +92,13 @@ def _still_open(state: WeddingState, given: TransactionInput) -> Iterable[Vendor
 
 
 def _without_agenda(state: WeddingState) -> WeddingState:
-    """Nothing of an orchestration that was undone is due any more, though some of it may still stand."""
+    """Take the steps of an undone orchestration off the agenda, though some of it may still stand."""
     unbegun = (s.off_the_agenda() for s in state.states.values() if s.status in agenda.UNBEGUN)
     return state.with_steps(*unbegun).without_origin()
 
 
 def _fold(state: WeddingState, result: TransactionResult) -> tuple[WeddingState, tuple[TransactionUpdate, ...]]:
-    """The status of those before, now that a scheduled transaction answered some of what they waited for."""
+    """Fold the status of earlier transactions, now that a scheduled one answered some of what they waited for."""
     if result.kind != "scheduled":
         return state, ()
     cards, updates = dict(state.cards), []
@@ -117,12 +117,12 @@ def _fold(state: WeddingState, result: TransactionResult) -> tuple[WeddingState,
 
 
 def _is_of(step: StepState, card: TransactionCard, origin: str) -> bool:
-    """The origin answers for every step, a scheduled transaction for those that nobody has worked on since."""
+    """Tell whether the step counts: for the origin every step, for a scheduled one those nobody has worked on since."""
     return card.id == origin or step.transaction_id == card.id
 
 
 def _pruned(state: WeddingState) -> WeddingState:
-    """Old finished transactions are rows in Postgres; the wedding forgets them."""
+    """Forget old finished transactions: they are rows in Postgres."""
     standing = (state.origin, state.ceremony_set_by)
     old = [c.id for c in state.cards.values() if c.status in _TERMINAL and c.id not in standing][:-KEPT_CARDS]
     return state.with_cards({i: c for i, c in state.cards.items() if i not in old}) if old else state
@@ -132,7 +132,7 @@ def _pruned(state: WeddingState) -> WeddingState:
 
 
 def conclude(state: WeddingState, course: Course, result: TransactionResult, now: datetime) -> Applied:
-    """Do what follows from a settled transaction: an undo's targets say so too, a change's new time stands."""
+    """Do what follows from a settled transaction: mark an undo's targets, keep a change's new time."""
     if course.is_undo and course.request is not None:
         return after_undo(state, course, result, now)
     if course.before is not None:
@@ -141,12 +141,12 @@ def conclude(state: WeddingState, course: Course, result: TransactionResult, now
 
 
 def newest_updates(*updates: TransactionUpdate) -> tuple[TransactionUpdate, ...]:
-    """Give each transaction's last update: one write moves it once."""
+    """Keep each transaction's last update: one write moves it once."""
     return tuple({update.transaction_id: update for update in updates}.values())
 
 
 def after_undo(state: WeddingState, course: Course, result: TransactionResult, now: datetime) -> Applied:
-    """Move the undone transactions on, and what was scheduled in their name."""
+    """Move the undone transactions on, and take what was scheduled in their name off the agenda."""
     cancels = course.request is not None and course.request.cancel
     becomes: TransactionStatus = "cancelled" if cancels and result.status == "rolled_back" else result.status
     cards, updates = dict(state.cards), []
@@ -163,7 +163,7 @@ def after_undo(state: WeddingState, course: Course, result: TransactionResult, n
 
 
 def _after_move(state: WeddingState, course: Course, before: PlanFacts, result: TransactionResult) -> Applied:
-    """Keep the new time, with who set the one before, or go by the plan before it again."""
+    """Keep the new time and who set the one before, or return to the earlier plan."""
     if result.status != "completed":
         return Applied(state.planned_anew(before), ())
     cards = dict(state.cards)
@@ -175,11 +175,11 @@ def _after_move(state: WeddingState, course: Course, before: PlanFacts, result: 
     return Applied(state.with_cards(cards).ceremony_by(undone.set_before), (update,))
 
 
-# ---- a person's word
+# ---- a person's decision
 
 
 def skip(state: WeddingState, step_id: str, tx: str, now: datetime) -> WeddingState:
-    """Skip a held step as a person says. What its vendor may hold all the same is looked for later."""
+    """Skip a held step as a person decided. An effect that its vendor may hold all the same is rechecked later."""
     step, entry = requests.planned_step(state, step_id), state.entries.get(step_id)
     held = state.states[step_id]
     rechecks = state.rechecks
@@ -191,7 +191,7 @@ def skip(state: WeddingState, step_id: str, tx: str, now: datetime) -> WeddingSt
 
 
 def undone_by_hand(state: WeddingState, step_ids: tuple[str, ...]) -> Applied:
-    """Take a person's word that the effects are gone: what needed attention for them no longer does."""
+    """Take a person's word that the effects are gone: their undo no longer needs attention."""
     done = CompensationResult(status="undone", detail="undone by hand")
     states = {**state.states, **{i: state.states[i].compensated(done) for i in step_ids}}
     parked = any(saga.needs_attention(s.compensation) for s in states.values())

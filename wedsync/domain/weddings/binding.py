@@ -1,4 +1,4 @@
-"""A step and one vendor for it: what is asked of it, and under which keys. Made from recorded values only."""
+"""Bind a step to one vendor: its inputs and its keys. Made from recorded values only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WeddingFacts = Facts
 
 
 class Period(Message):
-    """The start and the end of what a step books, or why there are none."""
+    """Start and end of what a step books, or why there are none."""
 
     starts: filled.Moment | None = None
     ends: filled.Moment | None = None
@@ -31,7 +31,7 @@ class Period(Message):
 
 
 class VendorTerms(Message):
-    """What one vendor's manifest says of one action; no spec: the vendor can't do it."""
+    """One vendor's terms for one action, from its manifest; no spec: the vendor can't do it."""
 
     spec: ActionSpec | None
     timeout_seconds: float = 8.0
@@ -39,7 +39,7 @@ class VendorTerms(Message):
 
 
 class Preparation(Message):
-    """What bindings are made from, recorded in history: instants by the zone data of then, specs, signed links."""
+    """Recorded data that bindings are made from: instants by the zone data of then, specs, signed links."""
 
     #: By `vendor/action`.
     terms: dict[str, VendorTerms] = {}

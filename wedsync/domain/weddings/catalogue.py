@@ -1,9 +1,9 @@
-"""The actions that a plan may ask for: their inputs and the results that later steps may refer to.
+"""Actions that a plan may request: their inputs, and the results that later steps may refer to.
 
 Vendor-neutral: which vendor carries an action out, and by which operations, is in the vendors' manifests.
 Amounts are decimal text in the currency's major unit ("1500.00"); vendors' mappings turn them into minor units.
-Times are venue-local wall time; the compiler adds the zone. A `contact` names one of the wedding's contacts; before
-a call it is replaced by that contact's fields.
+Times are venue-local wall time; the compiler adds the zone. A `contact` names one of the wedding's contacts; that
+contact's fields replace it before a call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CreateEvent(Inputs):
     starts: WallTime
     #: IANA zone of `starts` where it is not the venue's.
     zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    #: Which instant is meant when daylight saving repeats the wall time.
+    #: The instant that is meant when daylight saving repeats the wall time.
     fold: Literal["earlier", "later"] | None = None
     minutes: Annotated[int, Field(ge=1, le=60 * 24 * 14)] = 60
     place: Annotated[str, Field(max_length=1000)] = ""
@@ -74,7 +74,7 @@ class RequestBooking(Inputs):
     starts: WallTime
     #: IANA zone of `starts` where it is not the venue's.
     zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    #: Which instant is meant when daylight saving repeats the wall time.
+    #: The instant that is meant when daylight saving repeats the wall time.
     fold: Literal["earlier", "later"] | None = None
     minutes: Annotated[int, Field(ge=1, le=60 * 24 * 14)] = 60
     guests: Annotated[int, Field(ge=0, le=100_000)] = 0
@@ -99,7 +99,7 @@ class CreateMeeting(Inputs):
     starts: WallTime
     #: IANA zone of `starts` where it is not the venue's.
     zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    #: Which instant is meant when daylight saving repeats the wall time.
+    #: The instant that is meant when daylight saving repeats the wall time.
     fold: Literal["earlier", "later"] | None = None
     minutes: Annotated[int, Field(ge=1, le=60 * 24)] = 60
 
@@ -124,14 +124,14 @@ class Action(BaseModel):
     model_config = ConfigDict(frozen=True)
     name: str
     inputs: type[Inputs]
-    #: Result name → a sample value: a reference to it is checked as if it were this.
+    #: Result name → a sample value: a reference to the result is checked as if it were the sample.
     results: dict[str, str | int | float]
     #: Of its capability; a vendor's manifest may only be stricter.
     kind: Literal["write", "message", "read"] = "write"
 
     @property
     def capability(self) -> str:
-        """The part before the dot."""
+        """Return the part before the dot."""
         return self.name.partition(".")[0]
 
 

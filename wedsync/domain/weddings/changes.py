@@ -1,6 +1,6 @@
-"""Whether a change of a wedding may be asked for now, by what is on record. Pure.
+"""Decide, by what is on record, whether a change of a wedding may be requested now. Pure.
 
-The wedding's workflow judges again when the change's turn comes: it knows more.
+The wedding's workflow decides again when the change's turn comes: it knows more.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Standing(Message):
     step_ids: tuple[str, ...] = ()
     #: The step that a decision is about.
     decides: str | None = None
-    #: Of an undo: what it undoes, or that it undoes all.
+    #: Of an undo: its target, or that it undoes everything.
     target: str | None = None
     everything: bool = False
 
     def touches(self, other: Standing) -> bool:
-        """Whether it works on what `other` did: by its steps, or because it undoes it."""
+        """Tell whether it works on what `other` did: by its steps, or because it undoes it."""
         return self.everything or self.target == other.id or not set(self.step_ids).isdisjoint(other.step_ids)
 
 
 def check_open(wedding_status: str, *, begins: bool) -> None:
-    """Raises Conflict when the wedding is over, or is closing and the change `begins` something new."""
+    """Raise Conflict when the wedding is over, or is closing and the change `begins` something new."""
     if wedding_status in _ENDED:
         raise Conflict(f"the wedding is {wedding_status}", reason="wedding_over")
     if begins and wedding_status == "closing":
@@ -45,7 +45,7 @@ def check_open(wedding_status: str, *, begins: bool) -> None:
 
 
 def check_orchestrate(standing: Iterable[Standing]) -> None:
-    """Raises Conflict while an orchestration stands."""
+    """Raise Conflict while an orchestration stands."""
     for other in standing:
         if other.kind == "orchestrate" and other.status not in _OVER:
             detail = f"transaction {other.id} orchestrates this wedding already; undo it first"
@@ -53,14 +53,14 @@ def check_orchestrate(standing: Iterable[Standing]) -> None:
 
 
 def check_whole(standing: Iterable[Standing]) -> None:
-    """Raises Conflict, naming it, while a transaction runs: the change touches every step."""
+    """Raise Conflict, naming it, while a transaction runs: the change touches every step."""
     for other in standing:
         if other.status in RUNNING:
             raise _running(other)
 
 
 def check_cancel(standing: Iterable[Standing]) -> None:
-    """Raises Conflict, naming it, while an undo runs; any other transaction is stopped and then undone."""
+    """Raise Conflict, naming it, while an undo runs; any other transaction is stopped and then undone."""
     for other in standing:
         if other.status in RUNNING and other.kind == "undo":
             raise _running(other)
@@ -71,9 +71,9 @@ def _running(other: Standing) -> Conflict:
 
 
 def check_undo(target: Standing, standing: Iterable[Standing]) -> None:
-    """Raises Conflict when `target` can't be undone, or not now: another transaction that touches its steps runs.
+    """Raise Conflict when `target` can't be undone, or not now: another transaction that touches its steps runs.
 
-    One that touches none of them is waited for.
+    The undo waits for a transaction that touches none of them.
     """
     if target.status in _OVER:
         raise Conflict(f"transaction {target.id} is {target.status}", reason="already_undone")
@@ -87,7 +87,7 @@ def check_undo(target: Standing, standing: Iterable[Standing]) -> None:
 def check_decision(
     decision: Decision, status: StepStatus | None, standing: Iterable[Standing], steps: Sequence[PlannedStep]
 ) -> None:
-    """Raises NotFound, InvalidInput, or Conflict when the step does not wait for this decision."""
+    """Raise NotFound, InvalidInput, or Conflict when the step does not wait for this decision."""
     step_id = decision.step_id
     planned = next((step for step in steps if step.id == step_id), None)
     if status is None or planned is None:

@@ -1,4 +1,4 @@
-"""Steps' inputs: what they refer to, and that with it they are what the action takes."""
+"""Check steps' inputs: their references, and their fit to the action."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REACHED_BY = {
 
 
 def check_inputs(report: Report) -> None:
-    """References, shape, contacts, amounts, times and payment instruments of every step's inputs."""
+    """Check references, shape, contacts, amounts, times and payment instruments of every step's inputs."""
     names = step_names(report.plan)
     actions = {instance.id: ACTIONS.get(instance.step.action) for instance in report.instances}
     for instance in report.instances:
@@ -89,7 +89,7 @@ def _refer(
 def _with_samples(
     report: Report, instance: Instance, names: Mapping[str, tuple[str, ...]], actions: Mapping[str, Action | None]
 ) -> dict[str, JsonValue]:
-    """The inputs with each reference replaced by a value of the type it will have."""
+    """Replace each reference in the inputs by a sample value of the result's type."""
     known = references.constants(report.plan)
     service = report.services.get(instance.service)
     known |= references.service_constants(service) if service else {"service.id": "s", "service.name": "s"}
@@ -122,7 +122,7 @@ def _check_shape(report: Report, instance: Instance, action: Action, shown: dict
 
 @lru_cache(maxsize=32)
 def _kinds(model: type[Inputs]) -> dict[str, str]:
-    """Field → `contact`, `amount` or `time`, as the catalogue marks them."""
+    """Map each field to `contact`, `amount` or `time`, as the catalogue marks them."""
 
     def mark(schema: dict[str, Any]) -> str:
         inner = [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())]

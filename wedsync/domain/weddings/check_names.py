@@ -1,4 +1,4 @@
-"""Ids, who names whom, and that nothing needs itself."""
+"""Check ids, references by name, and that nothing needs itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_ID_LENGTH = 63
 
 
 def check_names(report: Report) -> None:
-    """Duplicate and reserved ids, unknown names, cycles among services, groups and steps."""
+    """Find duplicate and reserved ids, unknown names, cycles among services, groups and steps."""
     plan = report.plan
     _unique(report, [(contact.id, f"wedding.contacts[{i}].id") for i, contact in enumerate(plan.wedding.contacts)])
     _unique(report, [(service.id, f"services[{i}].id") for i, service in enumerate(plan.services)])

@@ -1,4 +1,4 @@
-"""Each step by itself: its service, its action and who can do it, its times, and keys that contradict one another."""
+"""Check each step by itself: its service, its action and vendors, its times, and keys that contradict one another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-")
 
 
 def check_steps(report: Report) -> None:
-    """All of it, for all steps."""
+    """Check all steps."""
     later = _come_later(report)
     referred = [(step.id, sorted(references.names(step.inputs))) for step in report.plan.steps]
     for index, step in enumerate(report.plan.steps):
@@ -77,7 +77,7 @@ def _check_action(report: Report, step: Step, field: str) -> None:
 
 
 def _check_vendors(report: Report, instance: Instance) -> None:
-    """The vendor and each fallback can do the action."""
+    """Check that the vendor and each fallback can do the action."""
     service = report.services.get(instance.service)
     action = instance.step.action
     if service is None or action not in ACTIONS:
@@ -93,7 +93,7 @@ def _check_vendors(report: Report, instance: Instance) -> None:
 
 
 def vendor_field(report: Report, instance: Instance, vendor: str) -> str | None:
-    """Where `vendor` is listed as a fallback of the step; None when it is the service's own vendor."""
+    """Return the field that lists `vendor` as a fallback of the step; None when it is the service's own vendor."""
     service = report.services[instance.service]
     if vendor == service.vendor:
         return None
@@ -155,7 +155,7 @@ def _check_duration(report: Report, field: str, text: str | None) -> None:
 
 
 def _come_later(report: Report) -> set[int]:
-    """The positions of the steps with a time of their own, and of those that come after one."""
+    """Return the positions of the steps with a time of their own, and of those that come after one."""
     needs: Mapping[str, Iterable[str]] = {}
     with contextlib.suppress(InvalidInput):
         needs = needs_of(report.plan)
@@ -202,7 +202,7 @@ def _check_message_keys(report: Report, step: Step, field: str) -> None:
 def _check_defaults(
     report: Report, step: Step, field: str, referred: Sequence[tuple[str, Sequence[tuple[str, str]]]]
 ) -> None:
-    """`referred` holds, per step, the (step, result) pairs that its inputs refer to."""
+    """Check the defaults; `referred` holds, per step, the (step, result) pairs that its inputs refer to."""
     action = ACTIONS.get(step.action)
     if action is None:
         return

@@ -1,4 +1,4 @@
-"""The codes of `PlanError`, stable, and what each means; `docs/plan.md` lists them."""
+"""Codes of `PlanError`, stable, and their meanings; `docs/plan.md` lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a valid plan to the steps as they run: expanded, ordered, with every default filled in and every need named."""
+"""Compile a valid plan to the steps that run: expanded, ordered, with every default filled in and every need named."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DEFAULT_DECIDE_SECONDS = 24 * 3600
 
 
 def compile_plan(plan: Plan, manifests: Mapping[str, Manifest]) -> tuple[PlannedStep, ...]:
-    """The steps of `plan` in an order in which they could run, plan order where nothing forbids.
+    """Compile the steps of `plan`, in an order in which they could run, plan order where nothing forbids.
 
-    `needs` of each are complete: explicit, by reference, by `at`, by service, by group, and, for what cannot be undone,
-    every critical step due in the same transaction. The plan must have passed `check_plan`; raises InvalidInput for a
-    cycle, an unknown service or a bad duration.
+    Each step's `needs` are complete: explicit, by reference, by `at`, by service, by group, and, for what cannot be
+    undone, every critical step due in the same transaction. The plan must have passed `check_plan`. Raises InvalidInput
+    for a cycle, an unknown service or a bad duration.
     """
     found = {instance.id: instance for instance in instances(plan)}
     services = services_of(plan)
@@ -52,7 +52,7 @@ def compile_plan(plan: Plan, manifests: Mapping[str, Manifest]) -> tuple[Planned
 
 
 def is_final(action: str, vendors: tuple[str, ...], manifests: Mapping[str, Manifest]) -> bool:
-    """Whether what `action` does stays done: a message, or a write that one of `vendors` cannot undo."""
+    """Tell whether the effect of `action` is final: a message, or a write that one of `vendors` cannot undo."""
     known = ACTIONS.get(action)
     if known is None or known.kind == "read":
         return False
@@ -63,10 +63,10 @@ def is_final(action: str, vendors: tuple[str, ...], manifests: Mapping[str, Mani
 def _waits_for_critical(
     plan: Plan, manifests: Mapping[str, Manifest], ordered: tuple[str, ...], needs: Mapping[str, set[str]]
 ) -> list[tuple[str, str]]:
-    """(step, critical step) pairs: what can't be undone comes after every critical step of its transaction.
+    """Return (step, critical step) pairs: what can't be undone comes after every critical step of its transaction.
 
-    Never against an order that stands, so no cycle comes of it; between two critical ones that can't be undone the
-    plan's own order decides. Two steps are of one transaction when neither has a time of its own and both come after
+    A pair never contradicts an existing order, so it makes no cycle; between two critical steps that can't be undone
+    plan's order decides. Two steps are of one transaction when neither has a time of its own and both come after
     the same steps that have.
     """
     steps = {instance.id: instance for instance in instances(plan)}
@@ -145,7 +145,7 @@ def _seconds(duration: str | None, default: int) -> int:
 
 
 def _about_service(value: JsonValue, service: Service) -> JsonValue:
-    """`value` with `${service.*}` filled in and every other reference as it was."""
+    """Fill in `${service.*}` within `value` and leave every other reference."""
     known = references.service_constants(service)
 
     def lookup(word: str) -> JsonValue:

@@ -1,4 +1,4 @@
-"""What becomes of a step while none of its vendors can be reached, as its plan says. Pure; time is an argument."""
+"""Decide what a step does while none of its vendors can be reached, as its plan says. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from wedsync.domain.weddings.plan import Degradation, Plan, PlannedStep, Step, W
 #: A queued step is tried again after half of the time that it has waited, within these bounds.
 FIRST_LOOK = timedelta(minutes=1)
 LONGEST_LOOK = timedelta(minutes=15)
-#: Where the plan gives no length.
+#: Used if the plan gives no length.
 DEFAULT_MAX_WAIT_SECONDS = 24 * 3600
 DEFAULT_MAX_AGE_SECONDS = 24 * 3600
 
 
 def of_step(plan: Plan, step: Step) -> Degradation:
-    """What the plan says for a step: its own word, else its capability's, else nothing."""
+    """Return what the plan says for a step: by the step itself, else by its capability, else nothing."""
     said = step.when_down or plan.when_down.get(step.action.partition(".")[0])
     if said is None:
         return Degradation()
@@ -37,19 +37,19 @@ def _seconds(duration: str | None, default: int) -> int:
 
 
 def misplaced(said: WhenDown) -> str:
-    """The key that says nothing beside `do`; empty: there is none."""
+    """Return the key that has no meaning beside `do`; empty: there is none."""
     if said.max_wait is not None and said.then != "queue":
         return "max_wait"
     return "max_age" if said.max_age is not None and said.then != "cached" else ""
 
 
 def gives_way(step: PlannedStep) -> bool:
-    """Whether the step is not tried to the end of its timeout when nobody can be reached."""
+    """Tell whether the step gives way before its timeout when no vendor can be reached."""
     return step.when_down.do != "fail"
 
 
 def next_look(queued_at: datetime, until: datetime, now: datetime, jitter: float) -> datetime | None:
-    """When a queued step is tried again, the last time at `until`; None: its time is up. `jitter` in [0, 1)."""
+    """Return when a queued step is tried again, last at `until`; None: its time is up. `jitter` in [0, 1)."""
     if now >= until:
         return None
     pause = min(max((now - queued_at) / 2, FIRST_LOOK), LONGEST_LOOK)
@@ -57,13 +57,13 @@ def next_look(queued_at: datetime, until: datetime, now: datetime, jitter: float
 
 
 def question(action: str, inputs: Mapping[str, JsonValue]) -> str:
-    """The name of a read: the same for the same action and inputs, whoever answers."""
+    """Return the key of a read: the same for the same action and inputs, whoever answers."""
     text = json.dumps([action, inputs], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def age_in_words(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h`, `2 d`: rounded down."""
+    """Format an age, rounded down: `40 s`, `12 min`, `3 h`, `2 d`."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size or (unit == "min" and seconds >= size):
             return f"{int(seconds // size)} {unit}"

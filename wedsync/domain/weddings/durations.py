@@ -1,4 +1,4 @@
-"""Durations as a plan writes them: ISO 8601 (`PT2H`, `P3D`, `P1DT12H`) or shorthand (`90m`, `48h`, `7d`, `2w`)."""
+"""Parse durations of a plan: ISO 8601 (`PT2H`, `P3D`, `P1DT12H`) or shorthand (`90m`, `48h`, `7d`, `2w`)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Span(BaseModel):
     seconds: int
 
     def total(self) -> timedelta:
-        """Its length where every day has 24 hours."""
+        """Return its length if every day has 24 hours."""
         return timedelta(days=self.days, seconds=self.seconds)
 
 
 def parse_span(text: str) -> Span:
-    """The calendar days and seconds of `text`; raises InvalidInput(reason="bad_duration")."""
+    """Parse the calendar days and seconds of `text`; raises InvalidInput(reason="bad_duration")."""
     span = _short(text) or _iso(text)
     if span is None:
         raise InvalidInput(
@@ -42,7 +42,7 @@ def parse_span(text: str) -> Span:
 
 
 def parse_duration(text: str) -> timedelta:
-    """The length of `text`, a day being 24 hours; raises InvalidInput(reason="bad_duration").
+    """Parse the length of `text`, a day being 24 hours; raises InvalidInput(reason="bad_duration").
 
     Years and months have no fixed length and are refused.
     """

@@ -1,4 +1,4 @@
-"""What a plan's shorthand stands for: a step per service, a group's members, and who must come before whom."""
+"""Expand a plan's shorthand: a step per service, a group's members, and who must come before whom."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Instance:
     id: str
     step: Step
     service: str
-    #: Of the step in `plan.steps`.
+    #: The step's index in `plan.steps`.
     index: int
 
 
 @dataclass(frozen=True)
 class Edge:
-    """`after` needs `before`, because of what stands at `field`."""
+    """A need: `after` comes after `before`, because of the value at `field`."""
 
     before: str
     after: str
@@ -38,7 +38,7 @@ class Edge:
 
 
 def instances(plan: Plan) -> tuple[Instance, ...]:
-    """Every step in plan order; one with `services` becomes `{id}-{service}` for each."""
+    """Return every step in plan order; one with `services` becomes `{id}-{service}` for each."""
     found: list[Instance] = []
     for index, step in enumerate(plan.steps):
         if step.services:
@@ -49,7 +49,7 @@ def instances(plan: Plan) -> tuple[Instance, ...]:
 
 
 def step_names(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """What each name of a step means: its own id, or all its expansions."""
+    """Map each name of a step to the steps that it means: itself, or all its expansions."""
     known: dict[str, tuple[str, ...]] = {}
     for instance in instances(plan):
         known[instance.step.id] = (*known.get(instance.step.id, ()), instance.id)
@@ -59,7 +59,7 @@ def step_names(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def all_names(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """As `step_names`, and the steps within each group, of groups within groups too."""
+    """Map names as `step_names` does, and each group's name to the steps within it, of groups within groups too."""
     known = step_names(plan)
     groups = {group.id: group for group in plan.groups}
 
@@ -78,9 +78,9 @@ def all_names(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def edges(plan: Plan) -> list[Edge]:
-    """Every need that the plan states or implies, unknown names left out, rule by rule.
+    """List every need that the plan states or implies, unknown names left out, rule by rule.
 
-    Not among them: that a message waits for the critical steps, which depends on the vendors (see `compile_plan`).
+    One is missing: a message waits for the critical steps, which depends on the vendors (see `compile_plan`).
     Raises InvalidInput(reason="too_large") for more than MAX_EDGES.
     """
     known = all_names(plan)
@@ -109,9 +109,9 @@ def _own_needs(instance: Instance, known: Mapping[str, tuple[str, ...]]) -> Iter
 
 
 def _service_needs(plan: Plan) -> Iterator[Edge]:
-    """A service's steps need those steps of the services it depends on that are due at once.
+    """Let a service's steps need those steps of the services it depends on that are due at once.
 
-    A step with a time of its own is waited for only where a plan says so: else a booking that depends on the venue
+    A step with a time of its own is waited for only if a plan says so: else a booking that depends on the venue
     would wait for the venue's last instalment.
     """
     by_service: dict[str, list[Instance]] = {}
@@ -139,7 +139,7 @@ def _group_needs(plan: Plan, known: Mapping[str, tuple[str, ...]]) -> Iterator[E
 
 
 def needs_of(plan: Plan) -> dict[str, dict[str, str]]:
-    """Per step what it needs, with the field that first says so."""
+    """Return each step's needs, with the field that first states each."""
     needs: dict[str, dict[str, str]] = {instance.id: {} for instance in instances(plan)}
     for edge in edges(plan):
         needs[edge.after].setdefault(edge.before, edge.field)
@@ -147,11 +147,11 @@ def needs_of(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def services_of(plan: Plan) -> dict[str, Service]:
-    """The plan's services by id."""
+    """Return the plan's services by id."""
     return {service.id: service for service in plan.services}
 
 
 def vendors_of(step: Step, service: Service) -> tuple[str, ...]:
-    """The vendors of `step` in the order they are tried."""
+    """Return the vendors of `step` in the order they are tried."""
     fallbacks = service.fallbacks if step.fallbacks is None else step.fallbacks
     return tuple(dict.fromkeys((service.vendor, *fallbacks)))

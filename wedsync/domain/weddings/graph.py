@@ -1,6 +1,6 @@
-"""Pictures of a compiled plan: text, Mermaid and SVG, grouped by service window.
+"""Draw a compiled plan as text, Mermaid or SVG, grouped by service window.
 
-Only the needs that say something are drawn: one that another need brings along is left out.
+Only needs that add something are drawn: one that follows from another is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BOX_WIDTH, _BOX_HEIGHT, _GAP_X, _GAP_Y, _MARGIN, _TITLE = 220, 46, 60, 18, 24, 
 
 
 def drawn_needs(steps: Sequence[PlannedStep]) -> dict[str, tuple[str, ...]]:
-    """Each step's needs without those that follow from its other needs; `steps` are in topological order."""
+    """Return each step's needs without those that follow from its other needs; `steps` are in topological order."""
     names = [step.id for step in steps]
     needs = {step.id: step.needs for step in steps}
     above = ancestors(names, needs)
@@ -29,7 +29,7 @@ def drawn_needs(steps: Sequence[PlannedStep]) -> dict[str, tuple[str, ...]]:
 
 
 def draw_text(steps: Sequence[PlannedStep]) -> str:
-    """A table per window: step, action, vendors, when it is due, what it needs; `!` marks critical steps."""
+    """Draw a table per window: step, action, vendors, when it is due, what it needs; `!` marks critical steps."""
     needs = drawn_needs(steps)
     rows = {step.id: (_name(step), step.action, _vendors(step), step.at or "now") for step in steps}
     widths = [max(len(row[column]) for row in rows.values()) for column in range(4)] if rows else []
@@ -44,7 +44,7 @@ def draw_text(steps: Sequence[PlannedStep]) -> str:
 
 
 def draw_mermaid(steps: Sequence[PlannedStep]) -> str:
-    """A Mermaid flowchart with a subgraph per window."""
+    """Draw a Mermaid flowchart with a subgraph per window."""
     needs = drawn_needs(steps)
     node = {step.id: f"s{index}" for index, step in enumerate(steps)}
     lines = ["flowchart LR"]
@@ -60,7 +60,7 @@ def draw_mermaid(steps: Sequence[PlannedStep]) -> str:
 
 
 def draw_svg(steps: Sequence[PlannedStep]) -> str:
-    """An SVG document: a band per window, steps from left to right after what they need."""
+    """Draw an SVG document: a band per window, steps from left to right after what they need."""
     needs = drawn_needs(steps)
     boxes, bands, width, height = _layout(steps, needs)
     parts = [
@@ -83,7 +83,7 @@ def draw_svg(steps: Sequence[PlannedStep]) -> str:
 def _layout(
     steps: Sequence[PlannedStep], needs: dict[str, tuple[str, ...]]
 ) -> tuple[dict[str, tuple[int, int]], list[tuple[str, int, int]], int, int]:
-    """Boxes' corners, bands (window, top, bottom), and the picture's size, in pixels."""
+    """Return the boxes' corners, the bands (window, top, bottom), and the picture's size, in pixels."""
     column: dict[str, int] = {}
     for step in steps:
         column[step.id] = max((column[need] + 1 for need in needs[step.id]), default=0)
@@ -144,7 +144,7 @@ def _subtitle(step: PlannedStep) -> str:
 
 
 def _mermaid(text: str) -> str:
-    """Text within quotes of a Mermaid label."""
+    """Escape text for the quotes of a Mermaid label."""
     return escape(text, {'"': "&quot;"}).replace("#", "#35;")
 
 

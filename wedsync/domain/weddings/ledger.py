@@ -1,4 +1,4 @@
-"""The ledger of a wedding: what is booked, where, by which transaction, and how it is undone. Values only."""
+"""Ledger of a wedding: each effect, its vendor, its transaction, and how it is undone. Values only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from wedsync.domain.routing.vendor import ActionSpec, Effect, OperationSpec
 from wedsync.domain.weddings.messages import Message
 
-#: An effect that was found absent after an unknown outcome is looked for again so long after.
+#: An effect that was found absent after an unknown outcome is rechecked so long after.
 RECHECK_AFTER = (timedelta(hours=1), timedelta(hours=24))
 #: Stands for the operation of an action that has no API.
 BY_HAND = "by_hand"
@@ -19,7 +19,7 @@ EntryState = Literal["begun", "standing", "waiting", "parked", "undone"]
 
 
 class Binding(Message):
-    """Who is called, and with what: made from what history holds, before the first call."""
+    """One vendor, account and set of inputs for a step: made from what history holds, before the first call."""
 
     vendor: str
     account: str
@@ -36,7 +36,7 @@ class Binding(Message):
     idempotency_hours: float = 0
     #: The transaction that bound it: part of its idempotency keys for ever.
     transaction_id: str
-    #: Where the vendor, or a person, says that what has no API is done. Signed; empty where an API does it.
+    #: The signed link where the vendor, or a person, confirms an effect without an API; empty if an API does it.
     hand_link: str = ""
     #: The counter-message's text, references filled in; empty: none is sent.
     counter_text: str = ""
@@ -55,11 +55,11 @@ class Field(Message):
 
 
 class LedgerEntry(Message):
-    """What a step did, or may have done, at a vendor: enough to undo it."""
+    """A step's effect, or possible effect, at a vendor: enough to undo it."""
 
     step_id: str
     binding: Binding
-    #: begun: may hold an effect, outcome unknown. standing: done. waiting: the vendor's word is still to come.
+    #: begun: may hold an effect, outcome unknown. standing: done. waiting: the vendor's confirmation is still to come.
     #: parked: its undo needs a person. undone: nothing of it is left.
     state: EntryState
     external_id: str | None = None
@@ -67,15 +67,15 @@ class LedgerEntry(Message):
     #: The vendor's version of the object, and the digest of what we wrote: to notice what others changed there.
     etag: str | None = None
     content: str | None = None
-    #: A change failed and could not be put back: `binding.inputs` may not be what the vendor holds.
+    #: A change failed and could not be put back: the vendor may not hold `binding.inputs`.
     uncertain: bool = False
     #: The operations whose outcome is known to have taken effect, in order.
     done: tuple[str, ...] = ()
-    #: The operation that was under way when the outcome got lost.
+    #: The operation that was under way when its outcome got lost.
     unknown_operation: str | None = None
     #: When that operation was last sent.
     last_sent_at: datetime | None = None
-    #: How often the vendor refused each operation of the undo: asked again, it is asked under a new key.
+    #: How often the vendor refused each operation of the undo: a new try uses a new key.
     undo_rounds: dict[str, int] = {}
     #: `effect` and `inputs`, each with the transaction that set it.
     fields: dict[str, Field] = {}
@@ -118,7 +118,7 @@ class LedgerEntry(Message):
         return self._with(unknown_operation=operation, last_sent_at=now)
 
     def not_under_way(self) -> Self:
-        """Note that the operation that was sent did not happen."""
+        """Note that the sent operation did not happen."""
         return self if self.unknown_operation is None else self._with(unknown_operation=None)
 
     def with_effect(self, operation: str, effect: Effect) -> Self:
@@ -137,7 +137,7 @@ class LedgerEntry(Message):
         return self._with(facts={**self.facts, **facts}) if facts else self
 
     def asked_of_a_person(self) -> Self:
-        """Wait for a person. From now on something may stand at the vendor: an undo asks a person again."""
+        """Wait for a person. From now on something may stand at the vendor: an undo needs a person, too."""
         return self._with(state="waiting", done=(BY_HAND,))
 
     def refused_by_hand(self) -> Self:
@@ -172,12 +172,12 @@ class LedgerEntry(Message):
         return self._with(content=None)
 
     def undo_refused(self, operation: str) -> Self:
-        """Ask under a new key next time: the old one replays the refusal."""
+        """Use a new key next time: the old one replays the refusal."""
         return self._with(undo_rounds={**self.undo_rounds, operation: self.undo_rounds.get(operation, 0) + 1})
 
 
 class Recheck(Message):
-    """An effect that was found absent after an unknown outcome, to be looked for again."""
+    """An effect that was found absent after an unknown outcome, to be rechecked."""
 
     entry: LedgerEntry
     due_at: datetime
@@ -185,16 +185,16 @@ class Recheck(Message):
     look: int
 
     def again(self, now: datetime) -> Recheck | None:
-        """Give the next look, or None after the last one."""
+        """Give the next recheck, or None after the last one."""
         if self.look >= len(RECHECK_AFTER):
             return None
         return self._with(look=self.look + 1, due_at=now + RECHECK_AFTER[self.look])
 
     def put_off(self, now: datetime) -> Self:
-        """Look an hour from now: the transaction that was to look broke."""
+        """Recheck an hour from now: the transaction that was to recheck broke."""
         return self._with(due_at=now + RECHECK_AFTER[0])
 
 
 def first_recheck(entry: LedgerEntry, now: datetime) -> Recheck:
-    """Give the first look, an hour from now, at an effect that nobody found, or that its vendor did not let go of."""
+    """Give the first recheck, an hour from now, of an effect that nobody found, or that its vendor did not let go of."""
     return Recheck(entry=entry, due_at=now + RECHECK_AFTER[0], look=1)

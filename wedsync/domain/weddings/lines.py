@@ -1,4 +1,4 @@
-"""Where something stands in a plan: dotted paths and their lines."""
+"""Places in a plan: dotted paths and their lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LAST = re.compile(r"(\.[^.\[\]]+|\[\d+\]|^[^.\[\]]+)$")
 
 
 def field_path(parts: Iterable[str | int]) -> str:
-    """`steps[3].needs[0]` of ("steps", 3, "needs", 0)."""
+    """Write ("steps", 3, "needs", 0) as `steps[3].needs[0]`."""
     text = ""
     for part in parts:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -18,7 +18,7 @@ def field_path(parts: Iterable[str | int]) -> str:
 
 
 def line_of(field: str, lines: Mapping[str, int]) -> int:
-    """The line of `field`, else of the nearest part around it that has one; 0 when the source has no lines."""
+    """Return the line of `field`, else of the nearest part around it that has one; 0 when the source has no lines."""
     while field not in lines:
         match = _LAST.search(field)
         if match is None:
@@ -28,6 +28,6 @@ def line_of(field: str, lines: Mapping[str, int]) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'vendor'?`, or nothing when no known word is near."""
+    """Suggest `; did you mean 'vendor'?`, or nothing when no known word is near."""
     close = get_close_matches(word, list(known), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""

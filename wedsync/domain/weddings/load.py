@@ -1,4 +1,4 @@
-"""From parsed JSON to a plan, every fault named: its field, a stable code, and what to write instead."""
+"""Load a plan from parsed JSON and name every fault: its field, a stable code, and what to write instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wedsync.domain.weddings.plan import Plan, PlanError
 
 #: How deep lists and objects may be nested.
 MAX_DEPTH = 32
-#: Named at once; more do not help.
+#: Most faults named at once; more do not help.
 MAX_ERRORS = 100
 _PATTERNS = {
     "^[a-z0-9][a-z0-9-]{0,62}$": "lower-case letters, digits and hyphens, at most 63, beginning with a letter or digit",
@@ -46,7 +46,7 @@ _WANTED = {
 def plan_from_json(
     data: Mapping[str, JsonValue], *, lines: Mapping[str, int] | None = None, file: str = ""
 ) -> tuple[Plan | None, list[PlanError]]:
-    """The plan in parsed JSON, or everything that is wrong with its shape; never both, and never raises."""
+    """Return the plan in parsed JSON, or everything that is wrong with its shape; never both, and never raises."""
     fault = _unusable(data)
     if fault is not None:
         field, code, detail = fault
@@ -65,7 +65,7 @@ def explain(
     lines: Mapping[str, int] | None = None,
     file: str = "",
 ) -> list[PlanError]:
-    """Pydantic's errors about a value of `model` (which stands at `prefix`) in our words, one per field."""
+    """Explain pydantic's errors about a value of `model` (which stands at `prefix`) in our words, one per field."""
     found: dict[str, PlanError] = {}
     for item in error.errors(include_url=False, include_context=True):
         if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
@@ -122,7 +122,7 @@ def _show(value: object) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that the object at `loc` within `model` may have."""
+    """Return the keys that the object at `loc` within `model` may have."""
     here: Any = model
     for part in loc:
         if isinstance(part, int):
@@ -135,7 +135,7 @@ def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
 
 
 def _bare(annotation: Any) -> Any:
-    """`X` of `X | None` and of `Annotated[X, ...]`."""
+    """Return `X` of `X | None` and of `Annotated[X, ...]`."""
     if get_origin(annotation) in (Union, types.UnionType):
         return next((_bare(arg) for arg in get_args(annotation) if arg is not type(None)), None)
     return annotation
@@ -146,7 +146,7 @@ def _item_type(annotation: Any) -> Any:
 
 
 def _unusable(data: object) -> tuple[str, str, str] | None:
-    """(field, code, detail) of what no JSON text can hold safely: too deep, not finite, half a character, NUL."""
+    """Return (field, code, detail) of what JSON text can't hold safely: too deep, not finite, half a character, NUL."""
     pending: list[tuple[tuple[str | int, ...], object]] = [((), data)]
     while pending:
         loc, value = pending.pop()
@@ -167,6 +167,6 @@ def _unusable(data: object) -> tuple[str, str, str] | None:
 
 
 def plan_json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a plan file; `docs/plan.schema.json` is this, written out."""
+    """Return the JSON Schema (2020-12) of a plan file, which `docs/plan.schema.json` holds."""
     schema = Plan.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "wedsync plan, version 1"} | schema

@@ -1,4 +1,4 @@
-"""From a planned step to what a vendor's client gets: references, contacts, times and amounts filled in."""
+"""Fill in a planned step's inputs for a vendor's client: references, contacts, times and amounts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Periods = Callable[[str, int, str | None, times.Fold | None], tuple[filled.Momen
 
 
 class Facts(BaseModel):
-    """What the plan's inputs are filled in with, beside times and other steps' results."""
+    """Values that a plan's inputs are filled in with, beside times and other steps' results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    #: What the references to the plan itself stand for, e.g. `wedding.couple` → "Ana & Bo".
+    #: The values of the references to the plan itself, e.g. `wedding.couple` → "Ana & Bo".
     constants: dict[str, str]
     contacts: tuple[Contact, ...]
     currency: str
 
 
 def facts_of(plan: Plan) -> Facts:
-    """Give the plan's facts."""
+    """Return the plan's facts."""
     wedding = plan.wedding
     return Facts(constants=references.constants(plan), contacts=wedding.contacts, currency=wedding.currency)
 
@@ -110,7 +110,7 @@ def period_of(
 
 
 class _Timing(catalogue.Inputs):
-    """The inputs that give a step's time."""
+    """Inputs that give a step's time."""
 
     starts: str
     minutes: int
@@ -123,12 +123,12 @@ def _default_minutes(model: type[catalogue.Inputs]) -> int:
 
 
 def _moment(instant: datetime, zone: str) -> filled.Moment:
-    """An instant with what the wall in `zone` shows."""
+    """Pair an instant with what the wall in `zone` shows."""
     return filled.Moment(local=times.wall_text(instant, zone), zone=zone, instant=instant.astimezone(UTC))
 
 
 def checked(model: type[_Inputs], values: Mapping[str, JsonValue]) -> _Inputs:
-    """`values` as the catalogue's strict `model`; raises InvalidInput naming the first wrong field."""
+    """Validate `values` by the catalogue's strict `model`; raises InvalidInput naming the first wrong field."""
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -137,13 +137,13 @@ def checked(model: type[_Inputs], values: Mapping[str, JsonValue]) -> _Inputs:
 
 
 class _Filler:
-    """What one step's inputs are filled in with."""
+    """Data that one step's inputs are filled in with."""
 
     def __init__(self, step: PlannedStep, vendor: str, facts: Facts, periods: Periods) -> None:
         self.step, self.vendor, self.facts, self.period = step, vendor, facts, periods
 
     def person(self, contact_id: str, field: str) -> filled.Person:
-        """The contact, with its payment instrument at this vendor."""
+        """Return the contact, with its payment instrument at this vendor."""
         found = next((contact for contact in self.facts.contacts if contact.id == contact_id), None)
         if found is None:
             raise InvalidInput(f"unknown contact {contact_id!r}", field=field, reason="unknown_contact")
@@ -156,7 +156,7 @@ class _Filler:
         )
 
     def minor(self, amount: str, currency: str, field: str) -> int:
-        """Minor units."""
+        """Convert to minor units."""
         try:
             return money.to_minor(amount, currency)
         except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""What is said to a wedding's workflow from outside: its start, its requests, the vendors' words."""
+"""Messages to a wedding's workflow: its start, requests, vendor events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Message(BaseModel):
     def _with(self, **changes: Any) -> Self:
         """Copy the value with some fields changed; a misspelt field or a wrong value raises ValidationError.
 
-        For the named methods of each type: who changes a value from outside says by a method what happened to it.
+        For the named methods of each type: code outside changes a value by a method that says what happened to it.
         """
         cls = type(self)
         try:
@@ -45,16 +45,16 @@ def _checked_by(kind: type[BaseModel], name: str) -> Callable[[Any], Any]:
 
 
 class Decision(Message):
-    """A human's word on a held step."""
+    """A person's decision on a held step."""
 
     step_id: str
     choice: Choice
-    #: For `use`: the vendor to go to.
+    #: For `use`: the vendor to use.
     vendor: str | None = None
 
 
 class TransactionRequest(Message):
-    """`transactions.request`: what was asked for, by kind. Stored as JSON and handed to the wedding as it is.
+    """`transactions.request`: one request, by kind. Stored as JSON and passed to the wedding unchanged.
 
     orchestrate: nothing more. undo: `target`, or `everything` for the whole wedding; with `cancel` the target ends as
     `cancelled`. timeline: `ceremony_at` (wall time), perhaps `zone`. scheduled: `decision`, or none when the wedding's
@@ -74,7 +74,7 @@ class TransactionRequest(Message):
 
 
 class WeddingStart(Message):
-    """The input of the workflow `Wedding` (`wedding:{wedding_id}`, queue `workflows`)."""
+    """Input of the workflow `Wedding` (`wedding:{wedding_id}`, queue `workflows`)."""
 
     wedding_id: str
     organization_id: str
@@ -89,7 +89,7 @@ class WeddingStart(Message):
 WEDDING_WORKFLOW = "Wedding"
 DRAIN_INBOX_WORKFLOW = "DrainInbox"
 SWEEP_HANDOFFS_WORKFLOW = "SweepHandoffs"
-#: Update of `Wedding`: TransactionRequest in, its id out; a known id answers again.
+#: Update of `Wedding`: TransactionRequest in, its id out; a known id gets the same answer.
 SUBMIT_UPDATE = "submit"
 #: Update of `Wedding`: nothing in, the number of steps written anew out.
 REPAIR_UPDATE = "repair"
@@ -98,5 +98,5 @@ VENDOR_EVENT_SIGNAL = "vendor_event"
 
 
 def wedding_workflow_id(wedding_id: str) -> str:
-    """`wedding:{wedding}`."""
+    """Return `wedding:{wedding}`."""
     return f"wedding:{wedding_id}"

@@ -27,7 +27,7 @@ EXPONENTS: dict[str, int] = {code: exponent for exponent, codes in _BY_EXPONENT.
 
 
 def exponent(currency: str) -> int:
-    """How many decimals `currency` has: EUR 2, JPY 0, KWD 3; raises InvalidInput(reason="unknown_currency")."""
+    """Return how many decimals `currency` has: EUR 2, JPY 0, KWD 3; raises InvalidInput(reason="unknown_currency")."""
     found = EXPONENTS.get(currency)
     if found is None:
         raise InvalidInput(f"{currency!r} is no currency of ISO 4217", reason="unknown_currency")
@@ -35,7 +35,7 @@ def exponent(currency: str) -> int:
 
 
 def to_minor(amount: str, currency: str) -> int:
-    """Minor units of decimal text: "12.50" EUR is 1250, "80000" JPY is 80000.
+    """Convert decimal text to minor units: "12.50" EUR is 1250, "80000" JPY is 80000.
 
     Raises InvalidInput with reason `bad_amount`, `unknown_currency` or `too_many_decimals`.
     """
@@ -51,7 +51,7 @@ def to_minor(amount: str, currency: str) -> int:
 
 
 def to_decimal(minor: int, currency: str) -> str:
-    """Decimal text of minor units with all the currency's decimals: 1250 EUR is "12.50", 80000 JPY is "80000".
+    """Convert minor units to decimal text with all the currency's decimals: 1250 EUR is "12.50", 80000 JPY is "80000".
 
     Raises InvalidInput(reason="unknown_currency").
     """

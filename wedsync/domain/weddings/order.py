@@ -1,4 +1,4 @@
-"""Orders and cycles of a graph of names, where `needs[a]` holds what must come before `a`."""
+"""Order a graph of names and find its cycles; `needs[a]` holds what must come before `a`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 
 
 def topological(names: Sequence[str], needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """`names` with everything after what it needs, otherwise in the order given.
+    """Order `names` with everything after what it needs, otherwise in the order given.
 
     Names on a cycle, and what needs them, are left out: the caller compares lengths.
     """
@@ -32,7 +32,7 @@ def topological(names: Sequence[str], needs: Mapping[str, Iterable[str]]) -> tup
 
 
 def cycles(names: Sequence[str], needs: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
-    """One shortest cycle, first name repeated at the end, for each knot of names that need one another."""
+    """Find one shortest cycle, first name repeated at the end, for each knot of names that need one another."""
     reported: set[str] = set()
     found: list[tuple[str, ...]] = []
     ordered = set(topological(names, needs))
@@ -75,7 +75,7 @@ def _reach(start: str, needs: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def downstream(starts: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
-    """`starts` and every name that needs one of them, near or far."""
+    """Return `starts` and every name that needs one of them, directly or not."""
     dependants: dict[str, list[str]] = {}
     for name, before in needs.items():
         for need in before:
@@ -90,7 +90,7 @@ def downstream(starts: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set
 
 
 def ancestors(ordered: Sequence[str], needs: Mapping[str, Iterable[str]]) -> dict[str, int]:
-    """Per name the set of everything it needs, near or far, as bits by position in `ordered` (topological)."""
+    """Return per name everything that it needs, directly or not, as bits by position in `ordered` (topological)."""
     bit = {name: 1 << index for index, name in enumerate(ordered)}
     above: dict[str, int] = {}
     for name in ordered:

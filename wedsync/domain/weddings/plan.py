@@ -1,7 +1,7 @@
-"""The wedding plan as a planner writes it: version 1, strict, frozen.
+"""Model of the wedding plan as a planner writes it: version 1, strict, frozen.
 
-Shape only. What must hold between the parts (needs, references, times, what a vendor can do) is checked by
-`wedsync.domain.weddings.validate`.
+Shape only. `wedsync.domain.weddings.validate` checks what must hold between the parts (needs, references, times, what
+a vendor can do).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PlanModel(BaseModel):
 
 
 class Contact(PlanModel):
-    """Somebody that vendors write to, call or charge."""
+    """A person or business that vendors write to, call or charge."""
 
     id: Slug
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -40,7 +40,7 @@ class Contact(PlanModel):
 
 
 class Ceremony(PlanModel):
-    """When and where, as the clock on the venue's wall shows it."""
+    """Time and place of the ceremony, as the clock on the venue's wall shows it."""
 
     #: Wall time without offset: `2027-06-19T16:00`.
     at: str
@@ -49,12 +49,12 @@ class Ceremony(PlanModel):
     place: str = ""
     latitude: float | None = None
     longitude: float | None = None
-    #: Which instant is meant when daylight saving repeats the wall time; without it such a time is an error.
+    #: The instant that is meant when daylight saving repeats the wall time; without it such a time is an error.
     fold: Literal["earlier", "later"] | None = None
 
 
 class WeddingInfo(PlanModel):
-    """The wedding itself."""
+    """A wedding's own data."""
 
     id: Slug
     couple: Annotated[tuple[str, ...], Field(min_length=1, max_length=4)]
@@ -77,7 +77,7 @@ class Endpoint(PlanModel):
 
 
 class ApiEndpoints(PlanModel):
-    """A generic vendor's own API; what is left out is as `wedsync/vendors/generic/manifest.toml` says."""
+    """A generic vendor's own API; `wedsync/vendors/generic/manifest.toml` gives what is left out."""
 
     base_url: str | None = None
     request: Endpoint | None = None
@@ -95,7 +95,7 @@ class Service(PlanModel):
     role: Role
     #: A vendor with a manifest: `stripe`, `google_calendar`, `generic`.
     vendor: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    #: Which account at the vendor; for `generic` the business. Defaults to the service's id there.
+    #: The account at the vendor; for `generic` the business. Defaults to the service's id there.
     account: Slug | None = None
     #: Every step of this service needs every step of those services.
     depends_on: tuple[Slug, ...] = ()
@@ -108,9 +108,9 @@ class Service(PlanModel):
 
 
 class Compensation(PlanModel):
-    """What the plan changes of a step's undo."""
+    """A plan's changes to a step's undo."""
 
-    #: `vendor`: as the vendor's manifest says; `none`: leave it standing; `hand`: ask a person.
+    #: `vendor`: as the vendor's manifest says; `none`: leave the effect; `hand`: a person undoes it.
     by: Literal["vendor", "none", "hand"] = "vendor"
     #: How long the undo is tried before it is parked.
     deadline: DurationText | None = None
@@ -119,10 +119,10 @@ class Compensation(PlanModel):
 
 
 class WhenDown(PlanModel):
-    """What becomes of a step that has not begun when none of its vendors can be reached."""
+    """Rule for a step that has not begun when none of its vendors can be reached."""
 
-    #: queue: tried again until `max_wait` is over. ask: a person decides. cached: of a read, the newest known answer,
-    #: at most `max_age` old. skip: goes without. fail: tried until the step's `timeout`. `on_failure` comes after that.
+    #: queue: is tried again until `max_wait` is over. ask: a person decides. cached: a read takes the newest known
+    #: answer, at most `max_age` old. skip: goes without. fail: is tried until `timeout`. `on_failure` comes after that.
     then: Literal["queue", "ask", "cached", "skip", "fail"]
     #: For `queue`.
     max_wait: DurationText | None = None
@@ -157,11 +157,11 @@ class Step(PlanModel):
     compensation: Compensation = Compensation()
     #: A step that can't be undone waits for every critical step of its transaction, unless this is true.
     early: bool = False
-    #: Messages at a vendor that can neither replay nor find: what an unknown outcome becomes.
+    #: For messages at a vendor that can neither replay nor find: the result of an unknown outcome.
     delivery: Literal["hold", "at_most_once", "may_repeat"] = "hold"
-    #: Of a message: done once its vendor took it, or only by the vendor's word that it was delivered.
+    #: For a message: done once its vendor accepted it, or only once a vendor event confirms the delivery.
     done_when: Literal["accepted", "delivered"] = "accepted"
-    #: A hold's deadline and what is then done.
+    #: A hold's deadline, and the act that follows it.
     decide_within: DurationText | None = None
     otherwise: Literal["retry", "skip", "rollback"] | None = None
     #: Results that stand in when the step is skipped.
@@ -186,7 +186,7 @@ class Plan(PlanModel):
     services: Annotated[tuple[Service, ...], Field(min_length=1, max_length=100)]
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=300)]
     groups: tuple[Group, ...] = ()
-    #: By capability (`payments`, `sms`, ...): what is done while none of its vendors can be reached.
+    #: By capability (`payments`, `sms`, ...): what to do while none of its vendors can be reached.
     when_down: dict[str, WhenDown] = {}
     #: How many steps of this wedding run at once.
     parallelism: Annotated[int, Field(ge=1, le=50)] = 10
@@ -206,7 +206,7 @@ class PlanError(PlanModel):
 
 
 class Degradation(PlanModel):
-    """`WhenDown` as it runs."""
+    """`WhenDown` in the form that runs."""
 
     do: Literal["queue", "ask", "cached", "skip", "fail"] = "fail"
     max_wait_seconds: int = 0
@@ -214,7 +214,7 @@ class Degradation(PlanModel):
 
 
 class PlannedStep(PlanModel):
-    """A step as it runs: services and groups expanded, defaults filled in, needs complete. Made by `compile_plan`."""
+    """A step in the form that runs: services and groups expanded, defaults filled in, needs complete."""
 
     id: str
     action: str

@@ -1,4 +1,4 @@
-"""What is written at once of one wedding's rows that users read, and what of it took effect. Values only."""
+"""Values of one atomic write to a wedding's rows that users read, and of what it changed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from wedsync.domain.weddings.messages import Message, TransactionKind, Transacti
 from wedsync.domain.weddings.step import StepError, StepState
 from wedsync.domain.weddings.transaction import TransactionResult
 
-#: closing: cancelled, or past its end, while something of it is still open.
+#: closing: cancelled, or past its end, while a matter is still open.
 WeddingStatus = Literal["planned", "active", "closing", "cancelled", "ended"]
 
 
 class StepWrite(Message):
-    """A step as it stands now, and the version that this write has."""
+    """A step's present state, and the version of this write."""
 
     state: StepState
     version: int
 
 
 class TransactionBegin(Message):
-    """A transaction that a workflow run claims and begins; its row is made when the wedding's own agenda started it."""
+    """A transaction that a workflow run claims and begins; its row is made if the wedding's own agenda started it."""
 
     id: str
     kind: TransactionKind
@@ -32,12 +32,12 @@ class TransactionBegin(Message):
     step_ids: tuple[str, ...] = ()
     #: The workflow run that claims it.
     run_id: str
-    #: The run that this one continues: what that one holds, this one takes over.
+    #: The run that this one continues and takes over from.
     continued_from: str = ""
 
 
 class AuditRow(Message):
-    """What the system itself did, for the audit log. At least once: a repeated write appends it again."""
+    """An act of the system itself, for the audit log. At least once: a repeated write appends it again."""
 
     action: str
     subject: str
@@ -45,7 +45,7 @@ class AuditRow(Message):
 
 
 class TransactionOutcome(Message):
-    """The result of a transaction: kept once and never changed."""
+    """Result of a transaction: written once and never changed."""
 
     result: TransactionResult
     version: int
@@ -54,7 +54,7 @@ class TransactionOutcome(Message):
 
 
 class TransactionMove(Message):
-    """A status that a transaction moved on to."""
+    """Next status of a transaction."""
 
     id: str
     status: TransactionStatus
@@ -64,7 +64,7 @@ class TransactionMove(Message):
 
 
 class WeddingRow(Message):
-    """The wedding's own state."""
+    """State of the wedding itself."""
 
     status: WeddingStatus
     phase: str
@@ -106,9 +106,9 @@ class Answer(Message):
 
 
 class ProjectionWrite(Message):
-    """What one caller writes of one wedding: all of it or, when a row is at fault, nothing.
+    """One caller's write to one wedding: all of it takes effect or, if a row is at fault, nothing.
 
-    Rows whose version is not newer, or that say nothing new, stay as they are and are told to nobody.
+    Rows whose version is not newer, or that change nothing, stay as they are and notify nobody.
     """
 
     organization_id: str
@@ -117,7 +117,7 @@ class ProjectionWrite(Message):
     #: The workflow run that writes; empty: none does. Versions count within the runs' order: those of a run that took
     #: the wedding over are newer than all before. A run that does not hold the wedding writes nothing.
     run_id: str = ""
-    #: The run whose place this one takes, where that one holds the wedding.
+    #: The run that this one replaces, if that one holds the wedding.
     takes_from: str = ""
     begin: TransactionBegin | None = None
     #: The id of a running transaction that now rolls back.
@@ -141,7 +141,7 @@ class ProjectionWrite(Message):
 
 
 class Claim(Message):
-    """Which run holds a transaction, and how it stands when it has settled: then it is not to be run."""
+    """A run that holds a transaction, and the status once it has settled: then it must not run."""
 
     run_id: str
     settled_status: TransactionStatus | None = None
@@ -149,7 +149,7 @@ class Claim(Message):
 
 
 class Written(Message):
-    """What of a write took effect."""
+    """Changes that a write made."""
 
     #: Nothing: this other run holds the wedding.
     contested_by: str | None = None
@@ -160,5 +160,5 @@ class Written(Message):
     has_settled: bool = False
     #: Of `begin`.
     claim: Claim | None = None
-    #: Where the ceremony was before this write moved it.
+    #: The ceremony's time before this write moved it.
     previous_ceremony: CeremonyTime | None = None

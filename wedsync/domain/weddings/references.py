@@ -1,4 +1,4 @@
-"""References in a plan's inputs: `${step.result}`, and words about the wedding itself.
+"""Resolve references in a plan's inputs: `${step.result}`, and words about the wedding itself.
 
 `${deposit.payment_id}` stands for a result of an earlier step. `${wedding.couple}`, `${wedding.reference}` (the plan's
 id), `${wedding.place}`, `${wedding.date}`, `${wedding.time}`, `${contact.ID.name}` and, before compilation,
@@ -22,12 +22,12 @@ RESERVED = frozenset({"wedding", "contact", "service", "ceremony"})
 _TOKEN = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _STEP = re.compile(r"([a-z0-9][a-z0-9-]*)\.([a-z][a-z0-9_]*)")
 
-#: What stands for a reference's words ("deposit.payment_id"); raises InvalidInput.
+#: Returns the value of a reference's words ("deposit.payment_id"); raises InvalidInput.
 Lookup = Callable[[str], JsonValue]
 
 
 def strings(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
-    """Each text within `value` with its dotted path."""
+    """Yield each text within `value` with its dotted path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, list):
@@ -39,14 +39,14 @@ def strings(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def words(text: str) -> Iterator[str | None]:
-    """What stands between `${` and `}` in `text`, in order; None for a `${` that is never closed."""
+    """Yield the words between `${` and `}` in `text`, in order; None for a `${` that is never closed."""
     for match in _TOKEN.finditer(text):
         if match[0] != "$${":
             yield match[1].strip() if match[1] is not None else None
 
 
 def step_result(reference: str) -> tuple[str, str] | None:
-    """("deposit", "payment_id") of `deposit.payment_id`; None when the words name no step's result."""
+    """Return ("deposit", "payment_id") of `deposit.payment_id`; None when the words name no step's result."""
     match = _STEP.fullmatch(reference)
     if match is None or match[1] in RESERVED:
         return None
@@ -54,13 +54,13 @@ def step_result(reference: str) -> tuple[str, str] | None:
 
 
 def names(inputs: Mapping[str, JsonValue]) -> set[tuple[str, str]]:
-    """Every (step, result) that `inputs` refer to."""
+    """Return every (step, result) that `inputs` refer to."""
     found = (step_result(word) for _, text in strings(dict(inputs)) for word in words(text) if word)
     return {name for name in found if name is not None}
 
 
 def constants(plan: Plan) -> dict[str, str]:
-    """What the references to the plan itself stand for, e.g. `wedding.couple` → "Ana & Bo"."""
+    """Return the values of the references to the plan itself, e.g. `wedding.couple` → "Ana & Bo"."""
     wedding = plan.wedding
     date, _, time = wedding.ceremony.at.partition("T")
     known = {
@@ -74,12 +74,12 @@ def constants(plan: Plan) -> dict[str, str]:
 
 
 def service_constants(service: Service) -> dict[str, str]:
-    """`service.id` and `service.name`, filled in by the compiler."""
+    """Return `service.id` and `service.name`, which the compiler fills in."""
     return {"service.id": service.id, "service.name": service.name}
 
 
 def substitute(value: JsonValue, lookup: Lookup, *, keep_escapes: bool = False, path: str = "") -> JsonValue:
-    """`value` with every reference replaced by what `lookup` gives for its words; what it gives is not read again.
+    """Replace every reference in `value` by what `lookup` returns for its words; that value is not parsed again.
 
     `keep_escapes` leaves `$${` as it is, for a value that will be substituted once more. Raises InvalidInput, with the
     dotted path as its field, for what `lookup` refuses, an unclosed `${`, or a list or object within a text.
@@ -119,7 +119,7 @@ def _substitute_text(text: str, lookup: Lookup, keep_escapes: bool) -> JsonValue
 
 
 def as_text(value: JsonValue) -> str:
-    """A result as it reads within a text; raises InvalidInput for lists and objects."""
+    """Write a result as text within a longer text; raises InvalidInput for lists and objects."""
     if isinstance(value, list | dict):
         raise InvalidInput("a list or object does not fit into a text", reason="bad_reference")
     if isinstance(value, str):
@@ -130,14 +130,14 @@ def as_text(value: JsonValue) -> str:
 def resolve(
     inputs: Mapping[str, JsonValue], results: Mapping[str, Mapping[str, JsonValue]], plan: Plan
 ) -> dict[str, JsonValue]:
-    """`inputs` with every reference replaced; see `fill`."""
+    """Replace every reference in `inputs`; see `fill`."""
     return fill(inputs, results, constants(plan))
 
 
 def fill(
     inputs: Mapping[str, JsonValue], results: Mapping[str, Mapping[str, JsonValue]], known: Mapping[str, str]
 ) -> dict[str, JsonValue]:
-    """Replace every reference by what earlier steps gave (`results`: step → result → value) or by a constant.
+    """Replace every reference by an earlier step's result (`results`: step → result → value) or by a constant.
 
     Raises InvalidInput(reason="missing_result" or "bad_reference") with the input's path as its field.
     """
@@ -157,5 +157,5 @@ def fill(
 
 
 def resolve_text(text: str, plan: Plan) -> str:
-    """A compensation's text with the references to the plan itself replaced; raises InvalidInput for any other."""
+    """Fill in a compensation's text with what the plan itself says; raises InvalidInput for any other reference."""
     return str(resolve({"text": text}, {}, plan)["text"])

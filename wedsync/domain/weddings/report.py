@@ -1,4 +1,4 @@
-"""Collects what is wrong with a plan."""
+"""Collect what is wrong with a plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_HINTS = 50
 
 
 class Report:
-    """The errors of one plan so far, and what every check looks things up in."""
+    """Errors of one plan so far, and the look-up tables of every check."""
 
     def __init__(self, plan: Plan, manifests: Mapping[str, Manifest], lines: Mapping[str, int], file: str) -> None:
         self.plan = plan
@@ -39,7 +39,7 @@ class Report:
         self._found.setdefault((field, code, detail), error)
 
     def hint(self, word: str, known: Iterable[str], otherwise: str = "") -> str:
-        """`; did you mean ...?`, else `otherwise`. Looking for near words is dear: only so many times a plan."""
+        """Suggest `; did you mean ...?`, else `otherwise`. Finding near words is slow: only so many times a plan."""
         self._hints -= 1
         return (did_you_mean(word, known) if self._hints >= 0 else "") or otherwise
 
@@ -52,9 +52,9 @@ class Report:
             self.add(field, error.reason or "bad_value", error.detail)
 
     def has(self, prefix: str) -> bool:
-        """Whether something at `prefix` or within it is wrong."""
+        """Tell whether something at `prefix` or within it is wrong."""
         return any(field == prefix or field.startswith((f"{prefix}.", f"{prefix}[")) for field, _, _ in self._found)
 
     def errors(self) -> list[PlanError]:
-        """All, in the file's order where the lines are known."""
+        """Return all errors, in the file's order if the lines are known."""
         return sorted(self._found.values(), key=lambda error: error.line)

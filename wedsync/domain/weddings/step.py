@@ -1,4 +1,4 @@
-"""Where one step of a wedding stands. It changes by named acts only, so that no state is half written."""
+"""State of one step of a wedding. It changes by named methods only, so that no state is half written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wedsync.domain.errors import OutcomeUnknown
 from wedsync.domain.failure import Failure
 from wedsync.domain.weddings.messages import CompensationStatus, Message, StepStatus
 
-#: What a queued step waits for: no vendor's event is called so.
+#: A queued step waits for this: no vendor's event has this name.
 VENDOR_BACK = "vendor.back"
 _NOT_WAITING: dict[str, Any] = {
     "waits_for": "",
@@ -37,7 +37,7 @@ def step_error(failure: Failure) -> StepError:
 
 
 class CompensationResult(Message):
-    """How the undo of a step stands."""
+    """State of a step's undo."""
 
     status: CompensationStatus
     attempts: int = 0
@@ -49,7 +49,7 @@ class CompensationResult(Message):
 
 
 class StepState(Message):
-    """Where a step stands, as the wedding carries it and Postgres shows it."""
+    """State of a step, as the wedding carries it and Postgres shows it."""
 
     step_id: str
     status: StepStatus
@@ -61,7 +61,7 @@ class StepState(Message):
     #: The number of the newest try: see the idempotency key.
     round: int = 0
     external_id: str | None = None
-    #: What later steps may refer to.
+    #: Results that later steps may refer to.
     results: dict[str, JsonValue] = {}
     due_at: datetime | None = None
     started_at: datetime | None = None
@@ -131,11 +131,11 @@ class StepState(Message):
         return self if external_id == self.external_id else self._with(external_id=external_id)
 
     def answered(self, *, waits: bool, now: datetime) -> Self:
-        """Show that the vendor has answered its last call: with its event to come, or for good."""
+        """Show that the vendor has answered its last call: finally, or with an event to come."""
         return self._with(status="waiting" if waits else "succeeded", ended_at=None if waits else now)
 
     def succeeded(self, external_id: str | None, results: dict[str, JsonValue], now: datetime) -> Self:
-        """End well: the effect is in effect."""
+        """End well: the effect stands."""
         return self._with(
             status="succeeded",
             external_id=external_id,
@@ -185,7 +185,7 @@ class StepState(Message):
         return self._with(status="failed", error=error, ended_at=now, **_NOT_WAITING)
 
     def refused(self, error: StepError) -> Self:
-        """Keep what holds: the change of it was refused."""
+        """Keep the state in effect: its change was refused."""
         return self._with(error=error)
 
     def skipped(self, results: dict[str, JsonValue], error: StepError | None, now: datetime) -> Self:

@@ -1,4 +1,4 @@
-"""What a transaction has to do about one step, and where it goes on after a pause. Values only."""
+"""Tasks of a transaction for its steps, and where each goes on after a pause. Values only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wedsync.domain.weddings.step import StepState
 
 
 class StepTask(Message):
-    """One thing a transaction has to do about one step."""
+    """One task of a transaction for one step."""
 
     kind: Literal["do", "answer", "late", "change"]
     step: PlannedStep
@@ -22,15 +22,15 @@ class StepTask(Message):
     round: int = 1
     #: The vendors to try, in order.
     vendors: tuple[str, ...] = ()
-    #: For answer, late, change, and a `do` after an unknown outcome: what stands already.
+    #: For answer, late, change, and a `do` after an unknown outcome: the effect so far.
     entry: LedgerEntry | None = None
     state: StepState | None = None
-    #: For answer: what the vendor said.
+    #: For answer: the vendor's event.
     event_type: str = ""
     event_facts: dict[str, JsonValue] = {}
-    #: Set while it runs: `vendors[0]` has been taken up (do), or its answer taken in; it goes on from the ledger.
+    #: Set while it runs: the task has begun with `vendors[0]` (do), or applied its answer; it goes on from the ledger.
     is_resumed: bool = False
-    #: Set while it runs: when the vendor, or the way on after its answer, is given up.
+    #: Set while it runs: when the vendor, or the work after its answer, is given up.
     give_up_at: datetime | None = None
     #: Set while it runs: every vendor before `vendors[0]` could not be reached.
     are_all_down: bool = True
@@ -41,7 +41,7 @@ class StepTask(Message):
         return self.state is not None and self.state.status == "held"
 
     def in_effect(self) -> LedgerEntry:
-        """Give what stands already. Raises ValueError for a task that was given nothing."""
+        """Return the effect so far. Raises ValueError for a task without one."""
         if self.entry is None:
             raise ValueError("a task about a standing step comes with its ledger entry")
         return self.entry
@@ -51,9 +51,9 @@ class StepTask(Message):
         return self._with(step=step)
 
     def at(self, vendors: tuple[str, ...], give_up_at: datetime, *, are_all_down: bool) -> Self:
-        """Note where it is: at the first of `vendors`, the others stand ready."""
+        """Note its position: at the first of `vendors`, the others stand ready."""
         return self._with(is_resumed=True, vendors=vendors, give_up_at=give_up_at, are_all_down=are_all_down)
 
     def going_on(self, give_up_at: datetime) -> Self:
-        """Note that the vendor's answer was taken in: what is left are the step's further operations."""
+        """Note that the vendor's answer was applied: the step's further operations remain."""
         return self._with(is_resumed=True, give_up_at=give_up_at)

@@ -1,4 +1,4 @@
-"""Wall times at the venue, and the instants they mean. Zone data: the standard library's `zoneinfo`."""
+"""Resolve wall times at the venue to instants. Zone data: the standard library's `zoneinfo`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Due = AtOnce | At | After
 
 @lru_cache(maxsize=256)
 def zone_info(zone: str) -> ZoneInfo:
-    """The zone of an IANA name; raises InvalidInput(reason="unknown_zone")."""
+    """Return the zone of an IANA name; raises InvalidInput(reason="unknown_zone")."""
     try:
         if zone.startswith(_NOT_PLACES):
             raise ZoneInfoNotFoundError
@@ -70,7 +70,7 @@ def zone_info(zone: str) -> ZoneInfo:
 
 
 def parse_wall(local: str) -> datetime:
-    """The naive time of `2027-06-19T16:00` (seconds optional); raises InvalidInput(reason="bad_time")."""
+    """Parse the naive time `2027-06-19T16:00` (seconds optional); raises InvalidInput(reason="bad_time")."""
     try:
         if _WALL.fullmatch(local) and 1970 <= int(local[:4]) <= 2200:
             return datetime.fromisoformat(local)
@@ -80,7 +80,7 @@ def parse_wall(local: str) -> datetime:
 
 
 def parse_relative(text: str) -> Relative | None:
-    """The anchor and distance of `ceremony - 48h` or `booking + 7d`; None when `text` has another form.
+    """Parse the anchor and distance of `ceremony - 48h` or `booking + 7d`; None when `text` has another form.
 
     Raises InvalidInput(reason="bad_duration").
     """
@@ -93,7 +93,7 @@ def parse_relative(text: str) -> Relative | None:
 
 
 def resolve_wall(local: str, zone: str, fold: Fold | None) -> datetime:
-    """The instant (UTC) at which the wall in `zone` shows `local`.
+    """Return the instant (UTC) at which the wall in `zone` shows `local`.
 
     Raises InvalidInput with reason `bad_time`, `unknown_zone`, `nonexistent_time` (daylight saving skips it) or
     `ambiguous_time` (daylight saving repeats it and `fold` is None).
@@ -116,14 +116,14 @@ def resolve_wall(local: str, zone: str, fold: Fold | None) -> datetime:
 
 
 def wall_text(instant: datetime, zone: str) -> str:
-    """What the wall in `zone` shows at `instant`: `2027-06-19T16:00:00`."""
+    """Write what the wall in `zone` shows at `instant`: `2027-06-19T16:00:00`."""
     return instant.astimezone(zone_info(zone)).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def shift(instant: datetime, sign: Literal[1, -1], span: Span, zone: str) -> datetime:
-    """`instant` moved by `span`: days on the wall of `zone`, so that 16:00 stays 16:00, hours as they pass.
+    """Move `instant` by `span`: days on the wall of `zone`, so that 16:00 stays 16:00, hours as they pass.
 
-    A wall time that daylight saving skips becomes the one as much later; of one that it repeats the earlier is taken.
+    A wall time that daylight saving skips becomes as much later; of one that it repeats the earlier is taken.
     """
     place = zone_info(zone)
     wall = instant.astimezone(place).replace(tzinfo=None) + sign * timedelta(days=span.days)
@@ -132,18 +132,18 @@ def shift(instant: datetime, sign: Literal[1, -1], span: Span, zone: str) -> dat
 
 
 def ceremony_instant(plan: Plan) -> datetime:
-    """The instant (UTC) of the ceremony; raises InvalidInput as `resolve_wall` does."""
+    """Return the instant (UTC) of the ceremony; raises InvalidInput as `resolve_wall` does."""
     ceremony = plan.wedding.ceremony
     return resolve_wall(ceremony.at, ceremony.zone, ceremony.fold)
 
 
 def end_instant(plan: Plan) -> datetime:
-    """When the wedding is over; raises InvalidInput as `ceremony_instant` and `parse_duration`."""
+    """Return when the wedding is over; raises InvalidInput as `ceremony_instant` and `parse_duration`."""
     return ceremony_instant(plan) + parse_duration(plan.wedding.ends_after)
 
 
 def instant_of(text: str, zone: str, fold: Fold | None, plan: Plan) -> datetime:
-    """The instant (UTC) of an input's time: a wall time in `zone`, or relative to the ceremony.
+    """Return the instant (UTC) of an input's time: a wall time in `zone`, or relative to the ceremony.
 
     Raises InvalidInput as `resolve_wall` does; `bad_time` for any other anchor.
     """
@@ -156,7 +156,7 @@ def instant_of(text: str, zone: str, fold: Fold | None, plan: Plan) -> datetime:
 
 
 def due_at(step: PlannedStep, plan: Plan, ended: Mapping[str, datetime]) -> Due:
-    """When `step` is due: AtOnce, At(instant), or After(step) while the step it is anchored to has not ended.
+    """Return when `step` is due: AtOnce, At(instant), or After(step) while the step it is anchored to has not ended.
 
     `ended` holds the steps' ends (aware). Raises InvalidInput as `resolve_wall` does.
     """
@@ -175,7 +175,7 @@ def due_at(step: PlannedStep, plan: Plan, ended: Mapping[str, datetime]) -> Due:
 
 
 def at_anchor(at: str | None) -> str | None:
-    """The step that a step's `at` is anchored to; None when it is absolute, relative to the ceremony, or malformed."""
+    """Return the step that an `at` is anchored to; None when it is absolute, relative to the ceremony, or malformed."""
     if at is None or _WALL.fullmatch(at):
         return None
     try:
@@ -187,7 +187,7 @@ def at_anchor(at: str | None) -> str | None:
 
 @lru_cache(maxsize=1)
 def tzdata_version() -> str:
-    """The release of the zone data in use, e.g. `2026f`; `unknown` when the system's data does not say.
+    """Return the release of the zone data in use, e.g. `2026f`; `unknown` when the system's data does not say.
 
     `zoneinfo` takes the system's data before the package `tzdata`; so does this.
     """
@@ -198,7 +198,7 @@ def tzdata_version() -> str:
 
 
 def release_of(folder: Path) -> str:
-    """The release that zone data in `folder` names in its `tzdata.zi`, or `unknown`."""
+    """Return the release that zone data in `folder` names in its `tzdata.zi`, or `unknown`."""
     file = folder / "tzdata.zi"
     if not file.is_file():
         return "unknown"

@@ -1,4 +1,4 @@
-"""A transaction of a wedding: what it is given, what it knows while it runs, what it came to."""
+"""Values of a wedding's transaction: its input, its running state, its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wedsync.domain.weddings.task import StepTask
 
 
 class TransactionInput(Message):
-    """What a transaction is given: all it needs, so that it asks nobody."""
+    """Input of a transaction: all it needs, so that it requests nothing else."""
 
     organization_id: str
     wedding_id: str
@@ -35,11 +35,11 @@ class TransactionInput(Message):
     undo_needs: dict[str, tuple[str, ...]] = {}
     undo_steps: tuple[PlannedStep, ...] = ()
     undo_states: tuple[StepState, ...] = ()
-    #: `step.field` of what the undo touches that a later transaction has set anew: named in the result.
+    #: `step.field` that a later transaction has set anew since, among what the undo touches: named in the result.
     superseded: tuple[str, ...] = ()
     #: It undoes and does nothing else, though there may be no effect to undo.
     rolls_back: bool = False
-    #: An undo that was asked for as `cancel`.
+    #: An undo that was requested as `cancel`.
     cancel: bool = False
     #: Rechecks of effects that were found absent after an unknown outcome.
     rechecks: tuple[Recheck, ...] = ()
@@ -49,7 +49,7 @@ class TransactionInput(Message):
     satisfied: tuple[str, ...] = ()
 
     def step_ids(self) -> tuple[str, ...]:
-        """Name the steps it is about."""
+        """Name its steps."""
         return tuple(dict.fromkeys([task.step.id for task in self.tasks] + [s.step_id for s in self.undo_states]))
 
     def rechecking(
@@ -83,7 +83,7 @@ class TransactionInput(Message):
 
 
 class TransactionResult(Message):
-    """What a transaction came to: taken in by the wedding, and kept in Postgres."""
+    """Result of a transaction: the wedding applies it, and Postgres keeps it."""
 
     id: str
     seq: int
@@ -94,7 +94,7 @@ class TransactionResult(Message):
     entries: tuple[LedgerEntry, ...] = ()
     rechecks: tuple[Recheck, ...] = ()
     superseded: tuple[str, ...] = ()
-    #: It undid what it had done, or was to undo, whether all of that could be undone or not.
+    #: It undid, or was to undo, its own effects, whether all of them could be undone or not.
     rolled_back: bool = False
     started_at: datetime
     ended_at: datetime
@@ -102,7 +102,7 @@ class TransactionResult(Message):
 
 
 class TransactionUpdate(Message):
-    """A status that a transaction moved on to."""
+    """Next status of a transaction."""
 
     transaction_id: str
     #: Given when the row may be gone and is to be made again.
@@ -113,7 +113,7 @@ class TransactionUpdate(Message):
 
 
 class CallProgress(BaseModel):
-    """How far one operation's tries have come: outlives a pause, so its waits are instants. Changes while it runs."""
+    """Tries of one operation so far: outlives a pause, so its waits are instants. Changes while it runs."""
 
     tries: int = 0
     #: The outcome of an earlier try is unknown.
@@ -122,7 +122,7 @@ class CallProgress(BaseModel):
     first_sent_at: datetime
     #: While it waits for the next try.
     wait_until: datetime | None = None
-    #: What it waits for is that "not found" counts.
+    #: It waits for the moment from which "not found" counts.
     until_absent: bool = False
     why: str = ""
 
@@ -153,7 +153,7 @@ class RunningTransaction(Message):
 
 
 class TransactionState:
-    """What a running transaction knows: how its steps stand, the effects they may have, and whether to stop."""
+    """State of a running transaction: its steps, the effects they may have, and whether to stop."""
 
     def __init__(self, given: TransactionInput, started_at: datetime) -> None:
         self.input = given
@@ -162,7 +162,7 @@ class TransactionState:
         self.tasks: dict[str, StepTask] = {task.step.id: task for task in given.tasks}
         #: The tasks that were begun.
         self.begun: set[str] = set()
-        #: Of these the ones that a pause ended in the middle.
+        #: Of these the ones that a pause interrupted.
         self.paused: set[str] = set()
         self.steps: dict[str, PlannedStep] = {task.step.id: task.step for task in given.tasks}
         self.steps.update({step.id: step for step in given.undo_steps})
@@ -170,7 +170,7 @@ class TransactionState:
         for task in given.tasks:
             self.states[task.step.id] = task.state or StepState(step_id=task.step.id, status="pending")
         self.entries: dict[str, LedgerEntry] = {entry.step_id: entry for entry in given.undo}
-        #: What stood before a change, to change back to.
+        #: The effects before a change, to change back to.
         self.before_change: dict[str, LedgerEntry] = {}
         self.rechecks: list[Recheck] = []
         self.results: dict[str, dict[str, JsonValue]] = dict(given.results)
@@ -183,17 +183,17 @@ class TransactionState:
         self.undo_broken: set[str] = set()
         #: The operations under way, by `step/purpose/operation`.
         self.calls: dict[str, CallProgress] = {}
-        #: Set when nothing new may start: a step failed for good, or a person asked.
+        #: Set when nothing new may start: a step failed for good, or a person stopped it.
         self.stopping = False
         self.cancelled = given.cancel
         self.stop_reason: StepError | None = None
         self.parked = False
-        #: Set when the run's history is long: nothing new starts, what is on the wire is awaited, the rest is carried.
+        #: Set when the run's history is long: nothing new starts, calls under way are awaited, the rest is carried.
         self.pausing = False
 
     @property
     def transaction_id(self) -> str:
-        """The transaction's id."""
+        """Return the transaction's id."""
         return self.input.transaction_id
 
     # ---- over a pause
@@ -250,13 +250,13 @@ class TransactionState:
         self.states[state.step_id] = state.of(self.transaction_id)
 
     def succeeded(self, step_id: str, entry: LedgerEntry, now: datetime) -> None:
-        """End the step well: its effect is in effect."""
+        """End the step well: its effect stands."""
         self.put(entry.in_state("standing"))
         self.results[step_id] = dict(entry.facts)
         self.put_step(self.step(step_id).succeeded(entry.external_id, entry.facts, now))
 
     def skipped(self, step_id: str, failure: Failure, now: datetime) -> None:
-        """Go without the step, as its plan says; what the plan gives in its place holds."""
+        """Go without the step, as its plan says; the results that the plan gives in its place hold."""
         results = self.steps[step_id].default_results
         self.results[step_id] = dict(results)
         detail = f"skipped, as the plan says: {failure.detail}"
@@ -278,7 +278,7 @@ class TransactionState:
         self.put_step(self.step(step_id).failed(step_error(failure), now))
 
     def compensation(self, step_id: str, result: CompensationResult | None) -> None:
-        """Note how a step's undo stands."""
+        """Note the state of a step's undo."""
         self.put_step(self.step(step_id).compensated(result))
         if saga.needs_attention(result):
             self.parked = True
@@ -288,7 +288,7 @@ class TransactionState:
         return {step_id: state.status for step_id, state in self.states.items()}
 
     def ordered_states(self) -> tuple[StepState, ...]:
-        """Give all states, in the order of the steps; an undo also speaks of steps that have no effect to undo."""
+        """Give all states, in the order of the steps; an undo also covers steps that have no effect to undo."""
         order: Iterable[str] = dict.fromkeys((*self.steps, *self.states))
         return tuple(self.states[step_id] for step_id in order if step_id in self.states)
 
@@ -301,12 +301,12 @@ class TransactionState:
         return kept
 
     def is_at(self, step_id: str, vendor: str) -> bool:
-        """Tell whether the effect is bound to this vendor: one that refuses its inputs is left before that."""
+        """Tell whether the effect is bound to this vendor: a vendor that refuses its inputs is left before that."""
         entry = self.entries.get(step_id)
         return entry is not None and entry.binding.vendor == vendor
 
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """Say who needs whom, among all steps known here."""
+        """Map each step known here to its needs."""
         return {**self.input.undo_needs, **{step.id: step.needs for step in self.steps.values()}}
 
     def undoable(self) -> list[LedgerEntry]:
@@ -315,9 +315,9 @@ class TransactionState:
         return [e for e in self.entries.values() if saga.may_have_happened(e) and e.step_id not in kept]
 
     def set_before(self) -> set[str]:
-        """Name the steps that this one only goes on with.
+        """Name the steps that this transaction only goes on with.
 
-        What they hold is undone with the transactions that set it.
+        Their effects are undone with the transactions that set them.
         """
         kept = set()
         for task in self.input.tasks:
@@ -331,7 +331,7 @@ class TransactionState:
         return kept
 
     def lost(self) -> list[StepState]:
-        """Give the steps of which a vendor may hold what no ledger knows."""
+        """Give the steps of which a vendor may hold an effect that no ledger knows."""
         known = set(self.entries) | {task.step.id for task in self.input.tasks if task.entry is not None}
         return [state for step_id, state in self.states.items() if state.unknown and step_id not in known]
 
@@ -349,7 +349,7 @@ class TransactionState:
             self.stop_reason = reason
 
     def result(self, now: datetime, error: StepError | None = None) -> TransactionResult:
-        """Say what the transaction came to; `error` ends it as `needs_attention`, whatever its steps say."""
+        """Make the transaction's result; `error` ends it as `needs_attention`, whatever its steps say."""
         states, rolled_back = self.ordered_states(), self.phase == "rollback"
         status = saga.transaction_status(
             states,
@@ -374,7 +374,7 @@ class TransactionState:
         )
 
     def broken(self, error: StepError, now: datetime) -> TransactionResult:
-        """Say what the transaction came to that an error of ours ended: a person looks at what was under way."""
+        """Make the result of a transaction that an error of ours ended: a person checks what was under way."""
         for step_id, state in list(self.states.items()):
             if state.status == "running":
                 self.put_step(state.left_open(error, unknown=True))
@@ -388,7 +388,7 @@ class TransactionState:
         return self.result(now, error)
 
     def _leave_undo_open(self, step_id: str, error: StepError) -> None:
-        """Leave an undo that did not come to its end to a person, unless there is nothing to undo."""
+        """Leave an unfinished undo to a person, unless there is nothing to undo."""
         entry = self.entries[step_id]
         plan, why = saga.undo_plan(entry, self.steps[step_id])
         if plan in ("leave", "nothing"):

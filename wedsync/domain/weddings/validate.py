@@ -1,4 +1,4 @@
-"""Everything that must hold between the parts of a plan; all that is wrong is found at once."""
+"""Check everything that must hold between the parts of a plan, and find all faults at once."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def check_plan(
     lines: Mapping[str, int] = MappingProxyType({}),
     file: str = "",
 ) -> list[PlanError]:
-    """Every error of `plan` against the vendors at hand; empty when it can be compiled and run.
+    """Return every error of `plan` against the vendors at hand; empty when it can be compiled and run.
 
-    `lines` (dotted field path → 1-based line) and `file` only say where. The codes are `codes.PLAN_ERROR_CODES`.
+    `lines` (dotted field path → 1-based line) and `file` only name places. The codes are `codes.PLAN_ERROR_CODES`.
     """
     report = Report(plan, manifests, lines, file)
     _check_size(report)
@@ -50,7 +50,7 @@ def check_plan(
 
 
 def _check_size(report: Report) -> None:
-    """Bounds on what the other checks have to look at: nothing else is looked at beyond them."""
+    """Check the bounds on the other checks' work: nothing beyond them is checked."""
     plan = report.plan
     if len(report.instances) > MAX_STEPS:
         report.add("steps", "too_many_steps", f"{len(report.instances)} steps once expanded; at most {MAX_STEPS}")
@@ -108,7 +108,7 @@ def _check_vendor(report: Report, vendor: str, field: str) -> None:
 
 def _check_address(report: Report, url: str, field: str) -> None:
     try:
-        # A stand-in on this machine is let through where our own account is there, too: when it is called.
+        # A stand-in on this machine passes if our own account is there, too: its calls find out.
         read_url(url, GuardPolicy(allow_loopback=True))
     except ForbiddenTarget as error:
         report.add(field, "url_forbidden", error.detail)
@@ -136,7 +136,7 @@ def _check_services(report: Report) -> None:
 
 
 def check_fallbacks(report: Report, vendor: str, fallbacks: tuple[str, ...], field: str) -> None:
-    """Each fallback is a vendor at hand, and another one than those before it."""
+    """Check that each fallback is a vendor at hand, and none repeats."""
     seen = {vendor}
     for position, fallback in enumerate(fallbacks):
         here = f"{field}.fallbacks[{position}]"

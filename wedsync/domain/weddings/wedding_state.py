@@ -1,4 +1,4 @@
-"""What the `Wedding` workflow carries from run to run. Values only; stays small (ADR 0002)."""
+"""State that the `Wedding` workflow carries from run to run. Values only; stays small (ADR 0002)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TransactionCard(Message):
     before_zone: str = ""
     #: Of a timeline change: who had set the ceremony's time before it; empty: the plan.
     set_before: str = ""
-    #: Its undo was asked for as `cancel`: once all of it is undone it is `cancelled`.
+    #: Its undo was requested as `cancel`: once all of it is undone it is `cancelled`.
     cancels: bool = False
 
     def became(self, status: TransactionStatus, gaps: tuple[str, ...] | None = None) -> Self:
@@ -57,7 +57,7 @@ class TransactionCard(Message):
         return self._with(status=status, gaps=self.gaps if gaps is None else gaps)
 
     def undone_as(self, status: TransactionStatus, *, cancels: bool) -> Self:
-        """Note what its undo came to, and whether that was asked for as `cancel`."""
+        """Note its undo's result, and whether that was requested as `cancel`."""
         return self._with(status=status, cancels=cancels)
 
     def moved_from(self, at: str, zone: str, set_by: str) -> Self:
@@ -66,7 +66,7 @@ class TransactionCard(Message):
 
 
 class Closing(Message):
-    """How a wedding ends whose open matters are still seen to."""
+    """An ending wedding with open matters."""
 
     becomes: ClosingStatus
     #: Then it ends, whatever is open.
@@ -74,7 +74,7 @@ class Closing(Message):
 
 
 class PlanFacts(Message):
-    """The compiled plan, and what its times meant when it was last resolved."""
+    """A compiled plan, and its times as they were last resolved."""
 
     version: int
     locale: str
@@ -85,12 +85,12 @@ class PlanFacts(Message):
     tzdata_version: str
     parallelism: int
     steps: tuple[PlannedStep, ...]
-    #: What inputs are filled in with.
+    #: Values that inputs are filled in with.
     wedding: WeddingFacts
 
 
 class Course(Message):
-    """What a transaction is run for: what is done once it has settled."""
+    """Purpose of a transaction: it decides what is done once the transaction has settled."""
 
     request: TransactionRequest | None = None
     #: Of an undo: the transaction to undo; None: everything.
@@ -146,13 +146,13 @@ class WeddingState(Message):
 
     @property
     def compiled(self) -> PlanFacts:
-        """The compiled plan. Raises RuntimeError before the wedding's first transaction has begun."""
+        """Return the compiled plan. Raises RuntimeError before the wedding's first transaction has begun."""
         if self.plan is None:
             raise RuntimeError("the plan is read when the first transaction begins")
         return self.plan
 
     def results(self) -> dict[str, dict[str, JsonValue]]:
-        """Give what later steps may refer to."""
+        """Give the results that later steps may refer to."""
         return {step_id: state.results for step_id, state in self.states.items() if state.results}
 
     # ---- requests and events
@@ -262,7 +262,7 @@ class WeddingState(Message):
 
 
 class Waiting(Message):
-    """What a wedding waits for, for the operator (query `waiting`)."""
+    """One thing that a wedding waits for, for the operator (query `waiting`)."""
 
     step_id: str
     #: `payment.succeeded`, `decision`, `due`, `recheck`.

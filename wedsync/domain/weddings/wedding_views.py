@@ -1,4 +1,4 @@
-"""What the wedding's queries answer. Pure functions on its carried state."""
+"""Answer a wedding's queries. Pure functions on its carried state."""
 
 from __future__ import annotations
 

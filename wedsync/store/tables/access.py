@@ -51,7 +51,7 @@ audit_log = Table(
     document("detail"),
     Index("ix_audit_log_at", "at", "id"),
     Index("ix_audit_log_organization_at", "organization_id", "at", "id"),
-    # Finds what stands beneath a subject, too, whatever the database's collation.
+    # Finds everything beneath a subject, too, whatever the database's collation.
     Index("ix_audit_log_subject", "subject", postgresql_ops={"subject": "text_pattern_ops"}),
 )
 

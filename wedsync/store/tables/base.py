@@ -1,4 +1,4 @@
-"""The metadata that all tables share, and the column shorthands."""
+"""Metadata that all tables share, and the column shorthands."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ metadata = MetaData(
 
 
 def text(name: str, *args: Any, **options: Any) -> Column[str]:
-    """A text column, NOT NULL unless said otherwise."""
+    """Make a text column, NOT NULL unless the options say otherwise."""
     return Column(name, Text, *args, nullable=options.pop("nullable", False), **options)
 
 
 def instant(name: str, **options: Any) -> Column[Any]:
-    """A timestamptz column, NOT NULL unless said otherwise."""
+    """Make a timestamptz column, NOT NULL unless the options say otherwise."""
     return Column(name, DateTime(timezone=True), nullable=options.pop("nullable", False), **options)
 
 
 def document(name: str, **options: Any) -> Column[Any]:
-    """A jsonb column, NOT NULL unless said otherwise."""
+    """Make a jsonb column, NOT NULL unless the options say otherwise."""
     return Column(name, JSONB(none_as_null=True), nullable=options.pop("nullable", False), **options)

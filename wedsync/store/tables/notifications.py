@@ -1,4 +1,4 @@
-"""Channels by which operators are told of failovers, health and quotas, and what is told by them."""
+"""Channels that notify operators of failovers, health and quotas, and their messages."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ notifications = Table(
     text("id", primary_key=True),
     text("organization_id", ForeignKey("organizations.id")),
     text("channel_id", ForeignKey("notification_channels.id", ondelete="CASCADE")),
-    # What is the same piece of news within the channel's window.
+    # The key of equal notices within the channel's window.
     text("dedup_key"),
     # `wedsync.domain.routing.notify.Notice`.
     document("notice"),
-    # How often it was news again within the window.
+    # How often the same notice came again within the window.
     Column("repeats", Integer, nullable=False, server_default=sql("0")),
     Column("attempts", Integer, nullable=False, server_default=sql("0")),
     instant("created_at"),
     instant("due_at"),
-    # NULL: it is still to be told.
+    # NULL: not sent yet.
     instant("ended_at", nullable=True),
-    # NULL: it was told, or nothing has gone wrong yet.
+    # NULL: it was sent, or nothing has gone wrong yet.
     text("error", nullable=True),
     Index("ix_notifications_due", "due_at", postgresql_where=sql("ended_at IS NULL")),
     Index("ix_notifications_channel", "channel_id", "dedup_key", "created_at"),

@@ -1,4 +1,4 @@
-"""What others are told: subscriptions, events, their deliveries and each attempt at one."""
+"""Subscriptions, the events for them, their deliveries and each attempt at one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ outgoing_events = Table(
     text("id", primary_key=True),
     text("organization_id", ForeignKey("organizations.id"), index=True),
     text("wedding_id", ForeignKey("weddings.id"), nullable=True),
-    # The id in `wedding_events` of the change that it tells.
+    # The id in `wedding_events` of the change that it reports.
     Column("sequence", BigInteger, nullable=True),
     text("type"),
     document("data"),
@@ -84,11 +84,11 @@ deliveries = Table(
     text("wedding_id", nullable=True),
     # pending | retrying | delivered | failed
     text("status", server_default=sql("'pending'")),
-    # Every attempt there was, and those since it was first due or last replayed.
+    # All attempts, and those since it was first due or last replayed.
     Column("attempts", Integer, nullable=False, server_default=sql("0")),
     Column("tries", Integer, nullable=False, server_default=sql("0")),
     instant("due_at"),
-    # In somebody's hands until then.
+    # Claimed until then.
     instant("leased_until", nullable=True),
     Column("last_status", Integer, nullable=True),
     text("last_error", nullable=True),

@@ -23,9 +23,9 @@ quotas = Table(
     metadata,
     text("service"),
     text("account"),
-    # Counts changes: who writes says which one he has seen.
+    # Counts changes: a writer names the one that it has seen.
     Column("version", BigInteger, nullable=False),
-    # The newest write's own mark, by which its writer knows that it was his.
+    # The newest write's own mark, by which its writer knows that the write was its own.
     text("nonce"),
     # `wedsync.domain.routing.quotas.Quota` without its key and version.
     document("state"),

@@ -85,7 +85,7 @@ circuits = Table(
     # Between them it is not switched back: ceremonies are under way.
     instant("noisy_from", nullable=True),
     instant("noisy_until", nullable=True),
-    # Of transitions, not of counters: what a compare-and-set compares.
+    # Counts transitions, not counters: a compare-and-set compares it.
     _number("version", BigInteger),
     PrimaryKeyConstraint("service", "endpoint"),
 )
@@ -119,7 +119,7 @@ failovers = Table(
     text("strategy"),
     # proposed | active | held | restoring | restored | superseded
     text("status"),
-    # `breaker`, `health` or who asked.
+    # `breaker`, `health` or the person who started it.
     text("actor"),
     # NULL: not counted yet.
     Column("affected_weddings", Integer, nullable=True),
@@ -129,7 +129,7 @@ failovers = Table(
     instant("started_at"),
     # When its guard was started; NULL: not yet.
     instant("guarded_at", nullable=True),
-    # When its guard has looked again, or is started anew.
+    # When its guard must have checked again, or is started anew.
     instant("guard_due_at", nullable=True),
     instant("restored_at", nullable=True),
     _number("fell_back"),
@@ -196,10 +196,10 @@ service_health = Table(
     _number("successes_in_row"),
     _number("error_count", BigInteger),
     text("detail", server_default=sql("''")),
-    # The newest looks (`wedsync.domain.health.trend.Sample`) and what they give rise to (`Concern`).
+    # The newest samples (`wedsync.domain.health.trend.Sample`) and the concerns that they raise (`Concern`).
     document("samples", server_default=sql("'[]'")),
     document("concerns", server_default=sql("'[]'")),
-    # When the next probe is due; moved on by who takes it.
+    # When the next probe is due; whoever claims it moves it on.
     instant("due_at"),
 )
 
@@ -208,7 +208,7 @@ health_changes = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     text("service"),
-    # probe | circuit: what all of its circuits come to | calls: they fail, and it stays closed
+    # probe | circuit: the status from all of its circuits | calls: they fail, and the circuit stays closed
     text("source", server_default=sql("'probe'")),
     text("from_status", nullable=True),
     text("status"),

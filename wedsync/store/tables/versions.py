@@ -1,6 +1,6 @@
 """Versions of vendors' APIs as operators give them, pins, and migrations from one version to another.
 
-A pin or a migration with no organization is about all of them and is seen by programs only.
+A pin or a migration with no organization applies to all of them, and only programs see it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ version_pins = Table(
     instant("since"),
     # NULL: it holds.
     instant("until", nullable=True),
-    # What laid it over the standing pin; empty: an operator's own.
+    # The migration that laid it over the existing pin; empty: an operator's own.
     text("migration_id", server_default=sql("''")),
     text("pinned_by"),
     Index("ix_version_pins_until", "until"),

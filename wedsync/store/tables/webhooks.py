@@ -1,4 +1,4 @@
-"""The inbox: every verified inbound event, once; the sources that post to it, and what is known of their events."""
+"""Inbox: every verified inbound event, once; the sources that post to it, and what is known of their events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ inbox = Table(
     text("organization_id", ForeignKey("organizations.id"), nullable=True),
     # A vendor's name, or the id of a registered source.
     text("source"),
-    # The source's own id: what makes the event unique, for ever.
+    # The source's own id, which makes the event unique, for ever.
     text("event_id"),
     # received | retrying | processed | unmatched | dead
     text("state", server_default=sql("'received'")),
@@ -41,14 +41,14 @@ inbox = Table(
     text("step_id", nullable=True),
     Column("attempts", Integer, nullable=False, server_default=sql("0")),
     text("error", nullable=True),
-    # SHA-256 of what was signed, where the event's id was not: known by it under any id.
+    # SHA-256 of what was signed, if the event's id was not: it identifies the event under any id.
     Column("replay_key", LargeBinary, nullable=True),
     instant("received_at"),
-    # When it was first looked at: how long a wedding for it is awaited counts from then.
+    # When it was first checked: the wait for its wedding counts from then.
     instant("first_looked_at", nullable=True),
-    # When it is to be looked at (again); NULL: settled.
+    # When it is to be checked (again); NULL: settled.
     instant("due_at", nullable=True),
-    # When it was last looked at.
+    # When it was last checked.
     instant("processed_at", nullable=True),
     # Digests of the phones and addresses that the event names.
     Column("contacts", ARRAY(LargeBinary), nullable=True),
@@ -70,7 +70,7 @@ webhook_sources = Table(
     text("id", primary_key=True),
     text("organization_id", ForeignKey("organizations.id")),
     text("name"),
-    # The last part of its address: the name, or the name and a tail where another one holds it.
+    # The last part of its address: the name, or the name and a tail if another source holds it.
     text("path", unique=True),
     # active | paused
     text("state"),
@@ -92,7 +92,7 @@ webhook_secrets = Table(
     # The secret, encrypted, bound to organization and row.
     Column("sealed", LargeBinary, nullable=False),
     instant("created_at"),
-    # When it stops being taken, after a rotation; NULL: it is the newest.
+    # When it is no longer accepted, after a rotation; NULL: it is the newest.
     instant("expires_at", nullable=True),
 )
 
@@ -138,7 +138,7 @@ webhook_objects = Table(
     text("organization_id", ForeignKey("organizations.id"), nullable=True),
     text("source"),
     text("object_id"),
-    # What of the object it is about: `payment`, `message`, ...
+    # The aspect of the object: `payment`, `message`, ...
     text("topic"),
     # Of the newest event that was processed.
     instant("occurred_at"),

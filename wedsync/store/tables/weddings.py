@@ -23,7 +23,7 @@ from wedsync.store.tables.base import document, instant, metadata, text
 
 
 def _of_wedding() -> ForeignKeyConstraint:
-    """A row belongs to the organization of its wedding."""
+    """Bind a row to the organization of its wedding."""
     return ForeignKeyConstraint(["organization_id", "wedding_id"], ["weddings.organization_id", "weddings.id"])
 
 
@@ -34,7 +34,7 @@ weddings = Table(
     text("organization_id", ForeignKey("organizations.id")),
     # The plan's own id.
     text("reference"),
-    # planned (nothing asked yet) | active | cancelled | ended
+    # planned (nothing requested yet) | active | cancelled | ended
     text("status"),
     # preparation | ceremony | reception | cleanup
     text("phase"),
@@ -51,13 +51,13 @@ weddings = Table(
     # The workflow run that writes the wedding's rows, and how often a run has taken it over: 1 for the first.
     text("run_id", nullable=True),
     Column("run_epoch", BigInteger, nullable=False, server_default=sql("0")),
-    # What a step's start is ordered by when transactions are asked for: 1, 2, 3, ...
+    # The number by which a step's start orders requested transactions: 1, 2, 3, ...
     Column("transaction_seq", Integer, nullable=False, server_default=sql("0")),
     instant("created_at"),
     instant("updated_at"),
     instant("ended_at", nullable=True),
     UniqueConstraint("organization_id", "reference"),
-    # Pages, and the rows of the wedding, which are bound to its organization by it.
+    # For pages, and for the wedding's rows, which it binds to the wedding's organization.
     UniqueConstraint("organization_id", "id"),
 )
 
@@ -86,15 +86,15 @@ transactions = Table(
     text("status"),
     # Ids of failed `continue` steps.
     document("gaps"),
-    # What was asked for, kind by kind (the undo's target, the shift's new time).
+    # The request, kind by kind (the undo's target, the shift's new time).
     document("request"),
     # The ids of the steps it covers, in plan order.
     document("step_ids"),
-    # What the workflow returned: written once.
+    # The workflow's result: written once.
     document("result", nullable=True),
     document("error", nullable=True),
     instant("requested_at"),
-    # NULL until the wedding's workflow has taken it; the sweep tells again.
+    # NULL until the wedding's workflow has accepted it; the sweep dispatches it again.
     instant("handed_off_at", nullable=True),
     # W3C trace context of the request.
     text("traceparent", nullable=True),

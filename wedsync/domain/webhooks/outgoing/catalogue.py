@@ -1,4 +1,4 @@
-"""The events that we tell to others' endpoints: their types, what each one holds, and its JSON Schema.
+"""Catalogue of the events that we send to subscribers' endpoints: types, contents, JSON Schemas.
 
 A version is a date; within one, fields are only added. `docs/events/{version}/` holds the schemas.
 """
@@ -16,21 +16,21 @@ NEWEST_VERSION: ApiVersion = API_VERSIONS[-1]
 
 
 class EventData(BaseModel):
-    """What an event says; `id` names the object that it is about."""
+    """Content of an event; `id` names the object that it is about."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     id: str
 
 
 class ClientData(EventData):
-    """The clients of a wedding, known by the wedding's id."""
+    """Clients of a wedding, known by the wedding's id."""
 
     #: The plan's own id.
     reference: str
 
 
 class WeddingData(EventData):
-    """A wedding as it stands."""
+    """A wedding in its present state."""
 
     reference: str
     #: planned, active, cancelled, ended
@@ -43,7 +43,7 @@ class WeddingData(EventData):
 
 
 class CeremonyTime(BaseModel):
-    """When: the clock on the venue's wall, its zone, and the instant resolved from them."""
+    """Ceremony's time: the clock on the venue's wall, its zone, and the instant resolved from them."""
 
     model_config = ConfigDict(frozen=True)
     local: str
@@ -52,7 +52,7 @@ class CeremonyTime(BaseModel):
 
 
 class TimelineData(EventData):
-    """A wedding whose ceremony has another time now."""
+    """A wedding whose ceremony has moved to another time."""
 
     ceremony: CeremonyTime
     previous: CeremonyTime
@@ -76,7 +76,7 @@ class ErrorData(BaseModel):
 
 
 class CompensationData(BaseModel):
-    """What became of a step's undo."""
+    """Outcome of a step's undo."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     #: pending, running, undone, nothing_to_undo, needs_attention
@@ -86,7 +86,7 @@ class CompensationData(BaseModel):
 
 
 class StepData(EventData):
-    """A step of a wedding as it stands."""
+    """A step of a wedding in its present state."""
 
     service: str
     capability: str
@@ -113,7 +113,7 @@ class EndpointData(EventData):
     #: active, failing, recovering, paused, disabled
     status: str
     reason: str | None = None
-    #: How much of the time until it is disabled has gone by.
+    #: The elapsed percent of the time until it is disabled.
     percent: int | None = None
     failing_since: datetime | None = None
     #: Deliveries that wait for it.
@@ -135,7 +135,7 @@ class FailedDeliveryData(EventData):
 
 
 class PingData(EventData):
-    """A test, asked for by the subscription's owner."""
+    """A test that the subscription's owner requested."""
 
     message: str = "It works."
 
@@ -145,7 +145,7 @@ class EventType(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     name: str
-    #: When it is told.
+    #: When it is sent.
     summary: str
     data: type[EventData]
     #: Whether nobody needs it any more once the wedding's day has come: then its retries are compressed.
@@ -195,7 +195,7 @@ EVENT_TYPES: dict[str, EventType] = {entry.name: entry for entry in _TYPES}
 
 
 class Envelope(BaseModel):
-    """What every event has."""
+    """Fields that every event has."""
 
     model_config = ConfigDict(frozen=True)
     id: str = Field(description="Of the event: the same however often it is sent.")
@@ -209,12 +209,12 @@ class Envelope(BaseModel):
 
 
 def envelope(entry: EventType) -> type[BaseModel]:
-    """The model of a whole event of one type, as it is sent with the full payload."""
+    """Return the model of a whole event of one type, as it is sent with the full payload."""
     fields: dict[str, Any] = {"type": (Literal[entry.name], ...), "data": (entry.data, ...)}
     return create_model(entry.name, __base__=Envelope, __doc__=f"{entry.summary}.", **fields)
 
 
 def json_schema(entry: EventType) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one type of event, full payload."""
+    """Return the JSON Schema (2020-12) of one type of event, full payload."""
     schema = envelope(entry).model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,7 +1,7 @@
-"""What an endpoint's answers make of it and of the deliveries: the rules. Pure.
+"""Judge an endpoint, and its deliveries, by its answers. Pure.
 
-active: first attempts are pumped. failing: only one probe at a time is sent, and events are parked. recovering: a
-probe was answered, and what was parked is sent in order; then active. paused (by its owner) and disabled (gone, or
+active: first attempts are sent. failing: only one probe at a time is sent, and events are parked. recovering: a
+probe was answered, and parked events are sent in order; then active. paused (by its owner) and disabled (gone, or
 exhausted): events are parked until it is resumed.
 """
 
@@ -17,12 +17,12 @@ from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 
 EndpointStatus = Literal["active", "failing", "recovering", "paused", "disabled", "deleted"]
 DeliveryStatus = Literal["pending", "retrying", "delivered", "failed"]
-#: `no_answer`: timed out, refused, unreachable or forbidden by the guard.
+#: `no_answer`: timed out, refused, unreachable or forbidden by the SSRF policy.
 Outcome = Literal["ok", "refused", "no_answer", "throttled", "gone"]
 
-#: So many failures in a row, with no success between, and the endpoint itself fails.
+#: After so many failures in a row, with no success between, the endpoint itself fails.
 FAILURES_IN_A_ROW = 3
-#: The pace after the first 429 where nothing else is known, the slowest, and the one from which none is kept.
+#: The pace after the first 429 without a known rate, the slowest pace, and the pace from which the limit ends.
 FIRST_PACE_PER_SECOND = 4.0
 SLOWEST_PACE_PER_SECOND = 0.1
 FULL_PACE_PER_SECOND = 64.0
@@ -30,7 +30,7 @@ WARNINGS = (50, 70, 90)
 
 
 class Attempt(Value):
-    """One attempt at a delivery, and what came of it."""
+    """One attempt at a delivery, and its outcome."""
 
     delivery_id: str
     subscription_id: str
@@ -77,7 +77,7 @@ class OpenDelivery(Value):
 
 
 class Verdict(Value):
-    """What becomes of a delivery."""
+    """Outcome of a delivery."""
 
     status: DeliveryStatus
     tries: int
@@ -86,7 +86,7 @@ class Verdict(Value):
 
 
 def outcome_of(attempt: Attempt) -> Outcome:
-    """How an attempt went: any 2xx is a success, a redirect is not followed and counts as a refusal."""
+    """Classify an attempt: any 2xx is a success; a redirect is not followed and counts as a refusal."""
     if attempt.status is None:
         return "no_answer"
     if 200 <= attempt.status < 300:
@@ -97,9 +97,9 @@ def outcome_of(attempt: Attempt) -> Outcome:
 def judge(
     delivery: OpenDelivery, attempt: Attempt, policy: DeliveryRetryPolicy, *, jitter: float, now: datetime
 ) -> Verdict:
-    """What becomes of a delivery after an attempt.
+    """Decide what follows for a delivery after an attempt.
 
-    Neither a 429 nor a failed probe that came before the delivery's own time uses an attempt up.
+    A 429, or a failed probe before the delivery's own time, uses up no attempt.
     """
     outcome = outcome_of(attempt)
     if outcome == "ok":
@@ -126,7 +126,7 @@ def after_attempts(
     now: datetime,
     useful_until: datetime | None = None,
 ) -> EndpointState:
-    """The endpoint after attempts, oldest first. `useful_until`: of the most urgent delivery that waits for it."""
+    """Return the endpoint after attempts, oldest first. `useful_until`: of the most urgent waiting delivery."""
     for attempt in attempts:
         state = _after(state, attempt, jitter=jitter, now=now, useful_until=useful_until)
     return state
@@ -165,10 +165,10 @@ def _is_probe(state: EndpointState, attempt: Attempt) -> bool:
 def _next_round(
     state: EndpointState, attempt: Attempt, *, jitter: float, now: datetime, useful_until: datetime | None
 ) -> EndpointState:
-    """Failing, or failing still: when the next probe is sent, or that there is none any more.
+    """Let the endpoint fail, or fail still: schedule the next probe, or none any more.
 
-    An urgent event brings probes closer together, but the end no nearer: neither more probes nor more time alone, only
-    both, lead there.
+    An urgent event brings probes closer together, but the end no nearer: only more probes and more time together lead
+    there, neither alone.
     """
     is_first = state.status != "failing"
     round_ = 1 if is_first else state.round + 1
@@ -181,7 +181,7 @@ def _next_round(
         now=now,
         useful_until=useful_until,
         retry_after=attempt.retry_after,
-        # What was hurried is out of step, and its last probe must not come after the end.
+        # Hurried probes are out of step, and the last one must not come after the end.
         most=since + schedule.total(state.policy) - now if round_ > number else None,
     )
     failing = _with(state, round=round_, failing_since=since)
@@ -203,12 +203,12 @@ def _after_success(state: EndpointState) -> EndpointState:
 
 
 def recovered(state: EndpointState) -> EndpointState:
-    """Nothing is parked any more."""
+    """Make the endpoint active: nothing is parked any more."""
     return _with(state, status="active", reason=None, failing_since=None, next_probe_at=None, round=0, warned=0)
 
 
 def due_warning(state: EndpointState, now: datetime) -> int | None:
-    """The highest of `WARNINGS` that is due and was not given."""
+    """Return the highest of `WARNINGS` that is due and was not given."""
     if state.failing_since is None:
         return None
     times = schedule.warning_times(state.policy, state.failing_since)
@@ -217,7 +217,7 @@ def due_warning(state: EndpointState, now: datetime) -> int | None:
 
 
 def next_warning_at(state: EndpointState) -> datetime | None:
-    """When the next warning is due."""
+    """Return when the next warning is due."""
     if state.failing_since is None:
         return None
     times = schedule.warning_times(state.policy, state.failing_since)

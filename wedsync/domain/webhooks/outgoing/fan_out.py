@@ -1,4 +1,4 @@
-"""Which subscriptions are told of which events. Pure."""
+"""Match events to the subscriptions that get them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wedsync.domain.webhooks.outgoing.matching import passes, wants
 
 
 class Subscriber(Value):
-    """What a subscription wants: patterns of types, and allowed values by dotted path."""
+    """A subscription's wishes: patterns of types, and allowed values by dotted path."""
 
     id: str
     event_types: list[str]
@@ -30,7 +30,7 @@ def fan_out(
 ) -> Iterator[FanOut]:
     """Yield each event with the subscriptions that want it, in order.
 
-    Those that nobody wants are left out, unless `keep`. `only` gives them to one subscription whatever it wants.
+    Events that nobody wants are left out, unless `keep`. `only` gives them to one subscription whatever it wants.
     """
     for event in news:
         shape = event.model_dump(mode="json")

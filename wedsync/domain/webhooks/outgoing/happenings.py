@@ -1,4 +1,4 @@
-"""What happened to a wedding, as events for others: from the numbered changes that watchers follow. Pure."""
+"""Turn a wedding's numbered changes, which watchers follow, into domain events for subscribers. Pure."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Change(Value):
 
 
 class WeddingFacts(Value):
-    """What events say of the wedding itself."""
+    """Facts of the wedding itself for its events."""
 
     id: str
     organization_id: str
     reference: str
     ceremony: CeremonyTime
-    #: Where the ceremony was moved by this very change.
+    #: The ceremony's earlier time, if this very change moved it.
     previous_ceremony: CeremonyTime | None = None
 
 
 class Happening(Value):
-    """An event about to be told."""
+    """An event to be sent."""
 
     type: str
     data: dict[str, Any]
@@ -48,7 +48,7 @@ class Happening(Value):
 def happenings(
     changes: Sequence[Change], wedding: WeddingFacts, paid: Mapping[str, Sequence[dict[str, Any]]]
 ) -> list[Happening]:
-    """The events that changes make, in order; `paid` holds the succeeded payment steps of completed transactions."""
+    """Make these changes' events, in order; `paid` holds the succeeded payment steps of completed transactions."""
     found: list[Happening] = []
     for change in changes:
         for name, data in _of_change(change, wedding, paid):

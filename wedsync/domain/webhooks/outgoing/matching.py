@@ -1,4 +1,4 @@
-"""Which subscriptions want an event: patterns of types, and filters over its fields. Pure."""
+"""Decide which subscriptions want an event: patterns of types, and filters over its fields. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wedsync.domain.webhooks.outgoing.catalogue import EVENT_TYPES
 Filters = Mapping[str, Sequence[str | int | bool | None]]
 
 _PATTERN = re.compile(r"\*|[a-z]+\.(\*|[a-z_]+)")
-#: Never told unless asked for by name or to one subscription: a test.
+#: A test: sent only if a subscription names its type, or to one subscription.
 _TEST = "webhook.test"
 _FILTERABLE = ("wedding_id", "type", "data.")
 
 
 def wants(patterns: Sequence[str], event_type: str) -> bool:
-    """Whether one of the patterns (`*`, `payment.*`, `payment.captured`) covers a type."""
+    """Tell whether one of the patterns (`*`, `payment.*`, `payment.captured`) covers a type."""
     if event_type == _TEST:
         return False
     family = event_type.partition(".")[0]
@@ -27,7 +27,7 @@ def wants(patterns: Sequence[str], event_type: str) -> bool:
 
 
 def passes(filters: Filters, event: Mapping[str, Any]) -> bool:
-    """Whether every filtered field of the event (`wedding_id`, `type`, `data.x.y`) holds one of its allowed values."""
+    """Tell whether each filtered field (`wedding_id`, `type`, `data.x.y`) holds one of its allowed values."""
     return all(_is_one_of(_look_up(event, path), allowed) for path, allowed in filters.items())
 
 

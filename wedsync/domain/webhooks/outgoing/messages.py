@@ -1,4 +1,4 @@
-"""What is said to `DrainOutbox` and `RetryEndpoint`, and what their activities answer."""
+"""Messages to `DrainOutbox` and `RetryEndpoint`, and the answers of their activities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DRAIN_OUTBOX_WORKFLOW = "DrainOutbox"
 RETRY_ENDPOINT_WORKFLOW = "RetryEndpoint"
-#: Signal of `DrainOutbox`, without arguments: deliveries were recorded since you last looked.
+#: Signal of `DrainOutbox`, without arguments: deliveries were recorded since the last claim.
 DRAIN_OUTBOX_SIGNAL = "drain"
 #: Signal of `RetryEndpoint`, without arguments: the endpoint or its deliveries changed.
 LOOK_SIGNAL = "look"
@@ -21,7 +21,7 @@ class Message(BaseModel):
 
 
 class OutboxStart(Message):
-    """The input of `DrainOutbox` (`outbox:{partition}`, queue `workflows`)."""
+    """Input of `DrainOutbox` (`outbox:{partition}`, queue `workflows`)."""
 
     partition: int = Field(default=0, ge=0)
     #: Carried over continue-as-new.
@@ -29,22 +29,22 @@ class OutboxStart(Message):
 
 
 class PumpAnswer(Message):
-    """The answer of `deliveries.pump`."""
+    """Answer of `deliveries.pump`."""
 
-    #: Deliveries taken in hand, those that were given back and taken again among them.
+    #: Deliveries claimed, those that were given back and claimed again among them.
     sent: int
-    #: Seconds until the next delivery is due that was put off; None: none is.
+    #: Seconds until the next postponed delivery is due; None: none is.
     next_due_seconds: float | None = None
 
 
 class EndpointStart(Message):
-    """The input of `RetryEndpoint` (`endpoint:{endpoint}`, queue `workflows`)."""
+    """Input of `RetryEndpoint` (`endpoint:{endpoint}`, queue `workflows`)."""
 
     endpoint_id: str
 
 
 class LookAt(Message):
-    """The input of `deliveries.retry_endpoint`."""
+    """Input of `deliveries.retry_endpoint`."""
 
     endpoint_id: str
     #: The workflow's own time.
@@ -52,7 +52,7 @@ class LookAt(Message):
 
 
 class EndpointLook(Message):
-    """The answer of `deliveries.retry_endpoint`."""
+    """Answer of `deliveries.retry_endpoint`."""
 
     status: str
     #: Attempts made.
@@ -62,7 +62,7 @@ class EndpointLook(Message):
 
 
 class SweptOutbox(Message):
-    """The answer of `deliveries.sweep`."""
+    """Answer of `deliveries.sweep`."""
 
     #: Whether its drain was started again.
     is_drained: bool = False
@@ -71,10 +71,10 @@ class SweptOutbox(Message):
 
 
 def outbox_workflow_id(partition: int = 0) -> str:
-    """`outbox:{partition}`."""
+    """Return `outbox:{partition}`."""
     return f"outbox:{partition}"
 
 
 def endpoint_workflow_id(endpoint_id: str) -> str:
-    """`endpoint:{endpoint}`."""
+    """Return `endpoint:{endpoint}`."""
     return f"endpoint:{endpoint_id}"

@@ -1,4 +1,4 @@
-"""What operators are told of subscriptions and of deliveries that were given up. Pure."""
+"""Notices for operators about subscriptions and about deliveries that were given up. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from wedsync.domain.routing.notify import Notice, Severity
 from wedsync.domain.webhooks.outgoing.catalogue import EndpointData, FailedDeliveryData
 
 EndpointNews = Literal["endpoint.warning", "endpoint.disabled", "endpoint.resumed"]
-#: What stands in a notice where a vendor stands in others.
+#: Takes the vendor's place in these notices.
 _SERVICE = "webhooks"
 _SEVERITY: dict[EndpointNews, Severity] = {
     "endpoint.warning": "warning",
     "endpoint.disabled": "critical",
     "endpoint.resumed": "info",
 }
-#: A failed delivery of one of these is not told of: telling would never end.
+#: A failed delivery of one of these makes no notice: that would never end.
 UNTOLD = ("delivery.failed", "webhook.test")
 
 
 def of_endpoint(kind: EndpointNews, data: EndpointData, now: datetime) -> Notice:
-    """A subscription fails, was disabled, or is well again. Its URL is not told: it may hold a secret."""
+    """Notify that a subscription fails, was disabled, or is well again, without its URL, which may hold a secret."""
     what = {
         "endpoint.warning": f"does not answer; {data.percent} % of the time until it is disabled have gone by",
         "endpoint.disabled": f"is disabled ({data.reason}); {data.parked} deliveries wait until it is resumed",
@@ -39,7 +39,7 @@ def of_endpoint(kind: EndpointNews, data: EndpointData, now: datetime) -> Notice
 
 
 def of_failed_delivery(data: FailedDeliveryData, now: datetime) -> Notice:
-    """A delivery was given up; further ones of its subscription are the same news within a channel's window."""
+    """Notify that a delivery was given up; further ones of its subscription are the same news within a window."""
     return Notice(
         kind="delivery.failed",
         severity="warning",

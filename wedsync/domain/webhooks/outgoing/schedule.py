@@ -1,4 +1,4 @@
-"""When a delivery is tried again. Pure.
+"""Decide when a delivery is tried again. Pure.
 
 `exponential` (the default, 8 attempts): at once, then after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h: 27 h 35 min
 in all. More attempts repeat the last wait. `fixed`: every 15 minutes. Each wait is shortened by up to a tenth at
@@ -21,9 +21,9 @@ _EXPONENTIAL = tuple(
     timedelta(seconds=seconds) for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
 )
 _FIXED = timedelta(minutes=15)
-#: The clocks of those who compare may differ by so much.
+#: Clocks that are compared may differ by so much.
 _SLACK = timedelta(seconds=1)
-#: However soon an event ends to be useful.
+#: The least time for the schedule, however soon an event ends to be useful.
 _SHORTEST = timedelta(seconds=5)
 JITTER = 0.1
 #: A longer `Retry-After` is not obeyed.
@@ -33,14 +33,14 @@ THROTTLED_WAIT = timedelta(seconds=30)
 
 
 class DeliveryRetryPolicy(Value):
-    """How often a delivery is tried, and how far apart."""
+    """Number of a delivery's attempts, and the times between them."""
 
     max_attempts: Annotated[int, Field(ge=1, le=20, strict=True)] = 8
     backoff: Backoff = "exponential"
 
 
 def waits(policy: DeliveryRetryPolicy) -> tuple[timedelta, ...]:
-    """The waits between the attempts: one fewer than there are attempts."""
+    """Return the waits between the attempts: one fewer than there are attempts."""
     count = policy.max_attempts - 1
     if policy.backoff == "fixed":
         return (_FIXED,) * count
@@ -48,12 +48,12 @@ def waits(policy: DeliveryRetryPolicy) -> tuple[timedelta, ...]:
 
 
 def total(policy: DeliveryRetryPolicy) -> timedelta:
-    """From the first attempt to the last."""
+    """Return the time from the first attempt to the last."""
     return sum(waits(policy), timedelta())
 
 
 def passed(policy: DeliveryRetryPolicy, elapsed: timedelta) -> int:
-    """How many of the policy's waits, none of them compressed, fit into so much time, jitter granted."""
+    """Count the policy's waits, none of them compressed, that fit into so much time, jitter granted."""
     ends = itertools.accumulate(waits(policy))
     return sum(elapsed >= end * (1 - JITTER) - _SLACK for end in ends)
 
@@ -68,9 +68,9 @@ def wait_after(
     retry_after: timedelta | None = None,
     most: timedelta | None = None,
 ) -> timedelta | None:
-    """How long to wait after failed attempt number `attempt` (1, 2, ...); None: that was the last.
+    """Return the wait after failed attempt number `attempt` (1, 2, ...); None: that was the last.
 
-    `jitter` is in [0, 1). Where the event is useful until less than the rest of the schedule from now, the rest is
+    `jitter` is in [0, 1). If the event is useful for less time than the rest of the schedule takes, the rest is
     compressed into that time. `most` shortens the wait further. `retry_after` lengthens it, up to `RETRY_AFTER_CAP`.
     """
     left = waits(policy)[attempt - 1 :]
@@ -88,6 +88,6 @@ def wait_after(
 
 
 def warning_times(policy: DeliveryRetryPolicy, failing_since: datetime) -> dict[int, datetime]:
-    """When so many percent of the way to disabling have gone by."""
+    """Return the moment at which each of these percents of the time until disabling has gone by."""
     whole = total(policy)
     return {percent: failing_since + whole * percent / 100 for percent in (50, 70, 90)}

@@ -1,4 +1,4 @@
-"""The bytes of a delivery and its signatures. Pure.
+"""Make the bytes of a delivery and its signatures. Pure.
 
 Standard Webhooks 1.0.0 (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
 `webhook-signature` holds one `v1,{base64}` per active secret, HMAC-SHA256 over `{id}.{timestamp}.{body}` with the
@@ -35,7 +35,7 @@ class Event(Value):
 
 
 def body_of(event: Event, payload: Payload, api_version: str) -> bytes:
-    """The JSON that is sent, the same bytes each time; `thin` leaves only `id` of `data`."""
+    """Return the JSON to send, the same bytes each time; `thin` leaves only `id` of `data`."""
     content = {
         "id": event.id,
         "type": event.type,
@@ -50,7 +50,7 @@ def body_of(event: Event, payload: Payload, api_version: str) -> bytes:
 
 
 def headers_of(event_id: str, delivery_id: str, body: bytes, secrets: Sequence[str], now: datetime) -> dict[str, str]:
-    """Every header of a delivery; each of `secrets` (`whsec_` and base64) signs, so that a rotation has an overlap."""
+    """Return a delivery's headers; each of `secrets` (`whsec_` and base64) signs, so that a rotation overlaps."""
     seconds = str(int(now.timestamp()))
     standard = " ".join(f"v1,{_standard(secret, event_id, seconds, body)}" for secret in secrets)
     ours = ",".join([f"t={seconds}", *(f"v1={_ours(secret, seconds, body)}" for secret in secrets)])
