@@ -1,4 +1,4 @@
-"""Door to the sweep of hand-offs."""
+"""Serve the sweep that dispatches transactions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wedsync.usecases.weddings.tell import ClientProvider, sweep_transactions
 
 
 class SweptTransactions(BaseModel):
-    """How many recorded transactions were handed over now, and how many were not."""
+    """How many recorded transactions were dispatched now, and how many were not."""
 
     model_config = ConfigDict(frozen=True)
     told: int
@@ -20,7 +20,7 @@ class SweptTransactions(BaseModel):
 
 
 class HandoffActivities:
-    """Runs on the queue `records`."""
+    """The activity of the dispatching sweep. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
         self._db = db
@@ -29,6 +29,6 @@ class HandoffActivities:
     @activity.defn(name="handoffs.sweep_transactions")
     @translated
     async def sweep_transactions(self) -> SweptTransactions:
-        """Tell weddings again of transactions that they have not taken."""
+        """Dispatch transactions again that their weddings have not accepted."""
         told, left = await sweep_transactions(self._db, await self._client_provider(), utc_now())
         return SweptTransactions(told=told, left=left)

@@ -149,7 +149,7 @@ class Book:
         return found if found is not None else Circuit(service=service, endpoint=endpoint)
 
     def is_failing(self, service: str, now: datetime) -> bool:
-        """Tell whether the vendor's calls fail as those that open a circuit do, although not all its circuits are open."""
+        """Tell whether the vendor's calls fail as those that open a circuit do, although not all circuits are open."""
         config = self.config(service)
         every = [self.circuit(service, one.name) for one in config.endpoints]
         in_use = [

@@ -104,7 +104,7 @@ async def _drain_one(db: Database, client_provider: ClientProvider, row_id: int,
 
 
 async def _note_fault(db: Database, row: ClaimedRow, error: Exception, now: datetime) -> Verdict:
-    """Record the failure of a row that our code or Postgres could not process; only the error's kind: no guest's data."""
+    """Record the failure of a row that we or Postgres could not process; only the error's kind: no guest's data."""
     _log.error("webhook_event_fault", source=row.source, event_id=row.event_id, error=_name(error))
     async with db.system() as connection:
         configs = await inbox.source_configs(connection, {row.source} if row.organization_id else ())

@@ -36,7 +36,7 @@ def learns_by_list(source: str) -> bool:
 
 
 def is_push(source: str, facts: Any) -> bool:
-    """Tell whether an event with these facts, of the platform's own channel, only says that there is something to list."""
+    """Tell whether an event with these facts, of the platform's own channel, only says that the list has news."""
     return learns_by_list(source) and isinstance(facts, Mapping) and "channel_id" in facts
 
 

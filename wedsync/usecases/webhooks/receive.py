@@ -131,7 +131,7 @@ class Reception:
         return Received(event_id=events[0].event_id if events else None, duplicate=bool(wanted) and not lanes)
 
     async def handshake(self, message: InboundMessage, query: Mapping[str, str]) -> tuple[int, str, bytes] | None:
-        """Return the answer `(status, content type, body)` to a source that proves our address; None: it is no handshake.
+        """Return the answer `(status, content type, body)` to a source that proves our address; None: no handshake.
 
         Raises NotFound, StoreUnavailable.
         """

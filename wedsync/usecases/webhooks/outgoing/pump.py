@@ -217,7 +217,7 @@ class Pump:
             self._changed.set()
 
     async def _put_off(self, item: Claimed) -> None:
-        """What could not be tried is due again soon: by the sweep, if nothing else has the pump run."""
+        """Give back what could not be tried: it is due again soon, by the sweep if nothing else runs the sender."""
         try:
             async with self._db.system() as conn:
                 await store.put_off(conn, {item.id: utc_now() + PUT_OFF})
@@ -247,7 +247,7 @@ class Pump:
         """Give others under way a moment, so that many attempts are recorded together; not when one failed."""
         ends_at = time.monotonic() + _GATHER_SECONDS
         await asyncio.sleep(0)
-        # An event for each that lands would cost more than these few looks.
+        # An event for each that ends would cost more than these few checks.
         while self._is_worth_waiting() and time.monotonic() < ends_at:  # noqa: ASYNC110
             await asyncio.sleep(_GATHER_SECONDS / 5)
 
@@ -261,7 +261,7 @@ class Pump:
             await asyncio.wait([self._settling])
 
     async def _wait_for_change(self, ends_at: float) -> None:
-        """Until something may be claimed, given back or ended; at the most until the next look for new deliveries."""
+        """Wait until something may be claimed, given back or ended; at most until the next query for new deliveries."""
         grows = self._lanes.grows_slow_in()
         wait = min([ends_at - time.monotonic(), self._limits.look_seconds, *([] if grows is None else [grows])])
         try:

@@ -18,7 +18,7 @@ from wedsync.usecases.webhooks.outgoing.read import delivery_row
 from wedsync.usecases.webhooks.outgoing.subscribe import row_of
 from wedsync.usecases.webhooks.outgoing.views import ReplayedDeliveries
 
-#: By one request.
+#: The most of one request.
 MOST_REPLAYED = 10_000
 
 

@@ -1,4 +1,4 @@
-"""Writes attempts down: the deliveries, their endpoints' health, and what others must know of it."""
+"""Record attempts: the deliveries, their endpoints' health, and what others must know of it."""
 
 from __future__ import annotations
 
