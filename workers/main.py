@@ -142,7 +142,7 @@ def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: Wor
 
 
 def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
-    """Return the options for a build id: versioned, and running workflows move on to the current version (ADR 0006)."""
+    """Version the workers by build id, running workflows moving on to the current version (ADR 0006); None: no id."""
     if not settings.worker_build_id:
         return None
     return WorkerDeploymentConfig(
@@ -153,7 +153,7 @@ def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
 
 
 async def ensure_schedules(client: Client, settings: Settings) -> None:
-    """Schedule the dispatching sweep, each minute and never two at once, and the reading of vendors' lists of events."""
+    """Schedule the dispatching sweep, each minute and never two at once, and the reading of vendors' event lists."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             SWEEP_HANDOFFS_WORKFLOW,

@@ -1,4 +1,4 @@
-"""HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
+"""Send HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
 
 Beside `kit/http.py` the only module that imports httpx.
 """
@@ -25,7 +25,7 @@ _KEEPALIVE_SECONDS = 30.0
 
 
 class Reply(BaseModel):
-    """What a request came to."""
+    """The result of one request."""
 
     model_config = ConfigDict(frozen=True)
     #: None: there was no answer.
@@ -56,7 +56,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve, check every answer, connect to the first that takes us."""
+        """Resolve, check every answer, connect to the first that accepts."""
         try:
             addresses = ssrf.check_addresses(await self._resolver(host, port), self._policy)
         except (OSError, UnicodeError) as error:
@@ -72,7 +72,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     async def connect_unix_socket(
         self,
         path: str,
-        timeout: float | None = None,  # noqa: ASYNC109
+        Refuse: no Unix sockets.
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Never."""
@@ -123,7 +123,7 @@ class GuardedHttp:
         keep_bytes: int = 2048,
         owner: str = "",
     ) -> Reply:
-        """POST once; whatever happens is told in the reply, of whose body `keep_bytes` are kept.
+        """POST once; the reply reports whatever happens and keeps `keep_bytes` of the body.
 
         `owner`: the organization on whose behalf it is done; each has a share of the lookups of names.
         """

@@ -87,7 +87,7 @@ class StepPreparer:
         return spec is not None and (spec.by_hand or spec.undo_by_hand or step.compensation.by == "hand")
 
     def _hand_link(self, step: PlannedStep, vendor: str) -> str:
-        """Make the link by which a person says that the step was done, or undone: valid while the question may be open."""
+        """Make the link by which a person says that the step was done or undone: valid while that may be asked."""
         wanted = self._wanted
         payload: dict[str, JsonValue] = {
             "organization_id": wanted.organization_id,
