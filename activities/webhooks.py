@@ -32,7 +32,7 @@ class WebhookActivities:
 
     @activity.defn(name="webhooks.drain_batch")
     async def drain_batch(self, batch: DrainBatch) -> DrainedBatch:
-        """Claim due rows, signal their weddings, record the verdicts; a failure of Postgres or Temporal fails them all."""
+        """Claim due rows, signal their weddings, record the verdicts; an infrastructure failure fails the batch."""
         return await drain_batch(self._db, self._client_provider, batch.lane, batch.limit, utc_now())
 
     @activity.defn(name="webhooks.retry_event")

@@ -1,4 +1,4 @@
-"""Share one HTTP pool; the only module that imports httpx but `http_guard`.
+"""Share one HTTP pool among all requests to vendors.
 
 Every request to a vendor goes through `VendorHttp.request`, which turns transport faults and statuses into the
 family of `wedsync.domain.errors` and never retries: Temporal does.

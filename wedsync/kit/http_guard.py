@@ -1,6 +1,6 @@
 """Send HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
 
-Beside `kit/http.py` the only module that imports httpx.
+Only this module, `http`, `http_transport` and `http_trace` of `kit` import httpx.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     async def connect_unix_socket(
         self,
         path: str,
-        Refuse: no Unix sockets.
+        timeout: float | None = None,  # noqa: ASYNC109
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never."""
+        """Refuse: no Unix sockets."""
         raise ForbiddenTarget("no sockets of this machine")
 
     async def sleep(self, seconds: float) -> None:

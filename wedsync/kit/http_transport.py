@@ -247,7 +247,7 @@ class _Received(httpx.AsyncByteStream):
 
 
 def _checked(request: httpx.Request) -> CIMultiDict[str]:
-    """Return the headers; raises LocalProtocolError for those that HTTP can't carry, and for bytes that aren't UTF-8."""
+    """Return the headers; raises LocalProtocolError for what HTTP can't carry, and for bytes that aren't UTF-8."""
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.raw:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):

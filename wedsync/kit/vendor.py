@@ -81,7 +81,7 @@ class ParseWebhook(Protocol):
 
 
 class ProbeVendor(Protocol):
-    """Probes an account (`probe.probe`): returns when it can be used, raises an error of `wedsync.domain.errors` if not.
+    """Probes an account (`probe.probe`): returns when it is usable, else raises an error of `wedsync.domain.errors`.
 
     One or two cheap reads; for vendors whose health check is of kind `custom`.
     """
