@@ -15,7 +15,7 @@ from wedsync.usecases.webhooks.outgoing.tell import ClientProvider
 
 
 class DeliveryActivities:
-    """The outside work of the sender and the endpoints' workflows. Runs on the queue `records`."""
+    """Does the outside work of the sender and the endpoints' workflows. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider, sender: Sender, pump: Pump) -> None:
         self._db = db

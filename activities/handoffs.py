@@ -12,7 +12,7 @@ from wedsync.usecases.weddings.tell import ClientProvider, sweep_transactions
 
 
 class SweptTransactions(BaseModel):
-    """How many recorded transactions were dispatched now, and how many were not."""
+    """Counts of recorded transactions: dispatched now, and still waiting."""
 
     model_config = ConfigDict(frozen=True)
     told: int
@@ -20,7 +20,7 @@ class SweptTransactions(BaseModel):
 
 
 class HandoffActivities:
-    """The activity of the dispatching sweep. Runs on the queue `records`."""
+    """Does the outside work of the dispatching sweep. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
         self._db = db

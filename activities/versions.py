@@ -13,7 +13,7 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 
 class VersionActivities:
-    """The activity of migrations. Runs on the queue `records`."""
+    """Does the outside work of migrations. Runs on the queue `records`."""
 
     def __init__(self, gateway: VendorGateway, board: Switchboard) -> None:
         self._gateway = gateway

@@ -23,7 +23,7 @@ from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
 
 
 class WebhookActivities:
-    """The outside work of the inbox's drains and sweeps. Runs on the queue `records`."""
+    """Does the outside work of the inbox's drains and sweeps. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider, reconciler: Reconciler | None = None) -> None:
         self._db = db

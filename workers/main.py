@@ -67,7 +67,7 @@ SWEEP_SCHEDULE = "sweep-handoffs"
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
 #: For tests and development: refuses what is not deterministic, and builds each workflow's modules anew.
 GUARDED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
-#: For the program: the same workflows without the sandbox and its cost (docs/benchmarks.md).
+#: For the program: the same workflows without Temporal's sandbox and its cost (docs/benchmarks.md).
 UNGUARDED = UnsandboxedWorkflowRunner()
 
 

@@ -42,7 +42,7 @@ WORKFLOWS: tuple[type, ...] = (
 
 @dataclass(frozen=True)
 class Doors:
-    """The activities' classes, with what they hold."""
+    """Activity objects, with what they hold."""
 
     weddings: WeddingActivities
     vendors: VendorActivities
@@ -86,7 +86,7 @@ class Doors:
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """The options of one queue's worker."""
+    """Options of one queue's worker."""
 
     queue: str
     workflows: Sequence[type]

@@ -35,7 +35,7 @@ _VENDOR = SearchAttributeKey.for_keyword_list(names.VENDOR)
 
 
 class WeddingJournal:
-    """The state of one `Wedding`, which all its parts read and write."""
+    """Keeps the state of one `Wedding`, which all its parts read and write."""
 
     def __init__(self, state: WeddingState) -> None:
         self.state = state

@@ -14,7 +14,7 @@ def utc_now() -> datetime:
 
 
 class FleetClock:
-    """The clock by which all processes count, that of Postgres, as far as this one knows it."""
+    """Reads the clock by which all processes count, that of Postgres, as far as this one knows it."""
 
     def __init__(self) -> None:
         #: The difference to this machine's clock.

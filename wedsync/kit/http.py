@@ -60,7 +60,7 @@ MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
 class Pool(httpx.AsyncClient):
-    """The process's connections, so many for each origin: no environment proxies, redirects or cookies, bounded."""
+    """Connections of one process, so many for each origin: no environment proxies, redirects or cookies, bounded."""
 
     def __init__(self, max_connections: int) -> None:
         self._sends = AiohttpTransport(max_connections)

@@ -25,7 +25,7 @@ _KEEPALIVE_SECONDS = 30.0
 
 
 class Reply(BaseModel):
-    """The result of one request."""
+    """One request's result."""
 
     model_config = ConfigDict(frozen=True)
     #: None: there was no answer.

@@ -14,7 +14,7 @@ _NARROWEST = timedelta(minutes=1)
 
 
 class Listed(Value):
-    """The content of a list, and how far it was read."""
+    """A list's content, and how far it was read."""
 
     #: Each as its webhook's body would be, in no order; some may come twice.
     bodies: tuple[bytes, ...] = ()

@@ -28,7 +28,7 @@ _MAX_SIGNATURES = 16
 
 @dataclass(frozen=True)
 class Envelope:
-    """The three headers of a message."""
+    """One message's three headers."""
 
     message_id: str
     timestamp: str

@@ -65,7 +65,7 @@ _VISIBILITY_LOOKS = 150
 
 @dataclasses.dataclass(frozen=True)
 class Provisioned:
-    """What `provision` found and did."""
+    """A report of what `provision` found and did."""
 
     added: tuple[str, ...]
     retention: timedelta

@@ -27,7 +27,7 @@ class Tokens(Protocol):
 
 
 class Credential(Value):
-    """The headers that authorize one request."""
+    """Headers and parameters that authorize one request."""
 
     headers: tuple[tuple[str, str], ...] = ()
     params: tuple[tuple[str, str], ...] = ()

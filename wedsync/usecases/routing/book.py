@@ -32,7 +32,7 @@ _BREATH_SECONDS = 0.02
 
 
 class Book:
-    """The process's copy of the routing state: at most one notification old, and kept as it is without Postgres."""
+    """Holds the process's copy of the routing state, at most one notification old; without Postgres it stays as it is."""
 
     def __init__(
         self,

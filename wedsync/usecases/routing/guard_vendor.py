@@ -78,7 +78,7 @@ async def _describe(board: Switchboard, look: GuardLook) -> list[datetime]:
 
 
 async def _heed(board: Switchboard, config: ServiceConfig, look: GuardLook, ceremonies: list[datetime]) -> None:
-    """Update when nobody may switch the row back, since weddings come and are moved."""
+    """Update whether anybody may switch the vendor back now, since weddings come and are moved."""
     noisy = failover.noisy_time(ceremonies, look.now)
 
     def change(circuit: Circuit, _: bool) -> Circuit:

@@ -37,7 +37,7 @@ class Taker:
 
 
 class Told:
-    """The retry moments given to calls that had to leave: the next to leave gets a later one.
+    """Retry moments given to calls that had to leave: the next to leave gets a later one.
 
     By priority: no call gets a moment after those of lower priority.
     """
@@ -58,7 +58,7 @@ class Told:
 
 @dataclass
 class Account:
-    """What the process holds of an account's quota, and which calls wait for more."""
+    """One account's quota as the process holds it, and the calls that wait for more."""
 
     known: Quota
     calls: int = 0
@@ -96,7 +96,7 @@ class Account:
         )
 
     def heed(self, told: Quota) -> None:
-        """End this process's block at once when the vendor or an operator has told other processes to stop."""
+        """Adopt a newer row; a changed throttle or block in it ends this process's block at once."""
         if told.version > self.known.version:
             is_stricter = told.throttle != self.known.throttle or told.blocked_until != self.known.blocked_until
             self.known = told

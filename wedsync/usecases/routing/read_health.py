@@ -76,7 +76,7 @@ class ApiHealth(RoutingView):
 
 
 class WeddingDayReadiness(RoutingView):
-    """Whether weddings of the next two days can be held."""
+    """A judgement whether weddings of the next two days can be held."""
 
     ready: bool
     #: Vendors that are not up and that no other stands in for.
@@ -149,7 +149,7 @@ async def read_health(
 
 @dataclass(frozen=True)
 class _Facts:
-    """The database's facts, each by vendor."""
+    """Facts from the database, each by vendor."""
 
     looks: Mapping[str, Health]
     depends: Mapping[str, tuple[int, datetime | None]]

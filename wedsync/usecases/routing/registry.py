@@ -35,7 +35,7 @@ class WebhookModule(Protocol):
 
 
 class Registry:
-    """The installed vendors, by name."""
+    """Holds the installed vendors, by name."""
 
     def __init__(self, manifests: Mapping[str, Manifest]) -> None:
         self.manifests: dict[str, Manifest] = dict(manifests)

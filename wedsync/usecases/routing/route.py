@@ -32,7 +32,7 @@ ENDPOINT_REMOVED = "endpoint_removed"
 
 
 class Situation(Value):
-    """What the caller knows of a call's place in its wedding."""
+    """A call's place in its wedding, as its caller knows it."""
 
     #: Another vendor is ready, and nothing of the step was begun at this one.
     can_go_elsewhere: bool = False
@@ -56,7 +56,7 @@ ORDINARY = Situation()
 
 @dataclass(frozen=True)
 class Way:
-    """Where a call goes, or why it is not sent."""
+    """A route: where a call goes, or why it is not sent."""
 
     endpoint: Endpoint
     #: The circuit and slot of the permit with which it goes out as a probe.

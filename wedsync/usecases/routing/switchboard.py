@@ -48,7 +48,7 @@ TRIAL = "trial"
 
 @dataclass
 class Ticket:
-    """The admission of one call."""
+    """One call's admission."""
 
     service: str
     endpoint: Endpoint

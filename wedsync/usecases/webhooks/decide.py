@@ -46,7 +46,7 @@ class _Told:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what kind of fact about which object the event states; a key of its own without object or time."""
+        """Return the object and the topic of the event; a key of its own when it names no object or no time."""
         if self.event.object_id is None or self.event.occurred_at is None:
             return (self.row.source, "", str(self.row.id))
         return (self.row.source, self.event.object_id, rules.topic_of(self.event.type))

@@ -52,7 +52,7 @@ class InboxPage(View):
 
 
 class ReplayedEvents(View):
-    """How many events are processed again."""
+    """A count of the events that are processed again."""
 
     replayed: int
 
@@ -86,7 +86,7 @@ async def assign_event(
     step_id: str | None,
     now: datetime,
 ) -> tuple[InboxRow, Lane]:
-    """Assign an event, which is then processed at once. Within `system()`; without a wedding there, returns None.
+    """Assign an event, which is then processed at once. Within `system()`; `wedding_id` None: there is no such wedding.
 
     Raises NotFound (no such event or wedding in the organization), Conflict (it was processed).
     """

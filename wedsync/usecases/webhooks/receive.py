@@ -73,7 +73,7 @@ class InboundMessage(Value):
 
 
 class Received(Value):
-    """The receipt for one message."""
+    """One message's receipt."""
 
     received: bool = True
     #: Of the first event; None for a message without events.

@@ -33,7 +33,7 @@ Lanes = dict[tuple[str, str], Lane]
 
 @dataclass(eq=False, slots=True)
 class _Message:
-    """What came in one request, and who waits for it."""
+    """One request's events, and who waits for their record."""
 
     rows: Rows
     done: asyncio.Future[Lanes]

@@ -64,7 +64,7 @@ class SourceList(View):
 
 
 class Clerk(Value):
-    """Who makes the request, when, and what the answer needs."""
+    """One request's actor and time, and what its answer needs."""
 
     model_config = {**Value.model_config, "arbitrary_types_allowed": True}
 

@@ -87,7 +87,7 @@ class Source:
 
     @property
     def priority(self) -> int | None:
-        """The priority of all its events; None: by their type."""
+        """Return the priority of all its events; None: by their type."""
         named = self.config.priority if self.config else None
         return PRIORITIES[named] if named else None
 
@@ -258,7 +258,7 @@ def _mapped(config: SourceConfig) -> Parse:
 
 
 def _replay_key(config: SourceConfig) -> ReplayKey | None:
-    """Return a key that recognizes a message whose id is in a header: an HMAC covers the body, and its time at most."""
+    """Return what digests a message whose id is in a header: an HMAC covers the body, and its time at most."""
     options = config.hmac or HmacOptions() if config.scheme == "hmac_sha256" else HMAC_SCHEMES.get(config.scheme)
     if options is None or not has_header_id(config):
         return None

@@ -14,7 +14,7 @@ from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain, tell_reco
 GRACE = timedelta(seconds=10)
 #: No workflow has a retry that has been due for so long: it was never started, or is gone.
 RETRY_GRACE = timedelta(minutes=2)
-#: The most lists of registered sources that one sweep has read.
+#: The most registered sources whose lists one sweep has read by their workflows.
 _MOST_LOOKS = 50
 
 

@@ -28,7 +28,7 @@ _EVENTS: dict[SaidByHand, str] = {"confirmed": HAND_CONFIRMED, "declined": HAND_
 
 
 class Link(Value):
-    """The payload that a link signs."""
+    """One link's signed payload."""
 
     organization_id: str
     wedding_id: str
@@ -46,7 +46,7 @@ class Opened(NamedTuple):
 
 
 class Question(View):
-    """The question to the holder of a link; it names no guest."""
+    """One question to the holder of a link; it names no guest."""
 
     step_id: str
     action: str
@@ -59,7 +59,7 @@ class Question(View):
 
 
 class Taken(View):
-    """The receipt of an answer."""
+    """One answer's receipt."""
 
     received: bool = True
     #: The same answer came before through this link.

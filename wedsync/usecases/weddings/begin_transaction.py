@@ -35,7 +35,7 @@ class BeginTransaction(Message):
     origin_tx: str
     plan_version: int
     wants_plan: bool = False
-    #: For a first orchestration: finds and prepares what is due first.
+    #: Set for a first orchestration, which finds and prepares what is due first.
     first: FirstSteps | None = None
     #: The steps to prepare otherwise.
     steps: tuple[StepAtVendor, ...] = ()
@@ -43,7 +43,7 @@ class BeginTransaction(Message):
 
 
 class Begun(Message):
-    """The inputs of a transaction, in history once: who claimed it, the plan, instants, specs."""
+    """Inputs of a transaction, in history once: who claimed it, the plan, instants, specs."""
 
     #: The run that claimed it first: another one asks vendors before it repeats what that one may have sent.
     held_by: str

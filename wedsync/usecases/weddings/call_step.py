@@ -48,7 +48,7 @@ class VendorCall(Message):
 
 
 class CallOutcome(Message):
-    """The call's result; `effect` is None when a `find` found nothing."""
+    """One call's result; `effect` is None when a `find` found nothing."""
 
     effect: Effect | None
     #: The effect was found, not made by this call.

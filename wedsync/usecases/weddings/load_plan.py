@@ -21,7 +21,7 @@ _KEPT_PLANS = 512
 
 
 class LoadPlan(Message):
-    """Which plan to read."""
+    """A request for one version of a plan."""
 
     organization_id: str
     wedding_id: str

@@ -13,7 +13,7 @@ from wedsync.store.session import Database
 
 
 class RecallAnswer(Message):
-    """The question, and how old an answer may be."""
+    """A question, and how old its answer may be."""
 
     organization_id: str
     action: str

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class StepRow(Message):
-    """The fields of a step's row that never change."""
+    """Fields of a step's row that never change."""
 
     step_id: str
     service: str
@@ -59,7 +59,7 @@ class ShowProgress(Message):
 
 
 class Recorded(Message):
-    """Nothing more to say."""
+    """An acknowledgement."""
 
     ok: bool = True
 

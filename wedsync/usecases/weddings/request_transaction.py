@@ -29,7 +29,7 @@ from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
 @dataclass(frozen=True)
 class Asking:
-    """Who makes the request, when, as which transaction, and what the answer needs."""
+    """One request's actor, time and transaction, and what its answer needs."""
 
     principal: Principal
     #: The transaction's id; the same for a repeated request.

@@ -13,7 +13,7 @@ from wedsync.usecases.weddings.load_plan import PlanShelf
 
 
 class ResolveAgenda(Message):
-    """The steps to resolve, and when the steps that they may be anchored to ended."""
+    """Steps to resolve, and when the steps that they may be anchored to ended."""
 
     organization_id: str
     wedding_id: str

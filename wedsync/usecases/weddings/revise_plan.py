@@ -15,7 +15,7 @@ from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf,
 
 
 class RevisePlan(Message):
-    """The changes against `from_version`. The new version is one above the newest: a refused one keeps its number."""
+    """Changes against `from_version`. The new version is one above the newest: a refused one keeps its number."""
 
     organization_id: str
     wedding_id: str
@@ -29,7 +29,7 @@ class RevisePlan(Message):
 
 
 class RevisedPlan(Message):
-    """The new version, compiled."""
+    """A new version, compiled."""
 
     version: int
     loaded: LoadedPlan

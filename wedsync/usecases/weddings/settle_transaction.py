@@ -42,7 +42,7 @@ class SettleTransaction(Message):
 
 
 class Settled(Message):
-    """When the steps of the agenda are due."""
+    """Due times of the agenda's steps."""
 
     due: dict[str, datetime] = {}
     tzdata_version: str = ""

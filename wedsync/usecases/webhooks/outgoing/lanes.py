@@ -14,7 +14,7 @@ from wedsync.store.deliveries import Claimed
 
 
 class _Lane:
-    """What the process has in hand for one endpoint."""
+    """One endpoint's deliveries in hand."""
 
     __slots__ = ("failures", "flying", "unrecorded", "waiting", "window")
 
@@ -35,7 +35,7 @@ class _Lane:
 
 
 class Lanes:
-    """The endpoints with something in hand. Times are seconds of `clock`."""
+    """Endpoints with something in hand. Times are seconds of `clock`."""
 
     def __init__(
         self,

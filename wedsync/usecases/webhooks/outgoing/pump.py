@@ -38,7 +38,7 @@ _log = logs.get(__name__)
 
 
 class PumpLimits(Value):
-    """How much may be under way at once."""
+    """Limits of what is under way at once."""
 
     #: Claimed by one query.
     batch: int = 100

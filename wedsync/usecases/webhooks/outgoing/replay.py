@@ -23,7 +23,7 @@ MOST_REPLAYED = 10_000
 
 
 class DeliveryReplay(BaseModel):
-    """Which deliveries of a subscription: by their ids, or by when their events happened."""
+    """A choice of a subscription's deliveries: by their ids, or by when their events happened."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     delivery_ids: Annotated[

@@ -26,7 +26,7 @@ LOOK_SECONDS = 8.0
 
 
 class _Sent(NamedTuple):
-    """How the sending went."""
+    """A result of sending."""
 
     state: EndpointState
     #: Attempts made.

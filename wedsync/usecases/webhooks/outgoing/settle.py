@@ -21,7 +21,7 @@ _log = logs.get(__name__)
 
 
 class Outcome(NamedTuple):
-    """What was written."""
+    """A result of recording attempts."""
 
     states: dict[str, EndpointState]
     #: Endpoints with something to be done about later.

@@ -131,7 +131,7 @@ class DeliveryDetail(DeliveryView):
 
 
 class ReplayedDeliveries(View):
-    """How many deliveries were made due again."""
+    """A count of the deliveries that were made due again."""
 
     count: int
 
