@@ -32,7 +32,7 @@ _BREATH_SECONDS = 0.02
 
 
 class Book:
-    """Holds the process's copy of the routing state, at most one notification old; without Postgres it stays as it is."""
+    """Holds the process's copy of the routing state, at most one notification old; kept as it is without Postgres."""
 
     def __init__(
         self,
