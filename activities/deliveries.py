@@ -1,4 +1,4 @@
-"""Doors to the outbox. In and out values stand in `wedsync.domain.webhooks.outgoing.messages`."""
+"""Serve the outbox's activities. In and out values stand in `wedsync.domain.webhooks.outgoing.messages`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wedsync.usecases.webhooks.outgoing.tell import ClientProvider
 
 
 class DeliveryActivities:
-    """What the pump and the endpoints' workflows do outside. Runs on the queue `records`."""
+    """Does the outside work of the sender and the endpoints' workflows. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider, sender: Sender, pump: Pump) -> None:
         self._db = db
@@ -35,5 +35,5 @@ class DeliveryActivities:
 
     @activity.defn(name="deliveries.sweep")
     async def sweep(self) -> SweptOutbox:
-        """Tell the pump and the endpoints' workflows again of what was missed."""
+        """Dispatch again what the sender and the endpoints' workflows missed."""
         return await sweep_outbox(self._db, self._client_provider, utc_now())

@@ -1,4 +1,4 @@
-"""Our errors as Temporal failures, and back: the one translator on this side."""
+"""Translate our errors to Temporal failures and back: the one translator on this side."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from wedsync.domain.routing.messages import AT_CAPACITY
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Only these are worth another try of the same activity; everything else is decided by the workflow.
+#: Only these are worth another try of the same activity; the workflow decides about everything else.
 _RETRYABLE = (VendorUnavailable, StoreUnavailable, TemporalUnreachable)
-#: How an activity's failure reaches a workflow: a local one's own error comes bare, all else wrapped.
+#: An activity's failure as a workflow gets it: a local one's own error comes bare, all else wrapped.
 ACTIVITY_FAILED = (ActivityError, ApplicationError)
 
 
 def to_application_error(error: WedsyncError) -> ApplicationError:
-    """The Temporal failure for one of our errors: its type is our code, its detail a `Failure`."""
+    """Return the Temporal failure for one of our errors: its type is our code, its detail a `Failure`."""
     retry_after = _retry_after_seconds(error)
     failure = Failure(
         code=error.code,
@@ -51,7 +51,7 @@ def to_application_error(error: WedsyncError) -> ApplicationError:
         failure,
         type=error.code,
         non_retryable=not isinstance(error, (*_RETRYABLE, VendorThrottled, ThrottledUntil)),
-        # Expected in a life among vendors: the saga decides, so no worker log cries out.
+        # Vendors fail in ordinary life: the saga decides, so the worker logs no alarm.
         category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=timedelta(seconds=retry_after) if retry_after is not None else None,
     )
@@ -75,7 +75,7 @@ def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
 
 
 def read_failure(error: ActivityError | ApplicationError) -> Failure:
-    """What a failed activity says: `timeout` when the worker was lost or too slow, else our own code.
+    """Return a failed activity's code: `timeout` when the worker was lost or too slow, else our own code.
 
     An error that is none of ours is a `bug`: nobody knows how far the call came. Its text may hold anything, so it
     stays in the history.

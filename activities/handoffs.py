@@ -1,4 +1,4 @@
-"""Door to the sweep of hand-offs."""
+"""Serve the sweep that dispatches transactions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wedsync.usecases.weddings.tell_stuck import StuckWatch
 
 
 class SweptTransactions(BaseModel):
-    """How many recorded transactions were handed over now, and how many were not."""
+    """Counts of recorded transactions: dispatched now, and still waiting."""
 
     model_config = ConfigDict(frozen=True)
     told: int
@@ -21,7 +21,7 @@ class SweptTransactions(BaseModel):
 
 
 class HandoffActivities:
-    """Runs on the queue `records`."""
+    """Does the outside work of the dispatching sweep. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
         self._db = db

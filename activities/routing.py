@@ -1,4 +1,4 @@
-"""Doors to the breakers and to the services' health."""
+"""Serve the activities of the circuits and of the vendors' health."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class RoutingActivities:
     @activity.defn(name="routing.guard_vendor")
     @translated
     async def guard_vendor(self, look: GuardLook) -> GuardNews:
-        """Do what is due for a failing service: probe, let more traffic back, restore."""
+        """Do what is due for a failing vendor: probe, let more traffic back, restore."""
         async with beating():
             return await guard_vendor(self._gateway, self._board, look)
 
     @activity.defn(name="routing.watch_health")
     @translated
     async def watch_health(self, start: WatchStart) -> Watched:
-        """Watch the services for a while; ends early when its worker does."""
+        """Watch the vendors for a while; ends early when its worker does."""
         async with beating(), _worker_ending() as ending:
             return await Watch(self._gateway, self._board, self._notifier).run(start, ending)
 
 
 @contextlib.asynccontextmanager
 async def beating() -> AsyncIterator[None]:
-    """Heartbeats for as long as the block lasts."""
+    """Heartbeat for as long as the block lasts."""
 
     async def beat() -> None:
         while True:
@@ -61,7 +61,7 @@ async def beating() -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _worker_ending() -> AsyncIterator[asyncio.Event]:
-    """Set as soon as the worker is asked to end."""
+    """Return an event that is set as soon as the worker is asked to end."""
     ending = asyncio.Event()
 
     async def wait() -> None:

@@ -1,4 +1,4 @@
-"""The activity that calls vendors."""
+"""Serve the activity that calls vendors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Door to the migrations between versions of vendors' APIs."""
+"""Serve the migrations between versions of vendors' APIs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 
 class VersionActivities:
-    """Runs on the queue `records`."""
+    """Does the outside work of migrations. Runs on the queue `records`."""
 
     def __init__(self, gateway: VendorGateway, board: Switchboard) -> None:
         self._gateway = gateway

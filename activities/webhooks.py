@@ -1,4 +1,4 @@
-"""Doors to the inbox. In and out values stand in `wedsync.domain.webhooks.messages`."""
+"""Serve the inbox's activities. In and out values stand in `wedsync.domain.webhooks.messages`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
 
 
 class WebhookActivities:
-    """What drains and sweeps of the inbox do outside their workflows. Runs on the queue `records`."""
+    """Does the outside work of the inbox's drains and sweeps. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider, reconciler: Reconciler | None = None) -> None:
         self._db = db
@@ -32,18 +32,18 @@ class WebhookActivities:
 
     @activity.defn(name="webhooks.drain_batch")
     async def drain_batch(self, batch: DrainBatch) -> DrainedBatch:
-        """Claim due rows, tell their weddings, settle them; an infrastructure failure fails the whole batch."""
+        """Claim due rows, signal their weddings, record the verdicts; an infrastructure failure fails the batch."""
         return await drain_batch(self._db, self._client_provider, batch.lane, batch.limit, utc_now())
 
     @activity.defn(name="webhooks.retry_event")
     async def retry_event(self, event: RetryEvent) -> RetriedEvent:
-        """Try one event again whose own processing failed; an infrastructure failure counts as no try."""
+        """Try again one event whose own processing failed; an infrastructure failure counts as no try."""
         return await retry_event(self._db, self._client_provider, event.row_id, utc_now())
 
     @activity.defn(name="webhooks.reconcile")
     @translated
     async def reconcile(self, start: ReconcileStart) -> Reconciled:
-        """Fill the inbox with what the vendor lists and its webhooks left out, and have the drains told."""
+        """Fill the inbox with what the vendor lists and its webhooks left out, and have the drains dispatched."""
         if self._reconciler is None:
             return Reconciled()
         found = await self._reconciler.look(start.source, utc_now())
@@ -53,5 +53,5 @@ class WebhookActivities:
 
     @activity.defn(name="webhooks.sweep_inbox")
     async def sweep_inbox(self) -> SweptInbox:
-        """Tell the drains again of rows that were missed, put off, or not claimed yet."""
+        """Dispatch the drains again for rows that were missed, put off, or not claimed yet."""
         return await sweep_inbox(self._db, self._client_provider, utc_now())

@@ -1,4 +1,4 @@
-"""Activities on a wedding's own records: what is read before a call and written after it."""
+"""Read a wedding's own records before a call and write them after it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ __all__ = [
 
 
 def _run_id() -> str:
-    """The run of the workflow that the activity belongs to."""
+    """Return the run of the workflow that the activity belongs to."""
     return activity.info().workflow_run_id or ""
 
 
@@ -82,7 +82,7 @@ class WeddingActivities:
     @activity.defn(name="wedding.prepare_steps")
     @translated
     async def prepare_steps(self, wanted: PrepareSteps) -> Preparation:
-        """Read what steps are bound by."""
+        """Read the inputs of steps' bindings."""
         return await prepare_steps(self._shelf, self._links, wanted)
 
     @activity.defn(name="wedding.begin_transaction")
@@ -94,19 +94,19 @@ class WeddingActivities:
     @activity.defn(name="wedding.show_progress")
     @translated
     async def show_progress(self, wanted: ShowProgress) -> Recorded:
-        """Show how a running transaction stands."""
+        """Show the present state of a running transaction."""
         return await show_progress(self._writer, wanted, _run_id())
 
     @activity.defn(name="wedding.settle_transaction")
     @translated
     async def settle_transaction(self, wanted: SettleTransaction) -> Settled:
-        """Write what a transaction came to."""
+        """Write a transaction's outcome."""
         return await settle_transaction(self._writer, self._shelf, wanted, _run_id())
 
     @activity.defn(name="wedding.record")
     @translated
     async def record_wedding(self, wanted: RecordWedding) -> Recorded:
-        """Write the wedding's own state; on its day what waits of it in the inbox goes ahead."""
+        """Write the wedding's own state; on its day, put its waiting events in the inbox ahead."""
         recorded = await record_wedding(self._db, self._writer, wanted, _run_id())
         if wanted.wedding is not None and wanted.wedding.mode == "wedding_day":
             await hasten_inbox(self._db, self._provide, wanted.header.wedding_id)
@@ -115,7 +115,7 @@ class WeddingActivities:
     @activity.defn(name="wedding.recall_answer")
     @translated
     async def recall_answer(self, wanted: RecallAnswer) -> RecalledAnswer:
-        """Read the newest known answer to a read that nobody can answer now."""
+        """Read the newest known answer to a read that no vendor can answer now."""
         return await recall_answer(self._db, wanted)
 
     @activity.defn(name="wedding.revise_plan")

@@ -1,4 +1,4 @@
-"""The worker program: one process that serves the task queues until it is told to stop."""
+"""Serve the task queues in one process until it is told to stop: the worker program."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ log = structlog.get_logger(__name__)
 
 SWEEP_SCHEDULE = "sweep-handoffs"
 
-#: Modules that workflows may share with the process: values and doors, loaded once, never run in the workflow.
+#: Modules that workflows may share with the process: values and activities, loaded once, never run in the workflow.
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
 #: For tests and development: refuses what is not deterministic, and builds each workflow's modules anew.
 GUARDED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
-#: For the program: the same workflows without the guard and what it costs (docs/benchmarks.md).
+#: For the program: the same workflows without Temporal's sandbox and its cost (docs/benchmarks.md).
 UNGUARDED = UnsandboxedWorkflowRunner()
 
 
@@ -101,7 +101,7 @@ def _doors(runtime: Runtime, closing: contextlib.AsyncExitStack) -> Doors:
 
 
 def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = GUARDED) -> Worker:
-    """One queue's worker."""
+    """Make one queue's worker."""
     return Worker(
         client,
         task_queue=plan.queue,
@@ -122,7 +122,7 @@ def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: Wor
 
 
 def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
-    """With a build id: versioned, and running workflows move on to the current version (ADR 0006). Without: not."""
+    """Version the workers by build id, running workflows moving on to the current version (ADR 0006); None: no id."""
     if not settings.worker_build_id:
         return None
     return WorkerDeploymentConfig(
@@ -133,7 +133,7 @@ def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
 
 
 async def ensure_schedules(client: Client, settings: Settings) -> None:
-    """The sweep of hand-offs, each minute, never two at once, and the looks at vendors' own lists of events."""
+    """Schedule the dispatching sweep, each minute and never two at once, and the reading of vendors' event lists."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             SWEEP_HANDOFFS_WORKFLOW,
@@ -152,7 +152,7 @@ async def ensure_schedules(client: Client, settings: Settings) -> None:
 
 
 async def ensure_watch(client: Client) -> None:
-    """The one watch on the services' health."""
+    """Start the one watch on the vendors' health."""
     await client.start_workflow(
         WATCH_HEALTH_WORKFLOW,
         WatchStart(),

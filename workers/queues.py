@@ -1,4 +1,4 @@
-"""What runs on which queue."""
+"""Decide what runs on which queue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WORKFLOWS: tuple[type, ...] = (
 
 @dataclass(frozen=True)
 class Doors:
-    """The activities' classes, with what they hold."""
+    """Activity objects, with what they hold."""
 
     weddings: WeddingActivities
     vendors: VendorActivities
@@ -56,7 +56,7 @@ class Doors:
     versions: VersionActivities | None = None
 
     def records(self) -> list[Callable[..., Any]]:
-        """Our own reads and writes: on `records`, and local to the workflows."""
+        """List our own reads and writes: on `records`, and local to the workflows."""
         w, d = self.weddings, self.deliveries
         outgoing: list[Callable[..., Any]] = [d.pump, d.retry_endpoint, d.sweep] if d is not None else []
         guards: list[Callable[..., Any]] = []
@@ -86,7 +86,7 @@ class Doors:
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """What one queue's worker is given."""
+    """Options of one queue's worker."""
 
     queue: str
     workflows: Sequence[type]
@@ -95,7 +95,7 @@ class QueuePlan:
 
 
 def plans(doors: Doors, settings: Settings) -> list[QueuePlan]:
-    """The workers of one process, a queue each; `settings.worker_queues` picks some."""
+    """Return the workers of one process, a queue each; `settings.worker_queues` picks some."""
     records, calls = doors.records(), [doors.vendors.call]
     slots = settings.worker_activity_slots
     every = [

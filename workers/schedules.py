@@ -1,4 +1,4 @@
-"""The Schedules by which vendors' own lists of events are looked at."""
+"""Make the Schedules that have vendors' own lists of events read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, Reconcil
 
 
 async def ensure_reconciled(client: Client, source: str, every: timedelta | None) -> None:
-    """Have the source's list looked at so often; None: not at all. A Schedule of another interval is changed.
+    """Have the source's list read so often; None: not at all. A Schedule of another interval is changed.
 
     One that an operator paused stays paused. Raises RPCError.
     """

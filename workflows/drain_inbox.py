@@ -1,4 +1,4 @@
-"""`DrainInbox`: works off one lane of the inbox in batches and ends when nothing is due."""
+"""`DrainInbox`: process one lane of the inbox in batches and end when nothing is due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 BATCHES_PER_RUN = 100
 #: An idle drain waits for rows that are due again within so long, rather than end and be started anew.
 LINGER = timedelta(seconds=15)
-#: So often in a row, without a row coming of it; then the sweep takes over.
+#: The most such waits in a row without a row; then the sweep takes over.
 MAX_LINGERS = 8
 _START_TO_CLOSE = timedelta(seconds=20)
 #: Infrastructure failures: for ever, the rows wait.
@@ -27,26 +27,26 @@ _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_inter
 
 @workflow.defn(name=DRAIN_INBOX_WORKFLOW)
 class DrainInbox:
-    """Started and signalled by tells (`inbox:{lane}:{partition}`); returns how many rows ended which way."""
+    """Started and signalled by dispatches (`inbox:{lane}:{partition}`); returns how many rows ended in each state."""
 
     @workflow.init
     def __init__(self, start: DrainStart) -> None:
         self._lane = start.lane
         self._priority = Priority(priority_key=1 if start.lane == "critical" else 3)
         self._totals = start.totals
-        #: Rows were recorded since the last look.
+        #: Rows were recorded since the last batch.
         self._is_told = False
 
     @workflow.run
     async def run(self, start: DrainStart) -> DrainTotals:
-        """Drain until a look finds nothing due and nobody has told since."""
+        """Drain until a batch finds nothing due and no signal has come since."""
         if not await self._work_off():
             workflow.continue_as_new(start.model_copy(update={"totals": self._totals}))
         return self._totals
 
     @workflow.signal(name=DRAIN_SIGNAL)
     def drain(self) -> None:
-        """Rows were recorded since you last looked."""
+        """Note that rows were recorded."""
         self._is_told = True
 
     async def _work_off(self) -> bool:
@@ -76,7 +76,7 @@ class DrainInbox:
         )
 
     async def _linger(self, batch: DrainedBatch) -> bool:
-        """Wait until a row is due again or a tell comes; False when none is due soon."""
+        """Wait until a row is due again or a signal comes; False when none is due soon."""
         if batch.next_due_seconds is None or batch.next_due_seconds > LINGER.total_seconds():
             return False
         wait = timedelta(seconds=max(0.5, batch.next_due_seconds))

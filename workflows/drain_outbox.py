@@ -1,4 +1,4 @@
-"""`DrainOutbox`: pumps the outbox's first attempts and ends when none is due."""
+"""`DrainOutbox`: send the outbox's first attempts and end when none is due."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ with workflow.unsafe.imports_passed_through():
         PumpAnswer,
     )
 
-#: Continue as new after so many runs of the pump.
+#: Continue as new after so many runs of the sender.
 RUNS = 100
-#: Deliveries that a rate put off are waited for within so long; later ones are the sweep's.
+#: The workflow waits for deliveries that a rate put off within so long; later ones are the sweep's.
 LINGER = timedelta(seconds=15)
 MAX_LINGERS = 8
-#: A run claims for 10 s and then waits for young requests and for its records only.
+#: A run claims for 10 s and then waits only for young requests and for its records.
 _START_TO_CLOSE = timedelta(seconds=60)
 _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 
 
 @workflow.defn(name=DRAIN_OUTBOX_WORKFLOW)
 class DrainOutbox:
-    """Started and signalled by tells (`outbox:{partition}`); returns how many deliveries were taken in hand."""
+    """Started and signalled by dispatches (`outbox:{partition}`); returns how many deliveries were taken in hand."""
 
     @workflow.init
     def __init__(self, start: OutboxStart) -> None:
         self._sent = start.sent
-        #: Deliveries were recorded since the last look.
+        #: Deliveries were recorded since the last run.
         self._is_told = False
 
     @workflow.run
     async def run(self, start: OutboxStart) -> int:
-        """Pump until a look finds nothing due and nobody has told since."""
+        """Send until a run finds nothing due and no signal has come since."""
         if not await self._work_off():
             workflow.continue_as_new(start.model_copy(update={"sent": self._sent}))
         return self._sent
 
     @workflow.signal(name=DRAIN_OUTBOX_SIGNAL)
     def drain(self) -> None:
-        """Deliveries were recorded since you last looked."""
+        """Note that deliveries were recorded."""
         self._is_told = True
 
     async def _work_off(self) -> bool:
-        """Run the pump again and again; False when this run has had its share."""
+        """Run the sender again and again; False when this workflow run has had its share."""
         lingers = 0
         for _ in range(RUNS):
             self._is_told = False

@@ -1,4 +1,4 @@
-"""`GuardVendor`: one failing service from trip to restore: cool down, probe, ramp, restore."""
+"""`GuardVendor`: lead one failing vendor from trip to restore: cool down, probe, ramp, restore."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _HEARTBEAT = timedelta(seconds=10)
 
 @workflow.defn(name=GUARD_VENDOR_WORKFLOW)
 class GuardVendor:
-    """`vendor:{service}:{epoch}`, one per trip. The circuit's row is the truth, this is its clock and its hands.
+    """`vendor:{service}:{epoch}`, one per trip. The circuit's row is the truth; this workflow has its timers and acts.
 
-    A killed worker loses nothing: timers are durable, and each deed is a compare-and-set that is done once.
+    A killed worker loses nothing: timers are durable, and each action is a compare-and-set that is done once.
     """
 
     @workflow.init
     def __init__(self, start: GuardStart) -> None:
         self._start = start
-        #: Somebody changed the row since the last look.
+        #: Somebody changed the row since the last wake.
         self._is_told = False
 
     @workflow.run
     async def run(self, start: GuardStart) -> GuardResult:
-        """Look, wait, look again, until the service is restored or another epoch has begun."""
+        """Wake and wait in turns, until the vendor is restored or another epoch has begun."""
         wakes = start.wakes
         while True:
             self._is_told = False
@@ -60,7 +60,7 @@ class GuardVendor:
 
     @workflow.signal(name=LOOK_SIGNAL)
     def look(self) -> None:
-        """The row was changed by hand."""
+        """Note that somebody changed the row by hand."""
         self._is_told = True
 
     async def _look(self) -> GuardNews:

@@ -1,4 +1,4 @@
-"""`MigrateVendorVersion`: one service's way from one version of its API to another, or back."""
+"""`MigrateVendorVersion`: move one vendor from one version of its API to another, or back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEARTBEAT = timedelta(seconds=10)
 
 @workflow.defn(name=MIGRATE_VERSION_WORKFLOW)
 class MigrateVendorVersion:
-    """`migration:{migration}`. The migration's row is the truth, this is its clock and its hands.
+    """`migration:{migration}`. The migration's row is the truth; this workflow has its timers and acts.
 
     A killed worker loses nothing: timers are durable, and each move is one transaction that is done once.
     """
@@ -39,12 +39,12 @@ class MigrateVendorVersion:
     @workflow.init
     def __init__(self, start: MigrationStart) -> None:
         self._start = start
-        #: Somebody changed the row since the last look.
+        #: Somebody changed the row since the last wake.
         self._is_told = False
 
     @workflow.run
     async def run(self, start: MigrationStart) -> MigrationResult:
-        """Look, wait, look again, until the version is changed for good or everything is as it was."""
+        """Wake and wait in turns, until the version is changed for good or everything is as it was."""
         wakes = start.wakes
         while True:
             self._is_told = False
@@ -64,7 +64,7 @@ class MigrateVendorVersion:
 
     @workflow.signal(name=LOOK_SIGNAL)
     def look(self) -> None:
-        """The row was changed by hand."""
+        """Note that somebody changed the row by hand."""
         self._is_told = True
 
     async def _look(self) -> MigrationNews:

@@ -1,4 +1,4 @@
-"""Timeouts, retries, queues and priorities of what workflows start; how long they wait, and when a run is long."""
+"""Set timeouts, retries, queues and priorities of what workflows start, their waits, and a run's longest history."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _PRIORITY_BY_MODE = {"normal": 3, "wedding_day": 1}
 RECORDS_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=10)
 )
-#: A vendor's call is sent once; whether and how again is the saga's decision, since only it knows what is at stake.
+#: A vendor's call is sent once; the saga decides whether and how to repeat it, since only it knows what is at stake.
 ONCE = RetryPolicy(maximum_attempts=1)
-#: Added to the HTTP timeout: a call may look first and then send, each within its own timeout.
+#: Added to the HTTP timeout: a call may first find and then send, each within its own timeout.
 CALL_MARGIN_SECONDS = 4.0
-#: The longest single timer; what lies farther ahead is resolved anew then.
+#: The longest single timer; what lies farther ahead is then resolved anew.
 LONGEST_TIMER = timedelta(days=30)
 
 
 def start_to_close_seconds(http_timeout_seconds: float) -> float:
-    """Say how long a vendor call's activity may run."""
+    """Return how long a vendor call's activity may run."""
     return http_timeout_seconds + CALL_MARGIN_SECONDS
 
 
@@ -54,7 +54,7 @@ def priority(mode: str, organization_id: str) -> Priority:
 
 
 def local(summary: str) -> dict[str, Any]:
-    """Give the options of a local activity on our own records."""
+    """Return the options of a local activity on our own records."""
     return {
         "start_to_close_timeout": timedelta(seconds=10),
         "retry_policy": RECORDS_RETRY,
@@ -64,7 +64,7 @@ def local(summary: str) -> dict[str, Any]:
 
 
 def records(summary: str, mode: str, organization_id: str) -> dict[str, Any]:
-    """Give the options of a write on the queue `records`."""
+    """Return the options of a write on the queue `records`."""
     return {
         "task_queue": "records",
         "start_to_close_timeout": timedelta(seconds=20),
@@ -75,5 +75,5 @@ def records(summary: str, mode: str, organization_id: str) -> dict[str, Any]:
 
 
 def vendor_queue(mode: str) -> str:
-    """Name the queue of vendors' calls: those of a wedding day have worker slots of their own."""
+    """Return the queue of vendors' calls: those of a wedding day have worker slots of their own."""
     return "vendor-critical" if mode == "wedding_day" else "vendor"

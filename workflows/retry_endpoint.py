@@ -1,4 +1,4 @@
-"""`RetryEndpoint`: one failing endpoint with its parked deliveries, until it is well, paused, or disabled."""
+"""`RetryEndpoint`: tend one failing endpoint with its parked deliveries, until it is well, paused, or disabled."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ with workflow.unsafe.imports_passed_through():
         LookAt,
     )
 
-#: Continue as new after so many looks: each is about 10 history events.
+#: Continue as new after so many wakes: each is about 10 history events.
 LOOKS = 200
-#: Not before so long after a look.
+#: The shortest time between two wakes.
 _SHORTEST = timedelta(milliseconds=50)
-#: A look sends for 8 s and waits for two more timeouts at the most.
+#: A wake sends for 8 s and waits for at most two more timeouts.
 _START_TO_CLOSE = timedelta(seconds=60)
 _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 
 
 @workflow.defn(name=RETRY_ENDPOINT_WORKFLOW)
 class RetryEndpoint:
-    """Started and signalled by tells (`endpoint:{endpoint}`); returns the endpoint's last status.
+    """Started and signalled by dispatches (`endpoint:{endpoint}`); returns the endpoint's last status.
 
-    What is due when stands in the endpoint's row; the timers are here.
+    The endpoint's row says what is due when; the timers are here.
     """
 
     @workflow.init
@@ -42,7 +42,7 @@ class RetryEndpoint:
 
     @workflow.run
     async def run(self, start: EndpointStart) -> str:
-        """Look, wait until something is due or somebody tells, look again."""
+        """Wake, wait until something is due or a signal comes, wake again."""
         looks = 0
         while True:
             self._is_told = False
@@ -57,7 +57,7 @@ class RetryEndpoint:
 
     @workflow.signal(name=LOOK_SIGNAL)
     def look(self) -> None:
-        """The endpoint or its deliveries changed."""
+        """Note that the endpoint or its deliveries changed."""
         self._is_told = True
 
     async def _look(self) -> EndpointLook:

@@ -1,4 +1,4 @@
-"""`RetryWebhook`: one inbound event whose own processing failed, tried again by its source's policy until it is not."""
+"""`RetryWebhook`: try one failed inbound event again, by its source's policy, until it is processed or dead."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RetryWebhook:
 
     @workflow.query(name="last")
     def last(self) -> RetriedEvent:
-        """What came of the newest try."""
+        """Return the result of the newest try."""
         return self._last
 
     async def _wait(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""`SweepHandoffs`: each minute, by a Schedule: tell again what was recorded and not handed over."""
+"""`SweepHandoffs`: each minute, by a Schedule, dispatch again what was recorded and not dispatched."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FEW = RetryPolicy(maximum_attempts=3)
 
 @workflow.defn(name=SWEEP_HANDOFFS_WORKFLOW)
 class SweepHandoffs:
-    """What a crash between a commit and its tell left behind; the next minute's sweep is the retry of this one."""
+    """Repairs what a crash left between a commit and its dispatch; the next minute's sweep is the retry of this one."""
 
     def __init__(self) -> None:
         self._failed: list[ActivityError] = []
 
     @workflow.run
     async def run(self) -> None:
-        """Sweep each kind of hand-off; one that can't be swept now keeps none of the others from it."""
+        """Sweep each kind of dispatch; one that can't be swept now keeps none of the others from it."""
         await self._sweep(HandoffActivities.sweep_transactions, "transactions not handed over")
         await self._sweep(WebhookActivities.sweep_inbox, "events not drained")
         await self._sweep(DeliveryActivities.sweep, "deliveries not sent")

@@ -1,4 +1,4 @@
-"""`WatchHealth`: one for the whole platform: a long activity probes the services, and no look makes history."""
+"""`WatchHealth`: probe the vendors for the whole platform in a long activity, so that no probe makes history."""
 
 from __future__ import annotations
 

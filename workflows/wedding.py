@@ -1,4 +1,4 @@
-"""`Wedding`: one wedding from creation to clean-up. Runs its transactions, keeps its ledger and its agenda."""
+"""`Wedding`: run one wedding from creation to clean-up: its transactions, its ledger and its agenda."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _AFTER_FAILURE = timedelta(minutes=1)
 
 @workflow.defn(name=WEDDING_WORKFLOW)
 class Wedding:
-    """The entity."""
+    """One wedding's workflow."""
 
     @workflow.init
     def __init__(self, state: WeddingState) -> None:
@@ -46,7 +46,7 @@ class Wedding:
 
     @workflow.run
     async def run(self, state: WeddingState) -> str:
-        """Live until the wedding is over; returns its last status. A cancellation from outside undoes what runs."""
+        """Live until the wedding is over; return its last status. A cancellation from outside undoes what runs."""
         life = asyncio.create_task(self._live())
         while True:
             try:
@@ -88,7 +88,7 @@ class Wedding:
 
     @workflow.update(name=SUBMIT_UPDATE)
     async def submit(self, request: TransactionRequest) -> str:
-        """Take a request in; its transaction's id comes back at once. A known request answers again."""
+        """Accept a request and return its transaction's id at once. A known request gets the same answer again."""
         if request.id not in self._state.seen:
             self._journal.state = self._state.asked(request)
             if self._runner.touches(request):
@@ -97,7 +97,7 @@ class Wedding:
 
     @submit.validator
     def check(self, request: TransactionRequest) -> None:
-        """Refuse what can't be; while a transaction runs, that is judged when its turn comes."""
+        """Refuse what can't be done; while a transaction runs, the request is judged when its turn comes."""
         if request.id in self._state.seen or self._runner.running or self._state.plan is None:
             return
         error = requests.refusal(self._state, request)
@@ -106,40 +106,40 @@ class Wedding:
 
     @workflow.update(name=REPAIR_UPDATE)
     async def repair(self) -> int:
-        """Write everything that users list anew; returns the number of steps written."""
+        """Write everything that users list anew; return the number of steps written."""
         return await self._journal.rebuild(self._runner.running_steps())
 
     @workflow.signal(name=VENDOR_EVENT_SIGNAL)
     def vendor_event(self, event: VendorEvent) -> None:
-        """Take a vendor's event in. One that comes early is kept until its step waits; a known one is dropped."""
-        # A run takes 10,000 signals at the most: one at rest must not sleep through those that say nothing new.
+        """Accept a vendor event. One that comes early is kept until its step waits; a known one is dropped."""
+        # A run takes at most 10,000 signals: one at rest must not sleep through those that say nothing new.
         if self._take_in(event) or options.is_long():
             self._heard += 1
 
     @workflow.query(name="plan")
     def plan(self) -> dict[str, JsonValue]:
-        """Each step's status, vendor and object."""
+        """Return each step's status, vendor and object."""
         return wedding_views.plan(self._state, self._runner.running_steps())
 
     @workflow.query(name="ledger")
     def ledger(self) -> dict[str, JsonValue]:
-        """What is booked, where, and by which transaction."""
+        """Return what is booked, where, and by which transaction."""
         return wedding_views.ledger(self._state)
 
     @workflow.query(name="agenda")
     def agenda(self) -> list[dict[str, JsonValue]]:
-        """What is due when."""
+        """Return what is due when."""
         return wedding_views.agenda(self._state)
 
     @workflow.query(name="waiting")
     def waiting(self) -> list[Waiting]:
-        """What is waited for."""
+        """Return what the wedding waits for."""
         return wedding_views.waiting(self._state)
 
     # ---- its life
 
     def _take_in(self, event: VendorEvent) -> bool:
-        """Keep what may matter; False for what is known, or over."""
+        """Keep an event that may matter; False for one that is known, or over."""
         key = f"{event.source}:{event.event_id}"
         if key in self._state.known_events:
             return False
@@ -151,7 +151,7 @@ class Wedding:
         return True
 
     async def _keep_time(self) -> None:
-        """Turn to the phase and the mode that the hour asks for; end the wedding when its time is over."""
+        """Set the phase and the mode by the hour; end the wedding when its time is over."""
         state, now = self._state, workflow.now()
         if state.plan is None:
             return
@@ -163,7 +163,7 @@ class Wedding:
             await self._journal.record()
 
     def _status_at(self, now: datetime) -> WeddingStatus:
-        """The status that the hour, and what is still open, ask for."""
+        """Return the status by the hour and by what is still open."""
         state = self._state
         if state.queue:
             return state.status
@@ -179,7 +179,7 @@ class Wedding:
         return self._state.status
 
     async def _answer_the_rest(self) -> None:
-        """What was asked for before the wedding ended, and never came to its turn, is refused."""
+        """Refuse the requests that came before the wedding ended and never had their turn."""
         while self._state.queue:
             await self._next_request()
 
@@ -219,7 +219,7 @@ class Wedding:
         return True
 
     async def _take_manual_undos(self) -> None:
-        """People undid by hand what no API could."""
+        """Record what people undid by hand because no API could."""
         step_ids = requests.undone_by_hand(self._state)
         if step_ids:
             undone = undone_by_hand(self._state, step_ids)
@@ -227,14 +227,14 @@ class Wedding:
             await self._journal.record(undone.updates, tuple(self._state.states[i] for i in step_ids))
 
     async def _remind(self, now: datetime) -> None:
-        """Steps that wait for a decision say so once more."""
+        """Remind people again of steps that wait for a decision."""
         due = agenda.to_remind(self._state.states.values(), now)
         if due:
             self._journal.state = self._state.with_steps(*(step.reminded() for step in due))
             await self._journal.record(reminders=tuple(step.step_id for step in due))
 
     async def _rest(self) -> None:
-        """Sleep until something is due or somebody speaks; after a month at most times are resolved anew."""
+        """Sleep until something is due or somebody sends something; after at most a month times are resolved anew."""
         state, now, heard = self._state, workflow.now(), self._heard
         self._journal.show()
         if state.plan is None:
@@ -257,7 +257,7 @@ class Wedding:
                 await self._journal.resolve_agenda()
 
     def _continue_as_new_when_long(self, events: int = saga.LONG_HISTORY_EVENTS) -> None:
-        """Only with no transaction and no handler running."""
+        """Continue as new, only with no transaction and no handler running."""
         is_long = options.is_long() or workflow.info().get_current_history_length() > events
         if is_long and workflow.all_handlers_finished() and not self._state.queue:
             workflow.continue_as_new(self._journal.carried())

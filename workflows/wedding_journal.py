@@ -1,4 +1,4 @@
-"""A wedding's journal: its carried state, and what it writes of it for everybody who lists or watches."""
+"""Keep a wedding's journal: its carried state, and what it writes for everybody who lists or watches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _VENDOR = SearchAttributeKey.for_keyword_list(names.VENDOR)
 
 
 class WeddingJournal:
-    """The state of one `Wedding`, read and written by every chapter of its life."""
+    """Keeps the state of one `Wedding`, which all its parts read and write."""
 
     def __init__(self, state: WeddingState) -> None:
         self.state = state
@@ -49,7 +49,7 @@ class WeddingJournal:
         return self._writes
 
     def header(self) -> WeddingHeader:
-        """Say whose write it is: the wedding, and the run that this one continues."""
+        """Return whose write it is: the wedding, and the run that this one continues."""
         start = self.state.start
         return WeddingHeader(
             organization_id=start.organization_id,
@@ -60,7 +60,7 @@ class WeddingJournal:
         )
 
     def carried(self) -> WeddingState:
-        """Give what the next run goes on from."""
+        """Return the state from which the next run goes on."""
         return self.state.having_written(self._writes)
 
     # ---- the plan
@@ -78,13 +78,13 @@ class WeddingJournal:
         self.take_plan(loaded)
 
     def take_plan(self, loaded: LoadedPlan) -> None:
-        """Take the compiled plan in."""
+        """Keep the compiled plan."""
         facts = plan_facts(self.state.start.plan_version, loaded)
         states = {step.id: unbegun(step.id, step.at) for step in facts.steps}
         self.state = self.state.opened(facts, states)
 
     def later_steps(self) -> tuple[StepState, ...]:
-        """Give the steps that have a time of their own and have not begun."""
+        """List the steps that have a time of their own and have not begun."""
         state = self.state
         timed = (state.states[step.id] for step in state.compiled.steps if step.at is not None)
         return tuple(step for step in timed if step.status in agenda.UNBEGUN)
@@ -127,7 +127,7 @@ class WeddingJournal:
         overdue: dict[str, StepError] | None = None,
         planned: tuple[StepRow, ...] = (),
     ) -> None:
-        """Write the wedding's own state and what moved on with it."""
+        """Write the wedding's own state and the changes that came with it."""
         await workflow.execute_local_activity_method(
             WeddingActivities.record_wedding,
             RecordWedding(
@@ -143,7 +143,7 @@ class WeddingJournal:
         )
 
     async def rebuild(self, running: tuple[StepState, ...]) -> int:
-        """Write everything that users list anew, rows that are gone too; returns the number of steps written."""
+        """Write everything that users list anew, missing rows too; return the number of steps written."""
         await self.open()
         state = self.state
         updates = tuple(
@@ -179,5 +179,5 @@ class WeddingJournal:
 
 
 def plan_facts(version: int, loaded: LoadedPlan) -> PlanFacts:
-    """Give the plan as the wedding carries it."""
+    """Return the plan as the wedding carries it."""
     return PlanFacts.model_validate({"version": version, **{k: v for k, v in loaded if k != "reference"}})

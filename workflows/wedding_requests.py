@@ -1,4 +1,4 @@
-"""What a wedding does about requests: orchestrate, undo, decide, move."""
+"""Carry out a wedding's requests: orchestrate, undo, decide, move."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Requests:
         self._runner = runner
 
     async def carry_out(self, request: TransactionRequest) -> None:
-        """Do what was asked, or write why not."""
+        """Do what was requested, or write why not."""
         if request.kind != "orchestrate":
             await self._journal.open()
         error = requests.refusal(self._journal.state, request)
@@ -100,7 +100,7 @@ class Requests:
         await self._runner.run(tx, "scheduled", Course(), tasks)
 
     async def decide_the_overdue(self, now: datetime) -> bool:
-        """Take the default of a hold whose deadline is past; without one its people are told, and asked again."""
+        """Take the default of a hold whose deadline is past; without one, notify its people and ask again."""
         for state in agenda.overdue(self._journal.state.states.values(), "held", now):
             default = self._default_of(state.step_id)
             if isinstance(default, Decision):
@@ -110,7 +110,7 @@ class Requests:
         return False
 
     def _default_of(self, step_id: str) -> Decision | StepError:
-        """What is done when nobody decides about the held step, or why nothing is."""
+        """Return what is done when nobody decides about the held step, or why nothing is."""
         choice = requests.planned_step(self._journal.state, step_id).otherwise
         if choice is None:
             return StepError(code="no_default", detail="nobody decided in time, and the plan gives no default")
@@ -134,7 +134,7 @@ class Requests:
     async def _revise(
         self, tx: str, *, ceremony_at: str | None = None, zone: str | None = None, vendors: dict[str, str] | None = None
     ) -> bool:
-        """Write a new plan version and take it up; False when the change makes no valid plan: refused."""
+        """Write a new plan version and adopt it; False when the change makes no valid plan: refused."""
         journal, start = self._journal, self._journal.state.start
         try:
             revised: RevisedPlan = await workflow.execute_activity_method(

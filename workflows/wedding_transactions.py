@@ -1,4 +1,4 @@
-"""How a wedding runs its transactions, one at a time: claimed and begun, driven, settled, taken in."""
+"""Run a wedding's transactions one at a time: claim and begin, drive, settle, apply the result."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class TransactionRunner:
             )
 
     def stop_from_outside(self) -> bool:
-        """Undo what runs: somebody cancelled the workflow. False: nothing runs."""
+        """Undo what runs, since somebody cancelled the workflow. False: nothing runs."""
         self._is_stop_wanted = bool(self.running)
         if self._transaction is not None:
             self._transaction.stop(StepError(code="cancelled", detail="cancelled from outside"))
         return self._is_stop_wanted
 
     def running_steps(self) -> tuple[StepState, ...]:
-        """Give the steps of the running transaction as they stand now."""
+        """Return the steps of the running transaction as they are now."""
         return self._transaction.state.ordered_states() if self._transaction is not None else ()
 
     # ---- beginning
@@ -103,7 +103,7 @@ class TransactionRunner:
         return await self.run_input(self.input(tx, kind, tasks), course)
 
     def input(self, tx: str, kind: TransactionKind, tasks: tuple[StepTask, ...] = ()) -> TransactionInput:
-        """Say what a transaction is given: all it needs, so that it asks nobody."""
+        """Return the inputs of a transaction: all it needs, so that it asks nobody."""
         self._starting(tx)
         return self._input(tx, kind, tasks)
 
@@ -221,7 +221,7 @@ class TransactionRunner:
         return await self._settle(given, course, state.result(workflow.now()))
 
     def _stop_if_asked(self) -> None:
-        """Somebody may have asked for the undo while the transaction was being begun."""
+        """Undo the transaction if somebody requested that while it was being begun."""
         asked = [request for request in self._journal.state.queue if self.touches(request)]
         if asked:
             self.stop(cancel=any(request.cancel for request in asked))
@@ -237,7 +237,7 @@ class TransactionRunner:
     # ---- settling
 
     async def _settle(self, given: TransactionInput, course: Course, result: TransactionResult) -> TransactionResult:
-        """Take in what the transaction came to, and write it with all that moved on with it."""
+        """Apply the transaction's outcome, and write it with all that changed with it."""
         journal = self._journal
         self.running, self._transaction, self._is_stop_wanted = "", None, False
         applied = apply_result(journal.state, given, result)
@@ -263,7 +263,7 @@ class TransactionRunner:
 
 
 def _first_bindings(tasks: Sequence[StepTask]) -> tuple[StepAtVendor, ...]:
-    """What will be bound first: what goes on with its own binding needs none."""
+    """List what will be bound first: what goes on with its own binding needs none."""
     new = [task for task in tasks if task.kind == "do" and task.entry is None]
     changes = [
         StepAtVendor(step_id=task.step.id, vendor=task.entry.binding.vendor)

@@ -1,6 +1,6 @@
-"""HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
+"""Send HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
 
-Beside `kit/http.py` the only module that imports httpx.
+Only this module, `http`, `http_transport` and `http_trace` of `kit` import httpx.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEEPALIVE_SECONDS = 30.0
 
 
 class Reply(BaseModel):
-    """What a request came to."""
+    """One request's result."""
 
     model_config = ConfigDict(frozen=True)
     #: None: there was no answer.
@@ -56,7 +56,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve, check every answer, connect to the first that takes us."""
+        """Resolve, check every answer, connect to the first that accepts."""
         try:
             addresses = ssrf.check_addresses(await self._resolver(host, port), self._policy)
         except (OSError, UnicodeError) as error:
@@ -75,7 +75,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never."""
+        """Refuse: no Unix sockets."""
         raise ForbiddenTarget("no sockets of this machine")
 
     async def sleep(self, seconds: float) -> None:
@@ -123,7 +123,7 @@ class GuardedHttp:
         keep_bytes: int = 2048,
         owner: str = "",
     ) -> Reply:
-        """POST once; whatever happens is told in the reply, of whose body `keep_bytes` are kept.
+        """POST once; the reply reports whatever happens and keeps `keep_bytes` of the body.
 
         `owner`: the organization on whose behalf it is done; each has a share of the lookups of names.
         """

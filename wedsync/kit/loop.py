@@ -1,4 +1,4 @@
-"""The event loop of the programs that serve."""
+"""Run the event loop of the programs that serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks a stranger's URL at its registration, by its text and by every address of its host."""
+"""Check a stranger's URL at its registration, by its text and by every address of its host."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from wedsync.domain.errors import InvalidInput
 from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy, Target, check_addresses, read_url
 from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
 
-#: All addresses of a host; raises OSError when there are none, NoResolverFree when they were not looked up.
+#: Returns all addresses of a host; raises OSError when there are none, NoResolverFree without a lookup.
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 async def check_url(url: str, policy: GuardPolicy, resolver: Resolver = resolve, *, owner: str = "") -> Target:
-    """What a URL must pass to be registered: its text, and every address of its host now.
+    """Check a URL that is to be registered: its text, and every address of its host now.
 
     `owner`: the organization whose lookup it is.
 

@@ -1,4 +1,4 @@
-"""Traces and metrics by OpenTelemetry.
+"""Trace and measure by OpenTelemetry.
 
 One trace runs from the API call through workflow and activity to the vendor's request. Spans and metrics are pushed
 by OTLP over HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics can always be read in Prometheus' text format.
@@ -68,7 +68,7 @@ def setup(settings: Settings, program: str) -> None:
         )
         # Nobody looks at spans that are pushed nowhere: they then carry ids (for logs and vendors) and nothing else.
         sampler = None if _pushes("TRACES") else ALWAYS_OFF
-        # Programs flush at their end themselves: an exporter must not hold the interpreter's exit.
+        # Programs flush at their end themselves: an exporter must not delay the interpreter's exit.
         _tracer_provider = create_tracer_provider(sampler=sampler, resource=resource, shutdown_on_exit=False)
         _meter_provider = MeterProvider(_readers(), resource, shutdown_on_exit=False, views=[_seconds_view()])
         if _pushes("TRACES"):
@@ -105,7 +105,7 @@ def _seconds_view() -> View:
 def temporal_plugins() -> list[Plugin]:
     """Return what lets traces pass through workflows; nothing before `setup`, and where no spans are pushed.
 
-    The ids that logs and vendors get then begin anew with each activity.
+    Then the ids that logs and vendors get begin anew with each activity.
     """
     if _tracer_provider is None or not _pushes("TRACES"):
         return []
@@ -115,7 +115,7 @@ def temporal_plugins() -> list[Plugin]:
 def instrument_app(app: FastAPI) -> None:
     """Trace the requests of an API app if spans are pushed, but for probes, metrics and inbound webhooks.
 
-    A webhook's work is done elsewhere and later, and its span costs a third of taking it in; the inbox counts them.
+    A webhook's work happens elsewhere and later, and its span costs a third of its receipt; the inbox counts them.
     """
     if not _pushes("TRACES"):
         return
@@ -128,7 +128,7 @@ def instrument_app(app: FastAPI) -> None:
 
 
 def traceparent(given: str | None) -> str | None:
-    """The W3C trace context to hand on: the current span's, or the one that the caller sent when nothing is traced."""
+    """Return the W3C trace context to pass on: the current span's, or the caller's when nothing is traced."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     if not carrier and given:
@@ -142,23 +142,23 @@ def record_request(method: str, route: str, status: int, seconds: float) -> None
 
 
 def tracer() -> trace.Tracer:
-    """The product's tracer."""
+    """Return the product's tracer."""
     return _tracer_of(trace.get_tracer_provider())
 
 
 @lru_cache(maxsize=4)
 def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
-    # To make one costs as much as a span.
+    # Making one costs as much as a span.
     return provider.get_tracer(_SCOPE, _VERSION)
 
 
 def meter() -> metrics.Meter:
-    """The product's meter."""
+    """Return the product's meter."""
     return _meter
 
 
 def metrics_text() -> bytes:
-    """All metrics of this process in Prometheus' text format (`METRICS_CONTENT_TYPE`)."""
+    """Return all metrics of this process in Prometheus' text format (`METRICS_CONTENT_TYPE`)."""
     return generate_latest(_registry)
 
 

@@ -1,7 +1,7 @@
-"""The answers to sources that prove an address before they post to it: `(status, content type, body)`, or None.
+"""Answer sources that prove an address before they post to it: `(status, content type, body)`, or None.
 
-None means that the message is no handshake. Slack's and Zoom's are signed like every message of theirs, and are
-answered only then: Zoom's answer is itself an HMAC by the secret.
+None means that the message is no handshake. Slack and Zoom sign theirs like every message, and get an answer
+only then: Zoom's answer is itself an HMAC by the secret.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from wedsync.kit.signatures.read import any_equal, text_bytes
 Answer = tuple[int, str, bytes]
 Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], Answer | None]
 
-#: Longer tokens are nobody's.
+#: No source sends longer tokens.
 MAX_TOKEN_CHARACTERS = 4096
 
 
 def graph(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Microsoft Graph: the subscription's `validationToken` as plain text.
+    """Answer Microsoft Graph with the subscription's `validationToken` as plain text.
 
     https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks#notificationurl-validation
     """
@@ -32,7 +32,7 @@ def graph(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], sec
 
 
 def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Meta: `hub.challenge`, when `hub.verify_token` is one of `secrets`; else 403. They are best no signing secrets.
+    """Answer Meta with `hub.challenge` when `hub.verify_token` is one of `secrets`, best no signing secret; else 403.
 
     https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
     """
@@ -46,7 +46,7 @@ def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secr
 
 
 def slack(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Slack: the `challenge` of a `url_verification`. https://api.slack.com/events/url_verification"""
+    """Answer Slack with the `challenge` of a `url_verification`. https://api.slack.com/events/url_verification"""
     said = _document(body)
     challenge = said.get("challenge")
     if said.get("type") != "url_verification" or not isinstance(challenge, str):
@@ -55,7 +55,7 @@ def slack(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], sec
 
 
 def zoom(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Zoom: the `plainToken` and its HMAC by the newest secret.
+    """Answer Zoom with the `plainToken` and its HMAC by the newest secret.
 
     https://developers.zoom.us/docs/api/webhooks/#validate-your-webhook-endpoint
     """

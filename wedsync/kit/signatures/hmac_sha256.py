@@ -1,4 +1,4 @@
-"""HMAC-SHA256 over the exact bytes in its many spellings: GitHub, Meta, Slack, Zoom, and whatever is configured."""
+"""Verify HMAC-SHA256 over the exact bytes in its many spellings: GitHub, Meta, Slack, Zoom, and configured ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ZOOM = HmacOptions(
 def verify(
     body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: datetime, options: HmacOptions
 ) -> bool:
-    """True when a signature by one of the secrets stands where `options` says, and is fresh where it has a time."""
+    """Tell whether one of the secrets made the signature that `options` locate, and it is fresh where it has a time."""
     stamp = header(headers, options.timestamp_header) if options.timestamp_header else ""
     if options.timestamp_header and not is_fresh(unix_seconds(stamp), now, options.tolerance_seconds):
         return False
@@ -44,7 +44,7 @@ def verify(
 
 
 def signed_bytes(body: bytes, headers: Mapping[str, str], options: HmacOptions) -> bytes:
-    """What the HMAC is made of: the body, after its time where the scheme signs one."""
+    """Return what the HMAC covers: the body, after its time where the scheme signs one."""
     if not options.timestamp_header:
         return body
     stamp = header(headers, options.timestamp_header)

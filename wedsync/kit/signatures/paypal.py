@@ -1,4 +1,4 @@
-"""PayPal's RSA signature over id, time, webhook id and the body's CRC-32, by a certificate that a message names.
+"""Verify PayPal's RSA signature over id, time, webhook id and the body's CRC-32, by the certificate that is named.
 
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message
 """
@@ -16,17 +16,17 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from wedsync.kit.signatures.read import header, text_bytes, unbase64
 
-#: PayPal sends up to 25 times over 3 days, and documents no window: older ones are refused, and what remains is held
-#: off by the inbox, which takes an event's id once.
+#: PayPal sends up to 25 times over 3 days, and documents no window: older ones are refused; the inbox rejects
+#: other replays, since it records an event's id once.
 MAX_AGE = timedelta(days=3, hours=1)
 MAX_AHEAD = timedelta(minutes=5)
 
-#: The trusted key of the certificate at an address; None: there is none.
+#: Returns the trusted key of the certificate at an address; None: there is none.
 KeyOf = Callable[[str], rsa.RSAPublicKey | None]
 
 
 def verify(body: bytes, headers: Mapping[str, str], webhook_ids: Sequence[str], now: datetime, key_of: KeyOf) -> bool:
-    """Whether PayPal signed exactly these bytes for one of our webhook ids, not too long ago. Never raises."""
+    """Tell whether PayPal signed exactly these bytes for one of our webhook ids, not too long ago. Never raises."""
     stamp = _header(headers, "transmission-time")
     if _header(headers, "auth-algo") != "SHA256withRSA" or not _is_fresh(stamp, now):
         return False
@@ -46,12 +46,12 @@ def verify(body: bytes, headers: Mapping[str, str], webhook_ids: Sequence[str], 
 
 
 def certificate_url(headers: Mapping[str, str]) -> str:
-    """Where the message says that its certificate is."""
+    """Return the address of the certificate that the message names."""
     return _header(headers, "cert-url")
 
 
 def moment(text: Any) -> datetime | None:
-    """An RFC 3339 instant in UTC; None for anything else."""
+    """Read an RFC 3339 instant in UTC; None for anything else."""
     if not isinstance(text, str):
         return None
     try:

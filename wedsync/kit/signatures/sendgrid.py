@@ -1,4 +1,4 @@
-"""SendGrid's ECDSA (P-256, SHA-256) over time and exact bytes, by a public key.
+"""Verify SendGrid's ECDSA (P-256, SHA-256) over time and exact bytes, by a public key.
 
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features
 """
@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from wedsync.kit.signatures.read import header, unbase64, unix_seconds
 
-#: SendGrid tries for a day; what is played back within it is told by its event ids.
+#: SendGrid tries for a day; event ids reveal what is replayed within it.
 _MAX_AGE_SECONDS = 24 * 3600
 _MAX_AHEAD_SECONDS = 300
 _CURVE_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-#: A secret that begins so is no verification key of SendGrid's but the seed of the local stand-in's key pair.
+#: A secret with this prefix is not SendGrid's verification key but the seed of the local stand-in's key pair.
 _SEED_PREFIX = "whsec_"
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when the signature over timestamp and body is right under one of the keys, and no older than a day."""
+    """Tell whether one of the keys signed timestamp and body, no longer than a day ago."""
     stamp = header(headers, "x-twilio-email-event-webhook-timestamp")
     sent_at = unix_seconds(stamp)
     if sent_at is None or not -_MAX_AHEAD_SECONDS <= now.timestamp() - sent_at <= _MAX_AGE_SECONDS:

@@ -1,4 +1,4 @@
-"""Stripe's `v1`: HMAC-SHA256 over time and exact bytes. https://docs.stripe.com/webhooks#verify-manually"""
+"""Verify Stripe's `v1`: HMAC-SHA256 over time and exact bytes. https://docs.stripe.com/webhooks#verify-manually"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HEADER = "stripe-signature"
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """Whether one of `secrets` signed exactly these bytes within 300 s of `now`. Never raises."""
+    """Tell whether one of `secrets` signed exactly these bytes within 300 s of `now`. Never raises."""
     return verify_list(body, header(headers, HEADER), secrets, now)
 
 
 def verify_list(body: bytes, value: str, secrets: Sequence[str], now: datetime) -> bool:
-    """The same for a header `t=...,v1=...` of another name."""
+    """Verify the same for a header `t=...,v1=...` of another name."""
     stamp, signatures = _read(value)
     if not signatures or not is_fresh(stamp, now):
         return False
@@ -27,7 +27,7 @@ def verify_list(body: bytes, value: str, secrets: Sequence[str], now: datetime) 
 
 
 def _read(value: str) -> tuple[int | None, list[bytes]]:
-    """The time and the `v1` signatures; the time is None when there is no good one."""
+    """Return the time and the `v1` signatures; the time is None when there is no good one."""
     stamp: int | None = None
     signatures: list[bytes] = []
     for item in value.split(","):

@@ -1,4 +1,4 @@
-"""The one table of webhook schemes: how messages are verified, and how handshakes are answered.
+"""Name each webhook scheme in one table: how messages are verified, and how handshakes are answered.
 
 Every verification compares in constant time, over the exact bytes, against several active secrets, within the scheme's
 replay window, and answers False to malformed input: none raises.
@@ -20,7 +20,7 @@ Verify = Callable[[bytes, Mapping[str, str], str, Sequence[str], datetime], bool
 
 
 class Scheme(NamedTuple):
-    """How messages of one scheme are verified, and how its handshake is answered."""
+    """One scheme: how its messages are verified, and how its handshake is answered."""
 
     verify: Verify
     handshake: Handshake | None = None
@@ -29,7 +29,7 @@ class Scheme(NamedTuple):
 
 
 def hmac_scheme(options: HmacOptions) -> Verify:
-    """The verification of an HMAC-SHA256 that is written as `options` say."""
+    """Return the verification of an HMAC-SHA256 that is written as `options` say."""
 
     def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
         return hmac_sha256.verify(body, headers, secrets, now, options)

@@ -1,4 +1,4 @@
-"""Twilio's HMAC-SHA1 over the address and the parameters; the scheme holds no time.
+"""Verify Twilio's HMAC-SHA1 over the address and the parameters; the scheme holds no time.
 
 https://www.twilio.com/docs/usage/webhooks/webhooks-security
 """
@@ -18,7 +18,7 @@ _MAX_FIELDS = 1000
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when `X-Twilio-Signature` signs the address as it was called and the form (or the JSON body's hash)."""
+    """Tell whether `X-Twilio-Signature` signs the called address and the form (or the JSON body's hash)."""
     signature = text_bytes(header(headers, "x-twilio-signature"))
     try:
         suffix = _signed_suffix(body, header(headers, "content-type"), url)
@@ -36,12 +36,12 @@ def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[
 
 
 def form_fields(body: bytes) -> list[tuple[str, str]]:
-    """The parameters of a form; raises ValueError."""
+    """Return the parameters of a form; raises ValueError."""
     return parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
 
 
 def _signed_suffix(body: bytes, content_type: str, url: str) -> str | None:
-    """What follows the address in the signed text; None when a body is bound by nothing."""
+    """Return what follows the address in the signed text; None when nothing binds the body."""
     if not body:
         return ""
     if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
@@ -52,7 +52,7 @@ def _signed_suffix(body: bytes, content_type: str, url: str) -> str | None:
 
 
 def _spellings(url: str) -> Iterator[str]:
-    """The address as given, without its port, and with the scheme's own port: Twilio's products differ."""
+    """Return the address as given, without its port, and with the scheme's port: Twilio's products differ."""
     yield url
     parts = urlsplit(url)
     host = parts.netloc

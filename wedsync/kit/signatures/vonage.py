@@ -1,4 +1,4 @@
-"""Vonage's two schemes: `sig` among the parameters (HMAC), or a JWT in the Authorization header.
+"""Verify Vonage's two schemes: `sig` among the parameters (HMAC), or a JWT in the Authorization header.
 
 https://developer.vonage.com/en/getting-started/concepts/signing-messages (HMAC over `&key=value` in order of the
 keys) and https://developer.vonage.com/en/getting-started/concepts/webhooks (HS256 JWT with `payload_hash`).
@@ -21,9 +21,9 @@ _METHODS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True for an authentic, fresh message by one of the signature secrets.
+    """Tell whether the message is authentic and fresh by one of the signature secrets.
 
-    A JWT must be HS256, in time, and bind the body by `payload_hash` unless the body says nothing.
+    A JWT must be HS256, in time, and bind the body by `payload_hash` unless the body is empty.
     """
     scheme, _, token = header(headers, "authorization").partition(" ")
     if scheme.lower() == "bearer":
@@ -35,7 +35,7 @@ def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[
 
 
 def read_params(body: bytes) -> dict[str, Any] | None:
-    """The parameters of a form or of a flat JSON object; None when they are ambiguous or neither."""
+    """Return the parameters of a form or of a flat JSON object; None when they are ambiguous or neither."""
     try:
         text = body.decode()
         if text.lstrip().startswith("{"):

@@ -1,4 +1,4 @@
-"""The local organization and its key, so that a laptop has somebody to act for."""
+"""Create the local organization and its key, so that a laptop has somebody to act for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEY = re.compile(r"[\x21-\x7e]{8,200}")
 
 
 class LocalAccess(NamedTuple):
-    """The key is known here only: what is stored is its HMAC."""
+    """A key that is known here only: the database stores its HMAC."""
 
     organization_id: str
     api_key: str

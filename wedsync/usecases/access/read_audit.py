@@ -18,7 +18,7 @@ _MOST_DIGITS = 18
 
 
 class AuditEntry(BaseModel):
-    """One deed: who did what to what, when."""
+    """One action: who did what to what, when."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,7 @@ class AuditEntry(BaseModel):
 
 
 class AuditPage(BaseModel):
-    """Newest first; `next_cursor` asks for what follows, None: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, None: there is no more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,7 +44,7 @@ class AuditPage(BaseModel):
 
 
 async def list_audit(conn: AsyncConnection, query: AuditQuery, *, limit: int, cursor: str | None) -> AuditPage:
-    """One page of what the connection may see: within `tenant()` its organization's, within `system()` everybody's.
+    """Read a page that the connection may see: within `tenant()` its organization's, within `system()` everybody's.
 
     Raises InvalidInput (`since` not before `until`, or reason="invalid_cursor").
     """

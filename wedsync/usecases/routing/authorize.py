@@ -1,4 +1,4 @@
-"""How a request to the platform's account is authorized, for those who speak to a vendor without its client."""
+"""Authorize a request to the platform's account, for callers that speak to a vendor without its client."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from wedsync.kit.vendor import Account
 
 
 class Tokens(Protocol):
-    """A vendor's `tokens.py`: the access tokens of one account, kept by the process."""
+    """Gets the access tokens of one account and keeps them for the process; a vendor's `tokens.py` provides it."""
 
     def __init__(self, http: VendorHttp, account: Account) -> None: ...
 
     async def get(self) -> str:
-        """A token that is good for a while; raises NotAuthorized, VendorUnavailable."""
+        """Return a token that is valid for a while; raises NotAuthorized, VendorUnavailable."""
         ...
 
     def forget(self, token: str) -> None:
-        """`token` was refused."""
+        """Forget `token`, which the vendor refused."""
         ...
 
 
 class Credential(Value):
-    """What authorizes one request."""
+    """Headers and parameters that authorize one request."""
 
     headers: tuple[tuple[str, str], ...] = ()
     params: tuple[tuple[str, str], ...] = ()
-    #: The access token among the headers, where there is one to be forgotten once it is refused.
+    #: The access token among the headers, where it is to be forgotten once the vendor refuses it.
     token: str = ""
 
 
 def tokens_of(manifest: Manifest, http: VendorHttp, account: Account) -> Tokens:
-    """The access tokens of an `oauth_client` vendor's account; raises NotAuthorized when the vendor keeps none."""
+    """Return the access tokens of an `oauth_client` vendor's account; raises NotAuthorized when the vendor has none."""
     try:
         module = importlib.import_module(f"wedsync.vendors.{manifest.name}.tokens")
     except ModuleNotFoundError:
@@ -45,9 +45,9 @@ def tokens_of(manifest: Manifest, http: VendorHttp, account: Account) -> Tokens:
 
 
 async def authorize(manifest: Manifest, http: VendorHttp, account: Account) -> Credential:
-    """The account's credential as the manifest's `[auth]` says.
+    """Return the account's credential as the manifest's `[auth]` says.
 
-    Raises NotAuthorized when the account has none or it is refused, VendorUnavailable when no token can be had.
+    Raises NotAuthorized when the account has none or the vendor refuses it, VendorUnavailable when it gives no token.
     """
     auth = manifest.auth
     named = [(name, str(getattr(account, field))) for name, field in auth.params.items()]

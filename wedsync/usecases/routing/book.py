@@ -1,4 +1,4 @@
-"""What a process knows of services and circuits: read at once, refreshed by NOTIFY, and every five seconds beneath."""
+"""Keep what a process knows of vendors and circuits: read from memory, refreshed by NOTIFY and every five seconds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from wedsync.store.session import Database
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 5.0
-#: A policy for every account of a service that has none of its own.
+#: A policy for every account of a vendor that has none of its own.
 ANY_ACCOUNT = "*"
 UNLIMITED = QuotaPolicy()
-#: News that come together are read together.
+#: Notifications that come together cause one reading.
 _BREATH_SECONDS = 0.02
 
 
 class Book:
-    """The process's copy. Stale by no more than a notification takes; without Postgres it keeps what it had."""
+    """Holds the process's copy of the routing state, at most one notification old; kept as it is without Postgres."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Book:
     ) -> None:
         self._db = db
         self._manifests = manifests
-        #: Vendors that somebody has set up: only they can stand in for others. None: all of them.
+        #: Vendors that somebody has set up: only they can stand in for others. None: every vendor.
         self._set_up = frozenset(manifests if set_up is None else set_up)
-        #: Of circuits that no operator has configured; None: by the vendor's manifest.
+        #: For circuits that no operator has configured; None: as the vendor's manifest says.
         self._policy = policy
-        #: Vendors whose manifests' quotas hold where no operator has set others.
+        #: Vendors whose manifests' quotas are in effect where no operator has set others.
         self._limited = frozenset(limited)
         self._quota_policies: dict[quotas.Key, QuotaPolicy] = {}
         self._quota_defaults: dict[str, QuotaPolicy] = {}
@@ -66,11 +66,11 @@ class Book:
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.clock = FleetClock()
-        #: How often it was read in full.
+        #: How often everything was read.
         self.loads = 0
 
     async def start(self) -> None:
-        """Read, then keep reading."""
+        """Read everything, then keep reading."""
         await self._try_to_load()
         self._tasks = [
             asyncio.create_task(self._listen(), name="routing-listen"),
@@ -85,7 +85,7 @@ class Book:
 
     async def load(self) -> None:
         """Read everything anew. Raises StoreUnavailable."""
-        # One after another: what an earlier one read must not take the place of what a later one did.
+        # One reading at a time: an earlier one must not overwrite what a later one read.
         async with self._loading:
             await self._read_all()
 
@@ -94,7 +94,7 @@ class Book:
         async with self._db.system() as conn:
             before = utc_now()
             self.clock.set(await circuits.read_clock(conn), before, utc_now())
-            # What a newer release wrote, and this one can't read, stays as it was.
+            # What a newer release wrote and this one can't read stays as it was.
             configured = await circuits.read_configs(conn, self._configured)
             found = await circuits.read_all(conn, self._circuits)
             given = await versions.read_specs(conn, self._specs)
@@ -104,24 +104,24 @@ class Book:
         self._specs = {name: self._manifest_versions(name) | given.get(name, {}) for name in self._manifests}
         self._pins = pins
         self._configured = {name: config for name, config in configured.items() if name in self._manifests}
-        # What this process wrote while the rows were being read may be newer than they are; its own news comes, too.
+        # What this process wrote meanwhile may be newer than the rows that were read; its own notification comes, too.
         self._circuits = {circuit.key: circuit for circuit in found} | self._learned
         self.loads += 1
 
     def now(self) -> datetime:
-        """The fleet's time, by which circuits and quotas are kept."""
+        """Return the fleet's time, by which circuits and quotas are kept."""
         return self.clock.now()
 
     def services(self) -> list[str]:
-        """Every vendor that can be called, by name."""
+        """Return the name of every vendor that can be called."""
         return sorted(name for name, manifest in self._manifests.items() if manifest.has_api)
 
     def config(self, service: str) -> ServiceConfig:
-        """How a service is routed to: as its operator says, else by its manifest. Raises KeyError."""
+        """Return a vendor's routing as its operator configured it, else as its manifest says. Raises KeyError."""
         return self._configured.get(service) or self.default(service)
 
     def default(self, service: str) -> ServiceConfig:
-        """What holds for a service that no operator has configured. Raises KeyError."""
+        """Return the routing of a vendor that no operator has configured. Raises KeyError."""
         found = self._defaults.get(service)
         if found is None:
             found = default_config(self._manifests[service], self._manifests)
@@ -131,25 +131,25 @@ class Book:
         return found
 
     def is_configured(self, service: str) -> bool:
-        """Whether an operator has changed it."""
+        """Tell whether an operator has configured the vendor."""
         return service in self._configured
 
     def is_set_up(self, service: str) -> bool:
-        """Whether it can be called: it is installed, and somebody has an account at it."""
+        """Tell whether the vendor can be called: it is installed, and somebody has an account at it."""
         return service in self._manifests and service in self._set_up
 
     def policy(self, service: str, *, is_wedding_day: bool = False) -> CircuitPolicy:
-        """When its circuits open."""
+        """Return the policy by which the vendor's circuits open."""
         policy = self.config(service).circuit
         return policy.on_wedding_day() if is_wedding_day else policy
 
     def circuit(self, service: str, endpoint: str) -> Circuit:
-        """An endpoint's circuit as last heard; a closed one when nothing was ever counted."""
+        """Return an endpoint's circuit as last read; a closed one when no call was ever counted."""
         found = self._circuits.get((service, endpoint))
         return found if found is not None else Circuit(service=service, endpoint=endpoint)
 
     def is_failing(self, service: str, now: datetime) -> bool:
-        """Whether its calls fail as those do that open a circuit, although not all of its circuits are open."""
+        """Tell whether the vendor's calls fail as those that open a circuit do, although not all circuits are open."""
         config = self.config(service)
         every = [self.circuit(service, one.name) for one in config.endpoints]
         in_use = [
@@ -159,7 +159,7 @@ class Book:
         return bool(said) and said <= {"failure_rate", "failures_in_row"}
 
     def quota_policy(self, service: str, account: str) -> QuotaPolicy:
-        """What an account may do: as an operator says, for it or for all of the service's, else by the manifest."""
+        """Return an account's limits: an operator's for it, else for all the vendor's accounts, else the manifest's."""
         for key in ((service, account), (service, ANY_ACCOUNT)):
             if key in self._quota_policies:
                 return self._quota_policies[key]
@@ -170,55 +170,55 @@ class Book:
         return self._quota_defaults[service]
 
     def quota_upgrade(self, service: str) -> str:
-        """Where the vendor says how more calls can be had."""
+        """Return where the vendor says how to get more calls."""
         manifest = self._manifests[service]
         return manifest.quota_upgrade or manifest.documentation_url
 
     def quota(self, service: str, account: str) -> Quota:
-        """Where an account stands, as last heard: every change but the taking of calls is told."""
+        """Return an account's quota as last read. NOTIFY reports every change but the acquiring of calls."""
         found = self._quotas.get((service, account))
         return found if found is not None else Quota(service=service, account=account)
 
     def governed(self, key: quotas.Key) -> list[quotas.Key]:
-        """Whose limits the policy of `key` are: its own account, or for `*` every one that has calls and no policy."""
+        """List whose limits the policy of `key` sets: its own account; for `*` all with calls and no policy."""
         service, account = key
         if account != ANY_ACCOUNT:
             return [key] if key in self._quotas else []
         return sorted(one for one in self._quotas if one[0] == service and one not in self._quota_policies)
 
     def accounts(self) -> list[quotas.Key]:
-        """Every account that has limits or has taken calls."""
+        """List every account that has limits or has acquired calls."""
         known = {*self._quota_policies, *self._quotas, *((name, "default") for name in self._limited)}
         return sorted(key for key in known if key[1] != ANY_ACCOUNT)
 
     def versions(self, service: str) -> dict[str, VersionSpec]:
-        """The versions of a service by name: its manifest's, with what operators have added or changed."""
+        """Return the versions of a vendor by name: its manifest's, with what operators have added or changed."""
         found = self._specs.get(service)
         return found if found is not None else self._manifest_versions(service)
 
     def manifest_version(self, service: str) -> str:
-        """The version that the service's client was written for."""
+        """Return the version that the vendor's client was written for."""
         return self._manifests[service].api_version
 
     def pins(self, service: str) -> tuple[Pin, ...]:
-        """The pins of a service that hold or held lately, oldest first."""
+        """Return the pins of a vendor that are or lately were in effect, oldest first."""
         return self._pins.get(service, ())
 
     def _manifest_versions(self, service: str) -> dict[str, VersionSpec]:
         return {spec.name: spec for spec in self._manifests[service].versions}
 
     def learn(self, circuit: Circuit) -> None:
-        """What this process has just written itself; never takes an older transition for a newer one."""
+        """Remember what this process has just written; an older transition never replaces a newer one."""
         known = self._circuits.get(circuit.key)
         if known is None or (known.epoch, known.round) <= (circuit.epoch, circuit.round):
             self._circuits[circuit.key] = self._learned[circuit.key] = circuit
 
     def is_last(self, service: str, endpoint: str, known: Iterable[Circuit] | None = None) -> bool:
-        """Whether nobody else is left to do the endpoint's work; by `known` circuits when they are given."""
+        """Tell whether no other vendor is left to do the endpoint's work; by `known` circuits when they are given."""
         return is_last(self.config(service), endpoint, self._cut_off(known), self._others(service))
 
     def standing(self, service: str, known: Iterable[Circuit] | None = None) -> tuple[str, ...]:
-        """Who could take the service's work over now, in order; by `known` circuits when they are given."""
+        """List who could take over the vendor's work now, in order; by `known` circuits when they are given."""
         return standing(self.config(service), self._cut_off(known), self._others(service))
 
     def _others(self, service: str) -> dict[str, ServiceConfig]:
@@ -234,7 +234,7 @@ class Book:
 
     async def _refresh(self) -> None:
         while True:
-            # Not `wait_for`: on Python 3.11 it may swallow a cancellation that comes with the news.
+            # Not `wait_for`: on Python 3.11 it may swallow a cancellation that comes with the notification.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._news.wait()

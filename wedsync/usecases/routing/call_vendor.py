@@ -1,7 +1,7 @@
-"""The one way out to vendors: route, breaker, credential, pool, classification, record.
+"""Call vendors, the one way for all: route, circuit, credential, pool, classification, record.
 
-Every third-party call of the product passes through `VendorGateway`. It decides nothing about who is called: that
-stands in history before (see `bind_step`). What it may choose is the endpoint of the account that is bound.
+Every third-party call of the product passes through `VendorGateway`. It never chooses whom to call: history says
+so before (see `bind_step`). It may choose only the endpoint of the account that is bound.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 Ask = Literal["send", "find", "look"]
 _Question = Callable[[VendorHttp], Awaitable[VendorResponse]]
-#: Of what no wedding waits for.
+#: For calls that no wedding waits for.
 LOW = Situation(priority=4)
 
 
@@ -49,18 +49,18 @@ class VendorGateway:
         self._settings = settings
         self._registry = registry
         self._pool = pool
-        #: Without one every call goes to its account's own address, and nothing is counted.
+        #: Without one, every call goes to its account's own address, and nothing is counted.
         self.switchboard = switchboard
 
     def manifest(self, vendor: str) -> Manifest:
-        """The vendor's manifest; raises InvalidInput for a vendor that is not installed."""
+        """Return the vendor's manifest; raises InvalidInput for a vendor that is not installed."""
         try:
             return self._registry.manifests[vendor]
         except KeyError:
             raise InvalidInput(f"no vendor is called {vendor!r}", reason="unknown_vendor") from None
 
     def account(self, vendor: str, name: str) -> Account:
-        """The credential and address of one of the platform's accounts."""
+        """Return the credential and address of one of the platform's accounts."""
         manifest = self.manifest(vendor)
         given = self._settings.vendor(vendor)
         return Account(
@@ -80,11 +80,11 @@ class VendorGateway:
         return await self._observed("send", call, lambda client: client.send(call), situation)
 
     async def find(self, call: Call, situation: Situation = ORDINARY) -> Effect | None:
-        """Whether an earlier attempt of the call took effect; None: it is not there."""
+        """Find what an earlier attempt of the call did; None: it took no effect."""
         return await self._observed("find", call, lambda client: client.find(call), situation)
 
     async def look(self, call: Call, situation: Situation = ORDINARY) -> Effect:
-        """The present state of what the step did."""
+        """Return the present state of what the step did."""
         return await self._observed("look", call, lambda client: client.look(call), situation)
 
     async def ask(
@@ -96,11 +96,11 @@ class VendorGateway:
         *,
         account: str = PLATFORM_ACCOUNT,
     ) -> T:
-        """What `deed` gives when it puts its questions by the platform's account: what no one step asks for.
+        """Return what `deed` returns when it puts its questions by the platform's account, outside any step.
 
-        Another name for the account has quotas of its own, for a `deed` that asks by other credentials.
+        Another name for the account has quotas of its own, for a `deed` that uses other credentials.
 
-        Each of its requests is a call of its own (a page of a list, a token), admitted, counted and recorded as
+        Each of its requests is one call (a page of a list, a token), which is admitted, counted and recorded as
         `operation`; all go to one endpoint, by the manifest's version. Raises InvalidInput for a vendor that is not
         installed, what `Switchboard.admit` raises, and what `deed` raises.
         """
@@ -119,18 +119,18 @@ class VendorGateway:
         return await deed(_Questions(self._pool, reached, manifest.timeout_seconds, put), reached)
 
     def is_set_up(self, vendor: str) -> bool:
-        """Whether somebody has given the platform an account at the vendor, or an address."""
+        """Tell whether somebody has given the platform an account at the vendor, or an address."""
         return is_set_up(self._settings, vendor)
 
     def transport_to(self, vendor: str, endpoint: Endpoint, timeout_seconds: float) -> VendorHttp:
-        """The transport to one endpoint of the platform's account, for probes."""
+        """Return the transport to one endpoint of the platform's account, for probes."""
         account = self.account(vendor, PLATFORM_ACCOUNT)
         if endpoint.base_url:
             account = account.model_copy(update={"base_url": endpoint.base_url})
         return self._transport(account, None, timeout_seconds)
 
     def probe_database_url(self, name: str) -> str:
-        """The URL of a database that a health check names; raises InvalidInput for one that is not set."""
+        """Return the URL of a database that a health check names; raises InvalidInput for one that is not set."""
         found = self._settings.probe_databases.get(name)
         if found is None:
             raise InvalidInput(f"no database is called {name!r}", field="database", reason="unknown_database")
@@ -150,8 +150,8 @@ class VendorGateway:
         )
 
     def reach(self, call: Call, endpoint: Endpoint | None, version: Chosen | None) -> tuple[VendorHttp, Account]:
-        """The transport and the account of one call, at the endpoint and by the version that it was given."""
-        # Only the local stand-ins learn whom a call is for: a real vendor has no business knowing.
+        """Return the transport and the account of one call, at the endpoint and by the version that it was given."""
+        # Only the local stand-ins learn whom a call is for: a real vendor has no need to know.
         told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
         account = self.account(call.vendor, call.account)
         if endpoint is not None and endpoint.base_url and call.account == PLATFORM_ACCOUNT:
@@ -174,7 +174,7 @@ class VendorGateway:
     async def _passed(
         self, ask: Ask, call: Call, deed: Callable[[VendorHttp, Account], Awaitable[T]], situation: Situation
     ) -> T:
-        """Admit, reach, settle."""
+        """Admit the call, send it, and record its outcome."""
         if self.switchboard is None:
             http, account = self.reach(call, None, None)
             return await self._recorded(ask, call, lambda: deed(http, account))
@@ -193,8 +193,8 @@ class VendorGateway:
         return self._located(answer, ticket)
 
     def _located(self, answer: T, ticket: Ticket) -> T:
-        """An effect says at which endpoint it lives and by which version it was made: what follows goes there, by that
-        version, also when the service has got more endpoints by then."""
+        """Note on an effect its endpoint and version: later calls about it go there, by that version,
+        even when the vendor has more endpoints by then."""
         if not isinstance(answer, Effect) or answer.state == "absent":
             return answer
         facts = dict(answer.facts)
@@ -235,7 +235,7 @@ class VendorGateway:
 
 
 class _Questions(VendorHttp):
-    """A transport each request of which is a call of its own: it goes by the transport that its leave gives."""
+    """A transport that makes each request a call of its own, which goes by the transport that its admission gives."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class _Questions(VendorHttp):
         self._put = put
 
     async def request(self, *given: Any, **named: Any) -> VendorResponse:
-        """As `VendorHttp.request`; raises what `Switchboard.admit` raises, too."""
+        """Send as `VendorHttp.request` does; raises what `Switchboard.admit` raises, too."""
 
         async def send(http: VendorHttp) -> VendorResponse:
             http.read_error = self.read_error
@@ -260,7 +260,7 @@ class _Questions(VendorHttp):
         return await self._put(send)
 
     async def stream(self, *_: Any, **__: Any) -> StreamedAnswer:
-        """Not offered: only the gateway streams."""
+        """Refuse: only the gateway streams."""
         raise TypeError("a question is not streamed")
 
 
@@ -282,7 +282,7 @@ def _platform_call(vendor: str, operation: str, account: str) -> Call:
 
 
 def speaking(account: Account, version: Chosen, manifest: Manifest) -> Account:
-    """The account as a call by this version uses it; the manifest's own version and mere labels change nothing."""
+    """Return the account as a call by this version uses it; the manifest's own version and labels change nothing."""
     spec = version.spec
     if spec is None or spec.name == manifest.api_version:
         return account

@@ -1,4 +1,4 @@
-"""A partner's request on its way to a vendor, by the platform's account, through the pipeline that all calls take."""
+"""Pass a partner's request to a vendor by the platform's account, through the pipeline that all calls take."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from wedsync.usecases.weddings.read_wedding import wedding_row
 
 log = structlog.get_logger(__name__)
 
-#: Of a request that no wedding waits for.
+#: For a request that no wedding waits for.
 _ACTION, _LOW = "gateway", Situation(priority=4)
-#: When it is not known how long a circuit stays open.
+#: Used when nobody knows how long a circuit stays open.
 _LOOK_AGAIN_SECONDS = 1.0
 
 
 class Asked(Value):
-    """A partner's request but for its body."""
+    """A partner's request without its body."""
 
     organization_id: str
     is_operator: bool = False
     service: str
     method: Method
-    #: As it stood on the wire, from the slash after the service on.
+    #: The path as sent, from the slash after the vendor's name on.
     path: str
     query: str = ""
     headers: tuple[tuple[str, str], ...] = Field(default=(), repr=False)
-    #: The wedding that it is for, by its id or its plan's; empty: none.
+    #: The wedding that it is for, by its id or its plan's id; empty: none.
     wedding: str = ""
     has_body: bool = False
 
 
 class Passed:
-    """A vendor's answer on its way back. Close it, read or not: the call is counted then."""
+    """A vendor's answer on its way to the partner. Close it, read or not: this counts the call."""
 
     def __init__(self, trip: _Trip, answer: StreamedAnswer, fault: VendorError | None) -> None:
         self.status = answer.status
@@ -61,7 +61,7 @@ class Passed:
         self._is_closed = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body; raises VendorError when it breaks off, Conflict beyond the limits: it must not look whole."""
+        """Yield the body; raises VendorError when it breaks off, Conflict beyond the limits: it must not look whole."""
         size, most = 0, self._trip.policy.response_max_bytes
         try:
             async for chunk in _within(self._answer.chunks(), self._trip.seconds_left):
@@ -74,11 +74,11 @@ class Passed:
             raise
 
     def seconds_left(self) -> float:
-        """Of the whole exchange."""
+        """Return what is left of the whole exchange's time."""
         return self._trip.seconds_left()
 
     async def close(self) -> None:
-        """Let go of the connection and have the call counted, once."""
+        """Let go of the connection and count the call, once."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -89,7 +89,7 @@ class Passed:
 
 
 class Gateway:
-    """The process's own."""
+    """Passes partners' requests to vendors; the process has one."""
 
     def __init__(self, vendors: VendorGateway, switchboard: Switchboard, db: Database) -> None:
         self._vendors = vendors
@@ -97,7 +97,7 @@ class Gateway:
         self._db = db
 
     def retry_after_seconds(self, service: str, now: datetime) -> float:
-        """When a service that is cut off may be asked again."""
+        """Return how soon a vendor that is cut off may be called again."""
         book = self._switchboard.book
         circuits = [book.circuit(service, endpoint.name) for endpoint in book.config(service).endpoints]
         until = [circuit.open_until for circuit in circuits if circuit.open_until is not None]
@@ -151,7 +151,7 @@ class Gateway:
             vendor=asked.service,
             account=PLATFORM_ACCOUNT,
             action=_ACTION,
-            # By the rule, not the path: there are as many paths as objects.
+            # By the rule, not by the path: there are as many paths as objects.
             operation=f"{asked.method} {rule.partition(' ')[2]}",
             idempotency_key=key,
             reference=new_id(),
@@ -178,7 +178,7 @@ class Gateway:
 
 
 class _Trip:
-    """One admitted request, from its leave to its record."""
+    """One admitted request, from its admission to its record."""
 
     def __init__(
         self, switchboard: Switchboard, ticket: Ticket, call: Call, manifest: Manifest, policy: GatewayPolicy
@@ -191,16 +191,16 @@ class _Trip:
         self.has_sent = False
         self._switchboard = switchboard
         self._began = time.perf_counter()
-        #: From the end of the partner's body until the vendor's answer began is what says how quick the vendor is.
+        #: A vendor's latency runs from the end of the partner's body until the vendor's answer begins.
         self._waits_since = self._began
         self._seconds: float | None = None
 
     def seconds_left(self) -> float:
-        """Of the whole exchange."""
+        """Return what is left of the whole exchange's time."""
         return max(self._began + self.policy.total_seconds - time.perf_counter(), 0.0)
 
     async def bounded(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The partner's body as long as it comes in time and within the limit."""
+        """Yield the partner's body as long as it comes in time and within the limit."""
         size, wait = 0, self.manifest.timeout_seconds
         try:
             async for chunk in _within(body, lambda: wait):
@@ -218,7 +218,7 @@ class _Trip:
         self._waits_since = time.perf_counter()
 
     async def answered(self, answer: StreamedAnswer, method: Method) -> Passed:
-        """The answer as the partner gets it; raises Conflict when it says itself that it is too long."""
+        """Return the answer as the partner gets it; raises Conflict when its declared length is beyond the limit."""
         self._seconds = time.perf_counter() - self._waits_since
         length = next((value for name, value in answer.headers if name.lower() == "content-length"), "")
         most = self.policy.response_max_bytes
@@ -272,14 +272,14 @@ async def _exchange(
             return await http.stream(asked.method, path, headers=sent, query=query, body=content)
     except TimeoutError:
         if content is not None and not trip.has_sent:
-            # Else slow partners could have the vendor cut off.
+            # Else slow partners could open the vendor's circuit.
             raise _stalled(f"the body took longer than {trip.policy.total_seconds:g} s") from None
         kind = VendorUnavailable if asked.method in ("GET", "HEAD") else OutcomeUnknown
         raise kind(f"{asked.service} gave no answer in time", vendor=asked.service, reason=TIMED_OUT) from None
 
 
 def _version_header(ticket: Ticket, manifest: Manifest) -> Headers:
-    """The version that the pins say, asked for by its header; a partner never chooses another."""
+    """Return the header for the version that the pins say; a partner never chooses another."""
     spec = ticket.version.spec
     if spec is None:
         spec = next((known for known in manifest.versions if known.name == manifest.api_version), None)
@@ -296,7 +296,7 @@ def _too_large(policy: GatewayPolicy) -> InvalidInput:
 
 
 async def _within(source: AsyncIterator[bytes], seconds: Callable[[], float]) -> AsyncIterator[bytes]:
-    """The chunks of `source` for as long as each comes in time; else raises Conflict(reason="timed_out")."""
+    """Yield the chunks of `source` as long as each comes in time; else raise Conflict(reason="timed_out")."""
     while True:
         try:
             async with asyncio.timeout(seconds()):

@@ -1,4 +1,4 @@
-"""What a guard does at each wake: read the row, do what is due, say until when there is nothing to do."""
+"""Recover a vendor, one wake at a time: read the row, do what is due, and say when the next wake is due."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.probe import probe
 from wedsync.usecases.routing.switchboard import Switchboard
 
-#: Probes whose permits others hold are waited for so long.
+#: How long to wait when others hold the probe permits.
 _TAKEN = timedelta(seconds=2)
 _LEASE_MARGIN = timedelta(seconds=5)
-#: A guard that has not woken so long after its time is started anew; longer than a wake may take.
+#: A guard that is this late after its time is started anew; longer than a wake may take.
 _LATE = timedelta(minutes=6)
-#: More deeds than any way back has in one wake.
+#: More than the actions of any recovery in one wake.
 _MOST_DEEDS = 64
 
 
 async def guard_vendor(gateway: VendorGateway, board: Switchboard, look: GuardLook) -> GuardNews:
-    """Do all that is due at `look.now`. Idempotent: the row is the truth, each deed a compare-and-set.
+    """Do all that is due at `look.now`. Idempotent: the row is the truth, each action a compare-and-set.
 
     Raises StoreUnavailable.
     """
@@ -67,7 +67,7 @@ async def _guard(gateway: VendorGateway, board: Switchboard, look: GuardLook) ->
 
 
 async def _describe(board: Switchboard, look: GuardLook) -> list[datetime]:
-    """Make sure that the failover says whom it affects; the ceremonies that are near."""
+    """Make sure that the failover says whom it affects; return the ceremonies that are near."""
     async with board.transitions.db.system() as conn:
         record = await failovers.read_epoch(conn, look.service, look.endpoint, look.epoch)
         if record is not None:
@@ -78,7 +78,7 @@ async def _describe(board: Switchboard, look: GuardLook) -> list[datetime]:
 
 
 async def _heed(board: Switchboard, config: ServiceConfig, look: GuardLook, ceremonies: list[datetime]) -> None:
-    """Weddings come and are moved: have the row know when it must not be switched back by anybody."""
+    """Update whether anybody may switch the vendor back now, since weddings come and are moved."""
     noisy = failover.noisy_time(ceremonies, look.now)
 
     def change(circuit: Circuit, _: bool) -> Circuit:
@@ -97,7 +97,7 @@ async def _read(board: Switchboard, look: GuardLook) -> Circuit:
 async def _probe(
     gateway: VendorGateway, board: Switchboard, config: ServiceConfig, circuit: Circuit, now: datetime
 ) -> str | None:
-    """One probe with one of the round's permits; None: others hold them all."""
+    """Probe once with one of the epoch's permits; None: others hold them all."""
     lease = timedelta(seconds=config.health.timeout_seconds) + _LEASE_MARGIN
     async with board.transitions.db.system() as conn:
         slot = await circuits.lease_permit(conn, circuit, board.holder, lease, now, probes=config.circuit.probes)
@@ -106,7 +106,7 @@ async def _probe(
     endpoint = next((e for e in config.endpoints if e.name == circuit.endpoint), config.endpoints[0])
     found = await probe(gateway, config, endpoint)
     outcome = classify_outcome(None, found.response_ms / 1000, config.circuit) if found.ok else "failed"
-    # The wake's moment is long past after some slow probes: a cool down that begins now is counted from now.
+    # Slow probes may make the wake's moment long past: a cool-down that begins now is counted from now.
     await board.transitions.end_probe(circuit, slot, board.holder, outcome, max(now, board.book.now()))
     return f"probe {slot} of round {circuit.round}: {outcome}"
 

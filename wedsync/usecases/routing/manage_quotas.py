@@ -1,4 +1,4 @@
-"""What people do about quotas: limits, throttles, reservations, blocks; each audited and live within a second."""
+"""Change quotas by hand: limits, throttles, reservations, blocks; each is audited and in effect within a second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FARTHEST = timedelta(days=1098)
 
 
 class WindowView(Value):
-    """One window as it stands."""
+    """One window as it is now."""
 
     window: WindowName
     limit: int
@@ -33,7 +33,7 @@ class WindowView(Value):
     used: int
     remaining: int
     resets_at: datetime
-    #: Kept for weddings.
+    #: Reserved for weddings.
     reserved: int
 
 
@@ -43,21 +43,21 @@ class QuotaView(Value):
     service: str
     account: str
     windows: tuple[WindowView, ...]
-    #: The vendor takes nothing before; null: it does.
+    #: The vendor takes no call before; null: it does.
     blocked_until: datetime | None
     throttle: Throttle | None
-    #: The organization's own.
+    #: The organization's own reservations.
     reservations: tuple[Reservation, ...]
-    #: Calls that those of other organizations have left.
+    #: Calls that other organizations' reservations have left.
     reserved_by_others: int
-    #: How more can be had: as an operator wrote it, else where the vendor says so.
+    #: How to get more calls: as an operator wrote it, else where the vendor says so.
     upgrade: str
 
 
 def show(
     board: Switchboard, key: Key, quota: Quota | None = None, weddings: Collection[str] = frozenset()
 ) -> QuotaView:
-    """An account's quota as this process knows it (`quota`: as just read), for whom these weddings are."""
+    """Return an account's quota as this process knows it (`quota`: as just read), for whoever has these weddings."""
     now, policy = board.quotas.now(), board.book.quota_policy(*key)
     known = quota or board.book.quota(*key)
     windows = []
@@ -91,7 +91,7 @@ def show(
 
 
 async def list_quotas(board: Switchboard, organization_id: str, service: str | None = None) -> tuple[QuotaView, ...]:
-    """Every account that has limits or has taken calls, as the database has it now, for an organization.
+    """List for an organization every account that has limits or has acquired calls, as the database has it now.
 
     Raises StoreUnavailable.
     """
@@ -105,7 +105,7 @@ async def list_quotas(board: Switchboard, organization_id: str, service: str | N
 
 
 async def _ours(board: Switchboard, organization_id: str, weddings: Collection[str]) -> Collection[str]:
-    """Which of these weddings are the organization's."""
+    """Return those of the weddings that are the organization's."""
     if not weddings:
         return frozenset()
     async with board.transitions.db.tenant(organization_id) as conn:
@@ -113,7 +113,7 @@ async def _ours(board: Switchboard, organization_id: str, weddings: Collection[s
 
 
 class QuotaManager:
-    """One person's hands. Raises StoreUnavailable."""
+    """Changes quotas in one person's name. Raises StoreUnavailable."""
 
     def __init__(self, board: Switchboard, principal: Principal, now: datetime) -> None:
         self._board = board
@@ -121,9 +121,9 @@ class QuotaManager:
         self._now = now
 
     async def set_limits(self, key: Key, policy: QuotaPolicy) -> None:
-        """An account's limits from now on; account `*`: of every one without its own. Raises NotFound.
+        """Set an account's limits from now on; account `*`: those of every one without its own. Raises NotFound.
 
-        What the vendor's answers said of them before is forgotten.
+        Forgets what the vendor's answers said of the limits before.
         """
         self._known(key)
         async with self._board.transitions.db.system() as conn:
@@ -145,7 +145,7 @@ class QuotaManager:
         return await self._change(key, lambda quota: quota.model_copy(update={"throttle": throttle}), also)
 
     async def unblock(self, key: Key) -> Quota:
-        """Have calls go out before the moment that the vendor named; its next 429 holds again.
+        """Let calls go out before the moment that the vendor named; its next 429 blocks again.
 
         Raises NotFound, InvalidInput.
         """
@@ -158,10 +158,10 @@ class QuotaManager:
         return await self._change(key, lambda quota: quota_headers.lifted(quota, now), also)
 
     async def reserve(self, key: Key, wanted: Reservation) -> Reservation:
-        """Keep calls for a wedding of the organization.
+        """Reserve calls for a wedding of the organization.
 
         The same id again is the same reservation. Raises NotFound, InvalidInput, Conflict(reason="quota_full") when
-        more than 80 % of a window would be kept.
+        more than 80 % of a window would be reserved.
         """
         self._one_account(key)
         policy = self._board.book.quota_policy(*key)

@@ -28,7 +28,7 @@ _RPC_TIMEOUT = timedelta(seconds=5)
 
 
 class MigrationView(RoutingView):
-    """A migration as it stands."""
+    """A migration as it is now."""
 
     id: str
     service: str
@@ -38,14 +38,14 @@ class MigrationView(RoutingView):
     to_version: str
     stage: Stage
     paused: bool
-    #: Reads asked of both versions, and how many were answered otherwise.
+    #: Reads sent to both versions, and how many were answered differently.
     compared: int
     different: int
     #: What happened so far, for people.
     migration_steps: tuple[str, ...]
     #: Actions to rehearse in the sandbox before; empty: the version is backward compatible.
     testing_required: tuple[str, ...]
-    #: Whether asking for the way back does anything.
+    #: Whether a request to roll back does anything.
     rollback_available: bool
     migration_guide: str
     reason: str
@@ -54,13 +54,13 @@ class MigrationView(RoutingView):
 
 
 class Migrations(RoutingView):
-    """The newest 200."""
+    """The newest 200 migrations."""
 
     data: tuple[MigrationView, ...]
 
 
 def show(migration: Migration, book: Book) -> MigrationView:
-    """A migration for people."""
+    """Return a migration as people see it."""
     spec = book.versions(migration.service).get(migration.to_version) if migration.service in book.services() else None
     fields = migration.model_dump(include=set(MigrationView.model_fields) & set(Migration.model_fields))
     return MigrationView(
@@ -82,7 +82,7 @@ def plan_migration(
     migration_id: str,
     now: datetime,
 ) -> Migration:
-    """A migration that may begin.
+    """Return a migration that may begin.
 
     Raises NotFound, InvalidInput(reason="unknown_version"), Conflict with the reason `version_sunset`,
     `version_not_for_weddings` or `version_in_use`.
@@ -108,10 +108,10 @@ def plan_migration(
 
 
 async def begin(db: Database, client: Client, principal: Principal, migration: Migration) -> None:
-    """Record the migration and start its workflow; the same one twice is one.
+    """Record the migration and start its workflow; a repetition changes nothing.
 
     Raises NotFound for an unknown organization, Conflict(reason="migration_running") when the service has another,
-    TemporalUnreachable: nothing began.
+    TemporalUnreachable; then nothing began.
     """
     async with db.system() as conn:
         await versions.require_organization(conn, migration.organization_id)
@@ -157,9 +157,9 @@ async def ask(
     paused: bool | None = None,
     rollback: bool = False,
 ) -> Migration:
-    """Pause, go on, or go back; the row says it, the workflow is woken.
+    """Pause the migration, continue it, or roll it back: write so into its row and wake its workflow.
 
-    Raises NotFound; Conflict(reason="migration_ended"). A lost wake is made good at the migration's next look.
+    Raises NotFound; Conflict(reason="migration_ended"). The migration's next wake makes up for a lost one.
     """
     async with db.system() as conn:
         found = await versions.read(conn, migration_id, lock=True)
@@ -184,5 +184,5 @@ async def _wake(client: Client, migration_id: str) -> None:
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise TemporalUnreachable("the wish is recorded, and heard later", reason=error.status.name) from error
-        # Never started: its wish is carried out by a workflow that is started now.
+        # It was never started: a workflow that starts now does what was requested.
         await _start(client, migration_id)

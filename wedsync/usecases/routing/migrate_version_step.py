@@ -1,4 +1,4 @@
-"""What a migration does at each wake: observe, decide, move pins and row in one transaction."""
+"""Do a migration's work at each wake: observe, decide, and move pins and row in one transaction."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ log = structlog.get_logger(__name__)
 
 #: More moves than a migration has.
 _MOST_MOVES = 16
-#: A workflow that came before its row looks again so soon.
+#: A workflow that came before its row wakes again so soon.
 _EARLY = timedelta(seconds=1)
 _READS_AT_ONCE = 5
 _READS_SECONDS = 120.0
 _ERROR_BUDGET_RANGE = timedelta(hours=1)
-#: The facts by which clients name an object they look at.
+#: The facts by which clients name an object that they inspect.
 _NAMES = ("external_id", "payment_id", "booking_id", "message_id", "event_id")
 
 
@@ -68,7 +68,7 @@ def _news(m: Migration, until: datetime | None, why: str) -> MigrationNews:
 async def _move(
     conn: AsyncConnection, observed: Migration, seen: Seen, look: MigrationLook
 ) -> tuple[Migration, Move | None]:
-    """Decide on the locked row and write what follows; None: it has moved on since it was observed."""
+    """Decide on the locked row and write what follows; None: the row has changed since it was observed."""
     found = await versions.read(conn, look.migration_id, lock=True)
     if found is None or found[0].stage != observed.stage:
         return observed, None
@@ -98,7 +98,7 @@ async def _move(
 
 
 async def _audit(conn: AsyncConnection, m: Migration, move: Move, actor: str) -> None:
-    """Each move stands in the audit log under the key that began the migration."""
+    """Write the move into the audit log under the key that began the migration."""
     if m.operator_id:
         principal = Principal(organization_id=m.operator_id, key_id=actor.removeprefix("key:"))
         subject = f"service/{m.service}/migration/{m.id}"
@@ -107,7 +107,7 @@ async def _audit(conn: AsyncConnection, m: Migration, move: Move, actor: str) ->
 
 
 async def _lay_pins(conn: AsyncConnection, m: Migration, move: Move, actor: str) -> None:
-    """The migration's own pin lies over the standing one, so that the way back only takes it away."""
+    """Lay the migration's pin over the one in effect, so that a rollback only removes it."""
     now = utc_now()
     scope = (conn, m.service, m.organization_id)
     match move.stage:
@@ -126,7 +126,7 @@ async def _lay_pins(conn: AsyncConnection, m: Migration, move: Move, actor: str)
 
 
 async def _observe(gateway: VendorGateway, board: Switchboard, m: Migration, now: datetime) -> Seen:
-    """All that the present stage is judged by."""
+    """Gather all that the present stage is judged by."""
     spec = board.book.versions(m.service).get(m.to_version)
     manifest = gateway.manifest(m.service)
     found: dict[str, Any] = {"obstacles": rules.obstacles(spec, manifest, m.to_version, m.from_version, utc_now())}
@@ -145,7 +145,7 @@ async def _observe(gateway: VendorGateway, board: Switchboard, m: Migration, now
 
 
 async def _compare(gateway: VendorGateway, board: Switchboard, m: Migration) -> dict[str, int]:
-    """Read the newest objects by both versions; how many could be compared, and how many were answered otherwise."""
+    """Read the newest objects by both versions; return how many were compared and how many differed."""
     async with board.transitions.db.system() as conn:
         rows = await versions.objects(conn, m.service, m.organization_id, m.rules.shadow_reads)
     gate = asyncio.Semaphore(_READS_AT_ONCE)
@@ -162,7 +162,7 @@ async def _compare(gateway: VendorGateway, board: Switchboard, m: Migration) -> 
 
 
 async def _differs(gateway: VendorGateway, m: Migration, call: Call) -> bool | None:
-    """Whether the new version answers a read otherwise; None: nobody can tell, since a version gave no answer.
+    """Tell whether the new version answers a read differently; None: unknown, since a version gave no answer.
 
     An object may change between two reads, so only what differs twice in a row counts.
     """
@@ -178,7 +178,7 @@ async def _differs(gateway: VendorGateway, m: Migration, call: Call) -> bool | N
 
 
 async def _answer(gateway: VendorGateway, call: Call, version: str) -> Effect | str | None:
-    """What a version answers; the name of the error that it makes of the read; None: it gave no answer."""
+    """Return a version's answer, or the name of the error that it makes of the read; None: it gave no answer."""
     try:
         return await gateway.look(call, Situation(version=version, is_trial=True, priority=4))
     except (VendorUnavailable, VendorThrottled):

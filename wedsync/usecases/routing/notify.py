@@ -1,4 +1,4 @@
-"""Tell operators what they want to know of: at least once, by log, signed webhook, email or text message."""
+"""Notify operators at least once, by log, signed webhook, email or text message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 log = structlog.get_logger(__name__)
 
-#: One attempt, all in all; and for how long nobody else makes one.
+#: The longest time of one attempt, during which nobody else makes one.
 TIMEOUT_SECONDS = 15.0
 _LEASE = timedelta(seconds=60)
 _AT_ONCE = 20
@@ -32,7 +32,7 @@ _TOLD = telemetry.meter().create_counter("operator_notices", description="Attemp
 
 
 class Notifier:
-    """The process's way to operators. Several processes may tell at once: each message is claimed by one."""
+    """Sends notifications to operators. Several processes may do so at once: one of them claims each message."""
 
     def __init__(self, gateway: VendorGateway, board: Switchboard, http: GuardedHttp, keyring: Keyring) -> None:
         self._gateway = gateway
@@ -42,7 +42,7 @@ class Notifier:
         self._keyring = keyring
 
     async def deliver(self, now: datetime) -> int:
-        """Make one attempt at each message that is due, twenty at the most; how many. Raises StoreUnavailable."""
+        """Make one attempt at each message that is due, at most twenty; return how many. Raises StoreUnavailable."""
         async with self._db.system() as conn:
             claimed = await store.claim(conn, now, _LEASE, _AT_ONCE)
         await asyncio.gather(*(self._attempt(one, now) for one in claimed))
@@ -61,7 +61,7 @@ class Notifier:
         except WedsyncError as fault:
             error = fault.detail or fault.code
         except Exception as fault:
-            # One message that can't be told must not keep the others from being told.
+            # One message that fails must not keep the others from being sent.
             log.exception("notify.broken", channel=claimed.channel_id)
             error = f"it can't be told ({type(fault).__name__})"
         pause = pause_after(claimed.attempts) if error else None
@@ -73,7 +73,7 @@ class Notifier:
             await store.settle(conn, claimed, now, error[:300] or None, None if pause is None else now + pause)
 
     async def _send(self, claimed: Any, notice: Notice) -> str:
-        """What went wrong; empty: nothing. Raises WedsyncError, which says the same."""
+        """Send one message. Return what went wrong, empty for nothing; raises WedsyncError, which says the same."""
         match claimed.kind:
             case "webhook":
                 return await self._post(claimed, notice)
@@ -98,7 +98,7 @@ class Notifier:
         return reply.error or f"answered {reply.status}"
 
     def _call(self, claimed: Any, notice: Notice) -> Call:
-        """The same call at each attempt at one vendor; the attempts go round those that are set up."""
+        """Return the same call at each attempt at one vendor; the attempts go round the vendors that are set up."""
         capability: ChannelKind = claimed.kind
         vendors = self._vendors(capability)
         if not vendors:
@@ -124,7 +124,7 @@ class Notifier:
         )
 
     def _vendors(self, capability: str) -> list[str]:
-        """Who is set up to send it, those whose circuit is closed first."""
+        """List the vendors that are set up to send it, those with a closed circuit first."""
         book = self._board.book
         found = [
             name
@@ -143,7 +143,7 @@ def _ends(book: Any, service: str) -> Any:
 
 
 def _body(message_id: str, notice: Notice) -> bytes:
-    """The JSON of a webhook, the same bytes each time."""
+    """Return the JSON of a webhook, the same bytes each time."""
     said = notice.model_dump(mode="json", exclude={"about", "kind"})
     content = {"id": message_id, "type": notice.kind, **said}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
@@ -158,7 +158,7 @@ def _text(notice: Notice) -> str:
 
 
 def seal_secret(keyring: Keyring, organization_id: str, channel_id: str, secret: str) -> bytes:
-    """A webhook's signing secret for storage, bound to its channel."""
+    """Seal a webhook's signing secret for storage, bound to its channel."""
     return keyring.seal(secret.encode(), tenant=organization_id, row=f"notification_channel:{channel_id}")
 
 

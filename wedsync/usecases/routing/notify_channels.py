@@ -1,4 +1,4 @@
-"""Channels by which operators are told: make, list, delete and try them; every deed is audited."""
+"""Make, list, delete and try the channels by which operators are notified; every action is audited."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _TARGETS = {
 
 
 class WantedChannel(Value):
-    """A channel as an operator asks for it."""
+    """A channel as an operator requests it."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     kind: ChannelKind
     #: A URL, an address, a phone number (E.164); empty for the log.
     target: Annotated[str, Field(max_length=500)] = ""
-    #: What it tells of; none: everything.
+    #: The kinds of news that it reports; none: everything.
     events: Annotated[tuple[EventKind, ...], Field(max_length=20)] = ()
-    #: And how grave it must be.
+    #: The least severity that it reports.
     least_severity: Severity = "info"
-    #: The same news within so long is told once.
+    #: The same news within this time is sent once.
     dedup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ class WantedChannel(Value):
 
 
 class ChannelView(RoutingView):
-    """A channel, and how it fares."""
+    """A channel, and how its messages fare."""
 
     id: str
     name: str
@@ -63,9 +63,9 @@ class ChannelView(RoutingView):
     least_severity: Severity
     dedup_seconds: int
     created_at: datetime
-    #: Messages that are still to be told.
+    #: Messages that are still to be sent.
     waiting: int
-    #: When one was told last.
+    #: When a message was last sent.
     told_at: datetime | None
     #: What went wrong with the newest message; null: nothing.
     error: str | None
@@ -78,7 +78,7 @@ class ChannelWithSecret(ChannelView):
 
 
 class Channels(RoutingView):
-    """All of the organization's."""
+    """All channels of the organization."""
 
     data: tuple[ChannelView, ...]
 
@@ -109,26 +109,26 @@ async def create(
 
 
 async def read_all(conn: AsyncConnection) -> Channels:
-    """The organization's channels, the oldest first. Inside `tenant()`."""
+    """List the organization's channels, the oldest first. Inside `tenant()`."""
     return Channels(data=tuple(_view(row) for row in await store.read(conn)))
 
 
 async def show(conn: AsyncConnection, channel_id: str) -> ChannelView:
-    """One of them. Raises NotFound. Inside `tenant()`."""
+    """Return one channel. Raises NotFound. Inside `tenant()`."""
     for row in await store.read(conn, channel_id):
         return _view(row)
     raise NotFound(f"there is no channel {channel_id!r}")
 
 
 async def delete(conn: AsyncConnection, principal: Principal, channel_id: str, now: datetime) -> None:
-    """Tell nothing more by it; what waits is given up. Raises NotFound. Inside `tenant()`."""
+    """Delete the channel and give up what waits for it. Raises NotFound. Inside `tenant()`."""
     if not await store.remove(conn, channel_id):
         raise NotFound(f"there is no channel {channel_id!r}")
     await access.audit(conn, principal, "notification_channel.deleted", _subject(channel_id), {}, now)
 
 
 async def try_out(db: Database, principal: Principal, channel_id: str, now: datetime) -> None:
-    """Have a `channel.test` told by it. Raises NotFound, StoreUnavailable."""
+    """Have a `channel.test` sent by the channel. Raises NotFound, StoreUnavailable."""
     async with db.tenant(principal.organization_id) as conn:
         shown = await show(conn, channel_id)
     notice = Notice(

@@ -1,4 +1,4 @@
-"""What an operator does by hand: configure a service, leave it, bring it back, hold it; every deed is audited."""
+"""Let an operator configure a vendor, leave it, restore it or hold it; every action is audited."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Position = Literal["open", "closed", "auto"]
 
 
 class Operator:
-    """One person's hands on the breakers. Raises StoreUnavailable."""
+    """Works the circuits in one operator's name. Raises StoreUnavailable."""
 
     def __init__(self, transitions: Transitions, principal: Principal, now: datetime) -> None:
         self._transitions = transitions
@@ -32,7 +32,7 @@ class Operator:
         self._now = now
 
     async def configure(self, config: ServiceConfig) -> ServiceConfig:
-        """Put a service's configuration; live in every process within a second. Raises NotFound, InvalidInput."""
+        """Set a vendor's configuration, in effect in every process within a second. Raises NotFound, InvalidInput."""
         self._known(config.service)
         unknown = [name for name in config.backups if name not in self._book.services()]
         if unknown:
@@ -53,10 +53,10 @@ class Operator:
         return config
 
     async def failover(self, service: str, endpoint: str, deed: Deed, *, even_if_last: bool = False) -> Moved:
-        """Leave a service, probe it at once, or keep it out. The same deed twice is one.
+        """Leave a vendor, probe it at once, or keep it out. A repetition changes nothing.
 
-        Raises NotFound, Conflict(reason="last_provider") when nobody could do its work, Conflict when there is nothing
-        to restore or hold.
+        Raises NotFound, Conflict(reason="last_provider") when no other vendor could do its work, Conflict when there is
+        nothing to restore or hold.
         """
         config = self._known(service, endpoint)
         policy, now = config.circuit, self._now
@@ -78,7 +78,7 @@ class Operator:
         return await self._do(service, endpoint, f"failover.{deed}", change)
 
     async def force(self, service: str, endpoint: str, position: Position, *, even_if_last: bool = False) -> Moved:
-        """Hold a circuit open or closed whatever calls say, or leave it to itself again. Raises as `failover`."""
+        """Hold a circuit open or closed whatever calls say, or let it work by itself again. Raises as `failover`."""
         config = self._known(service, endpoint)
 
         def change(circuit: Circuit, is_last: bool) -> Circuit:
@@ -101,7 +101,7 @@ class Operator:
             }
             await access.audit(conn, self._principal, action, f"service/{service}", detail, self._now)
 
-        # The deed and its line in the log stand or fall together.
+        # The action and its line in the log are written together or not at all.
         moved = await self._transitions.apply(
             service, endpoint, change, self._now, actor=self._principal.actor, after=account
         )

@@ -1,4 +1,4 @@
-"""What became of calls, kept in memory and written in batches: no call waits for Postgres."""
+"""Keep the outcomes of calls in memory and write them in batches: no call waits for Postgres."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from wedsync.usecases.routing.transitions import Transitions
 
 log = structlog.get_logger(__name__)
 
-#: Failures are written so soon, good news may wait.
+#: Failures are written so soon; successes may wait.
 FLUSH_SECONDS = 0.2
 IDLE_FLUSH_SECONDS = 1.0
-#: Records kept while Postgres is away; older ones go first.
+#: Records kept while Postgres is away; the oldest are dropped first.
 MOST_RECORDS = 20_000
 #: Written at once.
 _BATCH = 2000
-#: How long the last batch that is being written is waited for.
+#: How long to wait for the last batch that is being written.
 _CLOSE_SECONDS = 10.0
-#: What can't be written is looked for by so many halvings of a batch; what is left of it then is lost.
+#: A record that can't be written is isolated by so many halvings of a batch; what is left of it then is lost.
 _MOST_FAILURES = 60
-#: So many don't wait for more: a long batch holds up the calls beside it.
+#: So many records are written without waiting for more: a long batch holds up the calls beside it.
 _MANY = 250
-#: How long after a wedding-day call the wedding-day thresholds hold.
+#: How long after a wedding-day call the wedding-day thresholds apply.
 _WEDDING_DAY = timedelta(minutes=5)
 _LOST = telemetry.meter().create_counter("vendor_call_records_lost", description="Records dropped for want of room")
 
@@ -42,7 +42,7 @@ Key = tuple[str, str]
 
 
 class Outcomes:
-    """The process's buffer and its writer."""
+    """Buffers the process's outcomes and writes them."""
 
     def __init__(self, transitions: Transitions) -> None:
         self._transitions = transitions
@@ -54,7 +54,7 @@ class Outcomes:
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
-        #: One writes at a time, so that who has flushed knows that all is written.
+        #: One batch is written at a time, so that after a flush everything is written.
         self._writing = asyncio.Lock()
         #: How many batches were written.
         self.flushes = 0
@@ -69,7 +69,7 @@ class Outcomes:
         self._any.set()
         self._urgent.set()
         if self._task is not None:
-            # Not cancelled: whether the batch that is being written was written would not be known.
+            # Not cancelled: nobody would know whether the batch that is being written was written.
             await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -97,7 +97,7 @@ class Outcomes:
             self._urgent.set()
 
     def _is_due(self, key: Key) -> bool:
-        """Whether a transition is due by what this process knows."""
+        """Tell whether a transition is due by what this process knows."""
         policy = self._policy(key)
         here = rules.counted(self._book.circuit(*key), self._tallies[key], self._book.now(), policy)
         return bool(rules.verdict(here, policy))
@@ -120,7 +120,7 @@ class Outcomes:
                 log.warning("routing.outcomes_wait", records=len(self._records))
                 await asyncio.sleep(IDLE_FLUSH_SECONDS)
             except Exception:
-                # The writer outlives whatever one batch held.
+                # The writer survives whatever one batch held.
                 log.exception("routing.outcomes_not_written")
 
     async def flush(self) -> None:
@@ -144,7 +144,7 @@ class Outcomes:
             if isinstance(error, StoreUnavailable) or not isinstance(error, Exception):
                 self._put_back(tallies, batch)
                 raise
-            # Not its words: they quote the records.
+            # Not the error's text: it quotes the records.
             log.error("routing.outcomes_apart", records=len(batch), error=type(error).__name__)
             due = await self._write_apart(tallies, batch)
         self.flushes += 1
@@ -199,7 +199,7 @@ class Outcomes:
             self._tallies[key] = old.then(self._tallies.get(key, Tally()))
         room = max(MOST_RECORDS - len(self._records), 0)
         _LOST.add(max(len(batch) - room, 0))
-        # The older ones go first.
+        # The oldest are dropped first.
         self._records.extendleft(reversed(batch[max(len(batch) - room, 0) :]))
         self._any.set()
 

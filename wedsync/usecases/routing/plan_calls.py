@@ -1,4 +1,4 @@
-"""Forecast what running plans will want of the quotas, and preview when further requests could be carried out."""
+"""Forecast the calls that running plans will make, and preview when further requests could be carried out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 
 class Forecast(Value):
-    """What is to be expected of every account with limits."""
+    """Expected calls of every account with limits."""
 
     since: datetime
     until: datetime
-    #: The windows in which at least half of the limit will be wanted, at most 1,000.
+    #: The windows in which plans will use at least half of the limit, at most 1,000.
     busy: tuple[Predicted, ...]
-    #: Those in which there will not be enough: some calls will wait for the next one.
+    #: Those in which the limit will not suffice: some calls will wait for the next one.
     conflicts: tuple[Predicted, ...]
-    #: Calls to come that were counted, and steps that can't be yet, since they wait for the end of another.
+    #: Calls to come that were counted, and steps that can't be counted yet, since they wait for another to end.
     calls: int
     undated_steps: int
 
@@ -63,7 +63,7 @@ async def _stands(board: Switchboard, keys: Sequence[Key]) -> tuple[dict[Key, Qu
 async def forecast_quotas(
     board: Switchboard, manifests: dict[str, Manifest], since: datetime, until: datetime
 ) -> Forecast:
-    """What running plans want of each window between the two. Raises StoreUnavailable."""
+    """Count what running plans will use of each window between the two. Raises StoreUnavailable."""
     demand = await _demand(board, manifests, since, until)
     keys = sorted({(one.service, one.account) for one in demand} | set(board.book.accounts()))
     policies, rows = await _stands(board, keys)
@@ -87,7 +87,7 @@ async def preview_schedule(
     requests: Sequence[ScheduleRequest],
     now: datetime,
 ) -> Schedule:
-    """When the requests could be carried out beside what plans want; nothing is taken.
+    """Tell when the requests could be carried out beside the plans' calls; nothing is acquired.
 
     Raises InvalidInput for an id given twice, an unknown service or wedding; StoreUnavailable.
     """

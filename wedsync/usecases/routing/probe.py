@@ -1,4 +1,4 @@
-"""Ask a service whether it is well: its health check, through the same pool as every call."""
+"""Probe a vendor's health by its health check, through the same pool as every call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_EXPECTED = "an answer that is not expected"
 
 
 async def probe(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> Look:
-    """One look at an endpoint, within the check's timeout. Never raises: what went wrong is what the look says."""
+    """Probe an endpoint once, within the check's timeout. Never raises: the result says what went wrong."""
     seconds, started = config.health.timeout_seconds, time.perf_counter()
     try:
         async with asyncio.timeout(seconds):
@@ -41,7 +41,7 @@ async def probe(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoin
 
 
 async def _ask(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> str:
-    """What is wrong; empty: nothing. Raises WedsyncError, which says the same."""
+    """Return what is wrong; empty: nothing. Raises WedsyncError, which says the same."""
     check = config.health
     if check.kind == "database":
         return await _ask_database(gateway, check)
@@ -70,7 +70,7 @@ async def _ask_http(http: VendorHttp, check: HealthCheck, headers: dict[str, str
 
 
 async def _ask_oauth(http: VendorHttp, check: HealthCheck, account: Account) -> str:
-    """A token by client credentials (RFC 6749, sections 2.3.1 and 4.4), and one request that it authorizes."""
+    """Get a token by client credentials (RFC 6749, sections 2.3.1 and 4.4), and make one request that it authorizes."""
     form = [("grant_type", "client_credentials"), *([("scope", check.scope)] if check.scope else [])]
     answer = await http.request(
         "POST", check.token_url, write=False, form=form, auth=(account.client_id, account.client_secret)

@@ -1,4 +1,4 @@
-"""What a process holds of one account's quota, who waits for more, and what those were told that had to leave."""
+"""Keep what a process holds of one account's quota, who waits for more, and when those who had to leave may retry."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ _WHY = {
 
 @dataclass(order=True)
 class Taker:
-    """Somebody who waits in line."""
+    """A call that waits in line."""
 
     priority: int
     number: int
     wedding_id: str = field(compare=False)
-    #: Stands in line no longer.
+    #: No longer in line.
     leaves_at: datetime = field(compare=False)
-    #: How many are left, and the call's moment.
+    #: How many calls are left, and the call's moment.
     given: asyncio.Future[tuple[int, datetime]] = field(compare=False)
 
 
 class Told:
-    """The moments told to those that had to leave: the next to leave is told a later one.
+    """Retry moments given to calls that had to leave: the next to leave gets a later one.
 
-    By priority: nobody is told to come after those that are served behind them.
+    By priority: no call gets a moment after those of lower priority.
     """
 
     def __init__(self) -> None:
         self._last: dict[int, datetime] = {}
 
     def next(self, priority: int, earliest: datetime, pace: timedelta) -> datetime:
-        """The first moment that nobody was told, `earliest` or later."""
+        """Return the first moment that no call was given, `earliest` or later."""
         moment = max([earliest, *(last + pace for rank, last in self._last.items() if rank <= priority)])
         self._last[priority] = moment
         return moment
 
     def clear(self) -> None:
-        """Nobody who was told a moment is in the way."""
+        """Forget all moments that were given."""
         self._last.clear()
 
 
 @dataclass
 class Account:
-    """What the process holds and who waits for more."""
+    """One account's quota as the process holds it, and the calls that wait for more."""
 
     known: Quota
     calls: int = 0
@@ -66,37 +66,37 @@ class Account:
     #: The moment of the block's next call, and the pace of those after it.
     next_at: datetime | None = None
     pace: timedelta = timedelta(0)
-    #: With fewer in hand the next block is asked for.
+    #: With fewer calls in hand the process requests the next block.
     low: int = 0
     left: int = 0
     waiting: list[Taker] = field(default_factory=list)
-    #: One after another asks for wedding days: they would only get in each other's way.
+    #: Requests for wedding days go one after another: they would only hinder each other.
     urgent: asyncio.Lock = field(default_factory=asyncio.Lock)
     told: Told = field(default_factory=Told)
     task: asyncio.Task[None] | None = None
-    #: Moments of the last calls, for guessing the next ones.
+    #: Moments of the last calls, to estimate the next ones.
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     learned_at: datetime | None = None
-    #: How many were refused until when, by the vendor's own word.
+    #: How many calls the vendor refused, and until when.
     refused: int = 0
     refused_until: datetime | None = None
-    #: What the vendor told this process itself; the row may not say so yet.
+    #: What the vendor told this process; the row may not say so yet.
     blocked_until: datetime | None = None
     blocked_at: datetime = _NEVER
-    #: Postgres gave no answer in time: not asked before.
+    #: Postgres did not answer in time: no request before this moment.
     stalled_until: datetime = _NEVER
-    #: What was taken without Postgres: the row's news must not wipe it.
+    #: What was acquired without Postgres: a read of the row must not wipe it.
     alone: Quota | None = None
 
     def as_told(self, now: datetime) -> Quota:
-        """The row as last seen, with what the vendor told this process since."""
+        """Return the row as last read, with what the vendor has told this process since."""
         until = self.blocked_until
         return (
             self.known if until is None or now >= until else quota_headers.blocked(self.known, until, self.blocked_at)
         )
 
     def heed(self, told: Quota) -> None:
-        """What other processes were told by the vendor or an operator ends this one's block at once."""
+        """Adopt a newer row; a changed throttle or block in it ends this process's block at once."""
         if told.version > self.known.version:
             is_stricter = told.throttle != self.known.throttle or told.blocked_until != self.known.blocked_until
             self.known = told
@@ -104,7 +104,7 @@ class Account:
                 self.calls = 0
 
     def next_of_block(self, now: datetime) -> tuple[int, datetime] | None:
-        """Take a call of the block in hand, if there is one: how many are left of the limit, and the call's moment."""
+        """Acquire a call of the block in hand, if any: how many are left of the limit, and the call's moment."""
         if not self.calls or self.good_until is None or now >= self.good_until:
             return None
         self.calls -= 1
@@ -114,7 +114,7 @@ class Account:
         return self.left, moment
 
     def moment(self, grant: Grant, policy: QuotaPolicy, priority: int, place: int, now: datetime) -> datetime:
-        """When the `place`-th of those that wait, refused by `grant`, comes again."""
+        """Return when the `place`-th waiting call, refused by `grant`, may retry."""
         earliest = quota_line.in_line(grant, policy, place, now)
         if grant.why not in (*rules.SPREAD, quota_line.CONTENDED):
             return earliest
@@ -122,7 +122,7 @@ class Account:
 
 
 def refusal(service: str, until: datetime, why: str, now: datetime) -> ThrottledUntil:
-    """The error for a call that must wait: by the vendor's or an operator's word, for a window, as its moment is lost.
+    """Return the error for a call that must wait: for the vendor, an operator, a window, or since its moment passed.
 
     `until` and `now` are by the same clock.
     """

@@ -1,4 +1,4 @@
-"""The process's share of what vendors let us call: blocks taken from Postgres, handed out call by call."""
+"""Limit the process's calls to its share: acquire blocks of calls from Postgres, and give them out call by call."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from wedsync.usecases.routing.quota_accounts import MISSED, Account, Taker, refu
 
 log = structlog.get_logger(__name__)
 
-#: Whose turn comes so soon waits here: asking again from a workflow would take longer.
+#: A call whose turn comes so soon waits here: a retry from a workflow would take longer.
 _SHORT_WAIT = timedelta(milliseconds=500)
-#: Until enough moments have come up for those that wait: ten processes would else ask Postgres for each single one.
+#: Wait until enough moments have come up for those in line: else ten processes would ask Postgres for each one.
 _TOGETHER = timedelta(milliseconds=200)
-#: Nobody stands in line for longer: other processes may take every moment that comes up.
+#: No call stands in line for longer: other processes may acquire every moment that comes up.
 _IN_LINE = timedelta(seconds=1)
-#: Nor waits here for longer in all before a moment is given: a call is sent well within its activity's time.
+#: No call waits here for longer in all before it gets a moment: it is sent well within its activity's time.
 _LONGEST_WAIT = timedelta(seconds=1.5)
-#: Where no limit says how far apart calls may be, those that come back after a 429 come so.
+#: Where no limit says how far apart calls may be, the retries after a 429 come so far apart.
 _APART, _FARTHEST = timedelta(milliseconds=20), timedelta(seconds=10)
 _LEAST_WAIT = timedelta(milliseconds=1)
 _MOST_SWAPS = 20
-#: Postgres has so long to answer; one that does not is not asked again for a while.
+#: Postgres has so long to answer; after a timeout it gets no request for a while.
 _PATIENCE_SECONDS, _STALLED = 1.0, timedelta(seconds=5)
-#: What the vendor's headers say is written so often at most.
+#: What the vendor's headers say is written no more often.
 _LEARN_EVERY = timedelta(milliseconds=500)
-#: Without Postgres a process helps itself to this part of each limit.
+#: Without Postgres a process uses this part of each limit.
 _ALONE_PART = 10
 #: What is written in the same transaction.
 Also = Callable[[AsyncConnection], Awaitable[None]]
@@ -53,7 +53,7 @@ _LEFT = telemetry.meter().create_gauge("quota_left", description="Calls left of 
 
 
 class QuotaDesk:
-    """The process's own."""
+    """Limits the process's calls to each vendor account."""
 
     def __init__(self, db: Database, book: Book) -> None:
         self._db = db
@@ -65,11 +65,11 @@ class QuotaDesk:
         self.asked = 0
 
     def now(self) -> datetime:
-        """The fleet's time."""
+        """Return the fleet's time."""
         return self._book.now()
 
     async def close(self) -> None:
-        """Refuse those that wait, finish what is being written."""
+        """Refuse the calls that wait, finish what is being written."""
         tasks = [account.task for account in self._accounts.values() if account.task is not None]
         for task in (*tasks, *self._tasks):
             task.cancel()
@@ -79,9 +79,9 @@ class QuotaDesk:
                 taker.given.cancel()
 
     async def take(self, service: str, account: str, priority: int, wedding_id: str = "") -> int | None:
-        """Leave for one call; how many are left of the tightest window, None: there is no limit.
+        """Acquire leave for one call; return how many are left of the tightest window, None: there is no limit.
 
-        Raises ThrottledUntil with the exact moment from which to ask again: nothing was taken.
+        Raises ThrottledUntil with the exact moment from which to retry; then nothing was acquired.
         """
         key = (service, account)
         policy, told, here = self._book.quota_policy(*key), self._book.quota(*key), self._accounts.get(key)
@@ -101,17 +101,17 @@ class QuotaDesk:
             wait = (moment - self.now()).total_seconds()
             if wait > 0:
                 await asyncio.sleep(wait)
-            # A 429 that came meanwhile, here or elsewhere, holds for moments given out before it, too.
+            # A 429 that came meanwhile, here or elsewhere, applies to moments given out before it, too.
             here.heed(self._book.quota(*key))
             self._stop_if_blocked(here, self.now())
             if self.now() - moment <= slack:
                 return left
-            # Held up for so long that the call could arrive in a later window: its moment is lost.
+            # So late that the call could arrive in a later window: its moment is lost.
             if self.now() - began > _LONGEST_WAIT:
                 raise self._sent_away(key, self.now() + _TOGETHER, MISSED)
 
     def _in_hand(self, key: Key, here: Account) -> tuple[int, datetime] | None:
-        """A call of the block that the process holds."""
+        """Give a call of the block that the process holds."""
         now = self.now()
         if here.waiting or (found := here.next_of_block(now)) is None:
             return None
@@ -122,7 +122,7 @@ class QuotaDesk:
         return found
 
     async def _refill(self, key: Key, here: Account) -> None:
-        """Ask for the next block before the last call of this one is taken; then for those who came meanwhile."""
+        """Request the next block before this one's last call is given out; then serve those who came meanwhile."""
         try:
             grant = await self._grant(key, here, self._book.quota_policy(*key), 0, rules.ORDINARY, "")
             if grant.calls and not grant.pace_seconds:
@@ -176,7 +176,7 @@ class QuotaDesk:
         try:
             await self._serve(key, here)
         except Exception as error:
-            # Whoever waits learns of it: nobody else would ever wake them.
+            # Pass the error on to the calls that wait: nobody else would ever wake them.
             log.exception("quota.failed", service=key[0])
             waiting, here.waiting = here.waiting, []
             for taker in waiting:
@@ -184,7 +184,7 @@ class QuotaDesk:
                     taker.given.set_exception(error)
 
     async def _serve(self, key: Key, here: Account) -> None:
-        """Ask for those that wait, the most urgent first, until nobody does."""
+        """Request blocks for the calls that wait, the most urgent first, until none waits."""
         while here.waiting:
             self._hand_out_block(here)
             if not here.waiting:
@@ -206,10 +206,10 @@ class QuotaDesk:
                 await asyncio.sleep(max(soon, enough, _LEAST_WAIT).total_seconds())
 
     def _hand_out_block(self, here: Account) -> None:
-        """Give the block in hand to those that came while it was asked for, the most urgent first.
+        """Give the block in hand to calls that came while it was requested, the most urgent first.
 
-        They would otherwise ask for another one, and those that come meanwhile again: at a steady rate each call then
-        waits for Postgres, for as long as the rate lasts.
+        Else they would request another block, and those that come meanwhile again: at a steady rate each call would
+        then wait for Postgres for as long as the rate lasts.
         """
         here.waiting = sorted(taker for taker in here.waiting if not taker.given.done())
         while here.waiting and (found := here.next_of_block(self.now())) is not None:
@@ -218,7 +218,7 @@ class QuotaDesk:
     def _hand_out(self, here: Account, takers: list[Taker], grant: Grant) -> None:
         left, at, pace = grant.left or 0, grant.not_before or self.now(), timedelta(seconds=grant.pace_seconds)
         if at <= self.now():
-            # Nobody came for the moments before: those that were told later ones are not in the way.
+            # Nobody came for the earlier moments: the later ones given out do not stand in the way.
             here.told.clear()
         for place, taker in enumerate(takers[: grant.calls]):
             here.waiting.remove(taker)
@@ -230,8 +230,8 @@ class QuotaDesk:
             here.next_at, here.pace, here.low = at + len(takers) * pace, pace, rest // 4
 
     def _send_away(self, key: Key, here: Account, policy: QuotaPolicy, grant: Grant, priority: int) -> int:
-        """Of this priority and those after it only they stay whose turn comes soon; the others come again, each at a
-        moment of its own. How many stay."""
+        """Keep in line, of this priority and lower, only the calls whose turn comes soon; the others retry, each at a
+        moment of its own. Returns how many stay."""
         now = self.now()
         stay = [taker for taker in here.waiting if taker.priority < priority]
         before = len(stay)
@@ -248,7 +248,7 @@ class QuotaDesk:
     async def _grant(
         self, key: Key, here: Account, policy: QuotaPolicy, waiting: int, priority: int, wedding_id: str
     ) -> Grant:
-        """A block by one statement; a few when other processes write at the same moment."""
+        """Acquire a block by one statement; by a few when other processes write at the same moment."""
         ahead = 0.0 if wedding_id or priority != rules.ORDINARY else self._recent_per_second(here)
         patience_ends = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         for _ in range(_MOST_SWAPS):
@@ -258,7 +258,7 @@ class QuotaDesk:
             wanted = quota_line.block_size(policy, left, waiting, ahead)
             changed, grant = take(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
             if not grant.calls and here.known.version:
-                # Refused by what is known: others may only have taken more meanwhile, or given nothing back.
+                # Refused by what is known: others may only have acquired more meanwhile, or released nothing.
                 return grant
             try:
                 is_ours = await self._swap_in_time(here, changed, patience_ends)
@@ -282,7 +282,7 @@ class QuotaDesk:
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         try:
-            # What hangs takes its time to be cancelled, too: nobody waits for that.
+            # A hanging write takes its time to be cancelled, too: nobody waits for that.
             await asyncio.wait({task}, timeout=max(ends - asyncio.get_running_loop().time(), 0.0))
         finally:
             is_done = task.done()
@@ -295,11 +295,11 @@ class QuotaDesk:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Whoever still waits raises it; nobody else needs to hear of it.
+            # Those who still wait raise it; nobody else needs to know.
             task.exception()
 
     async def _swap(self, here: Account, wanted: Quota, *, tells: bool = False, also: Also | None = None) -> bool:
-        """Write it and take in what stands there now."""
+        """Write the change and remember the row as it then is."""
         self.asked += 1
         before = utc_now()
         async with self._db.system() as conn:
@@ -314,7 +314,7 @@ class QuotaDesk:
         return written.is_ours
 
     def _alone(self, here: Account, policy: QuotaPolicy, waiting: int, priority: int, now: datetime) -> Grant:
-        """Postgres is away: a small part of each limit, counted here only."""
+        """Acquire calls while Postgres is away: a small part of each limit, counted in this process only."""
         log.warning("quota.alone", service=here.known.service)
         part = tuple(one.model_copy(update={"limit": max(one.limit // _ALONE_PART, 1)}) for one in policy.windows)
         mine = policy.model_copy(update={"windows": part})
@@ -328,7 +328,7 @@ class QuotaDesk:
     # ---- what the vendor says
 
     def learn(self, service: str, account: str, headers: Mapping[str, str]) -> None:
-        """Take in a vendor's own count, soon; returns at once, and never raises: the vendor has done what was asked."""
+        """Record a vendor's own count, soon; returns at once and never raises: the vendor has done its work."""
         try:
             self._learn((service, account), headers)
         except Exception:
@@ -350,12 +350,12 @@ class QuotaDesk:
             )
 
     def block(self, service: str, account: str, seconds: float) -> None:
-        """The vendor takes no more for so long: nobody in the fleet calls until then; returns at once."""
+        """Block the account in the whole fleet for as long as the vendor takes no calls; returns at once."""
         key = (service, account)
         now = self.now()
         until = now + timedelta(seconds=seconds)
         here = self._accounts.setdefault(key, Account(known=self._book.quota(*key)))
-        # Not into what is known of the row: whoever finds it there takes it for written.
+        # Not into the known row: whoever finds it there assumes that it is written.
         here.calls, here.blocked_until, here.blocked_at = 0, max(until, here.as_told(now).blocked_until or until), now
         self._soon(key, lambda quota: quota_headers.blocked(quota, until, now))
 
@@ -369,13 +369,13 @@ class QuotaDesk:
             await self.change(key, change)
 
     async def change(self, key: Key, change: Callable[[Quota], Quota], also: Also | None = None) -> Quota:
-        """Change an account's row and tell every process; `also` is written with it. Raises StoreUnavailable."""
+        """Change an account's row and notify every process; `also` is written with it. Raises StoreUnavailable."""
         told = self._book.quota(*key)
         here = self._accounts.setdefault(key, Account(known=told))
         known = Account(known=max(here.known, told, key=lambda quota: quota.version))
         while True:
             wanted = change(known.known)
-            # A person's deed is always held against the row: this process may not know what it stands at.
+            # A person's change always starts from the row: this process's copy may be old.
             if wanted == known.known and known.known.version and also is None:
                 here.known = known.known
                 return wanted

@@ -1,4 +1,4 @@
-"""How services stand, and stood over a range, as people read it."""
+"""Show the health of vendors now and over a range, as people read it."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 from wedsync.usecases.routing.read_services import RoutingView
 
-#: Calls so recent speak of the present.
+#: Calls so recent count as the present.
 RECENT = timedelta(minutes=15)
-#: Weddings so near are what readiness is about.
+#: Readiness is about weddings so near.
 _NEAR = timedelta(hours=48)
 _DAY = timedelta(hours=24)
 
 
 class RateLimit(RoutingView):
-    """What the vendor still takes by the platform's account."""
+    """Calls that the vendor still takes by the platform's account."""
 
     #: Of the window with the fewest left; None: nobody limits it.
     window: WindowName | None
     limit: int | None
     remaining: int | None
     resets_at: datetime | None
-    #: The vendor takes nothing before; None: it does.
+    #: The vendor takes no call before; None: it does.
     blocked_until: datetime | None
 
 
 class ApiHealth(RoutingView):
-    """How one service stands."""
+    """One vendor's health."""
 
     service: str
     status: Status
     since: datetime | None
     checked_at: datetime | None
     response_time_ms: float
-    #: 0 to 1, smoothed over looks.
+    #: 0 to 1, smoothed over probes.
     error_rate: float
     error_count: int
     dependency: Dependency
@@ -58,7 +58,7 @@ class ApiHealth(RoutingView):
     next_wedding_at: datetime | None
     #: Its traffic goes elsewhere now.
     mitigation_active: bool
-    #: It could.
+    #: Its traffic could go elsewhere.
     mitigation_available: bool
     circuit: Phase
     #: Of the last quarter of an hour.
@@ -71,22 +71,22 @@ class ApiHealth(RoutingView):
     #: None: nobody limits it, and the vendor has said nothing.
     rate_limit: RateLimit | None
     detail: str
-    #: Thresholds that a trend will cross before the next wedding that depends on the service.
+    #: Thresholds that a trend will cross before the next wedding that depends on the vendor.
     warnings: tuple[Warned, ...] = ()
 
 
 class WeddingDayReadiness(RoutingView):
-    """Whether weddings of the next two days can be held."""
+    """A judgement whether weddings of the next two days can be held."""
 
     ready: bool
-    #: Services that are not up, and that nobody stands in for.
+    #: Vendors that are not up and that no other stands in for.
     blocking: tuple[str, ...]
-    #: Whatever they depend on.
+    #: Weddings of these days, whatever they depend on.
     weddings_within_48h: int
 
 
 class HealthReport(RoutingView):
-    """`/api/integrations/health-check`, `/api/admin/api-management/health`."""
+    """The answer of `/api/integrations/health-check` and `/api/admin/api-management/health`."""
 
     overall: Status
     apis: tuple[ApiHealth, ...]
@@ -95,9 +95,9 @@ class HealthReport(RoutingView):
 
 
 class HealthChange(RoutingView):
-    """One change of a service's status."""
+    """One change of a vendor's status."""
 
-    #: Whose word it is: `probe`, `circuit` (down: no endpoint takes calls), or `calls` (down: they fail, though its
+    #: What shows it: `probe`, `circuit` (down: no endpoint takes calls), or `calls` (down: they fail, though its
     #: circuit stays closed, as that of a last provider does).
     source: Literal["probe", "circuit", "calls"]
     from_status: str | None
@@ -109,10 +109,10 @@ class HealthChange(RoutingView):
 
 
 class HealthHistory(RoutingView):
-    """What a service went through in a range, up to now at the most.
+    """A vendor's changes of status in a range, up to now at most.
 
-    `uptime` is the share of it, 0 to 1, in which it was not down: neither its probes, nor its circuits, nor its calls
-    said so.
+    `uptime` is the share of the range, 0 to 1, in which the vendor was not down: neither its probes nor its circuits
+    nor its calls said so.
     """
 
     service: str
@@ -120,7 +120,7 @@ class HealthHistory(RoutingView):
     until: datetime
     uptime: float
     down_seconds: float
-    #: What is left, in seconds, of the time that an SLA of 99.9 % lets it be down in the range; below 0: broken.
+    #: Seconds left of the time that an SLA of 99.9 % lets it be down in the range; below 0: the SLA is broken.
     error_budget_seconds: float
     #: All changes of the range; `data` has the newest 500.
     changes: int
@@ -130,9 +130,9 @@ class HealthHistory(RoutingView):
 async def read_health(
     db: Database, book: Book, now: datetime, organization_id: str | None, *, wedding_critical_only: bool = False
 ) -> HealthReport:
-    """How every service stands, and whether weddings can be held. Raises StoreUnavailable.
+    """Report the health of every vendor, and whether weddings can be held. Raises StoreUnavailable.
 
-    With an organization, its own weddings and calls only are counted; None: everybody's.
+    With an organization, only its own weddings and calls are counted; None: everybody's.
     """
     async with db.system() if organization_id is None else db.tenant(organization_id) as conn:
         facts = await _facts(conn, book, now)
@@ -149,7 +149,7 @@ async def read_health(
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the database says, each by service."""
+    """Facts from the database, each by vendor."""
 
     looks: Mapping[str, Health]
     depends: Mapping[str, tuple[int, datetime | None]]
@@ -172,7 +172,7 @@ async def _facts(conn: AsyncConnection, book: Book, now: datetime) -> _Facts:
 
 
 def _felt(api: ApiHealth) -> Status:
-    """What is felt of a service: an outage that others make up for is a degradation."""
+    """Return the status that users notice: an outage that other vendors make up for is a degradation."""
     is_made_up_for = api.status in ("unhealthy", "down") and (api.mitigation_active or api.mitigation_available)
     return "degraded" if is_made_up_for else api.status
 
@@ -245,7 +245,7 @@ def _rate_limit(book: Book, service: str, quota: Quota | None, now: datetime) ->
 
 
 def _status(look: Health | None, phases: Sequence[Phase], calls: Any) -> Status:
-    """The worst of what probes, circuits and real calls say."""
+    """Return the worst status of probes, circuits and real calls."""
     said: list[Status] = [look.status if look else "healthy", by_circuits(phases)]
     if calls and calls.calls >= 10 and calls.failed / calls.calls >= 0.05:
         said.append("degraded")
@@ -270,7 +270,7 @@ async def read_history(
     now: datetime,
     sla: float = 0.999,
 ) -> HealthHistory:
-    """A service's changes in a range, its uptime and what is left of its error budget. Raises StoreUnavailable."""
+    """Return a vendor's changes in a range, its uptime and the rest of its error budget. Raises StoreUnavailable."""
     until = max(min(until, now), since)
     async with db.tenant(organization_id) as conn:
         changes = await health.read_changes(conn, service, since, until)

@@ -1,4 +1,4 @@
-"""Services and failovers as people read them."""
+"""Show vendors and failovers as people read them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wedsync.usecases.routing.book import Book
 
 
 class RoutingView(BaseModel):
-    """Frozen."""
+    """A frozen view for the API."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,7 +45,7 @@ class CircuitView(RoutingView):
 
 
 class ServiceView(RoutingView):
-    """A service: how it is configured, and how it stands."""
+    """A vendor: its configuration and its present state."""
 
     service: str
     capabilities: tuple[str, ...]
@@ -56,7 +56,7 @@ class ServiceView(RoutingView):
     health: HealthCheck
     circuit: CircuitPolicy
     failover: FailoverPolicy
-    #: What partners may send to it; whose keys may is not told.
+    #: What partners may send to it; the API does not show whose keys may.
     gateway: GatewayPolicy
     #: Whether an operator has changed what the vendor's manifest says.
     is_configured: bool
@@ -64,7 +64,7 @@ class ServiceView(RoutingView):
 
 
 class Services(RoutingView):
-    """Every service."""
+    """Every vendor."""
 
     data: tuple[ServiceView, ...]
 
@@ -83,20 +83,20 @@ class FailoverView(RoutingView):
     actor: str
     #: Of all organizations.
     affected_weddings: int
-    #: Ids of the caller's own, the next ceremony first, at most 100.
+    #: Ids of the caller's own weddings, the next ceremony first, at most 100.
     own_weddings: tuple[str, ...]
-    #: The next ceremony or due step of those affected.
+    #: The next ceremony or due step of the affected weddings.
     next_moment_at: datetime | None
     estimated_downtime_ms: int
     rollback_plan: tuple[str, ...]
     started_at: datetime
     restored_at: datetime | None
-    #: How often it had to be left again on the way back.
+    #: How often the vendor failed again while it was restored.
     fell_back: int
 
 
 class FailoverStatistics(RoutingView):
-    """Of all failovers that began in the range."""
+    """Statistics of all failovers that began in the range."""
 
     failovers: int
     restored: int
@@ -108,7 +108,7 @@ class FailoverStatistics(RoutingView):
 
 
 class Failovers(RoutingView):
-    """The newest 200 of a range, and what they come to in all."""
+    """The newest 200 failovers of a range, and statistics of all."""
 
     since: datetime
     until: datetime
@@ -117,7 +117,7 @@ class Failovers(RoutingView):
 
 
 def show_service(book: Book, service: str, now: datetime) -> ServiceView:
-    """A service as its process's book knows it."""
+    """Return a vendor as its process's book knows it."""
     config = book.config(service)
     return ServiceView(
         **{name: getattr(config, name) for name in type(config).model_fields if name != "gateway"},
@@ -148,7 +148,7 @@ def _show_circuit(circuit: Circuit, policy: CircuitPolicy, now: datetime) -> Cir
 async def list_failovers(
     db: Database, organization_id: str, since: datetime, until: datetime, service: str | None
 ) -> Failovers:
-    """The failovers that began in a range; of the weddings only the organization's own are named."""
+    """List the failovers that began in a range; only the organization's own weddings are named."""
     async with db.tenant(organization_id) as conn:
         rows, statistics = await failovers.read_range(conn, since, until, service)
     return Failovers(
@@ -160,7 +160,7 @@ async def list_failovers(
 
 
 async def read_failover(db: Database, organization_id: str, circuit: Circuit) -> FailoverView | None:
-    """The failover of the circuit's present epoch."""
+    """Return the failover of the circuit's present epoch."""
     async with db.tenant(organization_id) as conn:
         row = await failovers.read_epoch(conn, circuit.service, circuit.endpoint, circuit.epoch)
     return None if row is None else _show_failover(row)

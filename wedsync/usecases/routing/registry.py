@@ -1,7 +1,7 @@
-"""Finds the vendors by their `manifest.toml` and gives access to their code.
+"""Find the vendors by their `manifest.toml` and give access to their code.
 
 A vendor is a package `wedsync.vendors.<name>` with a manifest; its client, webhook and stand-in modules are imported
-when asked for, never before.
+at their first use.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ _PACKAGE = "wedsync.vendors"
 
 
 class WebhookModule(Protocol):
-    """A vendor's `webhook.py`."""
+    """Reads one vendor's webhooks: its `webhook.py`."""
 
     verify: VerifyWebhook
     parse: ParseWebhook
 
 
 class Registry:
-    """The vendors at hand, by name."""
+    """Holds the installed vendors, by name."""
 
     def __init__(self, manifests: Mapping[str, Manifest]) -> None:
         self.manifests: dict[str, Manifest] = dict(manifests)
 
     def manifest(self, name: str) -> Manifest:
-        """The manifest of vendor `name`; raises NotFound."""
+        """Return the manifest of vendor `name`; raises NotFound."""
         found = self.manifests.get(name)
         if found is None:
             raise NotFound(f"there is no vendor {name!r}")
         return found
 
     def client_class(self, name: str) -> type[VendorClient]:
-        """The class of vendor `name`'s client; raises NotFound for an unknown vendor."""
+        """Return the class of vendor `name`'s client; raises NotFound for an unknown vendor."""
         self.manifest(name)
         module = importlib.import_module(f"{_PACKAGE}.{name}.client")
         return cast("type[VendorClient]", module.Client)
 
     def webhook(self, name: str) -> WebhookModule | None:
-        """The module that verifies and parses vendor `name`'s webhooks; None when it sends none or is unknown."""
+        """Return the module that verifies and parses vendor `name`'s webhooks; None: it sends none or is unknown."""
         if name not in self.manifests or importlib.util.find_spec(f"{_PACKAGE}.{name}.webhook") is None:
             return None
         return cast("WebhookModule", importlib.import_module(f"{_PACKAGE}.{name}.webhook"))
 
 
 def vendor_probe(name: str) -> ProbeVendor | None:
-    """The vendor's own health probe; None when it has none."""
+    """Return the vendor's own health probe; None when it has none."""
     if importlib.util.find_spec(f"{_PACKAGE}.{name}") is None:
         return None
     if importlib.util.find_spec(f"{_PACKAGE}.{name}.probe") is None:
@@ -70,7 +70,7 @@ def vendor_probe(name: str) -> ProbeVendor | None:
 
 
 def read_manifest(text: str, where: str, folder: str) -> Manifest:
-    """The manifest in TOML `text`.
+    """Read the manifest in TOML `text`.
 
     Raises InvalidInput whose detail names `where` and the field: not TOML, wrong shape, a name other than the folder's,
     an action that the catalogue has not, an operation named twice in a list, versions without the one that is pinned.
@@ -111,7 +111,7 @@ def _action_faults(action: ActionSpec, field: str, manifest: Manifest) -> Iterab
         yield f"{field}.name", f"{known.capability!r} is not among the capabilities"
     if not action.operations and not action.by_hand:
         yield f"{field}.operations", "an action needs an operation, or by_hand = true"
-    # A counter-message is the same operation again, so only within one list is a second mention a slip.
+    # A compensation is the same operation again, so only a second mention within one list is a mistake.
     for kind in ("operations", "undo_operations", "change_operations"):
         names = [spec.name for spec in getattr(action, kind)]
         for name in names:
@@ -124,7 +124,7 @@ def _action_faults(action: ActionSpec, field: str, manifest: Manifest) -> Iterab
 
 
 def read_registry(root: Traversable) -> Registry:
-    """The registry of the vendors in folder `root`; raises InvalidInput naming the bad manifest and its field."""
+    """Read the vendors in folder `root`; raises InvalidInput naming the bad manifest and its field."""
     manifests = {}
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
         file = folder / MANIFEST
@@ -135,24 +135,24 @@ def read_registry(root: Traversable) -> Registry:
 
 
 def limited_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> frozenset[str]:
-    """The vendors whose manifests' quotas hold: those asked at their own addresses, not at a stand-in's."""
+    """List the vendors whose manifests' quotas apply: those called at their own addresses, not at a stand-in's."""
     return frozenset(
         name for name, manifest in manifests.items() if manifest.quotas and not settings.vendor(name).base_url
     )
 
 
 def is_set_up(settings: Settings, vendor: str) -> bool:
-    """Whether somebody has given the platform an account at the vendor, or an address."""
+    """Tell whether somebody has given the platform an account at the vendor, or an address."""
     given = settings.vendor(vendor)
     return bool(given.base_url or given.api_key.get_secret_value() or given.client_id)
 
 
 def set_up_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> frozenset[str]:
-    """The vendors that can be called: those that are set up, and those whose addresses stand in plans."""
+    """List the vendors that can be called: those that are set up, and those whose addresses stand in plans."""
     return frozenset(name for name, manifest in manifests.items() if manifest.endpoints or is_set_up(settings, name))
 
 
 @cache
 def load_registry() -> Registry:
-    """The registry of the installed vendors, read once per process."""
+    """Return the registry of the installed vendors, read once per process."""
     return read_registry(resources.files(_PACKAGE))

@@ -1,4 +1,4 @@
-"""Which endpoint of a service takes a call, and whether it lets it through: as a call, or as a probe with a permit."""
+"""Choose the endpoint that takes a call, and decide whether it goes out, as a call or as a probe with a permit."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from wedsync.store import circuits, failovers
 from wedsync.store.session import Database
 from wedsync.usecases.routing.book import Book
 
-#: After "all permits are taken" nobody asks again for so long.
+#: After "all permits are taken" nobody requests one again for so long.
 _NO_PERMIT = timedelta(milliseconds=500)
 _LEASE_MARGIN = timedelta(seconds=5)
 _MOST_VENUES = 10_000
-#: Where an effect says at which endpoint it lives.
+#: The field in which an effect names its endpoint.
 FACT = "endpoint"
-#: Why a call was not sent: its object lives at an endpoint that the service has no longer.
+#: Why a call was not sent: its object lives at an endpoint that the vendor no longer has.
 ENDPOINT_REMOVED = "endpoint_removed"
 
 
 class Situation(Value):
-    """What the caller knows of a call's place in its wedding."""
+    """A call's place in its wedding, as its caller knows it."""
 
-    #: Another vendor stands ready, and nothing of the step was begun at this one.
+    #: Another vendor is ready, and nothing of the step was begun at this one.
     can_go_elsewhere: bool = False
     is_wedding_day: bool = False
     #: The version to speak, whatever the pins say; for comparing versions.
     version: str = ""
-    #: A version is tried out: how it fares says nothing of the service that everybody uses.
+    #: A version is tried out: its results say nothing of the vendor that everybody uses.
     is_trial: bool = False
     #: 2 high, 3 normal, 4 low; what a wedding needs on its day comes before all.
     priority: Literal[2, 3, 4] = 3
 
     @property
     def rank(self) -> int:
-        """The order in which quotas are given out: 1 first."""
+        """Return the order in which quotas are given out: 1 first."""
         return WEDDING_DAY if self.is_wedding_day else self.priority
 
 
-#: Where nothing is known.
+#: Where nothing is known of the call.
 ORDINARY = Situation()
 
 
 @dataclass(frozen=True)
 class Way:
-    """Where a call goes, or why it goes nowhere."""
+    """A route: where a call goes, or why it is not sent."""
 
     endpoint: Endpoint
-    #: The circuit and slot of the permit that it goes out with as a probe.
+    #: The circuit and slot of the permit with which it goes out as a probe.
     probe: tuple[Circuit, int] | None = None
     error: VendorError | None = None
 
 
 class Router:
-    """The process's own; `load` tells what it has measured of an endpoint."""
+    """Chooses each call's endpoint; `load` returns what the process has measured of an endpoint."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Router:
         self._venues: OrderedDict[str, tuple[float, float] | None] = OrderedDict()
 
     async def route(self, config: ServiceConfig, call: Call, situation: Situation) -> Way:
-        """The way of one call. What was begun at an endpoint stays there, whatever its state."""
+        """Choose the route of one call. What was begun at an endpoint stays there, whatever its state."""
         endpoints: Sequence[Endpoint] = config.endpoints
         if call.facts:
             lives_at = call.facts.get(FACT)
@@ -95,14 +95,14 @@ class Router:
                 return Way(Endpoint(name=str(lives_at)), error=_removed(config.service, str(lives_at)))
             endpoints = [found or endpoints[0]]
         if len(endpoints) > 1 and not situation.can_go_elsewhere:
-            # Another endpoint is somewhere to go, too. Only when none takes the call is each asked as if it were alone.
+            # Another endpoint is an alternative, too. Only when none takes the call is each tried as if it were alone.
             way = await self._among(config, endpoints, call, situation, elsewhere=True)
             if way.error is None:
                 return way
         return await self._among(config, endpoints, call, situation, elsewhere=situation.can_go_elsewhere)
 
     async def endpoint_of(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
-        """Where a call would go; no permit is taken, and an endpoint that needs none is preferred."""
+        """Tell where a call would go; it takes no permit, and prefers an endpoint that needs none."""
         may = self._said(config, config.endpoints, call, situation, elsewhere=True)
         may = {name: said if said == "pass" else "refuse" for name, said in may.items()}
         pick = await self._picker(config, config.endpoints, call, situation)
@@ -111,7 +111,7 @@ class Router:
     async def _among(
         self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation, *, elsewhere: bool
     ) -> Way:
-        """To the endpoint that the service's strategy takes of those that let the call through."""
+        """Choose, by the vendor's strategy, among the endpoints that let the call through."""
         may = self._said(config, endpoints, call, situation, elsewhere=elsewhere)
         if situation.is_trial or (situation.is_wedding_day and "pass" in may.values()):
             may = {name: said if said == "pass" else "refuse" for name, said in may.items()}
@@ -130,7 +130,7 @@ class Router:
     async def _picker(
         self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation
     ) -> Callable[[Mapping[str, Admission]], Endpoint]:
-        """The service's strategy for one call, to be asked again when what the endpoints say has changed."""
+        """Choose an endpoint by the vendor's strategy; to be repeated when the endpoints' state has changed."""
         if len(endpoints) == 1:
             return lambda _: endpoints[0]
         turn = next(self._turns[config.service])
@@ -176,7 +176,7 @@ class Router:
         )
 
     async def _venue(self, call: Call) -> tuple[float, float] | None:
-        """Where the wedding is; asked once per wedding and process."""
+        """Return where the wedding is; read once per wedding and process."""
         if not call.wedding_id:
             return None
         if call.wedding_id not in self._venues:
@@ -190,7 +190,7 @@ class Router:
         return self._venues[call.wedding_id]
 
     async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
-        """One of the round's permits, of all processes together."""
+        """Acquire one of the epoch's permits, which all processes share."""
         place = (*circuit.key, circuit.round)
         asking = self._asking.get(place, 0)
         probes = self._book.policy(circuit.service).probes

@@ -1,4 +1,4 @@
-"""Which endpoint a call goes to, whether it may go out at all, and what is remembered of it."""
+"""Decide which endpoint a call goes to and whether it may go out at all, and record its outcome."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ from wedsync.usecases.routing.transitions import ClientProvider, Transitions
 
 log = structlog.get_logger(__name__)
 
-#: After "all permits are taken" nobody asks again for so long.
+#: After "all permits are taken" nobody requests one again for so long.
 _NO_PERMIT = timedelta(milliseconds=500)
 _ROOM_AGAIN_SECONDS = 1.0
 _SMOOTHING = 0.2
 _MOST_VENUES = 10_000
-#: What a record says was asked when a version was tried out.
+#: The intent on the record of a call that tried out a version.
 TRIAL = "trial"
 
 
 @dataclass
 class Ticket:
-    """Leave for one call."""
+    """One call's admission."""
 
     service: str
     endpoint: Endpoint
     #: None: no circuit counts it.
     key: tuple[str, str] | None
-    #: Among whose calls under way it is.
+    #: The group of calls under way that it counts in.
     place: tuple[str, str]
     is_wedding_day: bool = False
     #: It is recorded, and counts for no circuit.
     is_trial: bool = False
-    #: The round and slot of the permit that a probe came out with.
+    #: The epoch and slot of the permit with which a probe went out.
     probe: tuple[Circuit, int] | None = None
     version: Chosen = versions.UNSAID
     #: Of the tightest window; None: there is no limit.
@@ -73,7 +73,7 @@ class _Measured:
 
 
 class Switchboard:
-    """The process's own."""
+    """Admits the process's calls and records their outcomes."""
 
     def __init__(
         self,
@@ -92,16 +92,16 @@ class Switchboard:
         self.quotas = QuotaDesk(db, self.book)
         self.transitions = Transitions(db, self.book, provide)
         self.outcomes = Outcomes(self.transitions)
-        #: Ordinary calls to one service, or one business, under way in this process at most, so that a slow one leaves
+        #: Ordinary calls under way in this process at most, to one vendor or one business, so that a slow one leaves
         #: others room; 0: no limit.
         self._most_in_flight = most_in_flight
         #: Names this process on permits.
         self.holder = new_id()
         self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
         self._router = Router(db, self.book, manifests, self.holder, self._load)
-        #: Calls let in and not settled, by vendor and, where each is another business, its account.
+        #: Calls admitted and not yet recorded, by vendor and, where each is another business, its account.
         self._under_way: Counter[tuple[str, str]] = Counter()
-        #: Of which version a warning was written on which day.
+        #: The day of each version's last warning.
         self._warned: dict[tuple[str, str], date] = {}
 
     @asynccontextmanager
@@ -118,7 +118,7 @@ class Switchboard:
             await self.book.close()
 
     async def admit(self, call: Call, situation: Situation = ORDINARY) -> Ticket:
-        """Leave for a call, and its endpoint.
+        """Admit a call and choose its endpoint.
 
         Raises VendorUnavailable(reason="circuit_open"), VendorThrottled(reason="at_capacity"), ThrottledUntil, or
         VendorRejected(reason="version_sunset", "version_not_for_weddings" or "endpoint_removed"): nothing was sent.
@@ -126,7 +126,7 @@ class Switchboard:
         place = (call.vendor, call.account if self._manifests[call.vendor].endpoints else "")
         if not situation.is_wedding_day:
             self._keep_room(place)
-        # Counted from here on: who waits for a quota fills the process, too.
+        # Counted from here on: a call that waits for a quota fills the process, too.
         self._under_way[place] += 1
         try:
             return await self._let_in(call, situation, place)
@@ -136,7 +136,7 @@ class Switchboard:
 
     async def _let_in(self, call: Call, situation: Situation, place: tuple[str, str]) -> Ticket:
         if self._manifests[call.vendor].endpoints:
-            # Each business of the generic vendor has an address of its own, and nobody stands in for it.
+            # Each business of the generic vendor has its own address, and nobody stands in for it.
             ticket = Ticket(call.vendor, Endpoint(name=call.account), None, place, situation.is_wedding_day)
             ticket.version = self._version(ticket, call, situation)
             await self._take_quota(ticket, call, situation)
@@ -162,7 +162,7 @@ class Switchboard:
         return ticket
 
     async def endpoint_of(self, call: Call, situation: Situation = ORDINARY) -> Endpoint:
-        """The endpoint that a call made now would go to."""
+        """Return the endpoint that a call made now would go to."""
         if self._manifests[call.vendor].endpoints:
             return Endpoint(name=call.account)
         return await self._router.endpoint_of(self.book.config(call.vendor), call, situation)
@@ -220,7 +220,7 @@ class Switchboard:
         return chosen
 
     def _warn(self, service: str, chosen: Chosen, now: datetime) -> None:
-        """A deprecated version is told of once a day in each process."""
+        """Warn of a deprecated version once a day in each process."""
         if chosen.spec is None or (notice := versions.notice_of(service, chosen.spec, now.date())) == "":
             return
         if self._warned.get((service, chosen.name)) != now.date():
@@ -234,7 +234,7 @@ class Switchboard:
         self.outcomes.add(None, "ignored", record, is_wedding_day=False)
 
     async def settle(self, ticket: Ticket, call: Call, ask: str, error: BaseException | None, seconds: float) -> None:
-        """Remember what became of an admitted call. A probe's end is written at once, all else in batches."""
+        """Record the outcome of an admitted call: a probe's at once, all others in batches."""
         policy = self.book.policy(ticket.service)
         outcome = classify_outcome(error, seconds, policy)
         self._make_room(ticket.place)
@@ -254,7 +254,7 @@ class Switchboard:
             await self.end_probe(*ticket.probe, outcome)
 
     async def end_probe(self, circuit: Circuit, slot: int, outcome: Outcome) -> None:
-        """Say what a probe came to; when that can't be written, its permit lapses and another probes."""
+        """Record a probe's outcome; if that can't be written, its permit lapses and another probes."""
         try:
             await self.transitions.end_probe(circuit, slot, self.holder, outcome, self.book.now())
         except StoreUnavailable:

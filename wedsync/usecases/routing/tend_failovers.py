@@ -1,4 +1,4 @@
-"""Tend the failovers that stand: start guards that are missing, withdraw proposals that nobody needs any more."""
+"""Tend the failovers that are active: start missing guards, withdraw proposals that nobody needs any more."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 
 
 async def tend_failovers(transitions: Transitions, now: datetime, up: Mapping[tuple[str, str], bool] = {}) -> int:
-    """How many guards were started: of failovers that never got one, and of those whose guard did not wake when it
-    should have. One that lives is not started twice.
+    """Start guards for failovers that never got one, and for those whose guard did not wake when it should have.
+    A guard that lives is not started twice. Returns how many were started.
 
     `up`: which of the endpoints of a service that has several answer their probes. Raises StoreUnavailable.
     """
@@ -41,7 +41,7 @@ async def tend_failovers(transitions: Transitions, now: datetime, up: Mapping[tu
 
 
 def _installed(book: Book, found: Iterable[Any]) -> list[Any]:
-    """Those of services that are still there: a vendor that was taken out stops nobody."""
+    """Keep the failovers of vendors that are still installed: a vendor that was taken out stops nobody."""
     services = frozenset(book.services())
     return [failover for failover in found if failover.from_service in services]
 
@@ -54,14 +54,14 @@ def _over(
     up: Mapping[tuple[str, str], bool],
     now: datetime,
 ) -> list[Any]:
-    """The proposals whose service is well again."""
+    """List the proposals whose vendor is well again."""
     found = []
     for one in proposed:
         key = (one.from_service, one.endpoint)
         circuit, look = known.get(key), looks.get(one.from_service)
         is_up = None if look is None or look.checked_at is None else look.status in ("healthy", "degraded")
         if len(book.config(one.from_service).endpoints) > 1:
-            # A service is as well as its best endpoint, which need not be this one.
+            # A vendor is as well as its best endpoint, which need not be this one.
             is_up = up.get(key)
         if circuit is not None and rules.is_well_again(circuit, is_up, now, book.policy(one.from_service)):
             log.info("failover.superseded", service=one.from_service, endpoint=one.endpoint, reason=one.reason)

@@ -1,4 +1,4 @@
-"""Move a circuit: one transition of the fleet at a time, with its failover's record, and its guard started."""
+"""Change a circuit's state: one transition of the fleet at a time, with its failover's record, and start its guard."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from wedsync.usecases.routing.book import Book
 log = structlog.get_logger(__name__)
 
 ClientProvider = Callable[[], Awaitable[Client]]
-#: `change(circuit, is_last)`: the circuit as it shall be.
+#: `change(circuit, is_last)`: return the circuit's new state.
 Change = Callable[[Circuit, bool], Circuit]
 Before = Callable[[AsyncConnection], Awaitable[bool]]
 After = Callable[[AsyncConnection, "Moved"], Awaitable[None]]
 
-#: The reason of a circuit that no call, but its probes have opened.
+#: The reason of a circuit that its probes opened, not a call.
 PROBES_SAY_DOWN = "probes_say_down"
 _RPC_TIMEOUT = timedelta(seconds=5)
 _CLOSE_SECONDS = 2.0
-#: A guard that was started has looked by then.
+#: A guard that was started has woken by then.
 _FIRST_WAKE = timedelta(minutes=1)
 _LONG_WAIT = timedelta(seconds=60)
 _TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", description="Transitions of circuits")
@@ -52,7 +52,7 @@ _TRANSITIONS = telemetry.meter().create_counter("circuit_transitions", descripti
 
 @dataclass(frozen=True)
 class Moved:
-    """A transition, or none: then both are the same."""
+    """A circuit before and after a transition; both are the same when none was made."""
 
     was: Circuit
     now_is: Circuit
@@ -61,23 +61,23 @@ class Moved:
 
     @property
     def has_moved(self) -> bool:
-        """Whether this caller made a transition."""
+        """Tell whether this caller made a transition."""
         return self.was != self.now_is
 
 
 class Transitions:
-    """Makes transitions for one process."""
+    """Makes the process's transitions."""
 
     def __init__(self, db: Database, book: Book, provide: ClientProvider | None = None) -> None:
         self.db = db
         self.book = book
         self._provide = provide
         self._tells: set[asyncio.Task[Any]] = set()
-        #: When operators were last told of a service's quota.
+        #: When operators were last notified about a vendor's quota.
         self._exhausted: dict[str, datetime] = {}
 
     async def close(self) -> None:
-        """Wait a moment for the tells that are under way."""
+        """Wait a moment for the notifications that are under way."""
         if self._tells:
             await asyncio.wait(self._tells, timeout=_CLOSE_SECONDS)
         for task in self._tells:
@@ -99,10 +99,10 @@ class Transitions:
         before: Before | None = None,
         after: After | None = None,
     ) -> Moved:
-        """Compare and set. Of several who want the same one makes it, and starts the guard.
+        """Compare and set. Of several callers with the same wish, one makes the transition and starts the guard.
 
-        `before` runs first in the same transaction; when it answers False nothing is changed. `after` runs last in it,
-        told what came of it. Raises StoreUnavailable, and what `change` and `after` raise.
+        `before` runs first in the same transaction; when it answers False nothing is changed. `after` runs last in it
+        and gets the result. Raises StoreUnavailable, and what `change` and `after` raise.
         """
         async with self.db.system() as conn:
             moved = await self._move(conn, service, endpoint, change, now, actor, before)
@@ -112,7 +112,7 @@ class Transitions:
             self.book.learn(moved.now_is)
             self._tell(moved.was, moved.now_is, actor)
         if moved.failover_id is not None:
-            # Nobody waits for Temporal: the watch on health starts what could not be started.
+            # Nobody waits for Temporal: the health watch starts what could not be started.
             self._soon(self.start_guard(moved.failover_id, moved.now_is, now))
         return moved
 
@@ -142,7 +142,7 @@ class Transitions:
     async def _note(
         self, conn: AsyncConnection, was: Circuit, now_is: Circuit, known: list[Circuit], now: datetime
     ) -> None:
-        """Have the service's history tell when its circuits let nothing through, and when they do again."""
+        """Write into the vendor's history when its circuits let nothing through, and when they do again."""
         states = {circuit.endpoint: circuit.state for circuit in known if circuit.service == was.service}
         names = [endpoint.name for endpoint in self.book.config(was.service).endpoints]
         before = by_circuits([{**states, was.endpoint: was.state}.get(name, "closed") for name in names])
@@ -181,7 +181,7 @@ class Transitions:
     async def _account(
         self, conn: AsyncConnection, was: Circuit, now_is: Circuit, known: list[Circuit], actor: str, now: datetime
     ) -> str | None:
-        """Keep the failover's record in step; the id of one that begins."""
+        """Keep the failover's record in step; return the id of one that begins."""
         if now_is.epoch != was.epoch:
             return await self._begin(conn, now_is, known, actor, "active", now)
         where = (now_is.service, now_is.endpoint, now_is.epoch)
@@ -230,7 +230,7 @@ class Transitions:
     async def trip(
         self, service: str, endpoint: str, now: datetime, *, is_wedding_day: bool = False, is_down: bool = False
     ) -> Moved | None:
-        """Leave a failing endpoint, as its operator wants that done; None: nothing is to be done.
+        """Leave a failing endpoint, as its operator configured; None: nothing is to be done.
 
         Its window must say so, or `is_down`: its probes have.
         """
@@ -251,7 +251,7 @@ class Transitions:
         return await self.apply(service, endpoint, change, now, actor="health" if is_down else "breaker")
 
     async def _propose(self, service: str, endpoint: str, now: datetime, *, is_down: bool) -> None:
-        """Record that a person should leave the service."""
+        """Record that a person should leave the vendor."""
         async with self.db.system() as conn:
             known = await circuits.read_all(conn)
             circuit = await circuits.lock_one(conn, service, endpoint)
@@ -266,7 +266,7 @@ class Transitions:
             await self.describe(failover_id, service, now)
 
     async def _hasten_backups(self, service: str, now: datetime) -> None:
-        """Whoever stands in for the last provider is looked at again soon."""
+        """Have whoever stands in for the last provider probed again soon."""
         for backup in filter(self.book.is_set_up, self.book.config(service).backups):
             for endpoint in self.book.config(backup).endpoints:
                 known = self.book.circuit(backup, endpoint.name)
@@ -275,7 +275,7 @@ class Transitions:
                     await self.apply(backup, endpoint.name, hasten, now)
 
     async def end_probe(self, circuit: Circuit, slot: int, holder: str, outcome: Outcome, now: datetime) -> Moved:
-        """Say what a probe came to: it counts once, in its own round. Raises StoreUnavailable."""
+        """Record a probe's outcome: it counts once, in its own epoch. Raises StoreUnavailable."""
         policy = self.book.policy(circuit.service)
         said = None if outcome == "ignored" else outcome
 
@@ -291,7 +291,7 @@ class Transitions:
         )
 
     def quota_exhausted(self, service: str, until: datetime, now: datetime) -> None:
-        """Have operators told, in a while, that calls wait longer than a moment for a vendor's quota."""
+        """Notify operators, in a while, that calls wait longer than a moment for a vendor's quota."""
         last = self._exhausted.get(service)
         if until - now < _LONG_WAIT or (last is not None and now - last < _LONG_WAIT):
             return
@@ -306,7 +306,7 @@ class Transitions:
             log.warning("notify.lost", kind=notice.kind, service=notice.service)
 
     async def describe(self, failover_id: str, service: str, now: datetime) -> None:
-        """Find out whom a failover affects; losing it loses nothing, the guard does it again."""
+        """Find out whom a failover affects; if this is lost, the guard does it again."""
         try:
             async with self.db.system() as conn:
                 await failovers.affect(conn, failover_id, service, now)
@@ -314,7 +314,7 @@ class Transitions:
             log.warning("failover.not_described", failover_id=failover_id)
 
     async def start_guard(self, failover_id: str, circuit: Circuit, now: datetime) -> bool:
-        """Start the guard of the circuit's epoch; False: not now, the watch on health starts it later."""
+        """Start the guard of the circuit's epoch; False: not now, the health watch starts it later."""
         if self._provide is None:
             return False
         start = GuardStart(service=circuit.service, endpoint=circuit.endpoint, epoch=circuit.epoch)
@@ -326,7 +326,7 @@ class Transitions:
                 id=guard_workflow_id(start.service, start.endpoint, start.epoch),
                 task_queue=WORKFLOWS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                # A guard that was ended by a hand, or lost, may be started again; one that is done finds nothing to do.
+                # A guard that was ended by hand, or lost, may be started again; one that is done finds nothing to do.
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 static_summary=f"{circuit.service}: from trip {circuit.epoch} to restore",
                 rpc_timeout=_RPC_TIMEOUT,
@@ -344,7 +344,7 @@ class Transitions:
         return True
 
     def wake_guard(self, circuit: Circuit) -> None:
-        """Have the guard look soon; it looks by itself anyway."""
+        """Wake the guard soon; it wakes by itself anyway."""
         if self._provide is not None:
             self._soon(self._wake(self._provide, circuit))
 

@@ -1,4 +1,4 @@
-"""What operators and tenants do with versions by hand: add or change one, pin, take a pin away; and what they see."""
+"""Let operators and tenants add, change and pin versions by hand, and show them the versions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wedsync.usecases.routing.read_services import RoutingView
 
 
 class VersionView(RoutingView):
-    """One version of a service's API."""
+    """One version of a vendor's API."""
 
     name: str
-    #: As its dates say today.
+    #: Its state by its dates today.
     status: VersionStatus
     deprecated_on: date | None
     sunset_on: date | None
@@ -31,24 +31,24 @@ class VersionView(RoutingView):
     migration_guide: str
     #: What people should know of it; empty: nothing.
     notice: str
-    #: Whether calls go out by it where nothing is pinned.
+    #: Whether calls use it where nothing is pinned.
     is_default: bool
 
 
 class PinView(RoutingView):
-    """A pin that holds."""
+    """A pin that is in effect."""
 
     #: None: of every organization without a pin of its own.
     organization_id: str | None
     version: str
     share_percent: int
     since: datetime
-    #: What laid it over the standing pin; empty: an operator or a tenant.
+    #: What laid it over the pin in effect; empty: an operator or a tenant.
     migration_id: str
 
 
 class VersionsView(RoutingView):
-    """A service's versions and pins."""
+    """A vendor's versions and pins."""
 
     service: str
     data: tuple[VersionView, ...]
@@ -56,7 +56,7 @@ class VersionsView(RoutingView):
 
 
 class UsageView(RoutingView):
-    """Calls by one version of one service in a range."""
+    """Calls by one version of one vendor in a range."""
 
     service: str
     version: str
@@ -69,7 +69,7 @@ class UsageView(RoutingView):
 
 
 class Usage(RoutingView):
-    """Calls by version, the most used first within each service."""
+    """Calls by version, the most used first within each vendor."""
 
     since: datetime
     until: datetime
@@ -77,7 +77,7 @@ class Usage(RoutingView):
 
 
 class VersionDesk:
-    """One person's hands on versions. Raises StoreUnavailable."""
+    """Changes versions and pins in one person's name. Raises StoreUnavailable."""
 
     def __init__(self, db: Database, book: Book, principal: Principal, now: datetime) -> None:
         self._db = db
@@ -86,7 +86,7 @@ class VersionDesk:
         self._now = now
 
     async def put(self, service: str, spec: VersionSpec) -> VersionView:
-        """Add a version or change one; live in every process within a second, and audited. Raises NotFound."""
+        """Add a version or change one, audited and in effect in every process within a second. Raises NotFound."""
         known(self._book, service)
         async with self._db.system() as conn:
             await versions.put_spec(conn, service, spec, self._principal.actor, self._now)
@@ -97,7 +97,7 @@ class VersionDesk:
         return show_version(self._book, service, spec, self._now)
 
     async def pin(self, service: str, organization_id: str | None, version: str | None) -> VersionsView:
-        """Pin a service for one organization or for all; None takes the pin away.
+        """Pin a vendor for one organization or for all; None removes the pin.
 
         What was begun stays with its version. Raises NotFound, InvalidInput(reason="unknown_version"),
         Conflict(reason="version_not_for_weddings" or "version_sunset").
@@ -115,13 +115,13 @@ class VersionDesk:
 
 
 def known(book: Book, service: str) -> None:
-    """Raise NotFound for a service that nothing is called of."""
+    """Raise NotFound for a vendor that gets no calls."""
     if service not in book.services():
         raise NotFound(f"there is no service {service!r}")
 
 
 def require_usable(book: Book, service: str, version: str, now: datetime) -> VersionSpec:
-    """The version, if weddings may be pinned to it; raises as `VersionDesk.pin`."""
+    """Return the version, if weddings may be pinned to it; raises as `VersionDesk.pin`."""
     spec = book.versions(service).get(version)
     if spec is None:
         raise InvalidInput(f"{service} has no version {version!r}", field="version", reason="unknown_version")
@@ -133,19 +133,19 @@ def require_usable(book: Book, service: str, version: str, now: datetime) -> Ver
 
 
 def default_version(book: Book, service: str, now: datetime) -> str:
-    """What calls are recorded by where no pin of a tenant's own says otherwise: a version, or an endpoint's label."""
+    """Return the name that calls are recorded by without a tenant's own pin: a version, or an endpoint's label."""
     whole = (pin for pin in book.pins(service) if pin.share_percent == rules.WHOLE)
     _, common = rules.standing(whole, None, "", now)
     return common or book.config(service).endpoints[0].version or book.manifest_version(service)
 
 
 def spoken(book: Book, service: str, name: str) -> str:
-    """The version that calls recorded by `name` speak: by a mere label the manifest's."""
+    """Return the version of calls recorded by `name`: the manifest's where it is only a label."""
     return name if name in book.versions(service) else book.manifest_version(service)
 
 
 def show_version(book: Book, service: str, spec: VersionSpec, now: datetime) -> VersionView:
-    """A version as it stands today."""
+    """Return a version as it is today."""
     return VersionView(
         **spec.model_dump(exclude={"status", "header", "path"}),
         status=rules.status_of(spec, now.date()),
@@ -156,7 +156,7 @@ def show_version(book: Book, service: str, spec: VersionSpec, now: datetime) -> 
 
 
 def show_versions(book: Book, service: str, organization_id: str | None, now: datetime) -> VersionsView:
-    """A service's versions, newest name first, and the pins that concern the organization; None: all pins."""
+    """List a vendor's versions, newest name first, and the pins that concern the organization; None: all pins."""
     known(book, service)
 
     def concerns(pin: Pin) -> bool:
@@ -176,7 +176,7 @@ def show_versions(book: Book, service: str, organization_id: str | None, now: da
 async def read_usage(
     db: Database, book: Book, organization_id: str | None, service: str | None, since: datetime, until: datetime
 ) -> Usage:
-    """Calls by version in a range, of one organization or, with None, of all. Raises StoreUnavailable."""
+    """Count calls by version in a range, of one organization or, with None, of all. Raises StoreUnavailable."""
     async with db.system() if organization_id is None else db.tenant(organization_id) as conn:
         rows = await versions.usage(conn, service, since, until)
 

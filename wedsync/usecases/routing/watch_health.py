@@ -1,4 +1,4 @@
-"""Watch the services: probe each when it is due, remember news only, leave those that are down."""
+"""Watch the vendors: probe each when it is due, record only changes, leave those that are down."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ log = structlog.get_logger(__name__)
 
 POLICY = HealthPolicy()
 TREND = TrendPolicy()
-#: Real calls so recent count in a look's error rate.
+#: Real calls so recent count in a probe's error rate.
 _RECENT_CALLS = timedelta(minutes=5)
 _WARNINGS = telemetry.meter().create_counter("health_warnings", description="Warnings that a trend gave rise to")
-#: A wedding so near has its services watched closely.
+#: The vendors of a wedding so near are watched closely.
 NEAR = timedelta(hours=48)
 #: Records of calls are kept so long.
 RETENTION = timedelta(days=30)
 _CHORES_SECONDS = 10.0
-#: As many as would all hang when it is our own network that is away.
+#: As many as would all hang when our own network is away.
 _PROBES_AT_ONCE = 32
-#: While a failed look waits to be confirmed.
+#: While a failed probe waits to be confirmed.
 _HURRIED_TICK_SECONDS = 0.25
 _LEASE_MARGIN_SECONDS = 1.0
 _CALLS_FAIL = "its calls fail, and its circuit stays closed"
-#: An ending watch waits so long for what it is telling operators.
+#: A watch that ends waits so long for its notifications to operators.
 _TELL_SECONDS = 2.0
 
 
 class Watch:
-    """One watcher. Several may watch at once: each look is claimed by one."""
+    """Probes vendors. Several watches may run at once: one of them claims each probe."""
 
     def __init__(self, gateway: VendorGateway, board: Switchboard, notifier: Notifier | None = None) -> None:
         self._gateway = gateway
@@ -68,11 +68,11 @@ class Watch:
         self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._near: set[str] = set()
         self._next: dict[str, datetime] = {}
-        #: By service; a look that hangs holds up no other.
+        #: By vendor; a probe that hangs holds up no other.
         self._looks: dict[str, asyncio.Task[None]] = {}
-        #: Those of which a look failed that is to be confirmed.
+        #: Vendors with a failed probe that is to be confirmed.
         self._unsure: set[str] = set()
-        #: By service: how many looks in a row its endpoints have failed.
+        #: By vendor: how many probes in a row its endpoints have failed.
         self._failures: dict[str, dict[Endpoint, int]] = {}
         self.probes = self.changes = self.guards_started = 0
 
@@ -83,7 +83,7 @@ class Watch:
         finally:
             under_way = [*self._looks.values(), *([self._telling] if self._telling is not None else [])]
             if under_way:
-                # What is cut short is told and looked at again by the next watch.
+                # The next watch repeats what is cut short.
                 await asyncio.wait(under_way, timeout=_TELL_SECONDS)
                 for task in under_way:
                     task.cancel()
@@ -108,7 +108,7 @@ class Watch:
         return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
 
     def _tell(self) -> None:
-        """Tell operators what they were not told yet; nobody waits for their servers."""
+        """Send operators what they were not sent yet; nobody waits for their servers."""
         if self._notifier is not None and (self._telling is None or self._telling.done()):
             self._telling = asyncio.create_task(self._deliver(self._notifier))
 
@@ -119,12 +119,12 @@ class Watch:
             log.warning("notify.store_away")
 
     def services(self) -> list[str]:
-        """Those that somebody has set up an account at; a generic business has no address but its plan's."""
+        """List the vendors at which somebody has an account; a generic business has only its plan's address."""
         every = self._board.book.services()
         return [name for name in every if self._gateway.is_set_up(name) and not self._gateway.manifest(name).endpoints]
 
     async def chores(self, now: datetime) -> None:
-        """Know who is near a wedding, tend failovers, forget old records. Raises StoreUnavailable."""
+        """Find the weddings that are near, tend failovers, delete old records. Raises StoreUnavailable."""
         async with self._db.system() as conn:
             await health.ensure(conn, self.services(), now)
             found = await failovers.dependents(conn, now)
@@ -135,14 +135,14 @@ class Watch:
         self.guards_started += await tend_failovers(self._board.transitions, now, self._up())
 
     async def start_looks(self, now: datetime) -> list[asyncio.Task[None]]:
-        """Begin to probe every service whose look is due. Raises StoreUnavailable."""
+        """Begin to probe every vendor that is due. Raises StoreUnavailable."""
         leases = {name: self._lease(name) for name in self.services() if name not in self._looks}
         async with self._db.system() as conn:
             due = await health.claim(conn, leases, now)
         return [self._start(name, was) for name, was in due.items()]
 
     async def look_at_due(self, now: datetime) -> int:
-        """Probe every service whose look is due; how many. Raises StoreUnavailable."""
+        """Probe every vendor that is due; return how many. Raises StoreUnavailable."""
         begun = await self.start_looks(now)
         await asyncio.gather(*begun)
         return len(begun)
@@ -159,14 +159,14 @@ class Watch:
         except StoreUnavailable:
             log.warning("health.store_away")
         except Exception:
-            # One service's rows are no reason to stop watching the others.
+            # One vendor's rows are no reason to stop watching the others.
             log.exception("health.look_broken", service=service)
 
     def _interval(self, service: str) -> float:
         return watched_every_seconds(self._board.book.config(service), is_near=service in self._near)
 
     def _lease(self, service: str) -> float:
-        """Another watcher looks when this one has said nothing for so long."""
+        """Return how long after this watch falls silent another one probes."""
         timeout = self._board.book.config(service).health.timeout_seconds
         return max(self._interval(service), timeout + _LEASE_MARGIN_SECONDS)
 
@@ -177,7 +177,7 @@ class Watch:
         looks = dict(zip(config.endpoints, found, strict=True))
         self.probes += len(looks)
         failures = self._failures[service] = failures_in_row(self._failures.get(service, {}), looks)
-        # A service is as well as its best endpoint; each endpoint has a circuit of its own.
+        # A vendor is as well as its best endpoint; each endpoint has a circuit of its own.
         best = next((look for look in found if look.ok), found[0])
         now = utc_now()
         now_is = next_health(was, best, now, POLICY)
@@ -194,7 +194,7 @@ class Watch:
         await self._leave(service, [one for one, times in failures.items() if times >= least], self._board.book.now())
 
     def _pause(self, service: str, now_is: Health, best: Look, looks: Mapping[Endpoint, Look]) -> timedelta:
-        """How long until the next look: soon while it is not certain that the service, or an endpoint, is down."""
+        """Return the time until the next probe: short while nobody knows whether the vendor or an endpoint is down."""
         wait = seconds_to_next_look(now_is, best, self._interval(service), POLICY)
         doubt = seconds_until_certain(self._failures[service], looks, POLICY) if best.ok else None
         if doubt is None and (best.ok or now_is.status == "down"):
@@ -204,7 +204,7 @@ class Watch:
         return timedelta(seconds=wait if doubt is None else min(wait, doubt))
 
     def _up(self) -> dict[tuple[str, str], bool]:
-        """Of services with several endpoints: whether each of them answered this watch's last look."""
+        """Tell, for vendors with several endpoints, whether each of them answered this watch's last probe."""
         return {
             (service, one.name): one not in failures
             for service, failures in self._failures.items()
@@ -213,7 +213,7 @@ class Watch:
         }
 
     async def _follow(self, conn: AsyncConnection, service: str, look: Look, now_is: Health, now: datetime) -> None:
-        """See where the looks are heading, and warn of what will come before the next wedding."""
+        """Find the probes' trends, and warn of what will come before the next wedding."""
         rate = max(now_is.error_rate, await health.failing(conn, service, now - _RECENT_CALLS))
         fails = self._board.book.is_failing(service, now)
         await health.note_calls(
@@ -235,7 +235,7 @@ class Watch:
     async def _leave(self, service: str, endpoints: Sequence[Endpoint], now: datetime) -> None:
         """Cut off the endpoints that gave no answer, with or without traffic that would show it."""
         configured = self._board.book.config(service).endpoints
-        # Of one that was changed while it was probed nothing is known.
+        # Nothing is known of one that was changed while it was probed.
         for endpoint in (one for one in endpoints if one in configured):
             known = self._board.book.circuit(service, endpoint.name)
             if known.state == "closed" and known.forced is None:

@@ -1,4 +1,4 @@
-"""What becomes of claimed events: whose each is, whether a newer one was processed, what their weddings answer."""
+"""Decide claimed events: find whose each is, whether a newer one was processed, and what their weddings answer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from wedsync.usecases.webhooks.pushes import is_push
 from wedsync.usecases.webhooks.tell import ClientProvider
 
 _RPC_TIMEOUT = timedelta(seconds=5)
-#: How long a row waits whose wedding could not be told while others could; it counts as no fault.
+#: How long a row waits whose wedding could not be signalled while others could; it counts as no fault.
 BUSY_WAIT = timedelta(seconds=5)
-#: Answers of Temporal that speak of the event itself; every other one speaks of Temporal.
+#: Temporal's answers that concern the event itself; every other one concerns Temporal.
 _EVENT_FAULTS = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION)
-#: What Temporal says (as INVALID_ARGUMENT) of a run that has taken as many signals as it may: the next run takes more.
+#: Temporal's answer (as INVALID_ARGUMENT) for a run that has its most signals; the next run takes more.
 _SIGNALS_USED_UP = "limit for signal"
 #: How long its events then wait.
 FULL_WAIT = timedelta(minutes=1)
@@ -37,7 +37,7 @@ _OVERTAKEN = "a newer event of the same object was processed before"
 
 @dataclass(frozen=True)
 class _Told:
-    """One event on its way to its wedding."""
+    """One event that may go to its wedding."""
 
     row: ClaimedRow
     event: VendorEvent
@@ -46,7 +46,7 @@ class _Told:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What of which object it is about; one of its own when it names no object or no time."""
+        """Return the object and the topic of the event; a key of its own when it names no object or no time."""
         if self.event.object_id is None or self.event.occurred_at is None:
             return (self.row.source, "", str(self.row.id))
         return (self.row.source, self.event.object_id, rules.topic_of(self.event.type))
@@ -55,9 +55,9 @@ class _Told:
 async def decide(
     connection: AsyncConnection, client_provider: ClientProvider, rows: Sequence[ClaimedRow], now: datetime
 ) -> dict[int, Verdict]:
-    """The verdict on each row, by its id; weddings are told on the way.
+    """Return the verdict on each row, by its id, and signal the weddings meanwhile.
 
-    Raises RPCError when no wedding could be told at all, and what the client provider raises.
+    Raises RPCError when no wedding could be signalled, and what the client provider raises.
     """
     verdicts: dict[int, Verdict] = {}
     events: list[tuple[ClaimedRow, VendorEvent]] = []
@@ -85,7 +85,7 @@ async def decide(
 
 
 def policy_of(row: ClaimedRow, configs: Mapping[str, SourceConfig]) -> EventRetryPolicy | None:
-    """The retry policy of the row's registered source; None: the default one."""
+    """Return the retry policy of the row's registered source; None: the default one."""
     config = configs.get(row.source)
     return None if config is None else config.retry_policy
 
@@ -118,7 +118,7 @@ async def _matches(
 async def _tell_newer(
     connection: AsyncConnection, client_provider: ClientProvider, to_tell: Sequence[_Told], now: datetime
 ) -> dict[int, Verdict]:
-    """Tell what no newer event of the same object has overtaken; the older of one batch are told first."""
+    """Signal the events that no newer event of the same object has overtaken, the older of one batch first."""
     known = await inbox.newest(connection, {told.key for told in to_tell if told.key[1]})
     verdicts: dict[int, Verdict] = {}
     lines: dict[tuple[str, str, str], list[_Told]] = defaultdict(list)
@@ -170,18 +170,18 @@ async def _tell_all(client: Client, lines: Sequence[Sequence[_Told]], now: datet
 
 
 def _put_off(told: _Told, reason: str, until: datetime) -> Verdict:
-    """Neither told nor the event's fault."""
+    """Put the event off: it was not signalled, and that is not its fault."""
     return Verdict(state="received", attempts=told.row.attempts, error=reason, match=told.match, due_at=until)
 
 
 async def _tell_line(client: Client, line: Sequence[_Told], now: datetime) -> list[tuple[_Told, Verdict | RPCError]]:
-    """Tell the events of one object in the order in which they occurred."""
+    """Signal the events of one object in the order in which they occurred."""
     ordered = sorted(line, key=lambda told: (told.event.occurred_at or told.row.received_at, told.row.id))
     return [(told, await _tell(client, told, now)) for told in ordered]
 
 
 async def _tell(client: Client, told: _Told, now: datetime) -> Verdict | RPCError:
-    """Signal the wedding; the RPCError when it is Temporal that fails."""
+    """Signal the wedding; return the RPCError when Temporal fails."""
     row, match = told.row, told.match
     said = told.event.model_copy(update={"wedding_id": match.wedding_id, "step_id": match.step_id})
     handle = client.get_workflow_handle(wedding_workflow_id(match.wedding_id))

@@ -1,4 +1,4 @@
-"""Works off one batch of the inbox, or one event that is tried again: decided, settled, counted."""
+"""Process one batch of the inbox, or one event that is tried again: decide, record the verdict, count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wedsync.usecases.webhooks.pushes import is_push, look_now
 from wedsync.usecases.webhooks.retry import start_retries
 from wedsync.usecases.webhooks.tell import ClientProvider
 
-#: After so many weddings of a failed batch could not be told, Temporal counts as away.
+#: After signals to so many weddings of a failed batch have failed, Temporal counts as away.
 _MOST_UNTOLD = 3
 
 _log = logs.get(__name__)
@@ -30,12 +30,12 @@ _log = logs.get(__name__)
 async def drain_batch(
     db: Database, client_provider: ClientProvider, lane: Lane, limit: int, now: datetime
 ) -> DrainedBatch:
-    """Take up to `limit` due events of a lane in hand, tell their weddings and settle them, in one transaction.
+    """Claim up to `limit` due events of a lane, signal their weddings and record the verdicts, in one transaction.
 
-    At least once: a crash after the tell and before the commit tells again, and the wedding drops what it knows.
-    A fault of an event itself is noted on its row alone, which then has a `RetryWebhook` of its own. Raises
-    StoreUnavailable, TemporalUnreachable, and RPCError when no wedding of the batch could be told; all rows are then
-    as before.
+    At least once: a crash after the signal and before the commit signals again, and the wedding drops what it knows.
+    A fault of an event itself is recorded on its row alone, which then has a `RetryWebhook` of its own. Raises
+    StoreUnavailable, TemporalUnreachable, and RPCError when no wedding of the batch could be signalled; then all rows
+    are as before.
     """
     started = time.monotonic()
     rows: list[ClaimedRow] = []
@@ -47,7 +47,7 @@ async def drain_batch(
                 wait = None if due_at is None else max(0.0, (due_at - now).total_seconds())
                 return DrainedBatch(claimed=0, next_due_seconds=wait)
             verdicts = await decide(connection, client_provider, rows, now)
-            # What statistics call latency ends when the weddings were told.
+            # Statistics count latency up to the signals to the weddings.
             told_at = now + timedelta(seconds=time.monotonic() - started)
             await inbox.settle(connection, verdicts, told_at)
     except Exception as error:
@@ -66,9 +66,9 @@ async def drain_batch(
 async def _drain_each(
     db: Database, client_provider: ClientProvider, rows: Sequence[ClaimedRow], now: datetime
 ) -> dict[int, Verdict]:
-    """The rows of a batch that failed, each in a transaction of its own: the culprit's fault is noted on it alone.
+    """Process the rows of a failed batch, each in its own transaction: the culprit's fault is recorded on it alone.
 
-    Those whose weddings could not be told are left as they are. Raises as `drain_batch`.
+    Leaves rows whose weddings could not be signalled as they are. Raises as `drain_batch`.
     """
     verdicts: dict[int, Verdict] = {}
     untold: list[RPCError] = []
@@ -87,7 +87,7 @@ async def _drain_each(
 
 
 async def _drain_one(db: Database, client_provider: ClientProvider, row_id: int, now: datetime) -> Verdict | None:
-    """What became of one due row; None: another drain has it in hand."""
+    """Process one due row and return its verdict; None: another drain has claimed it."""
     row: ClaimedRow | None = None
     try:
         async with db.system() as connection:
@@ -104,7 +104,7 @@ async def _drain_one(db: Database, client_provider: ClientProvider, row_id: int,
 
 
 async def _note_fault(db: Database, row: ClaimedRow, error: Exception, now: datetime) -> Verdict:
-    """Settle a row that our code or Postgres could not deal with; only the error's kind is kept: no guest's data."""
+    """Record the failure of a row that we or Postgres could not process; only the error's kind: no guest's data."""
     _log.error("webhook_event_fault", source=row.source, event_id=row.event_id, error=_name(error))
     async with db.system() as connection:
         configs = await inbox.source_configs(connection, {row.source} if row.organization_id else ())
@@ -116,7 +116,7 @@ async def _note_fault(db: Database, row: ClaimedRow, error: Exception, now: date
 
 
 def _is_infrastructure(error: Exception) -> bool:
-    """Whether an error speaks of what we stand on, and not of the events in hand."""
+    """Tell whether an error comes from Temporal or Postgres, and not from the claimed events."""
     if isinstance(error, RecursionError):
         return False
     # Temporal's client says RuntimeError when it reaches no server.
@@ -128,7 +128,7 @@ def _name(error: Exception) -> str:
 
 
 async def retry_event(db: Database, client_provider: ClientProvider, row_id: int, now: datetime) -> RetriedEvent:
-    """Try one event again whose own processing failed; one that was settled or replayed meanwhile is left alone.
+    """Try again one event whose processing failed; leave it alone if it was completed or replayed meanwhile.
 
     Raises StoreUnavailable, TemporalUnreachable, RPCError.
     """

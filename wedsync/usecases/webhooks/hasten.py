@@ -1,4 +1,4 @@
-"""Puts what waits of a wedding ahead once its day has come: newer events are put there as they are recorded."""
+"""Put a wedding's waiting events ahead once its day has come: newer ones are critical as they are recorded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _log = logs.get(__name__)
 
 
 async def hasten_inbox(db: Database, client_provider: ClientProvider, wedding_id: str) -> int:
-    """Make the waiting events of a wedding in wedding-day mode critical and tell their drain; how many they are.
+    """Make the waiting events of a wedding in wedding-day mode critical and dispatch their drain; return their count.
 
-    Nothing happens to a wedding in another mode. Raises StoreUnavailable; a tell that fails is left to the sweep.
+    Does nothing for a wedding in another mode. Raises StoreUnavailable; the sweep repeats a dispatch that fails.
     """
     async with db.system() as connection:
         raised = await inbox.raise_waiting(connection, wedding_id)

@@ -1,4 +1,4 @@
-"""What people do with the inbox: look, say whose an unmatched event is, have failed ones processed again."""
+"""Work on the inbox by hand: read events, assign unmatched ones, have failed ones processed again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from wedsync.store import access, inbox_desk
 from wedsync.store.inbox_desk import Scope
 from wedsync.usecases.weddings.read_wedding import View
 
-#: The most events of one replay; ask again for more.
+#: The most events of one replay; another request replays more.
 MOST_REPLAYED = 10_000
 
 
 class InboxRow(View):
-    """One recorded event; its body stays sealed."""
+    """One recorded event, without its sealed body."""
 
     id: int
     source: str
@@ -45,14 +45,14 @@ class InboxRow(View):
 
 
 class InboxPage(View):
-    """Newest first; `next_cursor` asks for what follows, None: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, None: there is no more."""
 
     data: tuple[InboxRow, ...]
     next_cursor: str | None
 
 
 class ReplayedEvents(View):
-    """How many events are processed again."""
+    """A count of the events that are processed again."""
 
     replayed: int
 
@@ -60,7 +60,7 @@ class ReplayedEvents(View):
 async def list_inbox(
     conn: AsyncConnection, scope: Scope, *, state: str | None, source: str | None, limit: int, cursor: str | None
 ) -> InboxPage:
-    """One page of what the scope sees; within `system()`. Raises InvalidInput(reason="invalid_cursor")."""
+    """Read one page of what the scope sees; within `system()`. Raises InvalidInput(reason="invalid_cursor")."""
     before = _before(cursor) if cursor else None
     rows = await inbox_desk.page(conn, scope, state=state, source=source, before=before, limit=limit + 1)
     shown = rows[:limit]
@@ -69,7 +69,7 @@ async def list_inbox(
 
 
 async def show_event(conn: AsyncConnection, scope: Scope, row_id: int) -> InboxRow:
-    """One event; within `system()`. Raises NotFound."""
+    """Read one event; within `system()`. Raises NotFound."""
     row = await inbox_desk.find(conn, scope, row_id)
     if row is None:
         raise NotFound("no such event")
@@ -86,7 +86,7 @@ async def assign_event(
     step_id: str | None,
     now: datetime,
 ) -> tuple[InboxRow, Lane]:
-    """Say whose an event is; it is processed at once. Within `system()`; a wedding that is not there is None.
+    """Assign an event, which is then processed at once. Within `system()`; `wedding_id` None: there is no such wedding.
 
     Raises NotFound (no such event or wedding in the organization), Conflict (it was processed).
     """
@@ -115,7 +115,7 @@ async def replay_events(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> tuple[ReplayedEvents, set[Lane]]:
-    """Process one, many, or a time window of failed events again; within `system()`."""
+    """Process again one, many, or a time window of failed events; within `system()`."""
     if ids is None and since is None:
         raise InvalidInput("name the events by `ids`, or a time window by `since`", field="ids")
     done = await inbox_desk.replay(

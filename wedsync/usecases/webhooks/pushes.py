@@ -1,4 +1,4 @@
-"""Messages that only say that something changed: what did is read from the vendor's own list, at once."""
+"""Read vendors' own lists at once when their messages only say that something changed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logs.get(__name__)
 
 @functools.lru_cache(maxsize=1000)
 def learns_by_list(source: str) -> bool:
-    """Whether a vendor's messages name no change, so that its list alone tells: `reconcile.BY_LIST_ALONE`."""
+    """Tell whether a vendor's messages name no change, so that only its list does: `reconcile.BY_LIST_ALONE`."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", source):
         return False
     try:
@@ -36,12 +36,12 @@ def learns_by_list(source: str) -> bool:
 
 
 def is_push(source: str, facts: Any) -> bool:
-    """Whether an event with these facts, of the platform's own channel, only says that there is something to list."""
+    """Tell whether an event with these facts, of the platform's own channel, only says that the list has news."""
     return learns_by_list(source) and isinstance(facts, Mapping) and "channel_id" in facts
 
 
 async def look_now(client_provider: ClientProvider, sources: Collection[str]) -> None:
-    """Have the lists of vendors looked at; while one is, once more after it. What fails is left to the Schedule."""
+    """Have vendors' lists read; one that is being read is read once more after it. The Schedule repeats what fails."""
     for source in sorted(sources):
         try:
             handle = (await client_provider()).get_schedule_handle(reconcile_schedule_id(source))

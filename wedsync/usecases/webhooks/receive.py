@@ -1,4 +1,4 @@
-"""Takes in one inbound webhook: verified, parsed, recorded once, told; everything else is refused."""
+"""Receive one inbound webhook: verify it, parse it, record it once, dispatch it; refuse everything else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from wedsync.usecases.webhooks.tell import InboxTeller
 
 #: The most contacts of one event that are looked up.
 _MAX_CONTACTS = 20
-#: What code that reads hostile input may stumble over.
+#: Errors of code that reads hostile input.
 _MALFORMED = (InvalidInput, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 _log = logs.get(__name__)
@@ -73,7 +73,7 @@ class InboundMessage(Value):
 
 
 class Received(Value):
-    """The receipt."""
+    """One message's receipt."""
 
     received: bool = True
     #: Of the first event; None for a message without events.
@@ -83,7 +83,7 @@ class Received(Value):
 
 
 class Reception:
-    """The process's desk for inbound webhooks."""
+    """Receives the process's inbound webhooks."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Reception:
         self._gateway = gateway
 
     async def receive(self, message: InboundMessage) -> Received:
-        """Take one message in; once this returns, its events are on disk.
+        """Receive one message; once this returns, its events are on disk.
 
         Raises NotFound (no such source), AddressRefused, SignatureRefused, SourceThrottled, InvalidInput (signed, but
         not what the source documents), StoreUnavailable (nothing is recorded, send again).
@@ -131,7 +131,7 @@ class Reception:
         return Received(event_id=events[0].event_id if events else None, duplicate=bool(wanted) and not lanes)
 
     async def handshake(self, message: InboundMessage, query: Mapping[str, str]) -> tuple[int, str, bytes] | None:
-        """The answer `(status, content type, body)` to a source that proves our address; None: it is no handshake.
+        """Return the answer `(status, content type, body)` to a source that proves our address; None: no handshake.
 
         Raises NotFound, StoreUnavailable.
         """
@@ -143,12 +143,12 @@ class Reception:
         except _MALFORMED:
             return None
         if answer is None or (source.is_handshake_signed and not self._is_authentic(source, message)):
-            # Taken as any other message then, and refused for its signature.
+            # Then received as any other message, and refused for its signature.
             return None
         return answer
 
     def count_refusal(self, source: Source, reason: str) -> None:
-        """Count a message that was turned away."""
+        """Count a refused message."""
         metrics.REFUSED.add(1, {"source": source.label, "reason": reason})
         self._tally.add(source.organization_id, source.key, reason)
         _log.info("webhook_refused", source=source.key, reason=reason)
@@ -158,11 +158,11 @@ class Reception:
         self.count_refusal(await self._book.find(path, connection), "content_too_large")
 
     def tell(self, lane: Lane) -> None:
-        """Have the lane's drain told soon: rows of it are due."""
+        """Have the lane's drain dispatched soon: rows of it are due."""
         self._teller.tell(lane)
 
     async def close(self) -> None:
-        """Finish what is being written, counted and told."""
+        """Finish what is being written, counted and dispatched."""
         await self._book.close()
         await self._recorder.close()
         await self._tally.close()
@@ -173,7 +173,7 @@ class Reception:
             raise AddressRefused("this source takes messages from other addresses only")
         prepare, headers, client = source.prepare, message.headers, message.client
         if prepare is not None and self._gateway is not None:
-            # Nothing goes out while what it needs is at hand.
+            # No request goes out while what it needs is at hand.
             await self._gateway.ask(
                 source.vendor,
                 "signing_key",

@@ -1,4 +1,4 @@
-"""Compares a vendor's own list of its recent events with the inbox, and fills the gaps."""
+"""Compare a vendor's own list of its recent events with the inbox, and fill the gaps."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.pushes import learns_by_list
 from wedsync.usecases.webhooks.sources import Parse, by_vendor
 
-#: The first look goes so far back; Stripe keeps 30 days.
+#: The first reading goes so far back; Stripe keeps 30 days.
 FIRST_LOOK = timedelta(days=3)
-#: Each look begins so long before the last one's end: lists are not always complete at once.
+#: Each reading begins so long before the last one's end: lists are not always complete at once.
 OVERLAP = timedelta(minutes=10)
 #: Younger events may simply be under way.
 PATIENCE = timedelta(minutes=2)
 _BATCH = 100
-#: A look whose list is longer than one reading goes on reading for so long.
+#: A list that is longer than one reading is read on for so long.
 LOOK_SECONDS = 150.0
 
-#: What records of calls name a page of a list.
+#: The operation's name on records of calls that read a page of a list.
 LIST = "list_events"
 
 ListEvents = Callable[[VendorHttp, Account, datetime, datetime], Awaitable[Listed]]
@@ -53,7 +53,7 @@ _log = logs.get(__name__)
 
 
 def lister(registry: Registry, source: str) -> ListEvents | None:
-    """`reconcile.list_events` of the vendor's package; None: its events can't be listed."""
+    """Return `reconcile.list_events` of the vendor's package; None: its events can't be listed."""
     name = f"wedsync.vendors.{source}.reconcile"
     if source not in registry.manifests or importlib.util.find_spec(name) is None:
         return None
@@ -62,7 +62,7 @@ def lister(registry: Registry, source: str) -> ListEvents | None:
 
 
 def look_every(registry: Registry, settings: Settings, source: str) -> timedelta | None:
-    """How often the vendor's list is looked at: as the settings say, else `reconcile.EVERY` of its package.
+    """Return how often to read the vendor's list: as the settings say, else `reconcile.EVERY` of its package.
 
     None: never. Raises KeyError for a vendor without a list.
     """
@@ -76,15 +76,15 @@ def look_every(registry: Registry, settings: Settings, source: str) -> timedelta
 
 
 def reconcilable(registry: Registry) -> tuple[str, ...]:
-    """The vendors whose events can be listed."""
+    """List the vendors whose events can be listed."""
     return tuple(name for name in sorted(registry.manifests) if lister(registry, name) is not None)
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """Whose list is looked at."""
+    """A vendor's list, and by which account it is read."""
 
-    #: As the inbox names it, and as metrics and logs do.
+    #: Its name in the inbox, and in metrics and logs.
     key: str
     label: str
     vendor: str
@@ -96,23 +96,23 @@ class _Subject:
     config: SourceConfig | None = None
 
     def asker(self, since: datetime, until: datetime) -> Callable[[VendorHttp, Account], Awaitable[Listed]]:
-        """What reads the list in a window, by the source's own account where it has one."""
+        """Return what reads the list in a window, by the source's own account where it has one."""
         own = self.account.model_dump() if self.account is not None else {}
         return lambda http, account: self.list_events(http, account.model_copy(update=own), since, until)
 
     @property
     def account_name(self) -> str:
-        """What quotas know the account by: a source's own leaves the platform's alone."""
+        """Return the account's name for quotas: a source's own account leaves the platform's alone."""
         return PLATFORM_ACCOUNT if self.organization_id is None else self.key
 
     def wants(self, event: VendorEvent) -> bool:
-        """Whether an event is one that the source would take."""
+        """Tell whether the source would take an event."""
         words = self.config.event_types if self.config else ()
         return not words or event.vendor_type in words or event.type in words
 
 
 class Reconciler:
-    """The process's way to look."""
+    """Reconciles vendors' lists with the inbox."""
 
     def __init__(self, db: Database, settings: Settings, registry: Registry, gateway: VendorGateway) -> None:
         self._db = db
@@ -121,7 +121,7 @@ class Reconciler:
         self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
 
     async def look(self, source: str, now: datetime) -> Reconciled:
-        """Record what the vendor lists and the inbox has not, from where the last look ended.
+        """Record what the vendor lists and the inbox lacks, from where the last reading ended.
 
         `source`: a vendor's name, or the id of a registered source, whose own account is then used. Raises
         StoreUnavailable, what `Switchboard.admit` raises, and the vendor errors of `wedsync.domain.errors`.
@@ -143,15 +143,15 @@ class Reconciler:
                 asker = subject.asker(since, until)
                 listed = await self._gateway.ask(subject.vendor, LIST, asker, account=subject.account_name)
             except VendorError:
-                # A source of somebody's own is asked for again when it is due, not sooner: its account may be wrong.
+                # An organization's own source is read again when it is due, not sooner: its account may be wrong.
                 if subject.organization_id is not None:
                     await _fill(self._db, subject, [], checked or since, now)
                 raise
             rows, unreadable = self._rows(subject, listed)
-            # How far the list was read, and no further: what lies beyond is the next reading's.
+            # How far the list was read, and no further: the next reading reads what lies beyond.
             part = await _fill(self._db, subject, rows, max(listed.until, checked or since), now)
             found = _sum(found, part, unreadable + listed.unreadable)
-            # Less would be the next look's overlap.
+            # Less would be the next reading's overlap.
             is_further = checked is None or listed.until > checked + OVERLAP
             if listed.until <= since or (is_further and time.monotonic() > ends_at):
                 break
@@ -160,7 +160,7 @@ class Reconciler:
         return found
 
     async def _subject(self, source: str) -> _Subject | None:
-        """Whose list is looked at by which account; None: there is no list, or no credential."""
+        """Find whose list to read by which account; None: there is no list, or no credential."""
         if source in self._registry.manifests:
             return self._built_in(source)
         async with self._db.system() as connection:
@@ -192,7 +192,7 @@ class Reconciler:
         return _Subject(key=source, label=source, vendor=source, list_events=list_events, parse=module.parse)
 
     def _rows(self, subject: _Subject, listed: Listed) -> tuple[list[NewRow], int]:
-        """What is listed as rows, and how many of the listed could not be read: one never keeps the others out."""
+        """Return the listed events as rows, and how many could not be read: one never keeps the others out."""
         rows: list[NewRow] = []
         unreadable = 0
         for body in listed.bodies:

@@ -1,4 +1,4 @@
-"""Writes received events: one transaction for all that wait at the same moment, so that a burst costs few of them."""
+"""Write received events: one transaction for all that wait at the same moment, so that a burst costs few of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wedsync.store.session import Database
 
 #: A database that has not answered by then counts as down: sources wait some 10 s for their answer.
 STORE_TIMEOUT_SECONDS = 5.0
-#: What is held for the database at most, waiting and under way, in messages and in bytes; what comes beyond is refused.
+#: The most that waits and is under way for the database, in messages and in bytes; what comes beyond is refused.
 MOST_HELD = 10_000
 MOST_HELD_BYTES = 64 * 1024 * 1024
 #: The most messages of one transaction.
@@ -33,7 +33,7 @@ Lanes = dict[tuple[str, str], Lane]
 
 @dataclass(eq=False, slots=True)
 class _Message:
-    """What came in one request, and who waits for it."""
+    """One request's events, and who waits for their record."""
 
     rows: Rows
     done: asyncio.Future[Lanes]
@@ -41,7 +41,7 @@ class _Message:
 
 
 class Recorder:
-    """The process's writer of events. A message is on disk when `record` returns."""
+    """Writes the process's events. A message is on disk when `record` returns."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Recorder:
         self._writers: set[asyncio.Task[None]] = set()
 
     async def record(self, rows: Rows) -> Lanes:
-        """The lane of each event that is new, by source and event id.
+        """Record a message; return the lane of each event that is new, by source and event id.
 
         Raises StoreUnavailable: at once when too much waits for the database, else `timeout_seconds` after the call.
         """
@@ -111,7 +111,7 @@ class Recorder:
                 self._let_go(batch)
 
     async def _write_batch(self, batch: Sequence[_Message]) -> None:
-        # A caller that went away has its event recorded all the same: it may have been told so by nobody.
+        # Record the event of a caller that went away all the same: nobody may have told it otherwise.
         try:
             lanes = await self._write([row for message in batch for row in message.rows], utc_now())
         except StoreUnavailable as error:

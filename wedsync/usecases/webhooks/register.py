@@ -1,4 +1,4 @@
-"""Registers webhook sources and keeps them: create, list, show, change, pause, rotate the secret, delete."""
+"""Register webhook sources and keep them: create, list, show, change, pause, rotate the secret, delete."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from wedsync.usecases.webhooks.reconcile import reconcilable
 from wedsync.usecases.webhooks.sources import SERVICES
 from wedsync.usecases.weddings.read_wedding import View
 
-#: What a source without a secret of its own is given: 256 random bits.
+#: The secret of a source without one of its own: 256 random bits.
 SECRET_PREFIX = "whsec_"  # noqa: S105
-#: The newest secrets stay; more overlapping ones are nobody's need.
+#: The newest secrets stay; nobody needs more overlapping ones.
 MAX_SECRETS = 10
 
 
 class SecretView(View):
-    """A secret without itself."""
+    """A secret's dates, without the secret itself."""
 
     id: str
     created_at: datetime
-    #: When it stops being taken; None: it is the newest.
+    #: When it ceases to be valid; None: it is the newest.
     expires_at: datetime | None
 
 
@@ -48,12 +48,12 @@ class SourceView(View):
     #: The same by its id, whatever its name.
     connection_url: str
     config: SourceConfig
-    #: Whether it was given an account by which its vendor's list can be read.
+    #: Whether it has an account by which its vendor's list can be read.
     has_account: bool = False
     secrets: tuple[SecretView, ...]
     created_at: datetime
     updated_at: datetime
-    #: Shown once, by what made it.
+    #: Shown once, when it is made.
     secret: str | None = None
 
 
@@ -64,7 +64,7 @@ class SourceList(View):
 
 
 class Clerk(Value):
-    """Who asks, when, and what it takes to answer."""
+    """One request's actor and time, and what its answer needs."""
 
     model_config = {**Value.model_config, "arbitrary_types_allowed": True}
 
@@ -117,12 +117,12 @@ async def register(
 
 
 async def show(conn: AsyncConnection, clerk: Clerk, source: str, *, secret: str | None = None) -> SourceView:
-    """The source by its id or name; raises NotFound."""
+    """Return the source by its id or name; raises NotFound."""
     return await _view(conn, clerk, await _row(conn, source), secret)
 
 
 async def list_all(conn: AsyncConnection, clerk: Clerk) -> SourceList:
-    """The organization's sources."""
+    """List the organization's sources."""
     return SourceList(data=tuple([await _view(conn, clerk, row, None) for row in await store.list_sources(conn)]))
 
 
@@ -170,7 +170,7 @@ async def rotate(
 
 
 async def delete(conn: AsyncConnection, clerk: Clerk, source: str) -> None:
-    """Forget a source and its secrets; what it sent stays. Raises NotFound."""
+    """Delete a source and its secrets; what it sent stays. Raises NotFound."""
     row = await _row(conn, source, lock=True)
     await store.delete_source(conn, row.id)
     detail = {"name": row.name}
@@ -183,7 +183,7 @@ async def _audit(conn: AsyncConnection, clerk: Clerk, deed: str, source_id: str,
 
 
 def _check_list(clerk: Clerk, config: SourceConfig, *, has_account: bool) -> None:
-    """Raise InvalidInput where a list is to be looked at that there is not, or by nobody's account."""
+    """Raise InvalidInput when a list is to be read that does not exist, or without an account."""
     if config.reconcile_every_minutes is None:
         return
     field = "config.reconcile_every_minutes"

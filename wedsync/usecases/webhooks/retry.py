@@ -1,4 +1,4 @@
-"""Starts `RetryWebhook` for events whose own processing failed; the row says so too, and the sweep starts it again."""
+"""Start `RetryWebhook` for events whose own processing failed; by their rows the sweep starts it again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logs.get(__name__)
 
 
 async def start_retries(client_provider: ClientProvider, starts: Sequence[RetryStart]) -> None:
-    """Start a `RetryWebhook` for each; what can't be started now is started by the sweep."""
+    """Start a `RetryWebhook` for each; the sweep starts what can't be started now."""
     if not starts:
         return
     try:
@@ -61,5 +61,5 @@ def _attributes(start: RetryStart) -> TypedSearchAttributes:
 
 
 async def wake_retry(client: Client, row_id: int) -> None:
-    """Have the event's `RetryWebhook`, if it runs, look at its row now; raises RPCError when Temporal is away."""
+    """Wake the event's `RetryWebhook`, if it runs, to read its row now; raises RPCError when Temporal is away."""
     await client.get_workflow_handle(retry_workflow_id(row_id)).signal(RETRY_NOW_SIGNAL, rpc_timeout=_RPC_TIMEOUT)

@@ -1,4 +1,4 @@
-"""The sources that may post: vendors and services with the settings' secrets, and what organizations registered."""
+"""Find the sources that may post: vendors and services with the settings' secrets, and organizations' own."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from wedsync.store import sources as store
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import Registry
 
-#: Per vendor and process; a flood beyond it is answered with 429, and the source sends again.
+#: Per vendor and process; a flood beyond it gets 429, and the source sends again.
 DEFAULT_LIMIT = Limit(per_second=2000.0, burst=20_000.0)
 #: Services that are no vendors of ours: known by their scheme alone, with the settings' secrets.
 SERVICES = ("slack", "zoom", "github", "meta", "zapier", "svix", "standard_webhooks")
-#: The one that shows a token of its own in its handshake.
+#: The service that shows a token of its own in its handshake.
 _META = "meta"
 #: A registered source is read anew after so long: a rotation reaches every process by then.
 _FRESH_SECONDS = 1.0
@@ -47,20 +47,20 @@ ReplayKey = Callable[[bytes, Mapping[str, str]], bytes]
 
 
 class Prepare(Protocol):
-    """Has at hand what `verify` needs for a message with `headers` from `client`; never raises, `verify` says no."""
+    """Get what `verify` needs for a message with `headers` from `client`; never raises, `verify` says no."""
 
     def __call__(self, headers: Mapping[str, str], http: VendorHttp, /, *, client: str) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """One source as a message from it is judged."""
+    """One source, with all that its messages are judged by."""
 
-    #: As the inbox names it: a vendor's or service's name, or a registered source's id.
+    #: Its name in the inbox: a vendor's or service's name, or a registered source's id.
     key: str
-    #: As metrics and logs name it.
+    #: Its name in metrics and logs.
     label: str
-    #: Whose vendor's transport `prepare` needs.
+    #: The vendor whose transport `prepare` needs.
     vendor: str
     verify: Verify
     parse: Parse
@@ -69,31 +69,31 @@ class Source:
     organization_id: str | None = None
     handshake: Handshake | None = None
     is_handshake_signed: bool = False
-    #: What the source shows that proves our address, where that is none of its secrets.
+    #: The token by which the source proves our address, where that is none of its secrets.
     verify_token: str = ""
-    #: The digest of what a message's signature covers, where that is not its id; None: the id says it all.
+    #: The digest of what a message's signature covers, where that is not its id; None: the id suffices.
     replay_key: ReplayKey | None = None
     prepare: Prepare | None = None
     limit: Limit = DEFAULT_LIMIT
     config: SourceConfig | None = None
 
     def active_secrets(self, now: datetime) -> tuple[str, ...]:
-        """Those that are taken at that moment."""
+        """List the secrets that are valid at that moment."""
         return tuple(secret for secret, ends_at in self.secrets if ends_at is None or now < ends_at)
 
     def handshake_secrets(self, now: datetime) -> tuple[str, ...]:
-        """Those that a handshake is answered by at that moment."""
+        """List the secrets that answer a handshake at that moment."""
         return (self.verify_token,) if self.verify_token else self.active_secrets(now)
 
     @property
     def priority(self) -> int | None:
-        """Of all its events; None: by their type."""
+        """Return the priority of all its events; None: by their type."""
         named = self.config.priority if self.config else None
         return PRIORITIES[named] if named else None
 
 
 class SourceBook:
-    """Finds the source at an address; what is registered is kept for a second."""
+    """Finds the source at an address; keeps registered ones for a second."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class SourceBook:
         self._readers = 0
 
     async def find(self, path: str, connection: str = "") -> Source:
-        """The source; raises NotFound, and StoreUnavailable at the latest after `timeout_seconds`."""
+        """Return the source; raises NotFound, and StoreUnavailable at the latest after `timeout_seconds`."""
         if connection in ("", DEFAULT_CONNECTION):
             built_in = self.built_in(path)
             if built_in is not None:
@@ -127,7 +127,7 @@ class SourceBook:
         return found
 
     def built_in(self, name: str) -> Source | None:
-        """The vendor or service of that name, as the settings have it."""
+        """Return the vendor or service of that name, as the settings have it."""
         if name not in self._built_in and (name in self._registry.manifests or name in SERVICES):
             self._built_in[name] = self._make_built_in(name)
         return self._built_in.get(name)
@@ -180,7 +180,7 @@ class SourceBook:
         return found
 
     async def _read_in_time(self, key: tuple[str, str]) -> Source | None:
-        """What Postgres holds at that address: one read for all that ask meanwhile."""
+        """Read what Postgres holds at that address, once for all that request it meanwhile."""
         read = self._reads.get(key)
         if self._readers >= _MOST_READERS or (read is None and len(self._reads) >= _MOST_READS):
             raise StoreUnavailable("too many messages wait for the database", reason="full")
@@ -202,7 +202,7 @@ class SourceBook:
     def _end_read(self, key: tuple[str, str], read: asyncio.Task[Source | None]) -> None:
         del self._reads[key]
         if not read.cancelled():
-            # Looked at, so that a failure for which nobody waits any more is not reported as forgotten.
+            # Retrieved, so that a failure for which nobody waits any more is not reported as forgotten.
             read.exception()
 
     async def close(self) -> None:
@@ -258,7 +258,7 @@ def _mapped(config: SourceConfig) -> Parse:
 
 
 def _replay_key(config: SourceConfig) -> ReplayKey | None:
-    """How a message is known again whose id stands in a header: an HMAC covers the body, and its time at most."""
+    """Return what digests a message whose id is in a header: an HMAC covers the body, and its time at most."""
     options = config.hmac or HmacOptions() if config.scheme == "hmac_sha256" else HMAC_SCHEMES.get(config.scheme)
     if options is None or not has_header_id(config):
         return None
@@ -266,7 +266,7 @@ def _replay_key(config: SourceConfig) -> ReplayKey | None:
 
 
 def by_vendor(config: SourceConfig, parse: Parse) -> Parse:
-    """The vendor's own reading, in the words of a registered source."""
+    """Read an event as its vendor does, under the names of a registered source."""
 
     def read(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
         return [

@@ -1,4 +1,4 @@
-"""What a source sent over a time: received, refused by reason, processed, retried, dead, how quickly."""
+"""Count what a source sent over a time: received, refused by reason, processed, retried, dead, how quickly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_REFUSALS = ("duplicate", "ignored")
 
 
 class TypeCounts(View):
-    """Of one of the source's own types, or of all."""
+    """Counts of one of the source's own types, or of all."""
 
     type: str
     received: int = 0
@@ -36,7 +36,7 @@ class Latency(View):
 
 
 class Statistics(View):
-    """Of one source over `[since, until)`; refusals by whole hours."""
+    """Counts of one source over `[since, until)`; refusals by whole hours."""
 
     source: str
     since: datetime
@@ -53,7 +53,7 @@ class Statistics(View):
 async def read_statistics(
     conn: AsyncConnection, key: str, name: str, since: datetime, until: datetime, kind: str | None
 ) -> Statistics:
-    """The statistics of the source named `key` in the inbox, of what the session may see."""
+    """Return the statistics of the source named `key` in the inbox, of what the session may see."""
     rows, found = await store.statistics(conn, key, since, until, kind)
     counted = await store.counts(conn, key, since, until)
     by_type = tuple(TypeCounts(**{**row, "type": row["type"] or "unknown"}) for row in rows)

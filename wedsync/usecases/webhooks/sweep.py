@@ -1,4 +1,4 @@
-"""Finds recorded events that nobody was told of, and those whose retrying nobody has in hand."""
+"""Find recorded events that were not dispatched, and those whose retry has no workflow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from wedsync.store.session import Database
 from wedsync.usecases.webhooks.retry import start_retry
 from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain, tell_reconcile
 
-#: A row that has been due for so long was missed by the tells, or put off until now.
+#: The dispatches missed a row that has been due for so long, or it was put off until now.
 GRACE = timedelta(seconds=10)
-#: A retry that has been due for so long is nobody's: its workflow was never started, or is gone.
+#: No workflow has a retry that has been due for so long: it was never started, or is gone.
 RETRY_GRACE = timedelta(minutes=2)
-#: Lists of registered sources that one sweep has looked at.
+#: The most registered sources whose lists one sweep has read by their workflows.
 _MOST_LOOKS = 50
 
 
 async def sweep_inbox(db: Database, client_provider: ClientProvider, now: datetime) -> SweptInbox:
-    """Tell the drains of lanes with rows that have been due for `GRACE`: untold, put off, or young and unclaimed.
+    """Dispatch the drains of lanes with rows that have been due for `GRACE`: missed, put off, or young and unclaimed.
 
-    Rows that rest unclaimed and whose object a step has come to hold are made due, and told of, too.
+    Rows that rest unclaimed and whose object a step now holds are made due and dispatched, too.
 
-    Registered sources whose lists are due are looked at.
+    Has lists of registered sources read that are due.
 
     Raises StoreUnavailable, TemporalUnreachable, RPCError.
     """

@@ -1,4 +1,4 @@
-"""Counts what statistics need and no row tells: refusals, duplicates, what was dropped. Written in batches."""
+"""Count in batches what statistics need and no row shows: refusals, duplicates, what was dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logs.get(__name__)
 
 
 class Tally:
-    """The process's counts; those of the last seconds are lost when it is killed."""
+    """Keeps the process's counts; those of the last seconds are lost when it is killed."""
 
     def __init__(self, db: Database, interval_seconds: float = INTERVAL_SECONDS) -> None:
         self._db = db

@@ -1,4 +1,4 @@
-"""Tells the drains that rows were recorded: one tell in flight per lane, a few a second; nobody waits for it."""
+"""Dispatch recorded rows to their drains: one signal in flight per lane, a few a second; nobody waits for it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from wedsync.usecases.webhooks import metrics
 
 ClientProvider = Callable[[], Awaitable[Client]]
 
-#: Tells of one lane are at least this far apart; those that come between become one.
+#: Signals to one lane are at least this far apart; those that come between become one.
 TELL_INTERVAL_SECONDS = 0.25
-#: The same for the critical lane, whose events are few and shall be told within 200 ms.
+#: The same for the critical lane, whose few events must be dispatched within 200 ms.
 CRITICAL_INTERVAL_SECONDS = 0.04
 _RPC_TIMEOUT = timedelta(seconds=5)
-#: Connecting included: a tell never holds the lane's place for longer.
+#: Connecting included: a signal never holds the lane's place for longer.
 _TELL_TIMEOUT_SECONDS = 10.0
 _PRIORITY = {"critical": Priority(priority_key=1), "normal": Priority(priority_key=3)}
-#: What a tell that does not reach Temporal raises.
+#: What a signal that does not reach Temporal raises.
 _UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
 
 _log = logs.get(__name__)
@@ -56,7 +56,7 @@ async def tell_drain(client: Client, lane: Lane, partition: int = 0) -> None:
 
 
 async def tell_reconcile(client: Client, source: str) -> None:
-    """Have a registered source's list looked at, unless it is being looked at; raises RPCError."""
+    """Have a registered source's list read, unless it is being read; raises RPCError."""
     await client.start_workflow(
         RECONCILE_SOURCE_WORKFLOW,
         ReconcileStart(source=source),
@@ -69,7 +69,7 @@ async def tell_reconcile(client: Client, source: str) -> None:
 
 
 class InboxTeller:
-    """The process's teller. A tell that fails is only logged and counted: the sweep tells again."""
+    """Dispatches the process's rows. A signal that fails is only logged and counted: the sweep repeats it."""
 
     def __init__(
         self, client_provider: ClientProvider, *, interval_seconds: float = TELL_INTERVAL_SECONDS, partition: int = 0
@@ -81,13 +81,13 @@ class InboxTeller:
         self._running: dict[Lane, asyncio.Task[None]] = {}
 
     def tell(self, lane: Lane) -> None:
-        """Have the lane's drain told soon; returns at once."""
+        """Have the lane's drain signalled soon; returns at once."""
         self._wanted.add(lane)
         if lane not in self._running:
             self._running[lane] = asyncio.create_task(self._run(lane), name=f"tell-inbox-{lane}")
 
     async def close(self) -> None:
-        """Wait for the tells that are under way."""
+        """Wait for the signals that are under way."""
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _run(self, lane: Lane) -> None:

@@ -1,4 +1,4 @@
-"""Take in what a person says, through a signed link, about a step that a vendor has no API for."""
+"""Record a person's answer, through a signed link, about a step that a vendor has no API for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EVENTS: dict[SaidByHand, str] = {"confirmed": HAND_CONFIRMED, "declined": HAND_
 
 
 class Link(Value):
-    """What a link is about: the payload that was signed."""
+    """One link's signed payload."""
 
     organization_id: str
     wedding_id: str
@@ -39,14 +39,14 @@ class Link(Value):
 
 
 class Opened(NamedTuple):
-    """A link and until when it is good, whether anything is asked or not."""
+    """A link and until when it is valid, whether there is a question or not."""
 
     link: Link
     expires_at: datetime
 
 
 class Question(View):
-    """What the holder of a link is asked; no guest is named."""
+    """One question to the holder of a link; it names no guest."""
 
     step_id: str
     action: str
@@ -54,20 +54,20 @@ class Question(View):
     #: The ceremony's wall time at the venue, and its IANA zone.
     ceremony_local: str
     zone: str
-    #: What may be answered now; empty: nothing is asked any more.
+    #: The answers that are possible now; empty: there is no question any more.
     answers: tuple[SaidByHand, ...]
 
 
 class Taken(View):
-    """The receipt of an answer."""
+    """One answer's receipt."""
 
     received: bool = True
-    #: It was said before through this link.
+    #: The same answer came before through this link.
     duplicate: bool
 
 
 def read_link(token: str, settings: Settings) -> Opened:
-    """What the link is about; raises InvalidInput with reason `link_invalid`."""
+    """Read a link's payload; raises InvalidInput with reason `link_invalid`."""
     payload, expires_at = open_link(token, settings.link_secret.get_secret_value())
     try:
         return Opened(Link.model_validate(payload), expires_at)
@@ -76,12 +76,12 @@ def read_link(token: str, settings: Settings) -> Opened:
 
 
 async def read_question(db: Database, settings: Settings, token: str) -> Question:
-    """What is asked; raises InvalidInput, NotFound, StoreUnavailable."""
+    """Return the question; raises InvalidInput, NotFound, StoreUnavailable."""
     return await _question(db, read_link(token, settings), utc_now())
 
 
 async def _question(db: Database, opened: Opened, now: datetime) -> Question:
-    """What is asked. A link that is past its date is good as long as its wedding, postponed since, asks by it.
+    """Return the question. A link past its date stays valid as long as its wedding, postponed since, asks by it.
 
     Raises InvalidInput with reason `link_expired`, NotFound, StoreUnavailable.
     """
@@ -111,7 +111,7 @@ def _answers(step: Any) -> tuple[SaidByHand, ...]:
 
 
 async def answer_link(db: Database, settings: Settings, teller: InboxTeller, token: str, answer: SaidByHand) -> Taken:
-    """Record the answer as an inbound event, which is told to the wedding as a vendor's word is.
+    """Record the answer as an inbound event, which is dispatched to the wedding as a vendor event is.
 
     Raises InvalidInput, NotFound, Conflict(reason="nothing_asked"), StoreUnavailable.
     """
@@ -122,7 +122,7 @@ async def answer_link(db: Database, settings: Settings, teller: InboxTeller, tok
     async with db.system() as conn:
         lanes = await inbox.record(conn, SOURCE, [row], now)
         if lanes and not is_asked:
-            # Raised within the transaction, so that nothing is recorded; what was said before stays said.
+            # Raised within the transaction, so that nothing is recorded; an earlier answer stays.
             raise Conflict("this is not asked, or not any more", reason="nothing_asked")
     for lane in lanes.values():
         teller.tell(lane)

@@ -1,4 +1,4 @@
-"""Begin a transaction: claim its row for the workflow's run, and read at once what the transaction goes by."""
+"""Begin a transaction: claim its row for the workflow's run, and read at once the inputs of the transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader
 
 
 class FirstSteps(Message):
-    """A first orchestration: every step begins anew, in the round after those that it has had."""
+    """A first orchestration: every step begins anew, in the round after its earlier ones."""
 
     rounds: dict[str, int] = {}
 
@@ -35,23 +35,23 @@ class BeginTransaction(Message):
     origin_tx: str
     plan_version: int
     wants_plan: bool = False
-    #: Given for a first orchestration: what is due first is found, and prepared.
+    #: Set for a first orchestration, which finds and prepares what is due first.
     first: FirstSteps | None = None
-    #: What is to be prepared otherwise.
+    #: The steps to prepare otherwise.
     steps: tuple[StepAtVendor, ...] = ()
     step_ids: tuple[str, ...] = ()
 
 
 class Begun(Message):
-    """What a transaction goes by, in history once: who claimed it, the plan, instants, specs."""
+    """Inputs of a transaction, in history once: who claimed it, the plan, instants, specs."""
 
     #: The run that claimed it first: another one asks vendors before it repeats what that one may have sent.
     held_by: str
     plan: LoadedPlan | None = None
-    #: Every step of a first orchestration as it stands before it begins.
+    #: Every step of a first orchestration as it is before it begins.
     first_states: tuple[StepState, ...] = ()
     preparation: Preparation = Preparation()
-    #: What it came to, when a run before a reset has run it already.
+    #: Its outcome, when a run before a reset has run it already.
     settled: TransactionResult | None = None
     tzdata_version: str = ""
 

@@ -1,4 +1,4 @@
-"""Make one call of a step at its vendor and show what came of it."""
+"""Make one call of a step at its vendor and show its result."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class VendorCall(Message):
     """One call, and the step as it will be shown when the call ends well."""
 
     call: Call
-    #: send: do it. find_or_send: an earlier attempt may have done it, look first and send only when it is absent.
-    #: find: only look. look: the present state of what stands.
+    #: send: do it. find_or_send: an earlier attempt may have done it, so find it first and send only when it is absent.
+    #: find: only find it. look: read the present state of the effect.
     intent: Literal["send", "find_or_send", "find", "look"] = "send"
     #: Shown with the effect's vendor id once it is known, and as running before; None: nothing is shown.
     state: StepState | None = None
-    #: What `state.status` becomes when the vendor answers at once.
+    #: The new `state.status` when the vendor answers at once.
     last: bool = False
     version: int = 0
     now: datetime
-    #: Another vendor stands ready, and nothing of the step was begun at this one.
+    #: Another vendor is ready, and nothing of the step was begun at this one.
     can_go_elsewhere: bool = False
     is_wedding_day: bool = False
     #: A read whose answer is kept for the time when its vendors are down.
@@ -48,7 +48,7 @@ class VendorCall(Message):
 
 
 class CallOutcome(Message):
-    """What came of it; `effect` is None when a `find` found nothing."""
+    """One call's result; `effect` is None when a `find` found nothing."""
 
     effect: Effect | None
     #: The effect was found, not made by this call.
@@ -56,7 +56,7 @@ class CallOutcome(Message):
 
 
 class StepCaller:
-    """Calls vendors for steps, and shows how that goes."""
+    """Calls vendors for steps, and shows each call's progress."""
 
     def __init__(
         self, gateway: VendorGateway, writer: HeldWriter, shown_after_seconds: float = SHOWN_AFTER_SECONDS
@@ -100,12 +100,12 @@ class StepCaller:
         if wanted.state is None or self._shown_after_seconds <= 0:
             return
         await asyncio.sleep(self._shown_after_seconds)
-        # Below what the call's own end writes, and above all before it.
+        # A version below that of the call's own end, and above all earlier ones.
         running = StepWrite(state=wanted.state, version=wanted.version - 1)
         await self._show(_write(wanted, run_id, steps=(running,)))
 
     async def _show(self, write: ProjectionWrite) -> None:
-        """Losing the write loses nothing: the transaction's settling writes it all again."""
+        """Show the step as running; a lost write loses nothing: the transaction's end writes it all again."""
         if not (write.references or write.steps or write.answer):
             return
         try:

@@ -1,4 +1,4 @@
-"""Take a plan in: a wedding with its steps, nothing asked of any vendor yet."""
+"""Record a plan as a wedding with its steps; no vendor is called yet."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from wedsync.store.session import Database
 from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, read_transaction
 from wedsync.usecases.weddings.read_wedding import View
 
-#: Looked again without being notified, in case the listening connection is down.
+#: Read again without a notification, in case the listening connection is down.
 _LOOK_AGAIN_SECONDS = 5.0
 _BATCH = 500
 
 
 class WeddingEvent(View):
-    """One event: what a step, a transaction or the wedding itself is like now."""
+    """One event: the new state of a step, a transaction or the wedding itself."""
 
     #: 1, 2, 3, ... within the wedding.
     id: int
@@ -29,7 +29,7 @@ class WeddingEvent(View):
 async def follow_events(
     db: Database, notices: Notices, organization_id: str, wedding_id: str, after: int, *, heartbeat_seconds: float
 ) -> AsyncGenerator[WeddingEvent | None]:
-    """The wedding's events with ids above `after`, for ever; None after each `heartbeat_seconds` of silence.
+    """Yield the wedding's events with ids above `after`, for ever; None after each `heartbeat_seconds` of silence.
 
     Ends when the process is about to end. Raises StoreUnavailable.
     """
@@ -60,7 +60,7 @@ async def until_settled(
     *,
     seconds: float,
 ) -> TransactionView:
-    """The transaction once nothing more of it happens at once, or as it stands after `seconds`."""
+    """Return the transaction once nothing more of it happens at once, or as it is after `seconds`."""
     deadline = time.monotonic() + seconds
     with notices.waiting(view.wedding_id) as waiter:
         while True:

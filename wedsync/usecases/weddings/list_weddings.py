@@ -9,14 +9,14 @@ from wedsync.usecases.weddings.read_wedding import View, WeddingSummary, summary
 
 
 class WeddingPage(View):
-    """Newest first; `next_cursor` asks for what follows, None: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, None: there is no more."""
 
     data: tuple[WeddingSummary, ...]
     next_cursor: str | None
 
 
 async def list_weddings(db: Database, organization_id: str, limit: int, cursor: str | None) -> WeddingPage:
-    """One page; raises InvalidInput(reason="invalid_cursor")."""
+    """Read one page; raises InvalidInput(reason="invalid_cursor")."""
     before = decode_cursor(cursor) if cursor else None
     (rows,) = await db.read(organization_id, store.paging(organization_id, limit + 1, before))
     shown = rows[:limit]

@@ -21,7 +21,7 @@ _KEPT_PLANS = 512
 
 
 class LoadPlan(Message):
-    """Which plan."""
+    """A request for one version of a plan."""
 
     organization_id: str
     wedding_id: str
@@ -34,14 +34,14 @@ class LoadedPlan(Message):
     reference: str
     locale: str
     zone: str
-    #: Wall time at the venue, and the instant it means by `tzdata_version`.
+    #: Wall time at the venue, and its instant by `tzdata_version`.
     ceremony_local: str
     ceremony_at: datetime
     ends_at: datetime
     tzdata_version: str
     parallelism: int
     steps: tuple[PlannedStep, ...]
-    #: What inputs are filled in with.
+    #: Values that fill in inputs.
     wedding: Facts
 
 
@@ -55,7 +55,7 @@ class PlanShelf:
         self._compiled: dict[tuple[str, int], dict[str, PlannedStep]] = {}
 
     async def plan(self, organization_id: str, wedding_id: str, version: int) -> Plan:
-        """The plan; raises NotFound when no such version is stored for the organization."""
+        """Return the plan; raises NotFound when no such version is stored for the organization."""
         known = self._plans.get((wedding_id, version))
         if known is not None:
             return known
@@ -72,26 +72,26 @@ class PlanShelf:
         return plan
 
     def compiled(self, wedding_id: str, version: int, plan: Plan) -> dict[str, PlannedStep]:
-        """The plan's compiled steps by id, in the order in which they can run."""
+        """Return the plan's compiled steps by id, in the order in which they can run."""
         key = (wedding_id, version)
         if key not in self._compiled:
             self._compiled[key] = {step.id: step for step in compile_plan(plan, self.manifests)}
         return self._compiled[key]
 
     def spec(self, vendor: str, action: str) -> ActionSpec | None:
-        """How `vendor` carries out `action`; None when it cannot."""
+        """Return how `vendor` carries out `action`; None when it cannot."""
         manifest = self.manifests.get(vendor)
         return manifest.action(action) if manifest else None
 
 
 async def load_plan(shelf: PlanShelf, wanted: LoadPlan) -> LoadedPlan:
-    """Give the compiled plan with its times resolved now."""
+    """Return the compiled plan with its times resolved now."""
     plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.version)
     return loaded_plan(plan, shelf.compiled(wanted.wedding_id, wanted.version, plan))
 
 
 def loaded_plan(plan: Plan, steps: Mapping[str, PlannedStep]) -> LoadedPlan:
-    """Give the plan as the wedding's workflow needs it, its times resolved by this process's zone data."""
+    """Return the plan as the wedding's workflow needs it, its times resolved by this process's zone data."""
     return LoadedPlan(
         reference=plan.wedding.id,
         locale=plan.wedding.locale,

@@ -1,4 +1,4 @@
-"""Prepare steps for being bound: what depends on time zone data, manifests and signing keys, to be kept in history."""
+"""Prepare steps for binding: what depends on time zone data, manifests and signing keys, to be kept in history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wedsync.domain.weddings.messages import Message
 from wedsync.domain.weddings.plan import Plan, PlannedStep
 from wedsync.usecases.weddings.load_plan import PlanShelf
 
-#: `links(payload, expires_at)`: a signed URL for what a vendor has no API for.
+#: `links(payload, expires_at)`: return a signed URL for what a vendor has no API for.
 Links = Callable[[dict[str, JsonValue], datetime], str]
 
 
@@ -50,7 +50,7 @@ class StepPreparer:
         self._wanted = wanted
 
     def prepare(self, steps: Mapping[str, PlannedStep]) -> Preparation:
-        """Give what the wanted bindings are made from."""
+        """Return the inputs of the wanted bindings."""
         terms, periods, links, prepared = {}, {}, {}, []
         for one in self._wanted.steps:
             step = steps[one.step_id]
@@ -74,7 +74,7 @@ class StepPreparer:
         )
 
     def _period(self, step: PlannedStep) -> Period | None:
-        """The step's time, or what is wrong with it; None: a result that is not there yet gives it, or nothing does."""
+        """Return the step's time, or what is wrong with it; None: a missing result gives it, or nothing does."""
         try:
             found = period_of(step, self._plan, self._wanted.results)
         except InvalidInput as error:
@@ -87,7 +87,7 @@ class StepPreparer:
         return spec is not None and (spec.by_hand or spec.undo_by_hand or step.compensation.by == "hand")
 
     def _hand_link(self, step: PlannedStep, vendor: str) -> str:
-        """The link by which a person says that the step was done, or undone: good while it may be asked for."""
+        """Make the link by which a person says that the step was done or undone: valid while that may be asked."""
         wanted = self._wanted
         payload: dict[str, JsonValue] = {
             "organization_id": wanted.organization_id,

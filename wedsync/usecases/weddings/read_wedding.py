@@ -1,4 +1,4 @@
-"""Show a wedding: where it stands, its steps, its transactions."""
+"""Show a wedding: its state, its steps, its transactions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WEDDING = re.compile(r"[0-9A-Za-z-]{1,63}")
 
 
 class View(BaseModel):
-    """What is shown: frozen."""
+    """A frozen view for the API."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class StepView(View):
-    """One step as it stands."""
+    """One step as it is now."""
 
     id: str
     service: str
@@ -46,7 +46,7 @@ class StepView(View):
 
 
 class CeremonyView(View):
-    """When: the clock on the venue's wall, its zone, and the instant last resolved from them."""
+    """A time: the clock on the venue's wall, its zone, and the instant last resolved from them."""
 
     local: str
     zone: str
@@ -90,20 +90,20 @@ class WeddingView(WeddingSummary):
 
 
 def step_view(row: Any) -> StepView:
-    """A step's row as it is shown."""
+    """Return a step's row as it is shown."""
     values = {name: getattr(row, name) for name in StepView.model_fields if name != "id"}
     return StepView(id=row.step_id, **values)
 
 
 def summary_values(row: Any) -> dict[str, Any]:
-    """A wedding's row by the names of WeddingSummary."""
+    """Return a wedding's row by the names of WeddingSummary."""
     names = [name for name in WeddingSummary.model_fields if name != "ceremony"]
     ceremony = CeremonyView(local=row.ceremony_local, zone=row.zone, instant=row.ceremony_at)
     return {"ceremony": ceremony, **{name: getattr(row, name) for name in names}}
 
 
 async def wedding_row(conn: AsyncConnection, wedding: str, *, lock: bool = False) -> Any:
-    """The row of a wedding named by its id or its plan's own id; raises NotFound."""
+    """Read the row of a wedding named by its id or its plan's own id; raises NotFound."""
     _require_name(wedding)
     row = await store.find_wedding(conn, wedding, lock=lock)
     if row is None:
@@ -112,7 +112,7 @@ async def wedding_row(conn: AsyncConnection, wedding: str, *, lock: bool = False
 
 
 async def read_wedding(db: Database, organization_id: str, wedding: str) -> WeddingView:
-    """The wedding as it stands; raises NotFound."""
+    """Return the wedding as it is now; raises NotFound."""
     _require_name(wedding)
     found, steps, transactions = await db.read(
         organization_id, store.finding(wedding), store.finding_steps(wedding), store.finding_transactions(wedding)
@@ -125,7 +125,7 @@ async def read_wedding(db: Database, organization_id: str, wedding: str) -> Wedd
 
 
 async def read_steps(db: Database, organization_id: str, wedding: str) -> tuple[StepView, ...]:
-    """The wedding's steps in plan order; raises NotFound."""
+    """List the wedding's steps in plan order; raises NotFound."""
     _require_name(wedding)
     found, steps = await db.read(organization_id, store.finding(wedding), store.finding_steps(wedding))
     _one(found)

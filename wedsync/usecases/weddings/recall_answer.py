@@ -13,7 +13,7 @@ from wedsync.store.session import Database
 
 
 class RecallAnswer(Message):
-    """What was to be asked, and how old an answer may be."""
+    """A question, and how old its answer may be."""
 
     organization_id: str
     action: str
@@ -23,7 +23,7 @@ class RecallAnswer(Message):
 
 
 class RecalledAnswer(Message):
-    """The answer; `results` is None when there is none that is young enough."""
+    """An answer; `results` is None when there is none that is young enough."""
 
     results: dict[str, JsonValue] | None = None
     vendor: str = ""
@@ -31,7 +31,7 @@ class RecalledAnswer(Message):
 
 
 async def recall_answer(db: Database, wanted: RecallAnswer) -> RecalledAnswer:
-    """The organization's newest answer to the same question, whoever gave it. Raises StoreUnavailable."""
+    """Return the organization's newest answer to the same question, whoever gave it. Raises StoreUnavailable."""
     since = wanted.now - timedelta(seconds=wanted.max_age_seconds)
     async with db.tenant(wanted.organization_id) as conn:
         known = await answers.recall(conn, degradation.question(wanted.action, wanted.inputs), since)

@@ -1,4 +1,4 @@
-"""Write a wedding's own state, with what moved on in its transactions and on its agenda."""
+"""Write a wedding's own state, with the changes in its transactions and on its agenda."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class StepRow(Message):
-    """What a step's row holds from the start."""
+    """Fields of a step's row that never change."""
 
     step_id: str
     service: str
@@ -35,22 +35,22 @@ class StepRow(Message):
 
 
 class RecordWedding(Message):
-    """The wedding's own state, with what moved on in its transactions and on its agenda."""
+    """A wedding's own state, with the changes in its transactions and on its agenda."""
 
     header: WeddingHeader
     wedding: WeddingRow | None
     transactions: tuple[TransactionUpdate, ...] = ()
     steps: tuple[StepState, ...] = ()
-    #: Held steps whose people are reminded now.
+    #: Held steps whose people get a reminder now.
     reminders: tuple[str, ...] = ()
     #: Held steps whose deadline is past, each with why it takes no default.
     overdue: dict[str, StepError] = {}
-    #: For a repair: every step of the plan in order, so that rows that are gone are made again.
+    #: For a repair: every step of the plan in order, so that missing rows are made again.
     planned: tuple[StepRow, ...] = ()
 
 
 class ShowProgress(Message):
-    """Steps of a running transaction as they stand now, and whether it rolls back."""
+    """Steps of a running transaction as they are now, and whether it rolls back."""
 
     header: WeddingHeader
     transaction_id: str
@@ -59,7 +59,7 @@ class ShowProgress(Message):
 
 
 class Recorded(Message):
-    """Nothing more to say."""
+    """An acknowledgement."""
 
     ok: bool = True
 
@@ -77,7 +77,7 @@ async def show_progress(writer: HeldWriter, wanted: ShowProgress, run_id: str) -
 
 
 async def record_wedding(db: Database, writer: HeldWriter, wanted: RecordWedding, run_id: str) -> Recorded:
-    """Write the wedding's state and what moved on with it. Raises StoreUnavailable."""
+    """Write the wedding's state and the changes that came with it. Raises StoreUnavailable."""
     _log_holds(wanted)
     if wanted.planned:
         await _repair(db, wanted, run_id)
@@ -87,7 +87,7 @@ async def record_wedding(db: Database, writer: HeldWriter, wanted: RecordWedding
 
 
 def moves(updates: Iterable[TransactionUpdate], version: int) -> tuple[TransactionMove, ...]:
-    """Give the writes by which transactions move on."""
+    """Return the writes of the transactions' changes."""
     return tuple(
         TransactionMove(id=one.transaction_id, status=one.status, gaps=one.gaps, error=one.error, version=version)
         for one in updates
@@ -107,7 +107,7 @@ def _recorded(wanted: RecordWedding, run_id: str) -> ProjectionWrite:
 
 
 def _held_events(wanted: RecordWedding) -> Iterator[EventRow]:
-    """Tell watchers again that a step waits for a decision, and of each that nobody decided in time."""
+    """Notify watchers again that a step waits for a decision, and of each that nobody decided in time."""
     held: dict[str, JsonValue] = {"status": "held", "reminder": True}
     for step_id in wanted.reminders:
         yield EventRow(type="step", data={"id": step_id, **held})
@@ -132,7 +132,7 @@ def _log_holds(wanted: RecordWedding) -> None:
 
 
 async def _repair(db: Database, wanted: RecordWedding, run_id: str) -> None:
-    """Make rows that are gone again, and write over whatever stands, in one transaction of the wedding's own."""
+    """Make missing rows again, and overwrite the others, in one transaction of the wedding's own."""
     header = wanted.header
     repaired = AuditRow(action="wedding.repaired", subject=f"wedding/{header.wedding_id}")
     async with db.tenant(header.organization_id) as conn:

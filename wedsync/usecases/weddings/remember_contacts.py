@@ -1,4 +1,4 @@
-"""Keeps the digests of a wedding's contacts, by which inbound events find the wedding."""
+"""Keep the digests of a wedding's contacts, by which inbound events find the wedding."""
 
 from __future__ import annotations
 

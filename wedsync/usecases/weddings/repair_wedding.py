@@ -1,4 +1,4 @@
-"""Rebuild what users list of a wedding from its workflow."""
+"""Rebuild from a wedding's workflow what users list of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RPC_TIMEOUT = timedelta(seconds=10)
 async def repair_wedding(
     db: Database, client_provider: Callable[[], Awaitable[Client]], organization_id: str, wedding: str
 ) -> int:
-    """The number of steps that were written anew.
+    """Have the wedding's rows written anew; return the number of steps written.
 
     Raises NotFound, Conflict(reason="not_started" or "wedding_over") when no workflow runs, TemporalUnreachable.
     """

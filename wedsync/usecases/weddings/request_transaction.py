@@ -1,4 +1,4 @@
-"""Record a change that somebody asked of a wedding; its workflow is told afterwards."""
+"""Record a requested change of a wedding; it is dispatched to the wedding's workflow afterwards."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
 @dataclass(frozen=True)
 class Asking:
-    """Who asks, when, as which transaction, and what is needed to answer."""
+    """One request's actor, time and transaction, and what its answer needs."""
 
     principal: Principal
-    #: The id that the transaction gets; the same for a repeated request.
+    #: The transaction's id; the same for a repeated request.
     transaction_id: str
     now: datetime
     manifests: Mapping[str, Manifest]
@@ -51,7 +51,7 @@ class _Book:
 
 
 async def orchestrate(conn: AsyncConnection, wedding: str, asking: Asking) -> TransactionView:
-    """Ask for the wedding's first orchestration; raises NotFound, Conflict."""
+    """Request the wedding's first orchestration; raises NotFound, Conflict."""
     book = await _open(conn, wedding, begins=True)
     changes.check_orchestrate(book.standing)
     changes.check_whole(book.standing)
@@ -62,7 +62,7 @@ async def orchestrate(conn: AsyncConnection, wedding: str, asking: Asking) -> Tr
 async def shift(
     conn: AsyncConnection, wedding: str, asking: Asking, *, ceremony_at: str, zone: str | None
 ) -> TransactionView:
-    """Ask for another ceremony time; raises NotFound, Conflict, InvalidPlan when the plan does not hold then."""
+    """Request another ceremony time; raises NotFound, Conflict, InvalidPlan when the plan is not valid then."""
     book = await _open(conn, wedding, begins=True)
     changes.check_whole(book.standing)
     wanted = RevisePlan(
@@ -84,7 +84,7 @@ async def shift(
 async def undo(
     conn: AsyncConnection, wedding: str, asking: Asking, *, target: str, how: Literal["undo", "cancel"]
 ) -> TransactionView:
-    """Ask for the undo of a transaction, which may be running; raises NotFound, Conflict."""
+    """Request the undo of a transaction, which may be running; raises NotFound, Conflict."""
     book = await _open(conn, wedding)
     row = await transaction_row(conn, book.row.id, target)
     changes.check_undo(_standing(row), book.standing)
@@ -93,14 +93,14 @@ async def undo(
 
 
 async def cancel_wedding(conn: AsyncConnection, wedding: str, asking: Asking) -> TransactionView:
-    """Ask for the end of the wedding and the undo of all it did, of what runs too; raises NotFound, Conflict."""
+    """Request the end of the wedding and the undo of all it did, of what runs too; raises NotFound, Conflict."""
     book = await _open(conn, wedding)
     changes.check_cancel(book.standing)
     return await _record(conn, book, asking, {"kind": "undo", "everything": True, "cancel": True}, list(book.steps))
 
 
 async def decide(conn: AsyncConnection, wedding: str, asking: Asking, decision: Decision) -> TransactionView:
-    """Record a person's word on a held step; raises NotFound, Conflict, InvalidInput."""
+    """Record a person's decision on a held step; raises NotFound, Conflict, InvalidInput."""
     book = await _open(conn, wedding)
     step = book.steps.get(decision.step_id)
     compiled = compile_plan(await _plan(conn, book), asking.manifests)

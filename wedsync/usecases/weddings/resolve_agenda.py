@@ -1,4 +1,4 @@
-"""Resolve when the steps that are not due yet will be, by the time zone data at hand."""
+"""Resolve by the present time zone data when later steps will be due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wedsync.usecases.weddings.load_plan import PlanShelf
 
 
 class ResolveAgenda(Message):
-    """The steps asked about, and when the steps that they may be anchored to ended."""
+    """Steps to resolve, and when the steps that they may be anchored to ended."""
 
     organization_id: str
     wedding_id: str
@@ -23,7 +23,7 @@ class ResolveAgenda(Message):
 
 
 class Agenda(Message):
-    """`due`: the instants that are known; a step that is not in it waits for another one's end."""
+    """`due`: the known instants; a step that is not in it waits for another one's end."""
 
     due: dict[str, datetime]
     tzdata_version: str
@@ -39,6 +39,6 @@ async def resolve_agenda(shelf: PlanShelf, wanted: ResolveAgenda) -> Agenda:
 
 
 def due_instants(plan: Plan, steps: Iterable[PlannedStep], ended: Mapping[str, datetime]) -> dict[str, datetime]:
-    """Give the instants at which steps with a time of their own are due, as far as they are known."""
+    """Return the instants at which steps with a time of their own are due, as far as they are known."""
     found = {step.id: times.due_at(step, plan, ended) for step in steps}
     return {step_id: due.at for step_id, due in found.items() if isinstance(due, times.At)}

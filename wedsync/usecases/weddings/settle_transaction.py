@@ -1,4 +1,4 @@
-"""Settle a transaction: write what it came to, and all that moved on with it, in one commit."""
+"""Settle a transaction: write its outcome and all that changed with it in one commit."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ log = structlog.get_logger(__name__)
 
 
 class SettleTransaction(Message):
-    """A transaction's outcome, with its steps and references, and what moved on with it."""
+    """A transaction's outcome, with its steps and references, and all that changed with it."""
 
     header: WeddingHeader
     wedding: WeddingRow | None
     result: TransactionResult
     transactions: tuple[TransactionUpdate, ...] = ()
-    #: Steps that moved on though the transaction does not speak of them.
+    #: Steps that changed though the transaction does not cover them.
     steps: tuple[StepState, ...] = ()
     #: The agenda to resolve anew, as ends of steps may give others their time.
     resolves: ResolveAgenda | None = None
 
 
 class Settled(Message):
-    """When the steps that were asked about are due."""
+    """Due times of the agenda's steps."""
 
     due: dict[str, datetime] = {}
     tzdata_version: str = ""
@@ -76,7 +76,7 @@ async def settle_transaction(writer: HeldWriter, shelf: PlanShelf, wanted: Settl
 
 
 def _newest(*groups: tuple[StepState, ...]) -> Iterator[StepState]:
-    """Each step once, as the last group that speaks of it has it."""
+    """Keep each step once, as the last group that names it has it."""
     yield from {step.step_id: step for group in groups for step in group}.values()
 
 
@@ -106,7 +106,7 @@ def _parked(result: TransactionResult) -> list[str]:
 
 
 def _report(wedding_id: str, result: TransactionResult) -> None:
-    """Tell operators of an outcome, once it is new."""
+    """Notify operators of an outcome, once it is new."""
     if parked := _parked(result):
         log.error("compensation.needs_attention", wedding_id=wedding_id, transaction_id=result.id, steps=parked)
     telemetry.record_transaction(result.kind, result.status)

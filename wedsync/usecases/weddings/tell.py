@@ -1,4 +1,4 @@
-"""Hand a recorded transaction over to its wedding's workflow: idempotent, and nobody waits for it."""
+"""Dispatch a recorded transaction to its wedding's workflow: idempotent, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _DATE = SearchAttributeKey.for_keyword(names.WEDDING_DATE)
 _PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
 _STATUS = SearchAttributeKey.for_keyword(names.TRANSACTION_STATUS)
 _RPC_TIMEOUT = timedelta(seconds=8)
-#: A sweep's own limit, below its activity's; and how many weddings are told at once.
+#: A sweep's own limit, below its activity's; and how many weddings get their dispatch at once.
 _SWEPT_WITHIN = timedelta(seconds=40)
 _TOLD_AT_ONCE = 50
 #: A wedding's refusal is written with this version: after the request, before any write of the wedding.
@@ -74,9 +74,9 @@ ORDER BY requested_at LIMIT :most
 
 
 async def tell(db: Database, client: Client, transaction_id: str) -> bool:
-    """Hand the transaction over unless that was done; True when the wedding has it, or has refused it.
+    """Dispatch the transaction unless that was done; True when the wedding has it, or has refused it.
 
-    Raises RPCError, TimeoutError and the like when Temporal, or a worker, does not answer: tell again later.
+    Raises RPCError, TimeoutError and the like when Temporal, or a worker, does not answer: dispatch again later.
     """
     async with db.system() as conn:
         row = (await conn.execute(_UNTOLD, {"id": transaction_id})).first()
@@ -106,10 +106,10 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
 
 
 async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> bool:
-    """Give the request to the wedding's workflow: the first one is what it starts with, later ones are updates.
+    """Give the request to the wedding's workflow: the first one starts it, later ones are updates.
 
     True when the workflow has accepted it; False when it has been started with it: then it notes that as it begins,
-    and until it has begun the sweep asks again. Raises WorkflowAlreadyStartedError when the wedding is over.
+    and until it has begun the sweep repeats it. Raises WorkflowAlreadyStartedError when the wedding is over.
     """
     async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
         if request.seq == 1:
@@ -172,7 +172,7 @@ async def _write_refusal(db: Database, row: Any, error: StepError) -> None:
 
 
 class Teller:
-    """Tells in the background of the process that recorded the transaction."""
+    """Dispatches in the background of the process that recorded the transaction."""
 
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
         self._db = db
@@ -180,13 +180,13 @@ class Teller:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def soon(self, organization_id: str, wedding_id: str, transaction_id: str) -> None:
-        """Hand the transaction over as soon as may be; what fails here is told again by the sweep."""
+        """Dispatch the transaction as soon as possible; the sweep repeats what fails here."""
         task = asyncio.create_task(self._tell(wedding_id, transaction_id), name=f"tell-{transaction_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Give the tells under way a moment to end."""
+        """Give the dispatches under way a moment to end."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=3)
 
@@ -203,7 +203,7 @@ class Teller:
 
 
 async def overdue(db: Database, now: datetime, *, older_than: timedelta, most: int) -> dict[str, list[str]]:
-    """The ids of recorded transactions that nobody has handed over for `older_than`, by wedding, oldest first."""
+    """List the ids of recorded transactions not dispatched for `older_than`, by wedding, oldest first."""
     async with db.system() as conn:
         rows = (await conn.execute(_OVERDUE, {"before": now - older_than, "most": most})).all()
     found: dict[str, list[str]] = {}
@@ -215,7 +215,7 @@ async def overdue(db: Database, now: datetime, *, older_than: timedelta, most: i
 async def sweep_transactions(
     db: Database, client: Client, now: datetime, within: timedelta = _SWEPT_WITHIN
 ) -> tuple[int, int]:
-    """Tell again of what was left untold for 10 s: `(told, still untold)`.
+    """Dispatch again what has waited undispatched for 10 s; return `(dispatched, still waiting)`.
 
     A wedding's in their order, many weddings at once: one that does not answer keeps no other waiting.
     """

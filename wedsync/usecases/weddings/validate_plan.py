@@ -1,4 +1,4 @@
-"""Read a plan as it was handed in, in JSON or YAML, and say everything that is wrong with it."""
+"""Read a submitted plan, in JSON or YAML, and report everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wedsync.kit.plan_file import check_plan_file
 
 
 class InvalidPlan(WedsyncError):
-    """The plan can't be run: `errors` says why, each with its field and a stable code."""
+    """The plan can't run: `errors` says why, each with its field and a stable code."""
 
     code: ClassVar[str] = "invalid_plan"
 
@@ -35,7 +35,7 @@ class _DuplicateKey(ValueError):
 def validate_plan(
     body: bytes, *, is_yaml: bool, manifests: Mapping[str, Manifest]
 ) -> tuple[Plan | None, list[PlanError]]:
-    """The plan, or every error; never both, and never raises. YAML's errors name their lines."""
+    """Return the plan, or every error; never both, and never raises. YAML's errors name their lines."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -54,7 +54,7 @@ def validate_plan(
 
 
 def require_plan(body: bytes, *, is_yaml: bool, manifests: Mapping[str, Manifest]) -> Plan:
-    """The plan; raises InvalidPlan."""
+    """Return the plan; raises InvalidPlan."""
     plan, errors = validate_plan(body, is_yaml=is_yaml, manifests=manifests)
     if plan is None:
         raise InvalidPlan(errors)

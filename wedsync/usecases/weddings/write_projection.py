@@ -1,4 +1,4 @@
-"""Write what users list of a wedding in the name of the workflow run that holds it."""
+"""Write what users list of a wedding, in the name of the workflow run that holds it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WeddingHeader(Message):
     now: datetime
 
     def write(self, run_id: str, **rows: Any) -> ProjectionWrite:
-        """Give the write of these rows by a workflow run."""
+        """Write these rows for a workflow run."""
         return ProjectionWrite(
             organization_id=self.organization_id,
             wedding_id=self.wedding_id,
@@ -44,7 +44,7 @@ class WeddingHeader(Message):
 
 
 class HeldWriter:
-    """Writes for workflow runs. A run that another one holds the wedding against writes only if it is the current one.
+    """Writes for workflow runs. A run that finds another one holding the wedding writes only if it is the current one.
 
     So a run that an operator reset away writes nothing more, and the one in its place takes the wedding over.
     """

@@ -1,4 +1,4 @@
-"""Tells of subscriptions themselves: as events, which are kept whoever wants them, and by operators' channels."""
+"""Report on subscriptions themselves: as events, which are kept whoever wants them, and by operators' channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wedsync.store.deliveries import Claimed
 async def announce_endpoint(
     conn: AsyncConnection, kind: EndpointNews, state: EndpointState, now: datetime, percent: int | None = None
 ) -> None:
-    """Tell of an endpoint's state; what the subscription itself wants of it waits until it is well. In `system()`."""
+    """Report an endpoint's state; the subscription's own copy waits until the endpoint is well. In `system()`."""
     data = EndpointData(
         id=state.id,
         url=state.url,
@@ -38,7 +38,7 @@ async def announce_endpoint(
 async def announce_failed(
     conn: AsyncConnection, state: EndpointState, given_up: Sequence[tuple[Claimed, Attempt]], now: datetime
 ) -> None:
-    """Tell of deliveries to one endpoint that were given up. In `system()`."""
+    """Report deliveries to one endpoint that were given up. In `system()`."""
     told = [
         FailedDeliveryData(
             id=claimed.id,

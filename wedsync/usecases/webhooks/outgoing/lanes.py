@@ -1,7 +1,7 @@
-"""What one process has in hand for each endpoint, and how much more of it may be claimed.
+"""Track what one process has in hand for each endpoint, and how much more of it may be claimed.
 
-Few requests to an endpoint are under way at once. One that answers well is claimed for ahead, more with each answer,
-so that the database is asked once for many; one that is slow or fails gets what waits for it given back.
+Few requests to an endpoint are under way at once. The process claims ahead for one that answers well, more with
+each answer, so that one query claims many; it gives back what waits for one that is slow or fails.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from wedsync.store.deliveries import Claimed
 
 
 class _Lane:
-    """One endpoint's."""
+    """One endpoint's deliveries in hand."""
 
     __slots__ = ("failures", "flying", "unrecorded", "waiting", "window")
 
@@ -35,7 +35,7 @@ class _Lane:
 
 
 class Lanes:
-    """The endpoints with something in hand. Times are seconds of `clock`."""
+    """Endpoints with something in hand. Times are seconds of `clock`."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Lanes:
         hold_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`each`: requests to an endpoint at once; `ahead`: in hand for one that answers well, at the most."""
+        """`each`: requests to an endpoint at once; `ahead`: the most in hand for one that answers well."""
         self._clock = clock
         self._each = each
         self._ahead = ahead
@@ -63,7 +63,7 @@ class Lanes:
         self.waiting += 1
 
     def take(self, most: int) -> list[Claimed]:
-        """Up to `most` whose turn it is, one of each endpoint in turn; they count as under way from now on."""
+        """Start up to `most` deliveries whose turn it is, one of each endpoint in turn; return them."""
         taken: list[Claimed] = []
         now = self._clock()
         ready = [lane for lane in self._lanes.values() if self._is_ready(lane, now)] if self.waiting else []
@@ -79,7 +79,7 @@ class Lanes:
         return taken
 
     def landed(self, item: Claimed, *, is_well: bool) -> None:
-        """A request ended."""
+        """Note that a request ended."""
         lane = self._lanes[item.subscription_id]
         del lane.flying[item.id]
         self.flying -= 1
@@ -91,21 +91,21 @@ class Lanes:
             lane.window = min(self._ahead, lane.window + 1)
 
     def lost(self, item: Claimed) -> None:
-        """A request was broken off; nothing is known of it."""
+        """Note that a request was broken off; nothing is known of it."""
         lane = self._lanes[item.subscription_id]
         if lane.flying.pop(item.id, None) is not None:
             self.flying -= 1
         self._forget_if_empty(item.subscription_id)
 
     def recorded(self, item: Claimed, *, is_well: bool) -> None:
-        """What landed is written down."""
+        """Note that an answer is recorded."""
         lane = self._lanes[item.subscription_id]
         lane.unrecorded -= 1
         lane.failures -= not is_well
         self._forget_if_empty(item.subscription_id)
 
     def give_back(self, *, all_of_it: bool = False) -> list[Claimed]:
-        """What should not wait here any longer: for slow and failing endpoints, or for too long."""
+        """Take back what should not wait here longer: for slow and failing endpoints, or for too long."""
         if not self.waiting:
             return []
         now, given = self._clock(), []
@@ -122,27 +122,27 @@ class Lanes:
         return given
 
     def room(self) -> dict[str, int]:
-        """How many more may be claimed for endpoints with something in hand: nothing while one request is slow."""
+        """Count how many more may be claimed for endpoints with something in hand: none while one request is slow."""
         now = self._clock()
         return {endpoint_id: self._room_of(lane, now) for endpoint_id, lane in self._lanes.items()}
 
     def wants(self, endpoint_id: str) -> bool:
-        """Whether more may be claimed for an endpoint that has or had something in hand."""
+        """Tell whether more may be claimed for an endpoint that has or had something in hand."""
         lane = self._lanes.get(endpoint_id)
         return lane is None or self._room_of(lane, self._clock()) > 0
 
     def young(self) -> int:
-        """Requests under way that are not slow yet."""
+        """Count the requests under way that are not slow yet."""
         self._age()
         return len(self._young)
 
     def grows_slow_in(self) -> float | None:
-        """Seconds until the next request grows slow; None: there is no young one."""
+        """Return the seconds until the next request grows slow; None: there is no young one."""
         self._age()
         return self._young[0][0] + self._slow_after_seconds - self._clock() if self._young else None
 
     def _age(self) -> None:
-        # Those that landed out of turn are dropped when they come to the front, or when they are too many.
+        # Those that ended out of turn are dropped when they come to the front, or when they are too many.
         since = self._clock() - self._slow_after_seconds
         while self._young and (self._young[0][0] <= since or not self._flies(self._young[0])):
             self._young.popleft()
@@ -166,7 +166,7 @@ class Lanes:
         in_hand = len(lane.flying) + len(lane.waiting)
         if lane.window == self._each:
             return max(0, self._each - in_hand - lane.unrecorded)
-        # Many at once, or the database is asked for each.
+        # Many at once, or each costs a query.
         return lane.window - in_hand if in_hand <= lane.window // 2 else 0
 
     def _is_ready(self, lane: _Lane, now: float) -> bool:

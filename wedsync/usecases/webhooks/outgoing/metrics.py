@@ -1,4 +1,4 @@
-"""What deliveries count. Attributes hold statuses: never an id, never a URL."""
+"""Count deliveries. Attributes hold statuses: never an id, never a URL."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from wedsync.kit import telemetry
 
 _meter = telemetry.meter()
 
-#: Attempts by the `status` that the delivery got by it.
+#: Attempts by the `status` that the delivery then has.
 ATTEMPTS = _meter.create_counter("delivery_attempts", description="attempts at outgoing deliveries")
 #: How long attempts took, in seconds, by the same `status`.
 DURATION = _meter.create_histogram("delivery_duration", unit="s", description="time an attempt took")
-#: Endpoints that took another `status`.
+#: Endpoints whose `status` changed.
 ENDPOINTS = _meter.create_counter("delivery_endpoints", description="changes of endpoints' health")
-#: Tells that did not reach Temporal; the sweep tells again.
+#: Dispatches that did not reach Temporal; the sweep repeats them.
 UNTOLD = _meter.create_counter("outbox_untold", description="tells that failed")

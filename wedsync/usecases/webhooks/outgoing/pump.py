@@ -1,7 +1,7 @@
-"""Sends first attempts: many at once, few to one endpoint, so that hanging ones hold up nobody else.
+"""Send first attempts: many at once, few to one endpoint, so that hanging ones hold up nobody else.
 
-A request that has no answer after a second gives its place to others and goes on by itself, up to its timeout; its
-endpoint gets no second one meanwhile, and after the timeout it is retried by a workflow of its own.
+A request without an answer after a second gives its place to others and goes on by itself, up to its timeout; its
+endpoint gets no second one meanwhile, and after the timeout a workflow of its own retries it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, Sender
 from wedsync.usecases.webhooks.outgoing.settle import settle
 from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
 
-#: Longer than an attempt with its recording: what a dead process had in hand is sent again after it.
+#: Longer than an attempt with its recording: after it, what a dead process had in hand is sent again.
 LEASE = timedelta(seconds=60)
-#: Attempts recorded by one transaction at the most.
+#: The most attempts that one transaction records.
 _MOST_SETTLED = 200
 #: So many are recorded at once without waiting for more, and the rest after so long.
 _ENOUGH_SETTLED = 50
@@ -38,9 +38,9 @@ _log = logs.get(__name__)
 
 
 class PumpLimits(Value):
-    """How much is under way at once."""
+    """Limits of what is under way at once."""
 
-    #: Claimed by one look.
+    #: Claimed by one query.
     batch: int = 100
     #: Requests younger than `slow_after_seconds`, over all endpoints.
     young: int = 100
@@ -55,14 +55,14 @@ class PumpLimits(Value):
     slow_after_seconds: float = 1.0
     #: What waits for its turn is given back after so long: much sooner than its lease ends.
     hold_seconds: float = 2.0
-    #: While something is under way, others' new deliveries are looked for so often.
+    #: While something is under way, others' new deliveries are claimed so often.
     look_seconds: float = 0.05
     #: One run of the activity claims for so long.
     run_seconds: float = 10.0
 
 
 class Pump:
-    """The process's pump. Requests outlive the run that started them."""
+    """Sends the process's deliveries. Requests outlive the run that started them."""
 
     def __init__(self, db: Database, sender: Sender, teller: OutboxTeller, limits: PumpLimits | None = None) -> None:
         self._db = db
@@ -116,7 +116,7 @@ class Pump:
         await self._settled()
 
     async def close(self) -> None:
-        """End what is under way: it is sent again once its lease is over; what waits is given back."""
+        """End what is under way and give back what waits; the former is sent again once its lease is over."""
         if self._claiming is not None:
             await asyncio.gather(self._claiming, return_exceptions=True)
         waiting = self._lanes.give_back(all_of_it=True)
@@ -134,12 +134,12 @@ class Pump:
         return max(0, min(self._limits.young - self._lanes.young(), self._limits.every - self._lanes.flying))
 
     def _room(self) -> int:
-        """How many may be claimed now."""
+        """Return how many may be claimed now."""
         free = self._free()
         return min(self._limits.batch, max(0, free + self._limits.spare - self._lanes.waiting)) if free else 0
 
     async def _claim(self, limit: int) -> tuple[int, datetime | None]:
-        """How many were claimed, and when the first of those that their endpoints' rates put off is due."""
+        """Claim deliveries; return how many, and when the first of those that their endpoints' rates put off is due."""
         now = utc_now()
         async with self._db.system() as conn:
             claimed, self._cursor = await store.claim_pending(
@@ -154,7 +154,7 @@ class Pump:
         return len(claimed), await self._accept(claimed)
 
     async def _accept(self, claimed: list[Claimed]) -> datetime | None:
-        """Take in hand what the endpoints' rates allow, put the rest off; returns when the first of that is due."""
+        """Take in hand what the endpoints' rates allow, put the rest off; return when the first of that is due."""
         put_off: dict[str, datetime] = {}
         for item in claimed:
             wait = self._take(item)
@@ -175,7 +175,7 @@ class Pump:
                 await store.put_off(conn, {item.id: now for item in items})
 
     def _start(self) -> None:
-        """Send those whose turn it is."""
+        """Send the deliveries whose turn it is."""
         if not self._lanes.waiting:
             return
         for item in self._lanes.take(self._free()):
@@ -184,7 +184,7 @@ class Pump:
             task.add_done_callback(self._tasks.discard)
 
     def _take(self, item: Claimed) -> float:
-        """0, or the seconds until the endpoint's rate has room."""
+        """Return 0, or the seconds until the endpoint's rate has room."""
         rates = [rate for rate in (item.rate_per_second, item.pace_per_second) if rate is not None]
         if not rates:
             return 0.0
@@ -217,7 +217,7 @@ class Pump:
             self._changed.set()
 
     async def _put_off(self, item: Claimed) -> None:
-        """What could not be tried is due again soon: by the sweep, if nothing else has the pump run."""
+        """Give back what could not be tried: it is due again soon, by the sweep if nothing else runs the sender."""
         try:
             async with self._db.system() as conn:
                 await store.put_off(conn, {item.id: utc_now() + PUT_OFF})
@@ -247,7 +247,7 @@ class Pump:
         """Give others under way a moment, so that many attempts are recorded together; not when one failed."""
         ends_at = time.monotonic() + _GATHER_SECONDS
         await asyncio.sleep(0)
-        # An event for each that lands would cost more than these few looks.
+        # An event for each that ends would cost more than these few checks.
         while self._is_worth_waiting() and time.monotonic() < ends_at:  # noqa: ASYNC110
             await asyncio.sleep(_GATHER_SECONDS / 5)
 
@@ -261,7 +261,7 @@ class Pump:
             await asyncio.wait([self._settling])
 
     async def _wait_for_change(self, ends_at: float) -> None:
-        """Until something may be claimed, given back or ended; at the most until the next look for new deliveries."""
+        """Wait until something may be claimed, given back or ended; at most until the next query for new deliveries."""
         grows = self._lanes.grows_slow_in()
         wait = min([ends_at - time.monotonic(), self._limits.look_seconds, *([] if grows is None else [grows])])
         try:

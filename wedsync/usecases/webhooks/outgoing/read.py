@@ -28,7 +28,7 @@ from wedsync.usecases.webhooks.outgoing.views import (
 async def list_subscriptions(
     conn: AsyncConnection, organization_id: str, limit: int, cursor: str | None
 ) -> SubscriptionPage:
-    """One page; raises InvalidInput(reason="invalid_cursor")."""
+    """Read one page; raises InvalidInput(reason="invalid_cursor")."""
     rows = await store.page(conn, organization_id, limit + 1, decode_cursor(cursor) if cursor else None)
     shown = rows[:limit]
     return SubscriptionPage(
@@ -40,7 +40,7 @@ async def list_subscriptions(
 async def list_deliveries(
     conn: AsyncConnection, organization_id: str, limit: int, cursor: str | None, **wanted: str | None
 ) -> DeliveryPage:
-    """One page of those with the `subscription_id`, `status` and `wedding_id`; raises InvalidInput."""
+    """Read one page of those with the `subscription_id`, `status` and `wedding_id`; raises InvalidInput."""
     before = decode_cursor(cursor) if cursor else None
     rows = await store.page_deliveries(conn, organization_id, limit + 1, before, **wanted)
     shown = rows[:limit]
@@ -51,7 +51,7 @@ async def list_deliveries(
 
 
 async def list_news(conn: AsyncConnection, subscription_id: str, limit: int, cursor: str | None) -> NewsPage:
-    """One page of what became of a subscription, whoever was told of it; raises NotFound, InvalidInput."""
+    """Read one page of what happened to a subscription, whoever was notified of it; raises NotFound, InvalidInput."""
     organization_id = (await row_of(conn, subscription_id)).organization_id
     before = decode_cursor(cursor) if cursor else None
     rows = await store.page_news(conn, organization_id, subscription_id, limit + 1, before)
@@ -63,7 +63,7 @@ async def list_news(conn: AsyncConnection, subscription_id: str, limit: int, cur
 
 
 async def delivery_row(conn: AsyncConnection, delivery_id: str) -> Any:
-    """A delivery's row; raises NotFound."""
+    """Read a delivery's row; raises NotFound."""
     row = await store.find_delivery(conn, delivery_id) if ID.fullmatch(delivery_id) else None
     if row is None:
         raise NotFound("no such delivery")
@@ -71,12 +71,12 @@ async def delivery_row(conn: AsyncConnection, delivery_id: str) -> Any:
 
 
 async def show_delivery(conn: AsyncConnection, delivery_id: str) -> DeliveryView:
-    """A delivery as it stands; raises NotFound."""
+    """Read a delivery as it is now; raises NotFound."""
     return DeliveryView(**delivery_values(await delivery_row(conn, delivery_id)))
 
 
 async def read_delivery(conn: AsyncConnection, delivery_id: str) -> DeliveryDetail:
-    """A delivery with everything that is known of it; raises NotFound."""
+    """Read a delivery with everything that is known of it; raises NotFound."""
     row = await delivery_row(conn, delivery_id)
     subscription = await store.find(conn, row.subscription_id)
     made = [
@@ -104,7 +104,7 @@ async def read_delivery(conn: AsyncConnection, delivery_id: str) -> DeliveryDeta
 
 
 def _why(row: Any, subscription: Any | None) -> str:
-    """What stands in a delivery's way."""
+    """Say what keeps a delivery from being made."""
     if row.status == "delivered":
         return ""
     if subscription is None:

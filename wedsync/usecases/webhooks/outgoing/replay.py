@@ -18,12 +18,12 @@ from wedsync.usecases.webhooks.outgoing.read import delivery_row
 from wedsync.usecases.webhooks.outgoing.subscribe import row_of
 from wedsync.usecases.webhooks.outgoing.views import ReplayedDeliveries
 
-#: By one request.
+#: The most of one request.
 MOST_REPLAYED = 10_000
 
 
 class DeliveryReplay(BaseModel):
-    """Which deliveries of a subscription: by their ids, or by when their events happened."""
+    """A choice of a subscription's deliveries: by their ids, or by when their events happened."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     delivery_ids: Annotated[

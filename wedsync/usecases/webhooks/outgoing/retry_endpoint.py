@@ -1,4 +1,4 @@
-"""Looks at one endpoint with parked deliveries and does what is due: probe, send in order, resume, warn, or wait."""
+"""Wake for one endpoint with parked deliveries and do what is due: probe, send in order, resume, warn, or wait."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from wedsync.usecases.webhooks.outgoing.settle import settle
 
 #: Claimed at once, and sent one after another: what was parked keeps its order.
 BATCH = 20
-#: One look goes on sending for so long.
+#: One wake goes on sending for so long.
 LOOK_SECONDS = 8.0
 
 
 class _Sent(NamedTuple):
-    """What came of sending."""
+    """A result of sending."""
 
     state: EndpointState
     #: Attempts made.
@@ -36,7 +36,7 @@ class _Sent(NamedTuple):
 
 
 async def look_at_endpoint(db: Database, sender: Sender, endpoint_id: str, now: datetime) -> EndpointLook:
-    """Do what is due for an endpoint at `now`, and say when to look again. Raises StoreUnavailable."""
+    """Do what is due for an endpoint at `now`, and say when to wake again. Raises StoreUnavailable."""
     async with db.system() as conn:
         state = (await store.endpoints(conn, [endpoint_id])).get(endpoint_id)
     if state is None or state.status not in ("active", "failing", "recovering"):
@@ -62,7 +62,7 @@ async def _claim(db: Database, state: EndpointState, now: datetime) -> list[Clai
 
 
 def _batch(state: EndpointState) -> int:
-    """After a 429 no more than a second's worth."""
+    """Return how many to send: after a 429 no more than a second's worth."""
     return BATCH if state.pace_per_second is None else max(1, min(BATCH, int(state.pace_per_second)))
 
 
@@ -75,7 +75,7 @@ async def _look_at_failing(db: Database, sender: Sender, state: EndpointState, n
     async with db.system() as conn:
         claimed = await store.claim_probe(conn, state.id, now, now + LEASE)
     if not claimed:
-        # Nothing waits for it, or the pump still has it in hand: the next event is the probe.
+        # Nothing waits for it, or the sender still has it in hand: the next event is the probe.
         return await _rest(db, state, now)
     sent = await _send(db, sender, state, claimed, now)
     return _next_look(sent, now, sent.attempts)
@@ -123,7 +123,7 @@ def _next_look(after: _Sent, now: datetime, sent: int) -> EndpointLook:
 
 
 async def _rest(db: Database, state: EndpointState, now: datetime) -> EndpointLook:
-    """Nothing is due now: back to active, and wait for what is due later."""
+    """Make the endpoint active again, since nothing is due now, and wait for what is due later."""
     async with db.system() as conn:
         current = (await store.endpoints(conn, [state.id], lock=True)).get(state.id, state)
         if current.status in ("failing", "recovering") and current.status == state.status:

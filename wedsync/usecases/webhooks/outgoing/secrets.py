@@ -1,4 +1,4 @@
-"""The signing secrets of a subscription: made, sealed, opened, retired."""
+"""Make, seal, open and retire the signing secrets of a subscription."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wedsync.domain.routing.vendor import Value
 from wedsync.domain.webhooks.outgoing.signing import SECRET_PREFIX
 from wedsync.kit.crypto import Keyring
 
-#: So many sign at once at the most.
+#: The most secrets that sign at once.
 MOST_SECRETS = 5
 
 
 class Secret(Value):
-    """One signing secret; `expires_at`: it signs no longer from then on."""
+    """One signing secret; from `expires_at` on it no longer signs."""
 
     secret: str
     created_at: datetime
@@ -30,12 +30,12 @@ _many = TypeAdapter(tuple[Secret, ...])
 
 
 def new_secret(now: datetime) -> Secret:
-    """`whsec_` and 256 random bits in base64."""
+    """Make a secret: `whsec_` and 256 random bits in base64."""
     return Secret(secret=SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode(), created_at=now)
 
 
 def seal(keyring: Keyring, organization_id: str, subscription_id: str, held: Sequence[Secret]) -> bytes:
-    """The secrets for storage, bound to their subscription."""
+    """Seal the secrets for storage, bound to their subscription."""
     plain = json.dumps([item.model_dump(mode="json") for item in held]).encode()
     return keyring.seal(plain, tenant=organization_id, row=f"webhook_subscription:{subscription_id}")
 
@@ -47,6 +47,6 @@ def unseal(keyring: Keyring, organization_id: str, subscription_id: str, sealed:
 
 
 def active(held: Sequence[Secret], now: datetime) -> tuple[Secret, ...]:
-    """Those that sign now, the newest first."""
+    """List the secrets that sign now, the newest first."""
     signing = [item for item in held if item.expires_at is None or item.expires_at > now]
     return tuple(sorted(signing, key=lambda item: item.created_at, reverse=True))

@@ -1,4 +1,4 @@
-"""Makes one attempt at a delivery."""
+"""Make one attempt at a delivery."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logs.get(__name__)
 
 
 class Sender:
-    """The process's way to others' endpoints."""
+    """Sends to subscribers' endpoints."""
 
     def __init__(self, http: GuardedHttp, keyring: Keyring, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._http = http
@@ -57,7 +57,7 @@ class Sender:
             held = unseal(self._keyring, event.organization_id, claimed.subscription_id, claimed.sealed_secrets)
         except WedsyncError as error:
             return Reply(status=None, duration_ms=0, error=f"the signing secret can't be read ({error.reason})")
-        # The signature's time is the receiver's matter: the wall clock's, whatever the one who decides says.
+        # The receiver checks the signature's time: it is the wall clock's, whatever the caller's clock says.
         now = utc_now()
         body = body_of(event, claimed.payload, claimed.api_version)
         signing = [item.secret for item in active(held, now)]
@@ -76,7 +76,7 @@ class Sender:
 
 
 def guard_policy(settings: Settings) -> GuardPolicy:
-    """What URLs are let through: this machine's own only on a laptop, and only while the setting says so."""
+    """Return the policy for URLs: this machine's own pass only on a laptop, and only while the setting says so."""
     return GuardPolicy(allow_loopback=settings.is_local and settings.webhooks_to_loopback)
 
 
@@ -97,7 +97,7 @@ def _attempt(claimed: Claimed, reply: Reply, at: datetime) -> Attempt:
 
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """`Retry-After` (RFC 9110, section 10.2.3): seconds or a date; None when there is none that can be read."""
+    """Read `Retry-After` (RFC 9110, section 10.2.3): seconds or a date; None when there is none that can be read."""
     said = headers.get("retry-after", "").strip()
     if said.isascii() and said.isdigit():
         return timedelta(seconds=min(int(said[:10]), 10**6))

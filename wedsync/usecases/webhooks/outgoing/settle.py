@@ -1,4 +1,4 @@
-"""Writes attempts down: the deliveries, their endpoints' health, and what others must know of it."""
+"""Record attempts: the deliveries, their endpoints' health, and what others must know of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logs.get(__name__)
 
 
 class Outcome(NamedTuple):
-    """What was written."""
+    """A result of recording attempts."""
 
     states: dict[str, EndpointState]
     #: Endpoints with something to be done about later.

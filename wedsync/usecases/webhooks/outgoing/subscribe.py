@@ -1,4 +1,4 @@
-"""Subscribe to our events: made, changed, deleted, paused, resumed, tested, its secret rotated."""
+"""Manage subscriptions to our events: make, change, delete, pause, resume and test them, rotate their secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wedsync.usecases.webhooks.outgoing.views import SubscriptionView, Subscript
 #: Of one organization.
 MOST_SUBSCRIPTIONS = 200
 _TEXT_LIMIT = 2000
-#: What our ids look like.
+#: The shape of our ids.
 ID = re.compile(r"[0-9A-Z]{26}")
 
 _FilterText = Annotated[StrictStr, Field(pattern=r"^[^\x00]*$")]
@@ -33,7 +33,7 @@ FilterValues = Annotated[tuple[_FilterText | StrictBool | StrictInt | None, ...]
 
 
 class NewSubscription(BaseModel):
-    """What a subscription is to be."""
+    """A subscription as requested."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     url: Annotated[str, Field(min_length=8, max_length=_TEXT_LIMIT)]
@@ -52,7 +52,7 @@ class NewSubscription(BaseModel):
         check_filters(self.filters)
 
     def columns(self) -> dict[str, Any]:
-        """As stored."""
+        """Return the subscription as stored."""
         values = self.model_dump(mode="json", exclude={"retry_policy"})
         return {**values, "max_attempts": self.retry_policy.max_attempts, "backoff": self.retry_policy.backoff}
 
@@ -88,7 +88,7 @@ async def create(
 async def change(
     conn: AsyncConnection, principal: Principal, subscription_id: str, changes: dict[str, Any], now: datetime
 ) -> SubscriptionView:
-    """Change some of what a subscription is; raises NotFound, InvalidInput."""
+    """Change some fields of a subscription; raises NotFound, InvalidInput."""
     view = subscription_view(await row_of(conn, subscription_id, lock=True))
     wanted = NewSubscription.model_validate({**view.model_dump(include=set(NewSubscription.model_fields)), **changes})
     wanted.check()
@@ -98,7 +98,7 @@ async def change(
 
 
 async def delete(conn: AsyncConnection, principal: Principal, subscription_id: str, now: datetime) -> None:
-    """Delete a subscription; what waits for it is given up, what was delivered stays to be read. Raises NotFound."""
+    """Delete a subscription and give up what waits for it; what was delivered stays readable. Raises NotFound."""
     await row_of(conn, subscription_id, lock=True)
     await store.change(conn, subscription_id, {"status": "deleted", "secrets": b"", "reason": None}, now)
     await store.give_up(conn, subscription_id, "the subscription was deleted")
@@ -160,7 +160,7 @@ async def rotate(
 
 
 async def test(conn: AsyncConnection, principal: Principal, subscription_id: str, now: datetime) -> str:
-    """Send it a `webhook.test`; the delivery's id. Raises NotFound."""
+    """Send it a `webhook.test` and return the delivery's id. Raises NotFound."""
     await row_of(conn, subscription_id)
     happening = Happening(type="webhook.test", data=PingData(id=subscription_id).model_dump(mode="json"))
     (delivery_id,) = await outbox.announce(conn, principal.organization_id, [happening], now, only=subscription_id)
@@ -168,7 +168,7 @@ async def test(conn: AsyncConnection, principal: Principal, subscription_id: str
 
 
 async def row_of(conn: AsyncConnection, subscription_id: str, *, lock: bool = False) -> Any:
-    """A subscription's row; raises NotFound."""
+    """Read a subscription's row; raises NotFound."""
     row = await store.find(conn, subscription_id, lock=lock) if ID.fullmatch(subscription_id) else None
     if row is None:
         raise NotFound("no such subscription")

@@ -1,4 +1,4 @@
-"""Finds deliveries and endpoints that nobody was told of."""
+"""Find deliveries and endpoints that were not dispatched."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from wedsync.store import deliveries as store
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.outgoing.tell import ClientProvider, tell_endpoint, tell_outbox
 
-#: What has been due for so long was missed by the tells.
+#: The dispatches missed what has been due for so long.
 GRACE = timedelta(seconds=10)
 _MOST_ENDPOINTS = 500
 
 
 async def sweep_outbox(db: Database, client_provider: ClientProvider, now: datetime) -> SweptOutbox:
-    """Tell the pump and endpoints' workflows again of what has been due for `GRACE`.
+    """Dispatch the sender and endpoints' workflows again for what has been due for `GRACE`.
 
     Raises StoreUnavailable, TemporalUnreachable, RPCError.
     """

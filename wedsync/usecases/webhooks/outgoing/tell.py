@@ -1,4 +1,4 @@
-"""Tells `DrainOutbox` and `RetryEndpoint` that there is work: coalesced, and nobody waits for it."""
+"""Dispatch work to `DrainOutbox` and `RetryEndpoint`: coalesced, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wedsync.usecases.webhooks.outgoing import metrics
 
 ClientProvider = Callable[[], Awaitable[Client]]
 
-#: Tells are at least this far apart; those that come between become one.
+#: Signals are at least this far apart; those that come between become one.
 TELL_INTERVAL_SECONDS = 0.25
 _RPC_TIMEOUT = timedelta(seconds=5)
 _TELL_TIMEOUT_SECONDS = 10.0
@@ -38,7 +38,7 @@ _log = logs.get(__name__)
 
 
 async def tell_outbox(client: Client, partition: int = 0) -> None:
-    """Signal the pump, starting it when none runs; raises RPCError."""
+    """Signal the outbox's drain, starting it when none runs; raises RPCError."""
     await client.start_workflow(
         DRAIN_OUTBOX_WORKFLOW,
         OutboxStart(partition=partition),
@@ -52,7 +52,7 @@ async def tell_outbox(client: Client, partition: int = 0) -> None:
 
 
 async def tell_endpoint(client: Client, endpoint_id: str) -> None:
-    """Have an endpoint looked at by its workflow, starting it when none runs; raises RPCError."""
+    """Signal an endpoint's workflow, starting it when none runs; raises RPCError."""
     await client.start_workflow(
         RETRY_ENDPOINT_WORKFLOW,
         EndpointStart(endpoint_id=endpoint_id),
@@ -66,7 +66,7 @@ async def tell_endpoint(client: Client, endpoint_id: str) -> None:
 
 
 class OutboxTeller:
-    """The process's teller. A tell that fails is only logged and counted: the sweep tells again."""
+    """Dispatches the process's deliveries. A signal that fails is only logged and counted: the sweep repeats it."""
 
     def __init__(
         self, client_provider: ClientProvider, *, interval_seconds: float = TELL_INTERVAL_SECONDS, partition: int = 0
@@ -79,16 +79,16 @@ class OutboxTeller:
         self._task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:
-        """Have the pump told soon; returns at once."""
+        """Have the outbox's drain signalled soon; returns at once."""
         self._want("")
 
     def tell_endpoints(self, endpoint_ids: Iterable[str]) -> None:
-        """Have the workflows of endpoints told soon; returns at once."""
+        """Have the workflows of endpoints signalled soon; returns at once."""
         for endpoint_id in endpoint_ids:
             self._want(endpoint_id)
 
     async def close(self) -> None:
-        """Wait for the tells that are under way."""
+        """Wait for the signals that are under way."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""Subscriptions and deliveries as they are shown."""
+"""Show subscriptions and deliveries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wedsync.domain.webhooks.outgoing.signing import Payload
 
 
 class View(BaseModel):
-    """What is shown: frozen."""
+    """A frozen view for the API."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class SubscriptionView(View):
     retry_policy: DeliveryRetryPolicy
     #: failing: not answering, tried again with growing waits. recovering: it answers, what was parked is sent.
     status: Literal["active", "failing", "recovering", "paused", "disabled"]
-    #: Why it is not active: `gone`, `exhausted`, `throttled`, or what its last answer was.
+    #: Why it is not active: `gone`, `exhausted`, `throttled`, or its last answer.
     reason: str | None
     #: Deliveries that were accepted, and attempts that were not.
     success_count: int
@@ -52,14 +52,14 @@ class SubscriptionView(View):
 
 
 class SubscriptionWithSecret(SubscriptionView):
-    """As it is shown once, to whoever made it or its newest secret."""
+    """A subscription as shown once, to whoever made it or its newest secret."""
 
-    #: The newest signing secret; null when this answer is repeated: it is shown once only.
+    #: The newest signing secret; null when this answer is repeated: it is shown only once.
     secret: str | None
 
 
 class DeliveryView(View):
-    """One event on its way to one subscription."""
+    """One event and its delivery to one subscription."""
 
     id: str
     subscription_id: str
@@ -69,7 +69,7 @@ class DeliveryView(View):
     sequence: int | None
     status: DeliveryStatus
     attempts: int
-    #: When it is tried next, if its endpoint is well by then; null once it is settled.
+    #: When it is tried next, if its endpoint is well by then; null once it has ended.
     next_attempt_at: datetime | None
     #: The last answer's HTTP status; null when there was none.
     last_status: int | None
@@ -91,7 +91,7 @@ class AttemptView(View):
 
 
 class DeliveryPage(View):
-    """Newest first; `next_cursor` asks for what follows, null: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, null: there is no more."""
 
     data: tuple[DeliveryView, ...]
     next_cursor: str | None
@@ -107,21 +107,21 @@ class NewsItem(View):
 
 
 class NewsPage(View):
-    """Newest first; `next_cursor` asks for what follows, null: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, null: there is no more."""
 
     data: tuple[NewsItem, ...]
     next_cursor: str | None
 
 
 class SubscriptionPage(View):
-    """Newest first; `next_cursor` asks for what follows, null: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, null: there is no more."""
 
     data: tuple[SubscriptionView, ...]
     next_cursor: str | None
 
 
 class DeliveryDetail(DeliveryView):
-    """A delivery with the body that is sent, each attempt, and what stands in its way."""
+    """A delivery with the body that is sent, each attempt, and what keeps it from being delivered."""
 
     url: str
     body: dict[str, JsonValue]
@@ -131,20 +131,20 @@ class DeliveryDetail(DeliveryView):
 
 
 class ReplayedDeliveries(View):
-    """How many deliveries were made due again."""
+    """A count of the deliveries that were made due again."""
 
     count: int
 
 
 def subscription_view(row: Any) -> SubscriptionView:
-    """A subscription's row as it is shown."""
+    """Return a subscription's row as it is shown."""
     names = SubscriptionView.model_fields.keys() - {"retry_policy"}
     policy = DeliveryRetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
     return SubscriptionView.model_validate({"retry_policy": policy, **{name: getattr(row, name) for name in names}})
 
 
 def delivery_values(row: Any) -> dict[str, Any]:
-    """A delivery's row by the names of DeliveryView."""
+    """Return a delivery's row by the names of DeliveryView."""
     renamed = {"event_type", "next_attempt_at"}
     values = {name: getattr(row, name) for name in DeliveryView.model_fields.keys() - renamed}
     is_open = row.status in ("pending", "retrying")
