@@ -196,5 +196,5 @@ class Recheck(Message):
 
 
 def first_recheck(entry: LedgerEntry, now: datetime) -> Recheck:
-    """Give the first recheck, an hour from now, of an effect that nobody found, or that its vendor did not let go of."""
+    """Give the first recheck, an hour from now, of an effect not found, or that its vendor did not let go of."""
     return Recheck(entry=entry, due_at=now + RECHECK_AFTER[0], look=1)
