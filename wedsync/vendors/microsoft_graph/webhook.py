@@ -19,7 +19,7 @@ handshake = handshakes.graph
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event for each notification; a change of a calendar's event is `calendar.changed`, all else `other`.
+    """Read one event for each notification; a change of a calendar's event is `calendar.changed`, all else `other`.
 
     Raises InvalidInput when the body is no batch of notifications.
     """

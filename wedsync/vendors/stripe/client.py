@@ -24,7 +24,7 @@ _STILL_PROCESSING_SECONDS = 30.0
 
 
 class Client:
-    """Takes and gives back payments. The deposit is complete only by Stripe's signed word, so a confirmed intent is
+    """Takes and gives back payments. Only Stripe's signed event completes the deposit, so a confirmed intent is
     `waiting` here whatever its status."""
 
     def __init__(self, http: VendorHttp, account: Account) -> None:
@@ -49,11 +49,11 @@ class Client:
         raise InvalidInput(f"stripe has no operation {call.operation!r}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """Nothing: every write is resolved by replaying its idempotency key, none by searching."""
+        """Find nothing: every write is resolved by replaying its idempotency key, none by searching."""
         return None
 
     async def look(self, call: Call) -> Effect:
-        """Whether the money is there: `done` when taken, `absent` when never taken, cancelled or refunded."""
+        """Read whether the money is there: `done` when taken, `absent` when never taken, cancelled or refunded."""
         payment_id = _payment_id(call)
         if payment_id is None:
             return Effect(state="absent", detail="no payment intent is known")
@@ -129,7 +129,7 @@ class Client:
         return _refunded(payment_id, next((one for one in made if one["id"] == refund["id"]), refund))
 
     async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any]:
-        """The intent. Raises NotAuthorized when this account has none by that id."""
+        """Return the intent. Raises NotAuthorized when this account has none by that id."""
         path = f"/v1/payment_intents/{payment_id}"
         try:
             answer = await self._http.request("GET", path, params=params, headers=self._headers)
@@ -171,7 +171,8 @@ def _payment_id(call: Call) -> str | None:
 
 
 def _elsewhere(payment_id: str) -> NotAuthorized:
-    """Stripe named it, and never deletes an intent: the key belongs to another account or mode by now."""
+    """Build the error for an intent that Stripe gave us and no longer finds: Stripe never deletes one, so the key
+    belongs to another account or mode by now."""
     return NotAuthorized(
         f"stripe: {payment_id} is not in this account: was its key changed for another account's, or for test mode?",
         vendor=_VENDOR,
@@ -193,7 +194,7 @@ def _refuse_unpaid(intent: dict[str, Any]) -> None:
 
 
 def _refunded(payment_id: str, refund: dict[str, Any]) -> Effect:
-    """The effect of a refund: `waiting` until the bank has it; raises VendorRejected when it came to nothing."""
+    """Return the effect of a refund: `waiting` until the bank has it; raises VendorRejected when the refund failed."""
     refund_id, status = refund["id"], refund.get("status")
     if status in ("failed", "canceled"):
         raise VendorRejected(f"stripe: refund {refund_id} of {payment_id} {status}", vendor=_VENDOR, reason="refund")

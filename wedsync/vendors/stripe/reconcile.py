@@ -1,4 +1,4 @@
-"""What Stripe sent, by its own list. https://docs.stripe.com/api/events/list: the events of the last 30 days."""
+"""Lists what Stripe sent, by its own list. https://docs.stripe.com/api/events/list: the events of the last 30 days."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = 100
 
 
 async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
-    """The events of `[since, until)` that we listen to, or of its older part.
+    """List the events of `[since, until)` that we listen to, or of its older part.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
