@@ -1,4 +1,4 @@
-"""The REST API's application: what it is made of, and its life."""
+"""The REST API's application: builds it from its parts, opens and closes what it uses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ClientProvider = Callable[[], Awaitable[Client]]
 
 
 def lazy_client(settings: Settings) -> ClientProvider:
-    """Gives the process's one Temporal client, which connects at its first call and again when it must."""
+    """Return the process's one Temporal client, which connects at its first call and again when it must."""
     lock = asyncio.Lock()
     made: list[Client] = []
 
@@ -50,7 +50,7 @@ def lazy_client(settings: Settings) -> ClientProvider:
 
 @asynccontextmanager
 async def _opened(state: State, settings: Settings, provide: ClientProvider) -> AsyncIterator[None]:
-    """All that requests use, for as long as the block lasts."""
+    """Open all that requests use, for as long as the block lasts."""
     state.database = Database(settings.database_url, settings.database_pool_size)
     state.temporal = provide
     state.teller = Teller(state.database, state.temporal)
@@ -84,7 +84,7 @@ async def _opened(state: State, settings: Settings, provide: ClientProvider) -> 
 
 
 def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:
-    """The application; it takes requests while Temporal is away, but not without its database."""
+    """Build the application; it takes requests while Temporal is away, but not without its database."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -30,7 +30,7 @@ async def list_deliveries(
     status: Annotated[DeliveryStatus | None, Query(description="Only with this status.")] = None,
     wedding: Annotated[str | None, Query(pattern=_ID, description="Only about the wedding with this id.")] = None,
 ) -> DeliveryPage:
-    """The organization's deliveries, newest first."""
+    """List the organization's deliveries, newest first."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read.list_deliveries(
             conn, desk.organization_id, limit, cursor, subscription_id=subscription, status=status, wedding_id=wedding
@@ -39,7 +39,7 @@ async def list_deliveries(
 
 @router.get("/{delivery}", summary="Show a delivery")
 async def get_delivery(delivery: str, desk: OnDesk) -> DeliveryDetail:
-    """The delivery with its body, every attempt with its answer, and why it is not delivered."""
+    """Show the delivery with its body, every attempt with its answer, and why it is not delivered."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read.read_delivery(conn, delivery)
 

@@ -158,7 +158,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 def _refusal(desk: Desk, service: str, error: VendorError | InvalidInput) -> Response:
-    """A call that has no answer, as a problem; what has a code of its own (a version, a path) as everywhere."""
+    """Build the problem for a call that has no answer; an error with a code of its own (a version, a path) keeps it."""
     request_id = request_id_of(desk.request)
     code, seconds = _code_of(error), 0.0
     if code is None:

@@ -33,14 +33,14 @@ class _Asked(BaseModel):
 
 
 class PutLimits(_Asked):
-    """What an account may do within each window; a window that is left out has no limit."""
+    """Limits of an account within each window; a window that is left out has no limit."""
 
     windows: tuple[WindowLimit, ...]
     upgrade: _Text = ""
 
 
 class PutThrottle(_Asked):
-    """The share of each limit that ordinary calls get; calls of a wedding's day and reserved ones get all."""
+    """Share of each limit that ordinary calls get; calls of a wedding's day and reserved ones get all."""
 
     percent: Annotated[int, Field(ge=0, le=99)]
     until: AwareDatetime | None = None
@@ -86,7 +86,7 @@ async def _one(desk: Desk, key: Key) -> views.QuotaView:
 
 @router.get("", summary="List quotas")
 async def list_quotas(desk: OnDesk) -> Quotas:
-    """Every account that has limits or has taken calls: what is used, what is left, when it resets."""
+    """List every account that has limits or has taken calls: what is used, what is left, when it resets."""
     return Quotas(data=await views.list_quotas(desk.state.switchboard, desk.organization_id))
 
 
@@ -94,14 +94,16 @@ async def list_quotas(desk: OnDesk) -> Quotas:
 async def get_quota_forecast(
     desk: OnDesk, days: Annotated[int, Query(ge=1, le=366, description="How far ahead.")] = 28
 ) -> Forecast:
-    """What the running plans will call, held against each window: where it will not be enough, weeks ahead."""
+    """Forecast what the running plans will call, held against each window, and show weeks ahead where quota falls
+    short."""
     now = utc_now()
     return await forecast_quotas(desk.state.switchboard, desk.manifests, now, now + timedelta(days=days))
 
 
 @router.post("/schedule", summary="Preview a schedule")
 async def preview_call_schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
-    """When these requests could be carried out across services, beside what running plans want. Nothing is taken."""
+    """Compute when these requests could be carried out across services, beside what running plans want. Nothing is
+    taken."""
     return await preview_schedule(
         desk.state.switchboard, desk.manifests, desk.organization_id, body.requests, utc_now()
     )
@@ -109,7 +111,7 @@ async def preview_call_schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
 
 @router.get("/{service}", summary="Show a quota")
 async def get_quota(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
-    """One account's quota."""
+    """Show one account's quota."""
     return await _one(desk, (service, account))
 
 
@@ -181,6 +183,6 @@ async def release_quota_reservation(
     desk: OnDesk,
     account: Account = "default",
 ) -> Response:
-    """What it keeps is everybody's again."""
+    """Release the reservation; its calls are everybody's again."""
     await _manager(desk).release((service, account), reservation_id)
     return Response(status_code=204)

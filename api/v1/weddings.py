@@ -34,7 +34,7 @@ class Steps(View):
 
 
 class Repaired(View):
-    """How many steps were written anew."""
+    """Number of steps that were written anew."""
 
     steps: int
 
@@ -63,13 +63,13 @@ async def list_weddings(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> WeddingPage:
-    """The organization's weddings, newest first."""
+    """List the organization's weddings, newest first."""
     return await read_weddings(desk.db, desk.organization_id, limit, cursor)
 
 
 @router.get("/{wedding}", summary="Show a wedding")
 async def get_wedding(wedding: str, desk: OnDesk) -> WeddingView:
-    """The wedding, named by its id or its plan's own id, with its steps and transactions."""
+    """Show the wedding, named by its id or its plan's own id, with its steps and transactions."""
     return await read_wedding(desk.db, desk.organization_id, wedding)
 
 
@@ -83,7 +83,7 @@ async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait
 
 @router.get("/{wedding}/steps", summary="Show a wedding's steps")
 async def list_wedding_steps(wedding: str, desk: OnDesk) -> Steps:
-    """Every step of the plan as it stands, in plan order."""
+    """List every step of the plan as it stands, in plan order."""
     return Steps(data=await read_steps(desk.db, desk.organization_id, wedding))
 
 

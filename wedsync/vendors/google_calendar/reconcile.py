@@ -1,7 +1,8 @@
 """Finds the changes of our events that Google's notifications reported or missed, in the calendar's list.
 
 https://developers.google.com/workspace/calendar/api/v3/reference/events/list. Google never sends a notification again,
-and a notification says only that something changed."""
+and a notification says only that something changed.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 https://developers.google.com/workspace/calendar/api/guides/push. A notification says only that something in the
 calendar changed; we must ask what. Each change that we find in the calendar's list passes here too, as the event
-itself."""
+itself.
+"""
 
 from __future__ import annotations
 

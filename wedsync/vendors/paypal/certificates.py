@@ -1,6 +1,7 @@
 """The certificates that PayPal signs its webhooks with: checks where they come from and whom they name.
 
-https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message"""
+https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message
+"""
 
 from __future__ import annotations
 

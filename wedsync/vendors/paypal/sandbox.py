@@ -205,7 +205,7 @@ class _Counter:
         return self._till.capture(order, DECLINED_TOKEN, {}, request, None)
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """Build and sign the event of type `event` about an order or capture; send one that was sent before as it
+        """Return the signed event of type `event` about an order or capture; an event made before is returned as it
         was."""
         if object_id is None:
             raise KeyError("object_id")

@@ -246,7 +246,7 @@ class _Counter:
         return _greet(request, self._till.decline(intent, "card_declined", "generic_decline"))
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """Build and sign the event of type `event` about an object; send one that was sent before as it was."""
+        """Return the signed event of type `event` about an object; an event made before is returned as it was."""
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))

@@ -1,7 +1,8 @@
 """Finds what Twilio's status callbacks reported or missed, in its list of messages.
 
 Twilio keeps no list of callbacks, so each message that has reached its end is passed on as its callback would report
-it. https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources"""
+it. https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources
+"""
 
 from __future__ import annotations
 

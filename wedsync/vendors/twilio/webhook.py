@@ -1,7 +1,8 @@
 """Twilio's status callbacks: HMAC-SHA1 over the address and the parameters.
 
 https://www.twilio.com/docs/usage/webhooks/webhooks-security. The scheme holds no time: a replayed message is recognized
-by its event id (message and status), which the signature covers."""
+by its event id (message and status), which the signature covers.
+"""
 
 from __future__ import annotations
 

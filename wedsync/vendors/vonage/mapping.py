@@ -61,8 +61,8 @@ def form(call: Call, *, api_key: str, api_secret: str, sender: str, callback: st
 
 
 def effect(body: Any) -> Effect:
-    """Return the sent message with all its parts; raises the error that its status means (the HTTP status is 200 for
-    all)."""
+    """Return the sent message with all its parts; raises the error that a status means (the HTTP status is always
+    200)."""
     messages = body.get("messages") if isinstance(body, dict) else None
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise OutcomeUnknown("vonage answered without messages", vendor="vonage")
@@ -82,7 +82,8 @@ def effect(body: Any) -> Effect:
 def error_of(status: str) -> VendorError:
     """Return the error that a message's status means; its text may repeat what was sent and is left out.
 
-    Status 5 (internal error) is as a 500: the message may have been sent."""
+    Status 5 (internal error) is as a 500: the message may have been sent.
+    """
     reason = _REASONS.get(status, f"status_{status}")
     detail = f"vonage: {reason.replace('_', ' ')}"
     if status in ("1", "10"):

@@ -168,7 +168,7 @@ class _Studio:
         return url, {"Content-Type": "application/json"}, json.dumps(resource).encode()
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """Build `order.booked` or `job.created` about a job, and book the job."""
+        """Build `order.booked` or `job.created` about a job; `order.booked` also books the job."""
         if event not in ("order.booked", "job.created"):
             raise KeyError(event)
         jobs = [one["id"] for one in self.desk.objects.values() if one["kind"] == "job"]

@@ -2,7 +2,8 @@
 
 We subscribe by `POST /rest-hook {event, url}` with `url` = our webhook address plus `?token=SECRET`. VSCO documents the
 four events, not the body. Like other REST hooks it is the resource itself, so the resource's own fields show which
-event it is. An order that was booked confirms its job."""
+event it is. An order that was booked confirms its job.
+"""
 
 from __future__ import annotations
 
