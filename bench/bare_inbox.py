@@ -26,7 +26,7 @@ _INSERT = "INSERT INTO bare_inbox (event_id, event) VALUES (%s, %s::jsonb) ON CO
 
 
 def make_app(database_url: str, secret: str) -> FastAPI:
-    """The application."""
+    """Build the application."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

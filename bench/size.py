@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """How much of each."""
+    """Size of each measure."""
 
     width: int
     rounds: int

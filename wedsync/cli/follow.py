@@ -35,24 +35,24 @@ class Snapshot:
 
     @property
     def status(self) -> str:
-        """The followed transaction's."""
+        """Return the followed transaction's status."""
         return str(self.transaction.get("status", ""))
 
     @property
     def settled(self) -> bool:
-        """Whether the followed transaction can't go on by itself."""
+        """Tell whether the followed transaction can't go on by itself."""
         return self.status in SETTLED
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """The wedding's steps in the plan's order; the followed transaction's own word on them wins."""
+        """List the wedding's steps in the plan's order; what the followed transaction says of them wins."""
         mine = {step["id"]: step for step in self.transaction.get("steps") or []}
         all_steps = [mine.pop(step["id"], step) for step in self.wedding.get("steps") or []]
         return all_steps + list(mine.values())
 
     @property
     def zone(self) -> str:
-        """The venue's IANA zone."""
+        """Return the venue's IANA zone."""
         return str(self.wedding["ceremony"]["zone"])
 
 
@@ -71,7 +71,7 @@ class Follower:
         self._last_event = 0
 
     async def look(self) -> Snapshot:
-        """The present state."""
+        """Read the present state."""
         wedding = await self._client.get(f"/weddings/{self._wedding_id}")
         transaction_id = self._transaction_id or newest_transaction_id(wedding)
         transaction: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class Follower:
         on_change: OnChange | None = None,
         on_event: OnEvent | None = None,
     ) -> Snapshot:
-        """The first state that is `done`, or the newest one when the time is up.
+        """Return the first state that is `done`, or the newest one when the time is up.
 
         Raises CliError when the wedding is not there (6) or the API stays silent for 15 s (7).
         """
@@ -148,6 +148,6 @@ class Follower:
 
 
 def newest_transaction_id(wedding: dict[str, Any]) -> str | None:
-    """The id of the wedding's newest transaction; the API lists the oldest first, and ids have no order."""
+    """Return the id of the wedding's newest transaction; the API lists the oldest first, and ids have no order."""
     known = wedding["transactions"]
     return str(known[-1]["id"]) if known else None

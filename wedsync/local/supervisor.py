@@ -1,4 +1,4 @@
-"""The embedded stack as one object: started in order, kept alive, ended in reverse order."""
+"""Runs the embedded stack as one object: started in order, kept alive, ended in reverse order."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ class Supervisor:
         )
 
     async def _prepare(self, layout: Layout, environment: Mapping[str, str]) -> LocalIdentity | None:
-        """Migrations, the namespace's search attributes, the local organization: what programs find when they start."""
+        """Prepare what programs find when they start: migrations, the namespace's search attributes, the local
+        organization."""
         if layout.parts.isdisjoint({WORKER, API}):
             return None
         self._say("migrating")
