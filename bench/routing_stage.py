@@ -82,7 +82,7 @@ async def database() -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
-    """Put Twilio and the weather at the vendor's first port, Vonage at its second."""
+    """Open the whole pipeline: Twilio and the weather at the vendor's first port, Vonage at its second."""
     async with vendor(doors) as made:
         places = {"twilio": PRIMARY, "open_meteo": PRIMARY, "vonage": BACKUP}
         account = {"api_key": "AC1:secret", "account_id": "AC1", "client_id": "+15005550006", "client_secret": "x"}

@@ -71,7 +71,7 @@ _STEPS: dict[str, dict[str, Any]] = {
 
 
 def chaos_plan(number: int, needs: dict[str, list[str]], **changes: dict[str, Any]) -> Plan:
-    """A plan with the steps that `needs` names, each after those it lists; `changes` override fields of steps.
+    """Return a plan with the steps that `needs` names, each after those it lists; `changes` override fields of steps.
 
     `number` makes the couple's phone and the businesses the wedding's own.
     """

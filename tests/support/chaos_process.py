@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def worker_environment(settings: Settings, temporal_address: str) -> dict[str, str]:
-    """What the worker program is told by environment."""
+    """Build the worker program's environment."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("WEDSYNC_", "TEMPORAL_", "OTEL_"))
     }
@@ -79,7 +79,7 @@ class WorkerProcess:
                 process.stdin.close()
 
     def kill(self) -> None:
-        """SIGKILL, and the spare one serves at once. From any thread."""
+        """Send SIGKILL; the spare one serves at once. From any thread."""
         with self._lock:
             if self._serving is None:
                 return

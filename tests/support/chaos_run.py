@@ -30,18 +30,18 @@ NEEDS: dict[str, list[str]] = {
 
 
 def plan_of(number: int) -> Plan:
-    """Six steps that are done or undone, and may be waited for as long as it takes."""
+    """Return six steps that are done or undone, and may be waited for as long as it takes."""
     return chaos_plan(number, NEEDS)
 
 
 def impatient_plan_of(number: int) -> Plan:
-    """The same, with an email that can't be asked about, and a deposit that is given up after a while."""
+    """Return the same, with an email that can't be asked about, and a deposit that is given up after a while."""
     return chaos_plan(number, {**NEEDS, "bulletin": ["deposit"]}, deposit={"timeout": "20s"}, venue={"timeout": "60s"})
 
 
 @dataclass
 class Outcome:
-    """What a run came to."""
+    """Result of a run."""
 
     stories: list[Story] = field(default_factory=list)
     verdict: Verdict = field(default_factory=Verdict)
@@ -49,11 +49,11 @@ class Outcome:
 
     @property
     def statuses(self) -> Counter[str]:
-        """How often each status."""
+        """Count each status."""
         return Counter(story.status for story in self.stories)
 
     def incomplete(self) -> list[str]:
-        """What did not complete, step by step, with the reason given."""
+        """List what did not complete, step by step, with the reason given."""
         return [
             f"{story.number} {story.status}: {step.step_id} {step.status} at {step.vendor}: {step.error}"
             for story in self.stories
@@ -63,7 +63,7 @@ class Outcome:
         ]
 
     def row(self, run: str, kills: int) -> dict[str, object]:
-        """A row of the report."""
+        """Return a row of the report."""
         statuses = self.statuses
         return {
             "run": run,
@@ -89,7 +89,7 @@ async def run_seeds(
     undoes: Callable[[int], bool] = lambda _: False,
     offset: int = 0,
 ) -> Outcome:
-    """One wedding for each seed; those that `undoes` chooses are undone once they have settled.
+    """Run one wedding for each seed; undo those that `undoes` chooses once they have settled.
 
     `offset` keeps the businesses and phones of two runs apart.
     """
@@ -122,7 +122,7 @@ async def run_seeds(
 
 
 def tale(chaos: ChaosStage, story: Story) -> dict[str, object]:
-    """What a run must repeat: statuses and effects, without ids and times."""
+    """Return what a run must repeat: statuses and effects, without ids and times."""
     steps = {
         step_id: (
             step.status,

@@ -1,4 +1,4 @@
-"""The worker as a program that tests kill: `python -m tests.support.chaos_worker`.
+"""Runs the worker as a program that tests kill: `python -m tests.support.chaos_worker`.
 
 It loads everything, then waits for a line on its standard input before it serves, so that a spare one can stand ready.
 It ends with whoever holds the other end of its standard input. `CHAOS_TIMEOUT_SECONDS` shortens every vendor's HTTP

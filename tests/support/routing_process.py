@@ -19,7 +19,7 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 
 async def call_once(board: Switchboard, gate: asyncio.Event, number: int) -> str:
-    """A probe goes well once all have asked."""
+    """Make one call; a probe succeeds once all have asked."""
     call = a_call(wedding_id=f"w{number}")
     try:
         ticket = await board.admit(call)

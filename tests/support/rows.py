@@ -262,7 +262,7 @@ _ROWS: dict[str, dict[str, Any]] = {
 
 
 def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> dict[str, Any]:
-    """A row of `organization_id`; every id in it says whose it is."""
+    """Build a row of `organization_id`; every id in it says whose it is."""
     whose = {"{organization}": organization_id, "{wedding}": wedding_id or f"w-{organization_id}"}
 
     def filled(value: Any) -> Any:
