@@ -1,4 +1,4 @@
-"""The REST API's application: builds it from its parts, opens and closes what it uses."""
+"""Builds the REST API's application from its parts, and opens and closes what it uses."""
 
 from __future__ import annotations
 

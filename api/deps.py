@@ -34,7 +34,7 @@ _REFUSALS = {Permission.OPERATE_PLATFORM: ("only an operator of the platform may
 
 Ask = Callable[[AsyncConnection, Asking], Awaitable[TransactionView]]
 
-# The guard has checked the key; this only tells readers of the OpenAPI file.
+# The guard has checked the key; this is only for readers of the OpenAPI file.
 _bearer = HTTPBearer(auto_error=False, description="An API key of the organization.")
 
 
@@ -132,8 +132,7 @@ async def get_wait(
 
 
 def Authorized(permission: Permission) -> Any:
-    """Give an endpoint its desk if the request's key has the permission; else answer 403, whatever the request
-    holds."""
+    """Give an endpoint its desk if the request's key has the permission; else answer 403."""
 
     async def authorize(desk: Annotated[Desk, Depends(get_desk)]) -> Desk:
         desk.require(permission)

@@ -27,7 +27,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def describe(app: FastAPI) -> None:
-    """Have the app describe itself with problem details for every refusal."""
+    """Make the app describe itself with problem details for every refusal."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""Outside `/api/v1`: health, readiness, metrics, and the codec that Temporal's UI and CLI decode through."""
+"""Serves health, readiness, metrics, and the codec of Temporal's UI and CLI, outside `/api/v1`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ Cors = Annotated[dict[str, str], Depends(cors_headers)]
 
 @router.options("/codec/decode", include_in_schema=False)
 async def preflight(cors: Cors) -> Response:
-    """Answer the browser's question beforehand."""
+    """Answer the browser's preflight request."""
     return Response(status_code=204, headers=cors)
 
 

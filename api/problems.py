@@ -1,4 +1,4 @@
-"""Every refusal as problem details (RFC 9457), with a stable code; `docs/errors.md` lists them all."""
+"""Answers every refusal as problem details (RFC 9457), with a stable code; `docs/errors.md` lists them all."""
 
 from __future__ import annotations
 

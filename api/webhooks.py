@@ -1,4 +1,4 @@
-"""`POST /api/integrations/webhooks/{source}`: where sources post their events. No API key: the signature is the key."""
+"""`POST /api/integrations/webhooks/{source}`: sources post their events here. No API key: the signature is the key."""
 
 from __future__ import annotations
 

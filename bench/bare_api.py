@@ -1,4 +1,4 @@
-"""The limit: a FastAPI application with one select, and one with one insert, and nothing else.
+"""Sets the limit: a FastAPI application with one select, and one with one insert, and nothing else.
 
 `python -m bench.bare_api PORT DATABASE_URL`
 """

@@ -1,4 +1,4 @@
-"""The limit: a FastAPI endpoint that checks a signature, does one insert and nothing else.
+"""Sets the limit: a FastAPI endpoint that checks a signature, does one insert and nothing else.
 
 `python -m bench.bare_inbox PORT DATABASE_URL SECRET`
 """

@@ -1,4 +1,4 @@
-"""The usual alternative: FastAPI checks the signature and puts a Celery task on Redis; a worker does the job.
+"""Runs the usual alternative: FastAPI checks the signature and puts a Celery task on Redis; a worker does the job.
 
 The endpoint is `python -m bench.celery_inbox PORT`, the worker `celery -A bench.celery_inbox worker`. The job is what
 the drain does of ours: the event is recorded once, and its wedding's workflow is signalled. The endpoint acknowledges

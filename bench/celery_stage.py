@@ -1,4 +1,4 @@
-"""Redis, the Celery worker and its endpoint, beside the bench's stage."""
+"""Starts Redis, the Celery worker and its endpoint, beside the bench's stage."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class FairVendors(Vendors):
 
 @workflow.defn(name="FairSaga")
 class FairSaga(BareSaga):
-    """The bare saga, listed by its state."""
+    """Bare saga that is listed by its state."""
 
     @workflow.init
     def __init__(self, saga: str) -> None:

@@ -168,7 +168,7 @@ def _output(argv: Sequence[str], environment: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one run found."""
+    """Results of one run."""
 
     size: Size
     rates: Rates

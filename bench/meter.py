@@ -1,4 +1,4 @@
-"""Reading the processes' clocks and sizes, and percentiles."""
+"""Reads the processes' clocks and sizes, and computes percentiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that begin when they are due, whatever became of those before them."""
+"""Begins calls when they are due, whatever became of those before them."""
 
 from __future__ import annotations
 

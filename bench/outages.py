@@ -1,4 +1,4 @@
-"""Outages under load: `python -m bench.outages`. What a wedding's calls see when a vendor goes, or only goes slow."""
+"""Measures outages under load: `python -m bench.outages`. A vendor goes, or only goes slow, under a wedding's calls."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def unseen(way: Way) -> float:
     began = time.perf_counter()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(60):
-            while way.board.book.circuit("twilio", "default").state != "open":  # noqa: ASYNC110 - a measured look
+            while way.board.book.circuit("twilio", "default").state != "open":  # noqa: ASYNC110 - a measured poll
                 await asyncio.sleep(0.05)
     taken = time.perf_counter() - began
     stop.set()

@@ -21,7 +21,7 @@ FAIR, DBOS = "fair peer", "DBOS saga"
 _OWN_PROGRAM = {PRODUCT: "worker", BARE: "bare", UNSANDBOXED: "unsandboxed", FAIR: "fair", DBOS: "dbos"}
 _ON_TEMPORAL = ("temporal", "postgres")
 _SERVERS = {PRODUCT: _ON_TEMPORAL, BARE: _ON_TEMPORAL, UNSANDBOXED: _ON_TEMPORAL, FAIR: _ON_TEMPORAL}
-#: What a round leaves behind is done by then: the last wedding's way to sleep, a workflow's closing.
+#: Time for what a round leaves behind: the last wedding falls asleep, a workflow closes.
 _AFTERMATH_SECONDS = 0.5
 
 #: Makes a round of so many ready; what it gives runs it.

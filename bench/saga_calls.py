@@ -50,7 +50,7 @@ class Vendors:
             await conn.execute(TABLE)
 
     async def close(self) -> None:
-        """Let go of both pools."""
+        """Close both pools."""
         await self.http.aclose()
         await self.db.close()
 

@@ -86,7 +86,7 @@ class Poster:
         return head.encode() + body
 
     async def run(self, count: int, connections: int = _CONNECTIONS) -> Round:
-        """Post `count` new events as fast as they are taken."""
+        """Post `count` new events as fast as they are acknowledged."""
         tag = new_id()
         waiting = [self.request(f"evt_{tag}_{number}", number) for number in range(count)]
         took: list[float] = []
@@ -168,7 +168,7 @@ async def measure(quick: bool) -> list[str]:
         waiting = await _left(stage)
         began = time.perf_counter()
         await stage.start_worker("drainer")
-        # The sweep would tell within the minute; the next event's tell does at once.
+        # The sweep would dispatch within the minute; the next event dispatches at once.
         burst = await ours.run(size.burst)
         await _until_processed(stage)
         seconds = time.perf_counter() - began

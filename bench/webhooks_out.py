@@ -209,7 +209,7 @@ async def _record(office: Office, every: list[str], size: Size) -> None:
 
 async def run(size: Size) -> list[str]:
     """Measure; return the report's lines."""
-    # A word for each of the endpoints that hang would drown them.
+    # A log line for each endpoint that hangs would drown the report.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     async with open_office() as office:
         rates: dict[str, list[float]] = {"wedsync": [], "bare": []}

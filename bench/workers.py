@@ -1,4 +1,4 @@
-"""One wedding with nothing beside it, and what one and two worker processes carry."""
+"""Measures one wedding with nothing beside it, and the load that one and two worker processes carry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.load import Weddings
 from bench.size import Size
 from bench.stage import Stage
 
-#: Settled rows are looked for so often while one wedding runs alone.
+#: How often to poll for settled rows while one wedding runs alone.
 _CLOSE_LOOK_SECONDS = 0.002
 
 

@@ -1,4 +1,4 @@
-"""`/api/v1/deliveries`: what was sent to whom, why it failed, and once more."""
+"""`/api/v1/deliveries`: shows what was sent to whom and why it failed, and sends it again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def get_delivery(delivery: str, desk: OnDesk) -> DeliveryDetail:
 
 @router.post("/{delivery}/replay", status_code=202, response_model=DeliveryView, summary="Send a delivery again")
 async def replay_delivery(delivery: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Send it again, delivered or not, with the same `webhook-id`."""
+    """Send the delivery again, delivered or not, with the same `webhook-id`."""
 
     async def deed(conn: AsyncConnection) -> Answer:
         await replay_one(conn, desk.principal, delivery, utc_now())

@@ -1,4 +1,4 @@
-"""`/api/v1/inbox`: what came in, what is nobody's, what failed."""
+"""`/api/v1/inbox`: events that came in, that nobody owns, that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/api/v1/plans`: what is wrong with a plan."""
+"""`/api/v1/plans`: lists what is wrong with a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/api/v1/quotas`: what vendors let us call, what is reserved, and what is to be expected."""
+"""`/api/v1/quotas`: how much vendors let us call, what is reserved, and what is to be expected."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PutThrottle(_Asked):
 
 
 class PostReservation(_Asked):
-    """Calls to keep for a wedding."""
+    """A reservation of calls for a wedding."""
 
     wedding_id: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
     calls: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -63,7 +63,7 @@ class PostSchedule(_Asked):
 
 
 class Quotas(BaseModel):
-    """All of them."""
+    """Every quota."""
 
     data: tuple[views.QuotaView, ...]
 
@@ -119,7 +119,8 @@ async def get_quota(service: ServiceName, desk: OnDesk, account: Account = "defa
 async def set_quota_limits(
     service: ServiceName, body: PutLimits, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
-    """Replace its limits; live in every process within a second, and audited. Account `*`: all without their own."""
+    """Replace the account's limits; live in every process within a second, and audited. Account `*`: all without their
+    own."""
     for place, one in enumerate(body.windows):
         if one.burst is not None and one.burst > one.most_at_once and one.window in SPREAD:
             detail = f"of {one.limit} calls a {one.window} at most {one.most_at_once} may come at once"
@@ -136,7 +137,8 @@ async def set_quota_limits(
 async def throttle_quota(
     service: ServiceName, body: PutThrottle, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
-    """Give ordinary calls a share only, during an incident say; weddings on their day feel nothing of it."""
+    """Give ordinary calls only a share of the limits, for example during an incident; weddings on their day keep
+    all."""
     throttle = Throttle(percent=body.percent, until=body.until, reason=body.reason)
     await _operators(desk).throttle((service, account), throttle)
     return await _one(desk, (service, account))
@@ -151,7 +153,7 @@ async def end_quota_throttle(service: ServiceName, desk: OnDesk, account: Accoun
 
 @router.delete("/{service}/block", responses=OPERATORS_ONLY, summary="Lift a vendor's block")
 async def lift_quota_block(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
-    """Have calls go out again before the moment that the vendor named (`blocked_until`); its next 429 holds again."""
+    """Let calls go out again before the moment that the vendor named (`blocked_until`); its next 429 holds again."""
     await _operators(desk).unblock((service, account))
     return await _one(desk, (service, account))
 
@@ -162,7 +164,8 @@ async def lift_quota_block(service: ServiceName, desk: OnDesk, account: Account 
 async def reserve_quota(
     service: ServiceName, body: PostReservation, desk: OnDesk, said: MustBeOnce, account: Account = "default"
 ) -> JSONResponse:
-    """Keep calls for one wedding of yours: lent out while it does not need them, given back when its time is over."""
+    """Keep calls for one wedding: others may use them while it does not need them; they are given back when its time is
+    over."""
     if body.ends_at <= body.starts_at:
         raise InvalidInput("a reservation ends after it starts", field="ends_at")
     wanted = Reservation(id=desk.new_id(said), **body.model_dump())

@@ -1,4 +1,4 @@
-"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: what is asked of a wedding."""
+"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: requests changes of a wedding."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ async def submit_transaction(
     said: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
-    """Record what is asked for and answer at once; with `?wait=30s` when it has settled, or after that time."""
+    """Record the requested transaction and answer at once; with `?wait=30s` answer when it has settled, or after that
+    time."""
     if body.kind == "orchestrate":
         return await accept(desk, said, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait)
     at, zone = body.ceremony_at or "", body.zone
@@ -77,7 +78,8 @@ async def get_transaction(wedding: str, transaction: str, desk: OnDesk) -> Trans
     "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
 )
 async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
-    """Undo what is still set by the transaction, which may be running; the answer is the undo's own transaction."""
+    """Undo what the transaction, which may still be running, has in effect; the answer is the undo's own
+    transaction."""
     return await accept(
         desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
     )

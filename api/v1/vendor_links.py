@@ -1,6 +1,6 @@
-"""`/api/v1/vendor-links/{token}`: a person says what became of a step that its vendor has no API for.
+"""`/api/v1/vendor-links/{token}`: a person reports the result of a step whose vendor has no API for it.
 
-The link is signed and expires; whoever holds it may answer, and it shows nothing about guests.
+The link is signed and expires. Whoever holds it may answer. It shows nothing about guests.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ async def get_version_usage(
     since: Since = None,
     until: Until = None,
 ) -> views.Usage:
-    """Calls by version in a range: the caller's own, or, for operators, everybody's."""
+    """Count calls by version in a range: the caller's own, or, for operators, everybody's."""
     begin, end = read_range(since, until)
     whose = None if _is_operator(desk) else desk.organization_id
     return await views.read_usage(desk.db, desk.state.switchboard.book, whose, service, begin, end)
@@ -132,7 +132,8 @@ async def get_version_usage(
     summary="Migrate a service to another version",
 )
 async def start_version_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Compare reads, try it on a share of the weddings, switch, watch; back at the first sign. For operators."""
+    """Compare reads, try the version on a share of the weddings, switch, watch; go back at the first sign. For
+    operators."""
     _require_operator(desk)
     book = desk.state.switchboard.book
 
@@ -179,13 +180,14 @@ async def get_version_migration(migration: MigrationId, desk: OnDesk) -> migrati
 
 @router.post("/migrations/{migration}/rollback", status_code=202, responses=_REFUSED, summary="Take a migration back")
 async def roll_back_version_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
-    """Have the pins as they were; from every stage, at any time, within a second or so. For operators."""
+    """Restore the pins as they were: from every stage, at any time, within a second or so. For operators."""
     return await _ask(desk, migration, rollback=True)
 
 
 @router.post("/migrations/{migration}/pause", status_code=202, responses=_REFUSED, summary="Pause a migration")
 async def pause_version_migration(migration: MigrationId, body: AskPause, desk: OnDesk) -> migrations.MigrationView:
-    """Have it stay at its stage, or, with `paused` false, go on. It still goes back when it fails. For operators."""
+    """Pause the migration at its stage, or, with `paused` false, go on. It still goes back when it fails. For
+    operators."""
     return await _ask(desk, migration, paused=body.paused)
 
 

@@ -1,4 +1,4 @@
-"""`/api/v1/webhook-sources`: the sources that post to us, registered and kept."""
+"""`/api/v1/webhook-sources`: registers the sources that post to us."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _without_secret(view: SourceView) -> Any:
 async def create_webhook_source(
     body: Annotated[NewSource, Body(openapi_examples=_CREATED)], desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Register a source; its secret is shown in this answer only, and not when the request is repeated."""
+    """Register a source; only this answer shows its secret, and a repeated request's answer does not."""
     clerk, made = _clerk(desk), []
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -149,7 +149,7 @@ async def update_webhook_source(source: SourceName, body: SourceChanges, desk: O
 async def rotate_webhook_source_secret(
     source: SourceName, body: SourceSecretRotation, desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Add a secret; the older ones are taken for `overlap_seconds` more."""
+    """Add a secret; the older secrets stay valid for `overlap_seconds` more."""
     clerk, made = _clerk(desk), []
 
     async def deed(conn: AsyncConnection) -> Answer:

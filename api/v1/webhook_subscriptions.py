@@ -91,7 +91,7 @@ class EventTypeView(View):
 
 
 class EventTypes(View):
-    """The catalogue."""
+    """Catalogue of event types."""
 
     data: tuple[EventTypeView, ...]
 
@@ -134,7 +134,7 @@ async def list_event_types(desk: OnDesk) -> EventTypes:
 async def create_webhook_subscription(
     body: Annotated[NewSubscription, Body(openapi_examples=_EXAMPLES)], desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Have events sent to a URL; the answer holds the signing secret, once."""
+    """Subscribe a URL to events; the answer holds the signing secret, once."""
     await _check_url(desk, body.url)
     made: list[SubscriptionWithSecret] = []
 
@@ -191,7 +191,7 @@ async def update_webhook_subscription(subscription: str, body: SubscriptionChang
 
 @router.delete(_ONE, status_code=204, summary="Delete a subscription")
 async def delete_webhook_subscription(subscription: str, desk: OnDesk) -> Response:
-    """Send it nothing more; what waited for it is given up, what it got can still be read."""
+    """Delete the subscription: waiting deliveries are given up, and past deliveries can still be read."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await subscribe.delete(conn, desk.principal, subscription, utc_now())
     desk.state.outbox_teller.tell_endpoints([subscription])
@@ -200,7 +200,7 @@ async def delete_webhook_subscription(subscription: str, desk: OnDesk) -> Respon
 
 @router.post(_ONE + "/pause", summary="Pause a subscription")
 async def pause_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
-    """Park its events until it is resumed."""
+    """Park the subscription's events until it is resumed."""
     async with desk.db.tenant(desk.organization_id) as conn:
         view = await subscribe.pause(conn, desk.principal, subscription, utc_now())
     desk.state.outbox_teller.tell_endpoints([view.id])
@@ -209,7 +209,7 @@ async def pause_webhook_subscription(subscription: str, desk: OnDesk) -> Subscri
 
 @router.post(_ONE + "/resume", summary="Resume a subscription")
 async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
-    """Send a paused or disabled one what was parked, in order, then go on; try a failing one at once."""
+    """Resume a paused or disabled subscription: send parked events in order, then go on; try a failing one at once."""
     async with desk.db.tenant(desk.organization_id) as conn:
         view = await subscribe.resume(conn, desk.principal, subscription, utc_now())
     desk.state.outbox_teller.tell_endpoints([view.id])
@@ -222,7 +222,7 @@ async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> Subscr
 async def rotate_webhook_subscription_secret(
     subscription: str, body: SubscriptionSecretRotation, desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Make a new secret, shown in this answer once; the present ones sign along for the overlap."""
+    """Make a new secret, shown in this answer once; the present secrets sign along for the overlap."""
     made: list[SubscriptionWithSecret] = []
     overlap = timedelta(seconds=body.overlap_seconds)
 
@@ -239,7 +239,7 @@ async def rotate_webhook_subscription_secret(
 
 @router.post(_ONE + "/test", status_code=202, response_model=DeliveryView, summary="Send a test")
 async def test_webhook_subscription(subscription: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Send it a `webhook.test`; the answer is the delivery, to be asked for again."""
+    """Send the subscription a `webhook.test`; the answer is the delivery, whose result can be read later."""
 
     async def deed(conn: AsyncConnection) -> Answer:
         delivery_id = await subscribe.test(conn, desk.principal, subscription, utc_now())

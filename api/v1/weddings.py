@@ -1,4 +1,4 @@
-"""`/api/v1/weddings`: taken in, listed, shown, cancelled, repaired."""
+"""`/api/v1/weddings`: takes weddings in, lists, shows, cancels and repairs them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Repaired(View):
 
 @router.post("", status_code=201, response_model=WeddingView, openapi_extra=PLAN_BODY, summary="Hand in a wedding plan")
 async def create_wedding(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Take a valid plan in, in JSON or YAML. Nothing is asked of any vendor before it is orchestrated."""
+    """Record a wedding from a valid plan in JSON or YAML. No vendor is called before the wedding is orchestrated."""
     plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -75,7 +75,7 @@ async def get_wedding(wedding: str, desk: OnDesk) -> WeddingView:
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
 async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
-    """Undo everything that was done for the wedding, and end it. What runs is stopped first."""
+    """Undo everything that was done for the wedding, and end it. Running transactions are stopped first."""
     return await accept(
         desk, said, lambda conn, asking: request_transaction.cancel_wedding(conn, wedding, asking), wait
     )
@@ -89,6 +89,6 @@ async def list_wedding_steps(wedding: str, desk: OnDesk) -> Steps:
 
 @router.post("/{wedding}/repair", summary="Rebuild what is shown of a wedding")
 async def repair_wedding(wedding: str, desk: OnDesk) -> Repaired:
-    """Write anew what lists show, from the wedding's workflow, which always knows."""
+    """Write the wedding's rows anew from its workflow, which always has the true state."""
     written = await rewrite_wedding(desk.db, desk.state.temporal, desk.organization_id, wedding)
     return Repaired(steps=written)

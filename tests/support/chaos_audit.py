@@ -1,4 +1,4 @@
-"""Does what the vendors hold agree with what the wedding says? The judge of the long runs."""
+"""Audits whether what the vendors hold agrees with what the wedding says. The judge of the long runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Verdict:
     unexplained: list[str] = field(default_factory=list)
 
     def add(self, other: Verdict) -> None:
-        """Take another one's findings in."""
+        """Add another verdict's findings."""
         self.duplicates += other.duplicates
         self.unaccounted += other.unaccounted
         self.unexplained += other.unexplained

@@ -40,7 +40,7 @@ class Faults:
         self.by_vendor.append((vendor, fault))
 
     async def put(self, sandbox: WatchedSandbox, wedding_id: str) -> None:
-        """Set them for a wedding."""
+        """Set the faults for a wedding."""
         for vendor, fault in self.by_vendor:
             await sandbox.faults(vendor, wedding_id=wedding_id, **fault)
 

@@ -103,7 +103,7 @@ def chaos_plan(number: int, needs: dict[str, list[str]], **changes: dict[str, An
     return Plan.model_validate_json(json.dumps(body))
 
 
-#: Every vendor, one after the other; what waits for a vendor's word splits it into several transactions.
+#: Every vendor, one after the other; each wait for a vendor event splits it into several transactions.
 ALL_IN_A_ROW: dict[str, list[str]] = {
     "venue": [],
     "photos": ["venue"],

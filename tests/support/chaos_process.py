@@ -1,4 +1,4 @@
-"""A worker process that can be killed at any instant and is there again at once."""
+"""Runs a worker process that can be killed at any instant and is there again at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many weddings under seeded faults, and what came of them."""
+"""Runs many weddings under seeded faults and collects their outcomes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.chaos_stage import ChaosStage, Story
 from wedsync.domain.weddings.plan import Plan
 from wedsync.usecases.routing.registry import load_registry
 
-#: A sample tells what did not settle before its test's own time is up.
+#: A sample shows what did not settle before its test's own time is up.
 _PATIENCE_SECONDS = 600 if os.environ.get("WEDSYNC_CHAOS") == "full" else 240
 #: Venue and photographer answer by webhook, the deposit by the payment vendor's; what can't be undone comes last.
 NEEDS: dict[str, list[str]] = {

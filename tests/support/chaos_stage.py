@@ -35,7 +35,7 @@ FINAL = frozenset({"completed", "rolled_back", "held", "needs_attention", "cance
 _MOVING_STEPS = frozenset({"running", "waiting"})
 _MOVING_TRANSACTIONS = frozenset({"running", "rolling_back"})
 _LOOK_SECONDS = 0.3
-#: What a tell raises while no worker answers.
+#: Errors that a dispatch raises while no worker answers.
 _UNTOLD = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
 _START_SECONDS = 30.0
 
@@ -88,11 +88,11 @@ class ChaosStage:
         return Story(await self.stage.wedding(plan), number)
 
     async def orchestrate(self, story: Story) -> None:
-        """Ask for the orchestration."""
+        """Request the orchestration."""
         story.tx = await self._ask(story, "orchestrate")
 
     async def undo(self, story: Story) -> None:
-        """Ask for its undo."""
+        """Request its undo."""
         story.undo_tx = await self._ask(story, "undo", target=story.tx)
 
     async def _ask(self, story: Story, kind: str, **request: Any) -> str:
@@ -112,7 +112,8 @@ class ChaosStage:
             return str((await conn.execute(text(sql), {"id": story.id})).scalar_one())
 
     async def settled(self, story: Story, seconds: float) -> str:
-        """Wait until nothing moves in the wedding; what still moves when the time is up, empty when nothing does."""
+        """Wait until nothing moves in the wedding; return what still moves when the time is up, empty when nothing
+        does."""
         event = asyncio.Event()
         self._watched[story.id] = (story, event)
         try:

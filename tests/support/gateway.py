@@ -1,4 +1,4 @@
-"""A vendor that says what its test wants, byte by byte, and an application that partners reach by HTTP."""
+"""Runs a vendor that answers what its test wants, byte by byte, and an application that partners reach by HTTP."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ async def gateway_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 @dataclass
 class Gate:
-    """The application on a real port, between a partner and its vendors: stripe and others by the sandbox, vsco raw."""
+    """Runs the application on a real port, between a partner and its vendors: stripe and others by the sandbox, vsco
+    raw."""
 
     api: Any
     http: httpx.AsyncClient

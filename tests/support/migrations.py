@@ -1,4 +1,4 @@
-"""Migrations between versions of Stripe's API, on a stage whose server skips time."""
+"""Drives migrations between versions of Stripe's API, on a stage whose server skips time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVICE = "stripe"
 OLD, NEW = "2026-10-28.endive", "2026-09-30.endive"
 #: Answers intents that the client does not understand.
 BROKEN = "2027-03-31.preview"
-#: Some looks at each stage.
+#: Some checks at each stage.
 RULES: dict[str, Any] = {
     "shadow_seconds": 3_600,
     "canary_seconds": 7_200,
@@ -109,7 +109,7 @@ class Migrating:
             await conn.execute(text(statement), values)
 
     async def begin(self, organization_id: str | None, to_version: str = NEW, **rules: Any) -> str:
-        """Start a migration, as the API does; its id."""
+        """Start a migration, as the API does; return its id."""
         principal = Principal(organization_id=organization_id or self.stage.organization_id, key_id="test")
         await self.board.book.load()
         migration = migrate_version.plan_migration(

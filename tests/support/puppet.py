@@ -20,7 +20,7 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account, VendorClient
 from wedsync.usecases.routing.registry import Registry, load_registry
 
-#: down: not done, may work later. unknown: done or not, nobody can tell. lost: done, and nobody was told.
+#: down: not done, may work later. unknown: done or not, nobody knows. lost: done, and the answer was lost.
 Answer = Literal[
     "ok", "down", "unknown", "lost", "reject", "unauthorized", "throttle", "crowded", "bug", "absent", "waiting"
 ]

@@ -78,7 +78,7 @@ class Receiver:
         return True
 
     def let_go(self) -> None:
-        """Close what hangs."""
+        """Close the hanging connections."""
         self._hanging.set()
 
 

@@ -1,4 +1,4 @@
-"""A row of each table, for tests of who may see and write what."""
+"""Builds a row of each table, for tests of who may see and write what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking the API for a change of a wedding, waiting for how it ends, and saying so."""
+"""Requests a change of a wedding from the API, waits for its outcome and prints it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def transaction_of(reply: Reply) -> str | None:
 
 
 def change(wedding: str, post: Post, *, verb: str, wanted: frozenset[str], wait: bool, timeout_seconds: float) -> int:
-    """Post a change, wait for its outcome if wished, say it, and return the exit code."""
+    """Post a change, wait for its outcome if wished, print it, and return the exit code."""
     return asyncio.run(_change(wedding, post, verb, wanted, wait, timeout_seconds))
 
 

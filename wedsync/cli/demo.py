@@ -123,7 +123,7 @@ async def play(client: ApiClient, stand_ins: StandIns, number: int, scene: Scene
 async def bring_back(client: ApiClient, vendors: Set[str]) -> None:
     """Close the circuits that earlier trouble left open, so that a scene begins with vendors that are trusted.
 
-    What a person forced or holds stays as it is.
+    Circuits that a person forced or holds stay as they are.
     """
     cut_off = [
         (str(service["service"]), str(circuit["endpoint"]))

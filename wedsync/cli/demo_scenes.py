@@ -1,4 +1,4 @@
-"""The demo's three weddings: what is done to each, how it should end, and what is checked afterwards."""
+"""Three weddings of the demo: what is done to each, how it should end, and what is checked afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following a wedding until what was asked for has settled: events wake, the API's present state decides."""
+"""Follows a wedding until its transaction has settled: events wake it, the API's present state decides."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wedsync.cli.output import UNREACHABLE, CliError
 
 #: Nothing more happens by itself, ever.
 SETTLED = frozenset({"completed", "rolled_back", "held", "needs_attention", "cancelled"})
-#: Something runs, or a vendor's word or a person is waited for.
+#: Something runs, or waits for a vendor's confirmation or a person.
 OPEN = frozenset({"running", "rolling_back", "waiting"})
 #: A wedding with this status has no more life.
 WEDDING_OVER = frozenset({"cancelled", "ended"})
 
-#: Looked again without any event, in case one was lost.
+#: Read again without any event, in case one was lost.
 _LOOK_AGAIN_SECONDS = 2.0
-#: Several events close together are one look.
+#: Several events close together cause one read.
 _GATHER_SECONDS = 0.1
 #: How long the API may stay silent before a follower gives up.
 _PATIENCE_SECONDS = 15.0
@@ -142,7 +142,7 @@ class Follower:
                         on_event(event)
                     self._wake.set()
             except CliError:
-                # The looks tell whether the API is gone; the stream is only quicker.
+                # The reads show whether the API is gone; the stream is only quicker.
                 pass
             await asyncio.sleep(0.5)
 

@@ -1,4 +1,4 @@
-"""An embedded stack for the length of one command: the one that runs already, or one of its own."""
+"""Provides an embedded stack for the length of one command: the one that runs already, or one of its own."""
 
 from __future__ import annotations
 

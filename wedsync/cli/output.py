@@ -77,7 +77,7 @@ class Output:
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
-        """Write a line for people: on stdout, or on stderr when stdout is JSON."""
+        """Print a line for people: on stdout, or on stderr when stdout is JSON."""
         stream = sys.stderr if self.json_mode else sys.stdout
         stream.write(text + "\n")
         stream.flush()
@@ -88,7 +88,7 @@ class Output:
             self.console.print(renderable)
 
     def result(self, value: Any, *lines: str) -> None:
-        """End well: `value` in JSON mode, else the lines."""
+        """Print the result: `value` in JSON mode, else the lines."""
         if self.json_mode:
             self.emit(value)
             return

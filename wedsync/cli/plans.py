@@ -1,4 +1,4 @@
-"""`wedsync plan validate | plan graph | schema`: plans looked at, nothing started."""
+"""`wedsync plan validate | plan graph | schema`: inspects plans and starts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wedding drawn in the terminal: steps, progress, what comes later, what was undone."""
+"""Draws a wedding in the terminal: steps, progress, what comes later, what was undone."""
 
 from __future__ import annotations
 

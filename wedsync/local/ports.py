@@ -1,4 +1,4 @@
-"""Free ports on the loopback, remembered so that addresses stay the same over restarts."""
+"""Finds free ports on the loopback and remembers them, so that addresses stay the same over restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child processes known by pid and start time, so that a reused pid is never taken for ours."""
+"""Starts and ends child processes, known by pid and start time, so that a reused pid is never taken for ours."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Child:
         self.spawned_at = 0.0
 
     def spawn(self) -> None:
-        """Start it; the log is appended to."""
+        """Start it; append its output to the log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         drop: dict[str, Any] = (
             {} if self._user is None else {"user": self._user, "group": self._group, "extra_groups": []}

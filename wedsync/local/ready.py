@@ -21,13 +21,13 @@ _QUEUE_TYPES = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE
 
 
 class NotStarted(WedsyncError):
-    """A program of the stack ended, or did nothing, before it was ready."""
+    """Raised when a program of the stack ended, or did nothing, before it was ready."""
 
     code = "not_started"
 
 
 async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-    """Return when `probe` says yes; raises NotStarted with the end of the log."""
+    """Return when `probe` returns true; raises NotStarted with the end of the log."""
     deadline = time.monotonic() + seconds
     while not await probe():
         if not child.alive:

@@ -1,4 +1,4 @@
-"""The embedded stack's four verbs: run in the foreground, start in the background, stop, show."""
+"""Four verbs of the embedded stack: run in the foreground, start in the background, stop, show."""
 
 from __future__ import annotations
 

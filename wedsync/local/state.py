@@ -131,7 +131,7 @@ class Lock:
             raise already_running(path.parent) from None
 
     def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 

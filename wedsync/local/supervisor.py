@@ -258,7 +258,7 @@ class Supervisor:
     # -- stop -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End the programs, then the servers, and give the folder free. What is stored stays."""
+        """End the programs, then the servers, and release the folder. What is stored stays."""
         self._state.remove_run()
         grace = self._settings.graceful_shutdown_seconds + 5
         await self._all(

@@ -1,4 +1,4 @@
-"""A sandbox inside this process, on a thread of its own: for tests and benchmarks."""
+"""Runs a sandbox inside this process, on a thread of its own: for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class EmbeddedSandbox:
         await self._ask("PUT", "/clock", {"now": now})
 
     async def webhook(self, vendor: str, event: str, object_id: str | None = None, **more: JsonValue) -> None:
-        """Have `vendor` send a webhook: `POST /_sandbox/webhooks/{vendor}`."""
+        """Make `vendor` send a webhook: `POST /_sandbox/webhooks/{vendor}`."""
         await self._ask("POST", f"/webhooks/{vendor}", {"event": event, "object_id": object_id, **more})
 
     async def webhook_policy(self, vendor: str, *, muted: bool = False, delay_ms: int | None = None) -> None:
@@ -147,7 +147,7 @@ class EmbeddedSandbox:
         await self._ask("POST", "/reset")
 
     async def close(self) -> None:
-        """Let go of the helpers' connections."""
+        """Close the helpers' connections."""
         await self.pool.aclose()
 
     async def _ask(

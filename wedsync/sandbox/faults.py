@@ -1,4 +1,4 @@
-"""Faults that can be set on a vendor, and which of them hits a request."""
+"""Sets faults on a vendor and decides which of them hits a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Mode = Literal["down", "slow", "throttle", "commit_then_drop", "refuse", "flap"]
 DEFAULT_DELAY_MS = 15_000
 
 
-#: How much of the time a vendor that flaps is down, where nothing else is said.
+#: Default share of the time that a vendor that flaps is down.
 FLAP_SHARE = 0.5
 
 
@@ -141,7 +141,7 @@ class FaultBoard:
     _standing: dict[str, list[_Standing]] = field(default_factory=dict)
 
     def put(self, vendor: str, fault: Fault) -> None:
-        """Set `fault`; it takes the place of one that speaks of the same by the same mode, and counts from zero."""
+        """Set `fault`; it replaces a fault of the same mode that concerns the same requests, and counts from zero."""
         kept = [one for one in self._standing.get(vendor, []) if one.fault.name != fault.name]
         self._standing[vendor] = [*kept, _Standing(fault)]
 

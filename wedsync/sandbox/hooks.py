@@ -1,4 +1,4 @@
-"""Sends the stand-ins' webhooks: later, in the background, and again until they are taken."""
+"""Sends the stand-ins' webhooks: later, in the background, and again until they are acknowledged."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class HookSender:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Drop what is still to be sent and let go of the connections."""
+        """Drop what is still to be sent and close the connections."""
         await self.reset()
         if self._http is not None:
             self._http = None

@@ -1,4 +1,4 @@
-"""Between our booking and the generic API's JSON. Pure."""
+"""Translates between our booking and the generic API's JSON. Pure."""
 
 from __future__ import annotations
 

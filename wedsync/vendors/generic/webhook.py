@@ -1,4 +1,4 @@
-"""The generic vendor's webhooks: HMAC-SHA256 over time and exact bytes, as `openapi.json` says."""
+"""Webhooks of the generic vendor: HMAC-SHA256 over time and exact bytes, as `openapi.json` says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between our event and Google's Event resource. Pure."""
+"""Translates between our event and Google's Event resource. Pure."""
 
 from __future__ import annotations
 

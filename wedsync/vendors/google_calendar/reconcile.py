@@ -16,9 +16,9 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import MOST_PAGES, Listed, moment
 from wedsync.kit.vendor import Account
 
-#: Its webhooks only say that something changed: what did is learnt from the list, which is looked at for each.
+#: Its webhooks only say that something changed. The list shows what did, so each webhook has it read.
 BY_LIST_ALONE = True
-#: How often to look.
+#: How often to reconcile.
 EVERY = timedelta(minutes=15)
 _PAGE = 250
 #: An event that was last changed so soon after it was made has not been changed since.

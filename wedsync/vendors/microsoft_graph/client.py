@@ -64,7 +64,7 @@ class Client:
         try:
             response = await self._http.request("POST", self._events(), json_body=body, headers=self._headers())
         except VendorRejected as error:
-            # An earlier attempt of ours stands in the way: it is found, not refused.
+            # An earlier attempt of ours made the event: it is found, not refused.
             if error.status == 409:
                 raise OutcomeUnknown(error.detail, vendor=error.vendor, reason=error.reason, status=409) from error
             raise

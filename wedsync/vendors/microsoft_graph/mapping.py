@@ -1,4 +1,4 @@
-"""Between our calendar event and Graph's. Pure.
+"""Translates between our calendar event and Graph's. Pure.
 
 Times are sent in UTC: Graph knows only a part of the IANA zones by name, and Outlook shows each person their own zone.
 """

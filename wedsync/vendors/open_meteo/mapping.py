@@ -1,4 +1,4 @@
-"""Between our question and Open-Meteo's daily forecast. Pure. Source: https://open-meteo.com/en/docs"""
+"""Translates between our question and Open-Meteo's daily forecast. Pure. Source: https://open-meteo.com/en/docs"""
 
 from __future__ import annotations
 

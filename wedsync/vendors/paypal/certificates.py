@@ -1,4 +1,4 @@
-"""The certificates that PayPal signs its webhooks with: checks where they come from and whom they name.
+"""Checks the certificates that PayPal signs its webhooks with: where they come from and whom they name.
 
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message
 """
@@ -124,7 +124,7 @@ class Certificates:
         return None if found is None else trusted_key(found[0], found[1], now)
 
     async def fetch(self, url: str, http: VendorHttp, *, client: str = "") -> None:
-        """Have the certificate at `url` at hand, if it may be fetched and can be, for a message from `client`.
+        """Fetch the certificate at `url` for a message from `client`, if it may be fetched, and keep it at hand.
 
         Only PayPal's own addresses are asked, and, when the account's base URL is a loopback address (the sandbox),
         those beneath it, whose root is then trusted too.

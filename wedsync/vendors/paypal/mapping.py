@@ -1,4 +1,4 @@
-"""Between our values and PayPal's: amounts, payment sources, orders, captures. Pure."""
+"""Translates between our values and PayPal's: amounts, payment sources, orders, captures. Pure."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from wedsync.kit.listing import Listed, Pages, moment, newest_first
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.tokens import Tokens
 
-#: How often to look. PayPal itself tries again, 25 times over three days.
+#: How often to reconcile. PayPal itself tries again, 25 times over three days.
 EVERY = timedelta(minutes=30)
 _PATH = "/v1/notifications/webhooks-events"
 _PAGE = 100

@@ -91,7 +91,7 @@ def stamp(moment: datetime) -> str:
 
 
 class Till:
-    """Everything that one PayPal merchant holds."""
+    """Objects of one PayPal merchant."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk

@@ -1,4 +1,4 @@
-"""PayPal's webhooks: certificate signatures and the events in our words.
+"""Reads PayPal's webhooks: certificate signatures, and the events as vendor events.
 
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message,
 https://developer.paypal.com/api/rest/webhooks/event-names/#payments
@@ -34,10 +34,10 @@ CERTIFICATES = Certificates()
 async def prepare(
     headers: Mapping[str, str], http: VendorHttp, certificates: Certificates = CERTIFICATES, *, client: str = ""
 ) -> None:
-    """Have the certificate that `headers` name at hand before `verify` is asked, which itself waits for nothing.
+    """Fetch the certificate that `headers` name before `verify` is called, which itself waits for nothing.
 
-    `http` is the transport to the PayPal account, `client` the address that the message came from. A certificate that
-    cannot be had makes `verify` say no.
+    `http` is the transport to the PayPal account, `client` the address that the message came from. If a certificate
+    cannot be fetched, `verify` returns False.
     """
     await certificates.fetch(paypal.certificate_url(headers), http, client=client)
 

@@ -1,4 +1,4 @@
-"""Between our email and Resend's JSON. Pure."""
+"""Translates between our email and Resend's JSON. Pure."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def reread(error: VendorError) -> VendorError:
         # An earlier attempt under this key is still at work: what comes of it is not known yet.
         kind = OutcomeUnknown
     elif error.reason in _QUOTAS:
-        # A wait of a day or a month is no throttling; another vendor can send today. It is no word on the email itself:
+        # A wait of a day or a month is no throttling; another vendor can send today. The email itself stays unknown:
         # an earlier attempt without an answer may have been within the quota.
         kind = NotAuthorized
     if kind is None:

@@ -1,4 +1,4 @@
-"""Between our email and SendGrid's mail/send. Pure."""
+"""Translates between our email and SendGrid's mail/send. Pure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_erro
 
 API_VERSION = "2026-10-28.endive"
 _VENDOR = "stripe"
-#: Money was taken, or is on its way.
+#: Money was taken, or is being taken.
 _TAKEN = ("succeeded", "processing", "requires_capture")
 #: A refund that the bank may still send back.
 _UNDER_WAY = ("pending", "requires_action")
@@ -182,7 +182,7 @@ def _elsewhere(payment_id: str) -> NotAuthorized:
 
 
 def _refuse_unpaid(intent: dict[str, Any]) -> None:
-    """Raise VendorRejected when the payer's bank or card said no, or wants the payer present."""
+    """Raise VendorRejected when the payer's bank or card refused, or wants the payer present."""
     status = intent["status"]
     if status in _TAKEN:
         return

@@ -1,4 +1,4 @@
-"""Between our values and Stripe's: amounts, instruments, the form of a payment intent. Pure."""
+"""Translates between our values and Stripe's: amounts, instruments, the form of a payment intent. Pure."""
 
 from __future__ import annotations
 

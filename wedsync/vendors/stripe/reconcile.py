@@ -13,7 +13,7 @@ from wedsync.kit.listing import Listed, Pages, newest_first
 from wedsync.kit.vendor import Account
 from wedsync.vendors.stripe.client import API_VERSION
 
-#: How often to look. Stripe itself tries again for three days (https://docs.stripe.com/webhooks#retries).
+#: How often to reconcile. Stripe itself tries again for three days (https://docs.stripe.com/webhooks#retries).
 EVERY = timedelta(minutes=30)
 #: The events that steps wait for.
 _TYPES = ("payment_intent.succeeded", "payment_intent.payment_failed")

@@ -70,7 +70,7 @@ def sign(body: bytes, secret: str, stamp: int) -> str:
 
 
 class Till:
-    """Everything that one Stripe account holds."""
+    """Objects of one Stripe account."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -182,7 +182,7 @@ class Till:
         return JSONResponse({"error": {**details, "payment_intent": intent}}, 402)
 
     def cancel(self, intent: Json, reason: str | None) -> JSONResponse:
-        """Cancel what took no money."""
+        """Cancel an intent that took no money."""
         if intent["status"] in ("succeeded", "canceled", "processing"):
             message = f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}."
             return invalid(message, code="payment_intent_unexpected_state", payment_intent=intent)

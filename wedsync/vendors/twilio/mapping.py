@@ -1,4 +1,4 @@
-"""Between our text message and Twilio's Message resource. Pure."""
+"""Translates between our text message and Twilio's Message resource. Pure."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import Listed
 from wedsync.kit.vendor import Account
 
-#: How often to look. Twilio never sends a callback again (https://www.twilio.com/docs/usage/webhooks/webhooks-faq).
+#: How often to reconcile. Twilio never sends a callback again (https://www.twilio.com/docs/usage/webhooks/webhooks-faq).
 EVERY = timedelta(minutes=5)
 _FINAL = frozenset({"delivered", "undelivered", "failed", "read", "canceled"})
 _PAGE = 1000
-#: Beyond a million messages in two days a look records what it has seen and begins there again.
+#: Beyond a million messages in two days a reconciliation records what it has seen and begins there again.
 _MOST_PAGES = 1000
-#: A message is sent for 10 h at most (`ValidityPeriod`), and its end may be told a while later.
+#: A message is sent for 10 h at most (`ValidityPeriod`), and its end may be reported a while later.
 _LONGEST_WAY = timedelta(days=2)
 
 

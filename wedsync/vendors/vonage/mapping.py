@@ -1,4 +1,4 @@
-"""Between our text message and Vonage's form and numeric statuses. Pure.
+"""Translates between our text message and Vonage's form and numeric statuses. Pure.
 
 Sources: https://developer.vonage.com/en/api/sms and https://developer.vonage.com/api-errors/sms
 """

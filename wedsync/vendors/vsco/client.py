@@ -116,7 +116,7 @@ class Client:
         later = not changed and mapping.booking_of(call).answer == "webhook"
         return Effect(
             state="waiting" if later else "done",
-            # The job is what the studio's word will be about.
+            # The studio will confirm the job.
             external_id=job_id,
             facts={"booking_id": job_id, "reference": call.reference, "job_id": job_id, "event_id": event_id},
             etag=_modified(body),

@@ -14,10 +14,10 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import Listed
 from wedsync.kit.vendor import Account
 
-#: How often to look. VSCO promises nothing about sending a hook again.
+#: How often to reconcile. VSCO promises nothing about sending a hook again.
 EVERY = timedelta(minutes=15)
 _PAGE = 100
-#: Beyond that many orders changed between two looks, a look records what it has seen and the next begins there again.
+#: Beyond that many changed orders a reconciliation records what it has seen, and the next begins there.
 _MOST_PAGES = 1000
 
 
