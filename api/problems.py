@@ -158,8 +158,7 @@ def problem(
 
 
 def of_error(error: WedsyncError, request_id: str) -> JSONResponse:
-    """Build the response for an error of the family; an error without a code of this API is `internal` and says
-    nothing."""
+    """Build the response for an error of the family; an error without a code here is `internal` and says nothing."""
     code = error.reason if error.reason in KINDS else error.code
     if code not in KINDS:
         return problem("internal", "an unexpected error; it was logged", request_id=request_id)

@@ -96,8 +96,7 @@ async def open_celery(stage: Stage, secret: str) -> AsyncIterator[CelerySide | N
 
 
 async def _start_redis(stage: Stage, program: str, side: CelerySide) -> Child:
-    """Start Redis with its log flushed each second: what is acknowledged survives its end, but for the last
-    second's."""
+    """Start Redis with its log flushed each second: what is acknowledged survives, but for the last second's."""
     home = Path(stage.home) / "redis"
     home.mkdir()
     port = side.redis_url.rpartition(":")[2].partition("/")[0]

@@ -128,8 +128,7 @@ class Memory:
 
 
 async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
-    """Measure a fresh worker that takes in weddings whose every step is due later, until all sleep or the time is
-    over."""
+    """Measure a fresh worker that takes in weddings with no step due yet, until all sleep or the time is over."""
     old = stage.programs.pop("worker")
     await asyncio.to_thread(old.stop, 25)
     worker = await stage.start_worker("worker")

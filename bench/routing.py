@@ -132,8 +132,7 @@ async def _print_measured(seconds: float) -> None:
 
 
 async def measure(seconds: float) -> list[str]:
-    """Return what the measured process prints. Raises RuntimeError when it fails, or logs no calls: then it left work
-    out."""
+    """Return what the measured process prints. Raises RuntimeError when it fails, or logs no calls."""
     argv = [sys.executable, "-m", "bench.routing", _MEASURED, str(seconds)]
     with tempfile.TemporaryFile() as log:
         environment = {**os.environ, "WEDSYNC_LOG_LEVEL": "INFO"}

@@ -183,8 +183,7 @@ async def measure(quick: bool) -> list[str]:
 
 
 async def _against_celery(stage: Stage, ours: Poster, wedding_ids: list[str], secret: str, size: Size) -> list[str]:
-    """Time from the first post to the last event processed, by turns, each side's workers beside the other's idle
-    ones."""
+    """Time from first post to last event processed, by turns, each side's workers beside the other's idle ones."""
     async with open_celery(stage, secret) as side:
         if side is None:
             return ["Celery and Redis: not measured, there is no redis-server (Debian: apt-get install redis-server)"]

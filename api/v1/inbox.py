@@ -66,16 +66,15 @@ async def list_inbox_events(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> InboxPage:
-    """List events, newest first. Nobody is known to own `unmatched` events: assign them. `dead` events have failed:
-    replay them."""
+    """List events, newest first. Assign `unmatched` events, whose owner is unknown. Replay `dead` events, which
+    failed."""
     async with desk.db.system() as conn:
         return await inbox_desk.list_inbox(conn, _scope(desk), state=state, source=source, limit=limit, cursor=cursor)
 
 
 @router.post("/replay", status_code=202, response_model=ReplayedEvents, summary="Process failed events again")
 async def replay_inbox_events(body: EventReplay, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Replay one, many, or a time window of dead (or unmatched, or retrying) events; processed events are never
-    replayed."""
+    """Replay one, many, or a time window of dead, unmatched or retrying events; processed events are never replayed."""
     lanes: set[Lane] = set()
 
     async def deed(conn: AsyncConnection) -> Answer:

@@ -94,16 +94,14 @@ async def list_quotas(desk: OnDesk) -> Quotas:
 async def get_quota_forecast(
     desk: OnDesk, days: Annotated[int, Query(ge=1, le=366, description="How far ahead.")] = 28
 ) -> Forecast:
-    """Forecast what the running plans will call, held against each window, and show weeks ahead where quota falls
-    short."""
+    """Hold what the running plans will call against each window, and show weeks ahead where quota falls short."""
     now = utc_now()
     return await forecast_quotas(desk.state.switchboard, desk.manifests, now, now + timedelta(days=days))
 
 
 @router.post("/schedule", summary="Preview a schedule")
 async def preview_call_schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
-    """Compute when these requests could be carried out across services, beside what running plans want. Nothing is
-    taken."""
+    """Compute when these requests could be made across services, beside what running plans want. Nothing is taken."""
     return await preview_schedule(
         desk.state.switchboard, desk.manifests, desk.organization_id, body.requests, utc_now()
     )
@@ -119,8 +117,7 @@ async def get_quota(service: ServiceName, desk: OnDesk, account: Account = "defa
 async def set_quota_limits(
     service: ServiceName, body: PutLimits, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
-    """Replace the account's limits; live in every process within a second, and audited. Account `*`: all without their
-    own."""
+    """Replace the limits; live in every process within a second, and audited. Account `*`: all without their own."""
     for place, one in enumerate(body.windows):
         if one.burst is not None and one.burst > one.most_at_once and one.window in SPREAD:
             detail = f"of {one.limit} calls a {one.window} at most {one.most_at_once} may come at once"
@@ -137,8 +134,7 @@ async def set_quota_limits(
 async def throttle_quota(
     service: ServiceName, body: PutThrottle, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
-    """Give ordinary calls only a share of the limits, for example during an incident; weddings on their day keep
-    all."""
+    """Give ordinary calls only a share of the limits, say during an incident; weddings on their day keep all."""
     throttle = Throttle(percent=body.percent, until=body.until, reason=body.reason)
     await _operators(desk).throttle((service, account), throttle)
     return await _one(desk, (service, account))
@@ -164,8 +160,7 @@ async def lift_quota_block(service: ServiceName, desk: OnDesk, account: Account 
 async def reserve_quota(
     service: ServiceName, body: PostReservation, desk: OnDesk, said: MustBeOnce, account: Account = "default"
 ) -> JSONResponse:
-    """Keep calls for one wedding: others may use them while it does not need them; they are given back when its time is
-    over."""
+    """Keep calls for one wedding: others borrow them while it needs none; they are given back when its time is over."""
     if body.ends_at <= body.starts_at:
         raise InvalidInput("a reservation ends after it starts", field="ends_at")
     wanted = Reservation(id=desk.new_id(said), **body.model_dump())

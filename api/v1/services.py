@@ -84,8 +84,7 @@ def _operator(desk: Desk) -> Operator:
 
 
 def _counted(desk: Desk) -> str | None:
-    """Return the organization whose weddings count in a report; None for an operator, whose report is about
-    everybody's."""
+    """Return the organization whose weddings count in a report; None for an operator: then everybody's count."""
     return None if desk.state.settings.is_operator(desk.organization_id) else desk.organization_id
 
 

@@ -24,8 +24,10 @@ class Strict(BaseModel):
 
 
 class TransactionBody(Strict):
-    """Starts a transaction. `orchestrate`: book what is due. `timeline`: move the ceremony to another wall time,
-    perhaps another zone."""
+    """Starts a transaction.
+
+    `orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone.
+    """
 
     kind: Literal["orchestrate", "timeline"]
     ceremony_at: Annotated[
@@ -57,8 +59,7 @@ async def submit_transaction(
     said: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
-    """Record the requested transaction and answer at once; with `?wait=30s` answer when it has settled, or after that
-    time."""
+    """Record the requested transaction and answer at once; with `?wait=30s` when it has settled, or after that time."""
     if body.kind == "orchestrate":
         return await accept(desk, said, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait)
     at, zone = body.ceremony_at or "", body.zone
@@ -78,8 +79,7 @@ async def get_transaction(wedding: str, transaction: str, desk: OnDesk) -> Trans
     "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
 )
 async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
-    """Undo what the transaction, which may still be running, has in effect; the answer is the undo's own
-    transaction."""
+    """Undo what the transaction, perhaps still running, has in effect; the answer is the undo's own transaction."""
     return await accept(
         desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
     )

@@ -132,8 +132,10 @@ async def get_version_usage(
     summary="Migrate a service to another version",
 )
 async def start_version_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Compare reads, try the version on a share of the weddings, switch, watch; go back at the first sign. For
-    operators."""
+    """Migrate a service to another version. For operators.
+
+    Compare reads, try the version on a share of the weddings, switch, watch; go back at the first sign.
+    """
     _require_operator(desk)
     book = desk.state.switchboard.book
 
@@ -186,8 +188,7 @@ async def roll_back_version_migration(migration: MigrationId, desk: OnDesk) -> m
 
 @router.post("/migrations/{migration}/pause", status_code=202, responses=_REFUSED, summary="Pause a migration")
 async def pause_version_migration(migration: MigrationId, body: AskPause, desk: OnDesk) -> migrations.MigrationView:
-    """Pause the migration at its stage, or, with `paused` false, go on. It still goes back when it fails. For
-    operators."""
+    """Pause the migration, or go on with `paused` false. It still goes back when it fails. For operators."""
     return await _ask(desk, migration, paused=body.paused)
 
 

@@ -112,8 +112,7 @@ class ChaosStage:
             return str((await conn.execute(text(sql), {"id": story.id})).scalar_one())
 
     async def settled(self, story: Story, seconds: float) -> str:
-        """Wait until nothing moves in the wedding; return what still moves when the time is up, empty when nothing
-        does."""
+        """Wait until nothing moves in the wedding; return what still moves when the time is up, else empty."""
         event = asyncio.Event()
         self._watched[story.id] = (story, event)
         try:
@@ -196,8 +195,7 @@ def real_api(settings: Settings, bound: socket.socket, temporal_address: str) ->
 
 
 async def _end_all(client: Client) -> None:
-    """End all workflows: the server serves the next stage, too, whose worker would take up weddings that its database
-    doesn't know."""
+    """End all workflows: the server serves the next stage, too, whose database doesn't know these weddings."""
     async for found in client.list_workflows("ExecutionStatus = 'Running'"):
         with contextlib.suppress(RPCError):
             await client.get_workflow_handle(found.id, run_id=found.run_id).terminate(reason="the stage has closed")
@@ -207,8 +205,7 @@ async def _end_all(client: Client) -> None:
 async def open_chaos(
     database_url: str, temporal_address: str, folder: Path, *, timeout_seconds: float = 0, settling_seconds: float = 0
 ) -> AsyncIterator[ChaosStage]:
-    """Start sandbox, webhook receiver and a worker process on the given servers; shorter times than production's where
-    given."""
+    """Start sandbox, webhook receiver and a worker process on the given servers, with shorter times where given."""
     with (
         contextlib.closing(listen(0)) as bound,
         WatchedSandbox(

@@ -139,8 +139,7 @@ async def gateway_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 @dataclass
 class Gate:
-    """Runs the application on a real port, between a partner and its vendors: stripe and others by the sandbox, vsco
-    raw."""
+    """Runs the application between a partner and its vendors: stripe and others by the sandbox, vsco raw."""
 
     api: Any
     http: httpx.AsyncClient

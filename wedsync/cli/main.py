@@ -79,8 +79,7 @@ def _usage(said: output.Output, error: TyperException) -> int:
 
 
 def translate(error: Exception) -> CliError:
-    """Turn any error into the command line's: ours by their family, wrong settings by their names, the rest as
-    internal."""
+    """Turn any error into the command line's: ours by their family, wrong settings by name, the rest as internal."""
     from pydantic import ValidationError
 
     from wedsync.domain import errors as family

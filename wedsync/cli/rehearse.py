@@ -61,8 +61,7 @@ def everything_now(plan: Plan) -> Plan:
 
 
 def timetable(plan: Plan, now: datetime) -> dict[str, datetime]:
-    """Return when each step would be due (UTC) if the plan started at `now` and every step were done at once when
-    due."""
+    """Return when each step would be due (UTC) if the plan started at `now` and each step were done when due."""
     from wedsync.domain.weddings.compile import compile_plan
     from wedsync.domain.weddings.times import At, due_at
     from wedsync.usecases.routing.registry import load_registry

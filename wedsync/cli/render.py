@@ -193,8 +193,7 @@ def busiest(steps: Sequence[Json], rows: int) -> list[Json]:
 
 
 def live_board(snapshot: Snapshot, height: int) -> RenderableType:
-    """Draw the wedding while it moves, no taller than a terminal of `height` lines: steps, bar, the next of the
-    agenda."""
+    """Draw the moving wedding, no taller than a terminal of `height` lines: steps, bar, the next of the agenda."""
     steps, zone = snapshot.steps, snapshot.zone
     agenda = [*waited_for(steps), *later(steps)][: max(1, height // 5)]
     room = height - len(agenda) - 12

@@ -153,8 +153,7 @@ class Supervisor:
         )
 
     async def _prepare(self, layout: Layout, environment: Mapping[str, str]) -> LocalIdentity | None:
-        """Prepare what programs find when they start: migrations, the namespace's search attributes, the local
-        organization."""
+        """Prepare what programs need when they start: migrations, search attributes, the local organization."""
         if layout.parts.isdisjoint({WORKER, API}):
             return None
         self._say("migrating")

@@ -72,8 +72,7 @@ def base_url(given: str | None, account_base_url: str, business: str) -> str:
 
 
 def endpoint(name: str, endpoints: ApiEndpoints, values: dict[str, str]) -> tuple[Method, str]:
-    """Return method and filled-in path of an operation; raises InvalidInput when the path needs a value we don't
-    have."""
+    """Return method and filled-in path of an operation; raises InvalidInput when the path needs an unknown value."""
     given = getattr(endpoints, name, None)
     method, template = (given.method, given.path) if given is not None else DEFAULT_ENDPOINTS[name]
     if not template.startswith("/") or template.startswith("//"):
@@ -90,8 +89,7 @@ def endpoint(name: str, endpoints: ApiEndpoints, values: dict[str, str]) -> tupl
 
 
 def at_venue(moment: Moment) -> str:
-    """Write RFC 3339 with the venue's offset, taken from the moment itself: no zone table is read, retries are
-    identical."""
+    """Write RFC 3339 with the venue's offset, taken from the moment: no zone table is read, retries are identical."""
     wall = datetime.fromisoformat(moment.local)
     offset = wall - moment.instant.astimezone(UTC).replace(tzinfo=None)
     sign = "-" if offset < timedelta(0) else "+"

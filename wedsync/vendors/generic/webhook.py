@@ -14,8 +14,7 @@ from wedsync.kit.signatures import read, stripe
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """Tell whether `X-Signature: t=<unix>,v1=<hex>` is in time and the HMAC-SHA256 of `{t}.{body}` by one of the
-    secrets."""
+    """Tell whether `X-Signature: t=<unix>,v1=<hex>` is in time and the HMAC-SHA256 of `{t}.{body}` by a secret."""
     return stripe.verify_list(body, read.header(headers, "x-signature"), secrets, now)
 
 

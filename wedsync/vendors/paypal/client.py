@@ -237,8 +237,7 @@ def _refunded(order_id: str | None, capture_id: str, refund: dict[str, Any]) -> 
 
 
 def _elsewhere(what: str) -> NotAuthorized:
-    """Build the error for an id that PayPal gave us and no longer finds: the account may have changed, so it proves
-    nothing."""
+    """Build the error for an id of PayPal's that is not found: the account may have changed, so it proves nothing."""
     return NotAuthorized(
         f"paypal: {what} is not in this account: were its credentials changed for another account's?",
         vendor=_VENDOR,

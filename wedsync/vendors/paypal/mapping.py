@@ -104,8 +104,7 @@ def _newest(order: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """Read `(code, detail)` of PayPal's error: the issue before the name; no description, which may quote what was
-    sent."""
+    """Read `(code, detail)` of PayPal's error: the issue before the name; no description, which may quote us."""
     if not isinstance(body, dict):
         return f"http_{status}", f"answered {status}"
     details = body.get("details")

@@ -195,8 +195,7 @@ class _Counter:
         return None
 
     def refuse(self, operation: str, request: Request) -> Response | None:
-        """Refuse an instrument that is declined at the capture; PayPal refuses nothing else of ours that is
-        well-formed."""
+        """Refuse an instrument declined at the capture; PayPal refuses nothing else of ours that is well-formed."""
         if operation != "capture_order" or self._stranger(request) is not None:
             return None
         order = self._till.find("order", request.path_params["order"])
@@ -205,8 +204,7 @@ class _Counter:
         return self._till.capture(order, DECLINED_TOKEN, {}, request, None)
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """Return the signed event of type `event` about an order or capture; an event made before is returned as it
-        was."""
+        """Return the signed event `event` about an order or capture; an event made before is returned as it was."""
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))

@@ -88,8 +88,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def webhook_headers(body: bytes, webhook_id: str, base_url: str) -> dict[str, str]:
-    """Build PayPal's five headers over `body`
-    (https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message)."""
+    """Build PayPal's headers over `body` (https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message)."""
     transmission_id = str(uuid.uuid4())
     stamp = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
     message = f"{transmission_id}|{stamp}|{webhook_id}|{zlib.crc32(body)}".encode()

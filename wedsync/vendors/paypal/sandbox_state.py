@@ -283,8 +283,7 @@ class Till:
         return [one["event"] for one in reversed(list(self.desk.objects.values())) if one["kind"] == "event"]
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """Return the newest event of `kind` about an order or its capture, made now when there is none; raises
-        KeyError."""
+        """Return the newest event of `kind` about an order or capture, made now when there is none; raises KeyError."""
         about = self.desk.objects[object_id]
         if about["kind"] == "order" and kind.startswith("PAYMENT."):
             taken = captures(about)
@@ -326,7 +325,6 @@ def encode(event: Json) -> bytes:
 
 
 def _minor(amount: Json) -> int:
-    """Return ISO 4217 minor units, in which the ledger counts: two decimals for all of PayPal's currencies but the
-    yen."""
+    """Return ISO 4217 minor units, as the ledger counts: two decimals for all of PayPal's currencies but the yen."""
     value = Decimal(amount["value"])
     return int(value if amount["currency_code"] == "JPY" else value * 100)

@@ -71,8 +71,7 @@ def accepted(message_id: str) -> Effect:
 
 
 def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return seconds until `X-RateLimit-Reset` (unix time), at most a day; None beside a `Retry-After` or without
-    it."""
+    """Return seconds until `X-RateLimit-Reset` (unix time), at most a day; None without it or beside `Retry-After`."""
     lowered = {name.lower(): value for name, value in headers.items()}
     reset = lowered.get("x-ratelimit-reset", "")
     if "retry-after" in lowered or not (reset.isascii() and reset.isdigit()):
@@ -81,8 +80,7 @@ def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """Read `(code, detail)` of `{errors: [{message, field, help}]}`; it has no codes, and the message may name a
-    guest."""
+    """Read `(code, detail)` of `{errors: [{message, field, help}]}`; it has no codes, the message may name a guest."""
     errors = body.get("errors") if isinstance(body, dict) else None
     first = errors[0] if isinstance(errors, list) and errors else None
     field = first.get("field") if isinstance(first, dict) else None

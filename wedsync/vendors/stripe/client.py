@@ -171,8 +171,7 @@ def _payment_id(call: Call) -> str | None:
 
 
 def _elsewhere(payment_id: str) -> NotAuthorized:
-    """Build the error for an intent that Stripe gave us and no longer finds: Stripe never deletes one, so the key
-    belongs to another account or mode by now."""
+    """Build the error for an intent that is not found: Stripe deletes none, so the account or mode has changed."""
     return NotAuthorized(
         f"stripe: {payment_id} is not in this account: was its key changed for another account's, or for test mode?",
         vendor=_VENDOR,

@@ -48,8 +48,7 @@ def from_stripe_amount(amount: int, currency: str) -> int:
 
 
 def split_instrument(instrument: str | None) -> tuple[str, str]:
-    """Return `(customer, payment method)` of a payer's instrument: `pm_...`, or `cus_...:pm_...` for a customer's saved
-    one.
+    """Return `(customer, payment method)` of an instrument: `pm_...`, or `cus_...:pm_...` for a customer's saved one.
 
     The customer is empty when none is given. Raises InvalidInput when there is no payment method.
     """

@@ -194,8 +194,7 @@ class _Counter:
         return self._read(request, JSONResponse(found))
 
     async def list_events(self, request: Request) -> Response:
-        """List events, newest first; understands `type`, `created[gte]`, `created[lt]`, `starting_after` and
-        `limit`."""
+        """List events, newest first, by `type`, `created[gte]`, `created[lt]`, `starting_after` and `limit`."""
         query = request.query_params
         since, until = int(query.get("created[gte]", "0")), int(query.get("created[lt]", str(10**12)))
         limit = min(int(query.get("limit", "10")), 100)

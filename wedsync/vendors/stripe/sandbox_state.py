@@ -316,7 +316,7 @@ class Till:
         return event
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """Return the newest event of `kind` about `object_id`, made now when there is none; raises KeyError when
+        """Return the newest event of `kind` about `object_id`, made now if there is none; raises KeyError if
         unknown."""
         event: Json
         for event in reversed(list(self.desk.objects.values())):
@@ -329,8 +329,7 @@ class Till:
         return self.event(kind, about)
 
     def headers(self, body: bytes, *, bad: bool = False) -> dict[str, str]:
-        """Build the headers of a webhook; `bad`: signed with another secret. Signed by the wall clock, as the
-        receiver's."""
+        """Build a webhook's headers; `bad`: signed with another secret. Signed by the wall clock, as the receiver's."""
         secret = self.desk.webhook_secret + ("-other" if bad else "")
         signature = sign(body, secret, int(utc_now().timestamp()))
         return {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signature}

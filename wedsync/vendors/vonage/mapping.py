@@ -61,8 +61,7 @@ def form(call: Call, *, api_key: str, api_secret: str, sender: str, callback: st
 
 
 def effect(body: Any) -> Effect:
-    """Return the sent message with all its parts; raises the error that a status means (the HTTP status is always
-    200)."""
+    """Return the sent message with all its parts; raises the error that a status means (HTTP always says 200)."""
     messages = body.get("messages") if isinstance(body, dict) else None
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise OutcomeUnknown("vonage answered without messages", vendor="vonage")

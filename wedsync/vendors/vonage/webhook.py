@@ -1,5 +1,4 @@
-"""Reads Vonage's delivery receipts as vendor events.
-https://developer.vonage.com/en/getting-started/concepts/webhooks"""
+"""Reads Vonage's delivery receipts. https://developer.vonage.com/en/getting-started/concepts/webhooks"""
 
 from __future__ import annotations
 
