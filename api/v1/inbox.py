@@ -66,8 +66,7 @@ async def list_inbox_events(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> InboxPage:
-    """List events, newest first. Assign `unmatched` events, whose owner is unknown. Replay `dead` events, which
-    failed."""
+    """List events, newest first. Assign `unmatched` events, whose owner is unknown. Replay failed (`dead`) events."""
     async with desk.db.system() as conn:
         return await inbox_desk.list_inbox(conn, _scope(desk), state=state, source=source, limit=limit, cursor=cursor)
 

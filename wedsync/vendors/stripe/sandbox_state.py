@@ -316,8 +316,7 @@ class Till:
         return event
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """Return the newest event of `kind` about `object_id`, made now if there is none; raises KeyError if
-        unknown."""
+        """Return the newest event of `kind` about `object_id`, made now if there is none; raises KeyError."""
         event: Json
         for event in reversed(list(self.desk.objects.values())):
             if event["object"] == "event" and event["type"] == kind and event["data"]["object"]["id"] == object_id:
