@@ -1,4 +1,4 @@
-"""The REST API's application: what it is made of, and its life."""
+"""Builds the REST API's application from its parts, and opens and closes what it uses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wedsync.usecases.weddings.tell import Teller
 
 
 def lazy_client(settings: Settings) -> ClientProvider:
-    """Gives the process's one Temporal client, which connects at its first call and again when it must."""
+    """Return the process's one Temporal client, which connects at its first call and again when it must."""
     lock = asyncio.Lock()
     made: list[Client] = []
 
@@ -61,7 +61,7 @@ async def _opened(state: State, settings: Settings, provide: ClientProvider) -> 
 
 
 def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:
-    """The application; it takes requests while Temporal is away, but not without its database."""
+    """Build the application; it takes requests while Temporal is away, but not without its database."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

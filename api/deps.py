@@ -1,4 +1,4 @@
-"""What endpoints ask for: who asks, the process's dependencies, the identity of a request."""
+"""Dependencies of endpoints: who asks, the process's parts, the identity of a request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REFUSALS = {Permission.OPERATE_PLATFORM: ("only an operator of the platform may
 
 Ask = Callable[[AsyncConnection, Asking], Awaitable[TransactionView]]
 
-# The guard has checked the key; this only tells readers of the OpenAPI file.
+# The guard has checked the key; this is only for readers of the OpenAPI file.
 _bearer = HTTPBearer(auto_error=False, description="An API key of the organization.")
 
 
@@ -47,7 +47,7 @@ def require(settings: Settings, principal: Principal, permission: Permission) ->
 
 
 class Desk:
-    """A guarded request's way to everything it needs."""
+    """Context of one guarded request: gives it everything it needs."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -57,12 +57,12 @@ class Desk:
 
     @property
     def organization_id(self) -> str:
-        """Whose data it is about."""
+        """Return the organization whose data the request is about."""
         return self.principal.organization_id
 
     @property
     def manifests(self) -> dict[str, Manifest]:
-        """The vendors at hand."""
+        """Return the manifests of the installed vendors."""
         found: dict[str, Manifest] = self.state.registry.manifests
         return found
 
@@ -71,11 +71,11 @@ class Desk:
         require(self.state.settings, self.principal, permission)
 
     def new_id(self, said: Once | None) -> str:
-        """The id of what the request makes; its tail is the same whenever the same request comes."""
+        """Return the id of what the request makes; its tail is the same whenever the same request comes."""
         return id_from_key(self.organization_id, said.key, utc_now()) if said else new_id()
 
     def asking(self, said: Once | None) -> Asking:
-        """The request as use cases take it."""
+        """Return the request as use cases take it."""
         return Asking(
             principal=self.principal,
             transaction_id=self.new_id(said),
@@ -87,7 +87,7 @@ class Desk:
 
 
 async def get_desk(request: Request) -> Desk:
-    """The request's desk; async like all of these, for FastAPI gives each plain function a thread."""
+    """Return the request's desk; async like all of these, for FastAPI gives each plain function a thread."""
     return Desk(request)
 
 
@@ -105,7 +105,7 @@ async def get_once(
         ),
     ],
 ) -> Once:
-    """The identity of a request that must have one."""
+    """Return the identity of a request that must have one."""
     return once(key, request.method, request.url.path, await request.body())
 
 
@@ -115,7 +115,7 @@ async def get_once_or_none(
         str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
     ] = None,
 ) -> Once | None:
-    """The identity of a request that may have one."""
+    """Return the identity of a request that may have one."""
     return once(key, request.method, request.url.path, await request.body()) if key is not None else None
 
 
@@ -127,12 +127,12 @@ async def get_wait(
         ),
     ] = None,
 ) -> timedelta:
-    """How long the caller wants to wait for the outcome."""
+    """Return how long the caller wants to wait for the outcome."""
     return timedelta(seconds=int(re.sub("s$", "", wait))) if wait else timedelta()
 
 
 def Authorized(permission: Permission) -> Any:
-    """Give an endpoint its desk if the request's key has the permission; else the answer is 403, whatever it holds."""
+    """Give an endpoint its desk if the request's key has the permission; else answer 403."""
 
     async def authorize(desk: Annotated[Desk, Depends(get_desk)]) -> Desk:
         desk.require(permission)
@@ -151,7 +151,7 @@ guarded = [Depends(_bearer)]
 
 
 def respond(answer: Answer, *, is_replay: bool = False) -> JSONResponse:
-    """The response of an answer."""
+    """Build the response of an answer."""
     headers = {**answer.headers, "Cache-Control": "no-store"}
     if is_replay:
         headers["Idempotency-Replayed"] = "true"
@@ -159,13 +159,13 @@ def respond(answer: Answer, *, is_replay: bool = False) -> JSONResponse:
 
 
 def accepted(view: TransactionView) -> Answer:
-    """202 with the transaction as it stands."""
+    """Answer 202 with the transaction as it stands."""
     location = f"/api/v1/weddings/{view.wedding_id}/transactions/{view.id}"
     return Answer(status=202, headers={"Location": location}, body=view.model_dump(mode="json"))
 
 
 async def accept(desk: Desk, said: Once | None, ask: Ask, wait: timedelta = timedelta()) -> JSONResponse:
-    """Record a change once, have the wedding told of it, and answer 202; with `wait` not before it has settled."""
+    """Record a change once, dispatch it to the wedding, and answer 202; with `wait` not before it has settled."""
     asking, found = desk.asking(said), []
 
     async def deed(conn: AsyncConnection) -> Answer:

@@ -27,7 +27,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def describe(app: FastAPI) -> None:
-    """Have the app describe itself with problem details for every refusal."""
+    """Make the app describe itself with problem details for every refusal."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -55,7 +55,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
 
 
 def _simplify(node: Any) -> None:
-    """Rewrite, throughout a schema, what generators of clients warn of or drop."""
+    """Rewrite, throughout a schema, what client generators warn of or drop."""
     if isinstance(node, dict):
         _move_composite_default(node)
         _name_key_pattern(node)
@@ -66,7 +66,7 @@ def _simplify(node: Any) -> None:
 def _move_composite_default(schema: dict[str, Any]) -> None:
     """Move a default that is a list or an object to the description: no language has a literal for all of them.
 
-    Beside a `$ref` it goes without a word: the schema that is named has the same defaults.
+    Beside a `$ref`, drop the default: the schema that is named has the same defaults.
     """
     if not isinstance(schema.get("default"), list | dict) or schema.keys().isdisjoint(_SCHEMA_KEYS):
         return
@@ -77,7 +77,7 @@ def _move_composite_default(schema: dict[str, Any]) -> None:
 
 
 def _name_key_pattern(schema: dict[str, Any]) -> None:
-    """Say by `propertyNames` which keys a mapping has: generators take `patternProperties` for no type at all."""
+    """State by `propertyNames` which keys a mapping has: generators take `patternProperties` for no type at all."""
     if len(schema.get("patternProperties", ())) == 1:
         ((pattern, values),) = schema.pop("patternProperties").items()
         schema["additionalProperties"] = values

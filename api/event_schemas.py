@@ -1,4 +1,4 @@
-"""The catalogue of events as files: `python -m api.event_schemas` writes `docs/events/`."""
+"""Writes the catalogue of events as files: `python -m api.event_schemas` fills `docs/events/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "events"
 
 
 def render() -> dict[str, str]:
-    """Every file's text by its path under `docs/events`."""
+    """Return every file's text by its path under `docs/events`."""
     lines = [
         "# Events",
         "",

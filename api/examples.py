@@ -1,4 +1,4 @@
-"""The examples in the OpenAPI file; a test sends each of them."""
+"""Examples in the OpenAPI file; a test sends each of them."""
 
 from __future__ import annotations
 

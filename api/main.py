@@ -1,4 +1,4 @@
-"""The API as a program."""
+"""Runs the API as a program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wedsync.kit.settings import Settings
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams and the waiting requests first, so that the others can be finished."""
+    """Server that ends the streams and the waiting requests first, so that the others can be finished."""
 
     #: Called with the URL once requests are taken.
     ready: Callable[[str], None] | None = None

@@ -1,4 +1,4 @@
-"""What every request passes: its id, its API key, the limit of its body. Plain ASGI."""
+"""Middleware that every request passes: its id, its API key, the limit of its body. Plain ASGI."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RequestIds:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    """The first value of a header, which ASGI names in small letters; empty without one."""
+    """Return the first value of a header, which ASGI names in small letters; empty without one."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
@@ -100,7 +100,7 @@ class Guard:
 
 
 async def principal_of(request: Request) -> Principal:
-    """Who the request's `Authorization: Bearer KEY` stands for; raises Unauthenticated, StoreUnavailable."""
+    """Return whom the request's `Authorization: Bearer KEY` stands for; raises Unauthenticated, StoreUnavailable."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthenticated("send an API key: `Authorization: Bearer KEY`")

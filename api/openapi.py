@@ -1,4 +1,4 @@
-"""The OpenAPI file: `python -m api.openapi` writes `api/openapi.json`."""
+"""Writes the OpenAPI file: `python -m api.openapi` writes `api/openapi.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outside `/api/v1`: health, readiness, metrics, and the codec that Temporal's UI and CLI decode through."""
+"""Serves health, readiness, metrics, and the codec of Temporal's UI and CLI, outside `/api/v1`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PROBE_SECONDS = 2.0
 
 
 class Health(View):
-    """The process answers."""
+    """Says that the process answers."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(View):
-    """Whether requests can be taken. They can while Temporal is away: it is told later."""
+    """Tells whether requests can be taken. They can while Temporal is away: they are dispatched to it later."""
 
     status: Literal["ready"] = "ready"
     database: Literal["ok"] = "ok"
@@ -49,20 +49,20 @@ class Payload(View):
 
 
 class Payloads(View):
-    """The payloads, decoded, in the order in which they came."""
+    """Decoded payloads, in the order in which they came."""
 
     payloads: tuple[Payload, ...]
 
 
 @router.get("/healthz", tags=["operations"], summary="Whether the process answers")
 async def check_liveness() -> Health:
-    """Always 200."""
+    """Answer 200 while the process runs."""
     return Health()
 
 
 @router.get("/readyz", tags=["operations"], response_model=Readiness, summary="Whether requests can be taken")
 async def check_readiness(request: Request) -> Response:
-    """200 when the database is there and migrated; tells of Temporal too."""
+    """Answer 200 when the database is there and migrated; report Temporal's state too."""
     why, temporal = await asyncio.gather(_database_fault(request), _temporal_state(request))
     if why is not None:
         detail = f"database: {why}; temporal: {temporal}"
@@ -94,18 +94,18 @@ async def _temporal_state(request: Request) -> Literal["ok", "unreachable"]:
 
 @router.get("/metrics", tags=["operations"], response_class=Response, summary="Metrics in Prometheus' text format")
 async def get_metrics() -> Response:
-    """This process's metrics."""
+    """Show this process's metrics."""
     return Response(telemetry.metrics_text(), headers={"Content-Type": telemetry.METRICS_CONTENT_TYPE})
 
 
 def allowed_origins(settings: Settings) -> set[str]:
-    """The browser origins that may ask the codec."""
+    """Return the browser origins that may ask the codec."""
     named = [*settings.codec_origins.split(","), settings.temporal_ui_url]
     return {origin.strip().rstrip("/") for origin in named if origin.strip()}
 
 
 async def cors_headers(request: Request) -> dict[str, str]:
-    """What lets the Temporal UI, and no other page, read the answer."""
+    """Return the headers that let the Temporal UI, and no other page, read the answer."""
     origin = request.headers.get("origin", "")
     if origin not in allowed_origins(request.app.state.settings):
         return {"Vary": "Origin"}
@@ -124,7 +124,7 @@ Cors = Annotated[dict[str, str], Depends(cors_headers)]
 
 @router.options("/codec/decode", include_in_schema=False)
 async def preflight(cors: Cors) -> Response:
-    """Answer the browser's question beforehand."""
+    """Answer the browser's preflight request."""
     return Response(status_code=204, headers=cors)
 
 
@@ -135,7 +135,7 @@ async def preflight(cors: Cors) -> Response:
     summary="Decode Temporal's payloads",
 )
 async def decode_payloads(request: Request, cors: Cors) -> Response:
-    """Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
+    """Decode payloads by Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
 
     One key seals every organization's payloads, so an operator's API key is needed; in the local environment the
     Temporal UI's own pages need none.

@@ -1,4 +1,4 @@
-"""Every refusal as problem details (RFC 9457), with a stable code; `docs/errors.md` lists them all."""
+"""Answers every refusal as problem details (RFC 9457), with a stable code; `docs/errors.md` lists them all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Kind(NamedTuple):
-    """What a code means to HTTP and to people."""
+    """Meaning of a code, to HTTP and to people."""
 
     status: int
     title: str
@@ -138,7 +138,7 @@ def problem(
     errors: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """The response for one of KINDS."""
+    """Build the response for one of KINDS."""
     kind = KINDS[code]
     content = Problem(
         type=f"urn:wedsync:error:{code}",
@@ -158,7 +158,7 @@ def problem(
 
 
 def of_error(error: WedsyncError, request_id: str) -> JSONResponse:
-    """The response for an error of the family; what has no code of this API's is `internal` and says nothing."""
+    """Build the response for an error of the family; an error without a code here is `internal` and says nothing."""
     code = error.reason if error.reason in KINDS else error.code
     if code not in KINDS:
         return problem("internal", "an unexpected error; it was logged", request_id=request_id)
@@ -171,7 +171,7 @@ def of_error(error: WedsyncError, request_id: str) -> JSONResponse:
 
 
 def request_id_of(request: Request) -> str:
-    """The id of the request, as its middleware set it."""
+    """Return the id of the request, as its middleware set it."""
     return str(getattr(request.state, "request_id", ""))
 
 

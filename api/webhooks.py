@@ -1,4 +1,4 @@
-"""`POST /api/integrations/webhooks/{source}`: where sources post their events. No API key: the signature is the key."""
+"""`POST /api/integrations/webhooks/{source}`: sources post their events here. No API key: the signature is the key."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _CODES: dict[type[WedsyncError], str] = {
 
 
 class _TooLarge(Exception):
-    """The body is longer than allowed."""
+    """Raised when the body is longer than allowed."""
 
 
 @asynccontextmanager
@@ -61,7 +61,7 @@ router = APIRouter(tags=["webhooks"], lifespan=_lifespan)
 
 
 async def get_reception(request: Request) -> Reception:
-    """The application's desk for webhooks, made at first use of `app.state`'s parts; async asks no thread."""
+    """Return the application's desk for webhooks, made at first use of `app.state`'s parts; async asks no thread."""
     state = request.app.state
     reception: Reception | None = getattr(state, "webhook_reception", None)
     if reception is None:
@@ -88,9 +88,9 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
 
 @router.post(PATH, response_model=Received, responses=_RESPONSES, summary="Take in a source's event")
 async def receive_webhook(source: str, request: Request, desk: Desk) -> Response:
-    """Verify, record and acknowledge; the event is processed afterwards, durably.
+    """Verify, record and acknowledge an event; it is processed afterwards, durably.
 
-    Answers a source's handshake where it has one. An event that was recorded before is acknowledged as a duplicate.
+    Answers a source's handshake where it has one. Acknowledges an event that was recorded before as a duplicate.
     """
     return await _receive(source, "", request, desk)
 
@@ -99,14 +99,15 @@ async def receive_webhook(source: str, request: Request, desk: Desk) -> Response
     CONNECTION_PATH, response_model=Received, responses=_RESPONSES, summary="Take in an event of a source's connection"
 )
 async def receive_connection_webhook(source: str, connection: str, request: Request, desk: Desk) -> Response:
-    """The same for one of a source's connections, named by its id."""
+    """Receive an event for one of a source's connections, named by its id."""
     return await _receive(source, connection, request, desk)
 
 
 class WebhookDoor:
-    """Takes events in before routing: they come in bursts, and FastAPI's way to an endpoint costs as much as the deed.
+    """Takes webhooks in before routing: they come in bursts, and FastAPI's routing costs as much as the rest.
 
-    The endpoints above describe the same for readers of the API, and answer what is no POST to one or two plain names.
+    The endpoints above describe the same for readers of the API. They also answer what is no POST to one or two plain
+    names.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -153,7 +154,7 @@ async def answer_challenge(source: str, request: Request, desk: Desk) -> Respons
 
 @router.get(CONNECTION_PATH, include_in_schema=False)
 async def answer_connections_challenge(source: str, connection: str, request: Request, desk: Desk) -> Response:
-    """The same for one of a source's connections."""
+    """Answer the challenge of one of a source's connections."""
     return await _challenge(source, connection, request, desk)
 
 

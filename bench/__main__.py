@@ -28,7 +28,7 @@ from bench.stage import commit, open_stage
 
 
 async def run(size: Size) -> Results:
-    """All measures of weddings on one stage."""
+    """Take all measures of weddings on one stage."""
     started, load_before = time.monotonic(), os.getloadavg()[0]
 
     def say(what: str) -> None:

@@ -1,4 +1,4 @@
-"""The limit: a FastAPI application with one select, and one with one insert, and nothing else.
+"""Sets the limit: a FastAPI application with one select, and one with one insert, and nothing else.
 
 `python -m bench.bare_api PORT DATABASE_URL`
 """
@@ -28,7 +28,7 @@ _COLUMNS = "INSERT INTO bare_weddings (id, reference, status) VALUES"
 
 
 class Store:
-    """The statements, by SQLAlchemy's asyncio extension and its pool, as the product's."""
+    """Runs the statements by SQLAlchemy's asyncio extension and its pool, as the product does."""
 
     def __init__(self, url: str) -> None:
         self.engine = create_async_engine(
@@ -42,18 +42,18 @@ class Store:
             await connection.execute(text(_TABLE))
 
     async def newest(self) -> dict[str, Any]:
-        """One select."""
+        """Run one select."""
         async with self.engine.connect() as connection:
             return dict((await connection.execute(text(_SELECT))).one()._mapping)
 
     async def add(self, row: str) -> None:
-        """One insert."""
+        """Run one insert."""
         async with self.engine.connect() as connection:
             await connection.execute(text(f"{_COLUMNS} (:row, 'bare', 'planned')"), {"row": row})
 
 
 def make_app(store: Store) -> FastAPI:
-    """The application."""
+    """Build the application."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

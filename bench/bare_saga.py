@@ -29,14 +29,14 @@ SANDBOXED = SandboxedWorkflowRunner(
 
 
 class Activities:
-    """One activity does all; its order says what."""
+    """One activity that does all; its order says what."""
 
     def __init__(self, vendors: Vendors) -> None:
         self._vendors = vendors
 
     @activity.defn(name="carry_out")
     async def carry_out(self, order: Order) -> str:
-        """One HTTP call, one insert."""
+        """Make one HTTP call and one insert."""
         return await self._vendors.carry_out(order)
 
 

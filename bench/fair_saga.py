@@ -1,4 +1,4 @@
-"""The fair peer: the bare saga with what every product of this kind pays for. `python -m bench.fair_saga`.
+"""Fair peer: the bare saga with what every product of this kind pays for. `python -m bench.fair_saga`.
 
 Payloads go through the product's data converter and codec, search attributes are upserted as a wedding's are, and each
 step leaves a row, a reference, an event and a NOTIFY in one transaction.
@@ -40,7 +40,7 @@ SELECT pg_notify('fair_events', %(saga)s)
 
 
 class FairVendors(Vendors):
-    """The same calls; each leaves a row, a reference, an event and a NOTIFY."""
+    """Makes the same calls; each leaves a row, a reference, an event and a NOTIFY."""
 
     async def open(self) -> None:
         """Connect and make the tables."""
@@ -55,7 +55,7 @@ class FairVendors(Vendors):
 
 @workflow.defn(name="FairSaga")
 class FairSaga(BareSaga):
-    """The bare saga, listed by its state."""
+    """Bare saga that is listed by its state."""
 
     @workflow.init
     def __init__(self, saga: str) -> None:
@@ -63,7 +63,7 @@ class FairSaga(BareSaga):
 
     @workflow.run
     async def run(self, saga: str) -> list[str]:
-        """Say that it runs, run, and say what it came to, as a wedding does."""
+        """Publish that it runs, run, and publish its result, as a wedding does."""
         workflow.upsert_search_attributes(
             [temporal.WEDDING_PHASE.value_set("preparation"), temporal.TRANSACTION_STATUS.value_set("running")]
         )

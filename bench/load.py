@@ -1,4 +1,4 @@
-"""The load: so many sagas, so many at once, of each contender; each in the way its users would start it."""
+"""Puts load on each contender: `count` sagas, `width` at once, each started as its users would start it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Round:
 
     @property
     def per_second(self) -> float:
-        """Sagas per second."""
+        """Return sagas per second."""
         return self.count / self.seconds
 
 
@@ -74,7 +74,7 @@ async def at_once(count: int, width: int, deed: Callable[[int], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Asked:
-    """A wedding on record, with the orchestration that was asked for."""
+    """A wedding on record, with the requested orchestration."""
 
     wedding_id: str
     transaction_id: str
@@ -92,7 +92,7 @@ class Weddings:
         self._looker: asyncio.Task[None] | None = None
 
     async def record(self, plan: Callable[[str], Plan] = elopement) -> Asked:
-        """Write a wedding and the request to orchestrate it, as the API does; nobody is told yet."""
+        """Write a wedding and the request to orchestrate it, as the API does; dispatch nothing yet."""
         wedding_id, tx = new_id(), new_id()
         async with self._stage.db.tenant(self._stage.organization_id) as conn:
             await create_wedding(
@@ -110,14 +110,14 @@ class Weddings:
         return Asked(wedding_id, tx)
 
     async def run(self, asked: Asked, *, wanted: str = "completed") -> None:
-        """Hand the request over and wait until its transaction is closed."""
+        """Dispatch the request and wait until its transaction is closed."""
         await self._tell(asked.transaction_id)
         status = await self._settled(asked.transaction_id)
         if status != wanted:
             raise AssertionError(f"the measured wedding is {status}, not {wanted}")
 
     async def _tell(self, transaction_id: str) -> None:
-        """Hand it over, again when nobody answered in time: as the product's sweep does."""
+        """Dispatch it, again when nobody answered in time: as the product's sweep does."""
         for is_last in (False, False, True):
             try:
                 await tell(self._stage.db, self._stage.client, transaction_id)
@@ -135,7 +135,7 @@ class Weddings:
         return await future
 
     async def _look(self) -> None:
-        """One query for all that is waited for, 50 times a second: cheap beside what is measured."""
+        """Poll all that is waited for with one query, 50 times a second: cheap beside what is measured."""
         while self._waiting:
             async with self._stage.db.tenant(self._stage.organization_id) as conn:
                 for row in await conn.execute(_SETTLED, {"ids": list(self._waiting)}):
@@ -144,7 +144,7 @@ class Weddings:
 
 
 async def product_round(weddings: Weddings, asked: Sequence[Asked], width: int) -> Round:
-    """Through `Wedding`; the rows are there before the clock starts."""
+    """Run weddings through `Wedding`; the rows are there before the clock starts."""
     return await at_once(len(asked), width, lambda number: weddings.run(asked[number]))
 
 
@@ -152,7 +152,7 @@ async def product_round(weddings: Weddings, asked: Sequence[Asked], width: int) 
 
 
 async def bare_round(stage: Stage, count: int, width: int, queue: str = PEER_QUEUE) -> Round:
-    """The bare saga, in the SDK's sandbox or, on its other queue, without it."""
+    """Run the bare saga, in the SDK's sandbox or, on its other queue, without it."""
 
     async def one(_: int) -> None:
         saga = uuid.uuid4().hex
@@ -162,7 +162,7 @@ async def bare_round(stage: Stage, count: int, width: int, queue: str = PEER_QUE
 
 
 async def fair_round(stage: Stage, count: int, width: int) -> Round:
-    """The fair peer: encrypted, and started with a wedding's search attributes."""
+    """Run the fair peer: encrypted, and started with a wedding's search attributes."""
 
     async def one(_: int) -> None:
         saga = uuid.uuid4().hex
@@ -181,7 +181,7 @@ async def fair_round(stage: Stage, count: int, width: int) -> Round:
 
 
 class DbosProgram:
-    """The DBOS process, asked over its standard input."""
+    """DBOS process, driven over its standard input."""
 
     def __init__(self, stage: Stage) -> None:
         self._log = (stage.home / "logs" / "dbos.log").open("ab")
@@ -196,7 +196,7 @@ class DbosProgram:
 
     @property
     def pid(self) -> int:
-        """Its pid."""
+        """Return its pid."""
         return self._process.pid
 
     async def ready(self) -> None:
@@ -204,7 +204,7 @@ class DbosProgram:
         await asyncio.to_thread(self._answer)
 
     async def round(self, count: int, width: int) -> Round:
-        """One round."""
+        """Run one round."""
         answer = await asyncio.to_thread(self._ask, f"{count} {width}\n")
         return Round(count, answer["seconds"], answer["latencies"])
 
@@ -234,7 +234,7 @@ class DbosProgram:
 
 
 async def mute_webhooks(stage: Stage) -> None:
-    """Stand-ins send nothing by themselves: no contender waits for their word."""
+    """Keep stand-ins from sending webhooks: no contender waits for a vendor event."""
     async with httpx.AsyncClient(trust_env=False) as http:
         for vendor in VENDORS:
             answer = await http.put(f"{stage.sandbox_url}/_sandbox/webhooks/{vendor}", json={"muted": True})
@@ -242,7 +242,7 @@ async def mute_webhooks(stage: Stage) -> None:
 
 
 async def empty_sandbox(stage: Stage) -> None:
-    """As at the start, so that no round pays for the objects of the rounds before."""
+    """Empty the sandbox, so that no round pays for the objects of the rounds before."""
     async with httpx.AsyncClient(trust_env=False) as http:
         (await http.post(f"{stage.sandbox_url}/_sandbox/reset")).raise_for_status()
     await mute_webhooks(stage)

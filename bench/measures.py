@@ -1,4 +1,4 @@
-"""What one wedding is like: its start, history and memory, and what the pipeline adds.
+"""Measures one wedding: its start, history and memory, and what the pipeline adds.
 
 Each measure returns numbers; `bench.report` prints them.
 """
@@ -35,7 +35,7 @@ from wedsync.domain.weddings.messages import wedding_workflow_id
 
 
 async def starts(stage: Stage, count: int) -> dict[str, list[float]]:
-    """POST a wedding, POST its orchestration, start a bare saga: by turns, four times a second."""
+    """Time by turns, four times a second: POST a wedding, POST its orchestration, start a bare saga."""
     taken: dict[str, list[float]] = {"POST weddings": [], "POST transactions": [], "bare start_workflow": []}
     headers = {"Authorization": f"Bearer {stage.api_key}"}
     warm_up = 3
@@ -81,7 +81,7 @@ class History:
 
 
 async def histories(stage: Stage, weddings: Weddings) -> dict[str, History]:
-    """A wedding's workflow, and one bare saga."""
+    """Read the histories of a wedding's workflow and of one bare saga."""
     asked = await weddings.record()
     await weddings.run(asked)
     saga = uuid.uuid4().hex
@@ -123,12 +123,12 @@ class Memory:
 
     @property
     def per_wedding_bytes(self) -> float:
-        """What each sleeping wedding added."""
+        """Return what each sleeping wedding added."""
         return (self.after_bytes - self.before_bytes) / max(self.weddings, 1)
 
 
 async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
-    """A fresh worker takes in weddings whose every step is due later, until all sleep or the time is over."""
+    """Measure a fresh worker that takes in weddings with no step due yet, until all sleep or the time is over."""
     old = stage.programs.pop("worker")
     await asyncio.to_thread(old.stop, 25)
     worker = await stage.start_worker("worker")
@@ -149,7 +149,7 @@ async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
 
 
 async def pipeline(stage: Stage, count: int) -> dict[str, list[float]]:
-    """`VendorGateway.send` and the bare call, by turns, in a process of its own."""
+    """Time `VendorGateway.send` and the bare call, by turns, in a process of its own."""
     argv = [sys.executable, "-m", "bench.pipeline", str(count)]
     done = await asyncio.to_thread(_output, argv, stage.environment)
     found: dict[str, list[float]] = json.loads(done.splitlines()[-1])
@@ -167,7 +167,7 @@ def _output(argv: Sequence[str], environment: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one run found."""
+    """Results of one run."""
 
     size: Size
     rates: Rates

@@ -1,4 +1,4 @@
-"""Calls that begin when they are due, whatever became of those before them."""
+"""Begins calls when they are due, whatever became of those before them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 
 async def at_rate(per_second: float, seconds: float, deed: Callable[[int], Awaitable[object]]) -> list[float]:
-    """Begin `deed` so often; how long each took from the moment it was due, in milliseconds."""
+    """Begin `deed` at a steady rate; return how long each took from the moment it was due, in milliseconds."""
     count = int(per_second * seconds)
     taken: list[float] = []
     began = time.perf_counter()

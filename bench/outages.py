@@ -1,4 +1,4 @@
-"""Outages under load: `python -m bench.outages`. What a wedding's calls see when a vendor goes, or only goes slow."""
+"""Measures outages under load: `python -m bench.outages`. A vendor goes, or only goes slow, under a wedding's calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PATIENCE = timedelta(hours=1)
 
 @dataclass
 class Outage:
-    """What was seen of one."""
+    """Timings of one outage."""
 
     first_failure: float = 0.0
     first_elsewhere: float = 0.0
@@ -43,17 +43,17 @@ class Outage:
     touched_ms: list[float] = field(default_factory=list)
 
     def failed(self) -> None:
-        """The primary did not take a call."""
+        """Note that the primary did not take a call."""
         self.first_failure = self.first_failure or time.perf_counter()
 
     def elsewhere(self) -> None:
-        """A call was taken by another."""
+        """Note that another took a call."""
         if self.first_failure:
             self.first_elsewhere = self.first_elsewhere or time.perf_counter()
 
 
 async def writes(way: Way) -> Outage:
-    """Messages by Twilio, whose place is taken by Vonage: each goes the saga's way, its pauses included."""
+    """Time an outage of Twilio, which Vonage replaces: each message takes the saga's path, its pauses included."""
     seen = Outage()
 
     async def send(number: int) -> None:
@@ -94,7 +94,7 @@ async def _second(way: Way, number: int, seen: Outage) -> None:
 
 
 async def reads(way: Way) -> Outage:
-    """Forecasts at two endpoints of one service: which is asked is routing's own affair."""
+    """Time an outage of one of a service's two forecast endpoints: routing alone chooses which to ask."""
     await _spread(way, "failover", way.vendor.urls[:2])
     seen = Outage()
 
@@ -142,7 +142,7 @@ async def _under_load(way: Way, deed: object) -> None:
 
 
 async def unseen(way: Way) -> float:
-    """Seconds until probes alone have a critical service without traffic cut off."""
+    """Return seconds until probes alone have cut off a critical service without traffic."""
     config = way.board.book.config("twilio").model_copy(update={"dependency": "critical"})
     async with way.board.transitions.db.system() as conn:
         await circuits.put_config(conn, config, "key:bench", utc_now())
@@ -154,7 +154,7 @@ async def unseen(way: Way) -> float:
     began = time.perf_counter()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(60):
-            while way.board.book.circuit("twilio", "default").state != "open":  # noqa: ASYNC110 - a measured look
+            while way.board.book.circuit("twilio", "default").state != "open":  # noqa: ASYNC110 - a measured poll
                 await asyncio.sleep(0.05)
     taken = time.perf_counter() - began
     stop.set()
@@ -176,7 +176,7 @@ class Slow:
 
 
 async def slow(way: Way) -> Slow:
-    """`_SLOW_CALLS` at once to ten that take their time, with calls to a quick one all the while."""
+    """Make `_SLOW_CALLS` at once to ten that take their time, with calls to a quick one all the while."""
     failed = 0
     await _spread(way, "round_robin", [way.vendor.urls[PRIMARY], *way.vendor.urls[2:]])
 
@@ -233,7 +233,7 @@ def _of_outage(what: str, seen: Outage) -> str:
 
 
 async def measure() -> list[str]:
-    """All of them, each on a database of its own."""
+    """Measure all of them, each on a database of its own."""
     logs.setup(Settings(log_level="CRITICAL"), "bench")
     found = ["", f"Outages, {_PER_SECOND} calls a second (goal: under 1,000 ms, none lost)"]
     async with database() as url, pipeline(url) as way:

@@ -1,4 +1,4 @@
-"""What the way through `VendorGateway` adds to the bare HTTP call, in a process set up like the worker's.
+"""Measures what `VendorGateway` adds to the bare HTTP call, in a process set up like the worker's.
 
 `python -m bench.pipeline COUNT` prints `{"gateway": [seconds...], "bare": [seconds...]}`.
 """
@@ -44,7 +44,7 @@ def _call(number: int) -> Call:
 
 
 async def measure(settings: Settings, count: int) -> dict[str, list[float]]:
-    """One after another and by turns, `count` of each."""
+    """Make `count` calls of each, one after another and by turns."""
     pool = new_pool()
     bare = httpx.AsyncClient(trust_env=False)
     HTTPXClientInstrumentor.uninstrument_client(bare)

@@ -1,4 +1,4 @@
-"""The weddings that are measured."""
+"""Plans of the weddings that are measured."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ _STEPS: list[dict[str, Any]] = [
 
 
 def elopement(reference: str) -> Plan:
-    """Five steps, seven vendor calls, each answered at once."""
+    """Return a plan of five steps, seven vendor calls, each answered at once."""
     return _plan(reference, _STEPS)
 
 
 def asleep(reference: str) -> Plan:
-    """The same five steps, all of them due later: the wedding sleeps."""
+    """Return the same five steps, all of them due later: the wedding sleeps."""
     return _plan(reference, [{**step, "at": "ceremony - 30d"} for step in _STEPS])
 
 

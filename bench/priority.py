@@ -22,7 +22,7 @@ _WEDDING_DAY = Situation(is_wedding_day=True)
 
 
 async def _send(way: Way, number: int, situation: Situation) -> None:
-    """As a step does it: asleep until a call can be had."""
+    """Send as a step does it: asleep until a call can be had."""
     while True:
         try:
             await way.gateway.send(call("twilio", number), situation)
@@ -43,7 +43,7 @@ async def _urgent(way: Way, seconds: float) -> list[float]:
 
 
 async def measure() -> list[str]:
-    """Idle, then with the backlog."""
+    """Measure idle, then with the backlog."""
     logs.setup(Settings(log_level="CRITICAL"), "bench")
     async with database() as url, pipeline(url) as way:
         policy = QuotaPolicy(windows=(WindowLimit(window="second", limit=_LIMIT),))

@@ -37,7 +37,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 
 
 class Vendor:
-    """Counts by the window; above the limit it answers 429."""
+    """Vendor that counts by the window; above the limit it answers 429."""
 
     def __init__(self, seconds: int, limit: int) -> None:
         self.seconds, self.limit = seconds, limit
@@ -45,7 +45,7 @@ class Vendor:
         self.refused = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 window = int(time.time() / self.seconds)
@@ -60,7 +60,7 @@ class Vendor:
 
 
 async def _by_quota(board: Switchboard, pool: Pool, url: str) -> int:
-    """One call; how often it was answered 429."""
+    """Make one call; return how often it was answered 429."""
     while True:
         try:
             await board.quotas.take("stripe", "default", 3)
@@ -80,7 +80,7 @@ async def _naive(pool: Pool, url: str) -> int:
 
 
 async def _child(database_url: str, vendor: str, how: str, seconds: float) -> None:
-    """A process of the fleet: `steady` for so long, or one burst by `quota` or `naive`."""
+    """Run a process of the fleet: `steady` for so long, or one burst by `quota` or `naive`."""
     logs.setup(Settings(log_level="CRITICAL"), "bench")
     db, pool = Database(database_url, 3), new_pool()
     delays: list[float] = []
@@ -106,7 +106,7 @@ async def _child(database_url: str, vendor: str, how: str, seconds: float) -> No
 
 @dataclass
 class Run:
-    """What the vendor and the fleet saw."""
+    """Calls that the vendor and the fleet counted."""
 
     vendor: Vendor
     delays: list[float]
@@ -154,7 +154,7 @@ async def _fleet(database_url: str, vendor: Vendor, how: str, seconds: float) ->
 
 
 async def measure() -> list[str]:
-    """The steady fleet for a whole minute, then the two bursts."""
+    """Measure the steady fleet for a whole minute, then the two bursts."""
     async with database() as url:
         db = Database(url, 2)
         await _limit(db, "minute", _MINUTE_LIMIT)

@@ -21,7 +21,7 @@ FAIR, DBOS = "fair peer", "DBOS saga"
 _OWN_PROGRAM = {PRODUCT: "worker", BARE: "bare", UNSANDBOXED: "unsandboxed", FAIR: "fair", DBOS: "dbos"}
 _ON_TEMPORAL = ("temporal", "postgres")
 _SERVERS = {PRODUCT: _ON_TEMPORAL, BARE: _ON_TEMPORAL, UNSANDBOXED: _ON_TEMPORAL, FAIR: _ON_TEMPORAL}
-#: What a round leaves behind is done by then: the last wedding's way to sleep, a workflow's closing.
+#: Time for what a round leaves behind: the last wedding falls asleep, a workflow closes.
 _AFTERMATH_SECONDS = 0.5
 
 #: Makes a round of so many ready; what it gives runs it.
@@ -30,7 +30,7 @@ Prepare = Callable[[int], Awaitable[Callable[[], Awaitable[Round]]]]
 
 @dataclass
 class Rates:
-    """Per contender: a rate, latencies and CPU for each round."""
+    """A rate, latencies and CPU for each round, per contender."""
 
     per_second: dict[str, list[float]] = field(default_factory=dict)
     latencies: dict[str, list[float]] = field(default_factory=dict)
@@ -38,20 +38,20 @@ class Rates:
     cpu_ms: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
     def ratio(self, one: str, other: str) -> list[float]:
-        """`one` over `other`, round by round: neighbours in time share the machine's noise."""
+        """Divide `one` by `other`, round by round: neighbours in time share the machine's noise."""
         return [a / b for a, b in zip(self.per_second[one], self.per_second[other], strict=True)]
 
     def cpu_ratio(self, one: str, other: str) -> list[float]:
-        """How much of `one`'s CPU `other` would need, round by round: 1 is as dear, below 1 `one` is dearer."""
+        """Return how much of `one`'s CPU `other` would need, round by round: 1 is as dear, below 1 `one` is dearer."""
         pairs = zip(self.cpu_ms[one], self.cpu_ms[other], strict=True)
         return [_total(other, theirs) / _total(one, ours) for ours, theirs in pairs]
 
     def cpu_total(self, name: str) -> float:
-        """CPU milliseconds per saga of the contender's program and servers: the median round."""
+        """Return CPU milliseconds per saga of the contender's program and servers: the median round."""
         return statistics.median(_total(name, used) for used in self.cpu_ms[name])
 
     def cpu_of(self, name: str) -> dict[str, float]:
-        """CPU milliseconds per saga by program: the median of each over the rounds; `program` is the worker."""
+        """Return CPU milliseconds per saga by program: the median of each over the rounds; `program` is the worker."""
         own = _OWN_PROGRAM[name]
         parts = (own, *_servers(name))
         medians = {part: statistics.median(used.get(part, 0) for used in self.cpu_ms[name]) for part in parts}
@@ -83,7 +83,7 @@ async def start_peers(stage: Stage) -> None:
 
 
 def contenders(stage: Stage, weddings: Weddings, dbos: DbosProgram | None, width: int) -> dict[str, Prepare]:
-    """The product and its peers, in the order of a round."""
+    """Return the product and its peers, in the order of a round."""
 
     async def product(count: int) -> Callable[[], Awaitable[Round]]:
         asked = [await weddings.record() for _ in range(count)]
@@ -110,7 +110,7 @@ def contenders(stage: Stage, weddings: Weddings, dbos: DbosProgram | None, width
 
 
 async def rates(stage: Stage, weddings: Weddings, dbos: DbosProgram | None, size: Size) -> Rates:
-    """Rounds by turns; each is sized by the warm-up so that it takes about `size.round_seconds`."""
+    """Run rounds by turns; each is sized by the warm-up so that it takes about `size.round_seconds`."""
     chosen = contenders(stage, weddings, dbos, size.width)
     counts, until = {}, time.monotonic() + size.rounds_within_seconds
     for name, prepare in chosen.items():

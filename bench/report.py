@@ -1,4 +1,4 @@
-"""What a run prints: ratios first, then what they are made of."""
+"""Prints the result of a run: ratios first, then what they are made of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CPU_GOALS = {BARE: 0.9, FAIR: 1.0}
 
 
 def lines(results: Results) -> Iterator[str]:
-    """The report, line by line."""
+    """Yield the report, line by line."""
     yield "  ".join(f"{name}: {value}" for name, value in results.about.items())
     yield from rates(results.rates, results.size.width)
     yield from floor(results.rates, results.histories)
@@ -29,7 +29,7 @@ def lines(results: Results) -> Iterator[str]:
 
 
 def rates(found: Rates, width: int) -> Iterator[str]:
-    """Ratios of CPU and of rate, and what they are made of."""
+    """Report ratios of CPU and of rate, and what they are made of."""
     peers = [name for name in found.per_second if name != PRODUCT]
     rounds = len(found.per_second[PRODUCT])
     yield ""
@@ -58,7 +58,7 @@ def _contender(found: Rates, name: str) -> str:
 
 
 def floor(found: Rates, histories: Mapping[str, History]) -> Iterator[str]:
-    """What a wedding would cost at the bare saga's price of an event and with the bare saga's own program."""
+    """Report what a wedding would cost at the bare saga's price of an event and with the bare saga's own program."""
     bare = found.cpu_of(BARE)
     event_ms = (bare["temporal"] + bare["postgres"]) / histories[BARE].events
     least = histories[WEDDING].events * event_ms + bare["program"]
@@ -70,7 +70,7 @@ def floor(found: Rates, histories: Mapping[str, History]) -> Iterator[str]:
 
 
 def alone(found: Alone) -> Iterator[str]:
-    """One at a time."""
+    """Report weddings one at a time."""
     yield ""
     yield (
         f"   One alone, {len(found.product)} of each: p50 {percentile(found.product, 0.5) * 1000:.0f} ms, "
@@ -79,7 +79,7 @@ def alone(found: Alone) -> Iterator[str]:
 
 
 def workers(found: Workers) -> Iterator[str]:
-    """One process and two."""
+    """Report one worker process and two."""
     rates = ", ".join(f"{count}: {rate:.1f} /s" for count, rate in found.per_second.items())
     yield (
         f"   Worker processes, {rates}; one process's main thread takes {found.main_thread_ms:.1f} ms a wedding, "
@@ -101,7 +101,7 @@ def _starts(results: Results) -> Iterator[str]:
 
 
 def histories(found: Mapping[str, History]) -> Iterator[str]:
-    """What Temporal keeps of one."""
+    """Report what Temporal keeps of one."""
     ours, bare = found[WEDDING], found[BARE]
     yield ""
     yield (
@@ -116,7 +116,7 @@ def histories(found: Mapping[str, History]) -> Iterator[str]:
 
 
 def memory(held: Memory) -> Iterator[str]:
-    """What sleeping weddings take."""
+    """Report what sleeping weddings take."""
     yield ""
     yield (
         f"4. Memory of a worker process with {held.weddings} sleeping weddings: "

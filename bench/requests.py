@@ -1,4 +1,4 @@
-"""What a request costs: CPU of the API and of Postgres, requests a second, beside a bare FastAPI application.
+"""Measures a request's cost: CPU of the API and of Postgres, requests a second, beside a bare FastAPI application.
 
 `python -m bench.requests`; `BENCH_QUICK=1` is a small run that shows that it works. Rounds of every kind of request are
 interleaved and driven by the same client over keep-alive connections; ratios are taken round by round.
@@ -34,7 +34,7 @@ _GOALS = {LIST: "2 at most", SHOW: "2 at most", CREATE: "5 ms of CPU and 200 a s
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Size of the measurement."""
 
     rounds: int
     reads: int
@@ -65,7 +65,7 @@ class Round:
 
 
 def http_request(method: str, path: str, key: str = "", body: bytes = b"") -> bytes:
-    """A request's bytes, with an Idempotency-Key of its own when it has a body."""
+    """Build a request's bytes, with an Idempotency-Key of its own when it has a body."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", "Accept: */*"]
     if key:
         lines.append(f"Authorization: Bearer {key}")
@@ -76,7 +76,7 @@ def http_request(method: str, path: str, key: str = "", body: bytes = b"") -> by
 
 
 def plan_body() -> bytes:
-    """The five-step plan with an id of its own."""
+    """Build the five-step plan with an id of its own."""
     return json.dumps(elopement(f"r-{uuid.uuid4().hex}").model_dump(mode="json", exclude_none=True)).encode()
 
 
@@ -107,7 +107,7 @@ async def drive(port: int, requests: Sequence[bytes], connections: int = _CONNEC
 
 
 async def measured(stage: Stage, kind: Kind, count: int) -> Round:
-    """One round; the requests are made before the clocks start."""
+    """Measure one round; the requests are made before the clocks start."""
     requests = [kind.request() for _ in range(count)]
     before = meter.cpu_seconds(stage.pids())
     seconds = await drive(kind.port, requests)
@@ -116,7 +116,7 @@ async def measured(stage: Stage, kind: Kind, count: int) -> Round:
 
 
 async def kinds(stage: Stage) -> dict[str, Kind]:
-    """Every kind of request, with the bare application beside the API."""
+    """Return every kind of request, with the bare application beside the API."""
     bare_port, api_port = free_port(), stage.settings.api_port
     url = stage.environment["BENCH_PEER_DATABASE_URL"]
     bare = stage.spawn("bare-api", [sys.executable, "-m", "bench.bare_api", str(bare_port), url])
@@ -134,7 +134,7 @@ async def kinds(stage: Stage) -> dict[str, Kind]:
 
 
 async def rounds(stage: Stage, size: Size) -> dict[str, list[Round]]:
-    """Interleaved rounds of every kind, after one that warms up."""
+    """Run interleaved rounds of every kind, after one that warms up."""
     found: dict[str, list[Round]] = {}
     every = await kinds(stage)
     for number in range(size.rounds + 1):
@@ -147,7 +147,7 @@ async def rounds(stage: Stage, size: Size) -> dict[str, list[Round]]:
 
 
 async def starts(stage: Stage, count: int) -> tuple[list[float], list[float]]:
-    """Seconds of `POST .../transactions` and of a bare `start_workflow`, by turns, a few a second."""
+    """Return seconds of `POST .../transactions` and of a bare `start_workflow`, by turns, a few a second."""
     asked: list[float] = []
     begun: list[float] = []
     reader, writer = await asyncio.open_connection(HOST, stage.settings.api_port)
@@ -169,7 +169,7 @@ async def starts(stage: Stage, count: int) -> tuple[list[float], list[float]]:
 
 
 def lines(found: dict[str, list[Round]], started: tuple[list[float], list[float]]) -> list[str]:
-    """What is printed."""
+    """Return what is printed."""
     said = []
     for name, every in found.items():
         cpu, postgres, rate = (
@@ -188,7 +188,7 @@ def lines(found: dict[str, list[Round]], started: tuple[list[float], list[float]
 
 
 async def measure(quick: bool) -> list[str]:
-    """The whole run, as lines."""
+    """Do the whole run; return it as lines."""
     size = QUICK if quick else FULL
     async with open_stage() as stage:
         found = await rounds(stage, size)

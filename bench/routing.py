@@ -1,4 +1,4 @@
-"""What the way out adds to a call: the whole pipeline and bare pooled httpx, by turns, at a steady rate.
+"""Measures what the pipeline adds to a call: the whole pipeline and bare pooled httpx, by turns, at a steady rate.
 
 `python -m bench.routing [SECONDS]` brings its own Postgres and vendor and prints every round: milliseconds from the
 moment a call was due. The calls are made by a process set up as the worker is: on its event loop, traced, and logging
@@ -40,24 +40,24 @@ _DISTURBED_P50 = 5.0
 
 @dataclass(frozen=True)
 class Round:
-    """What calls took by turns, in milliseconds, and how often Postgres was asked for a block of the quota."""
+    """Milliseconds that calls took by turns, and how often Postgres was asked for a block of the quota."""
 
     bare: list[float]
     pipeline: list[float]
     asked: int
 
     def added(self, share: float) -> float:
-        """What the pipeline adds at a quantile."""
+        """Return what the pipeline adds at a quantile."""
         return percentile(self.pipeline, share) - percentile(self.bare, share)
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether bare calls were late, too."""
+        """Tell whether bare calls were late, too."""
         return percentile(self.bare, 0.5) > _DISTURBED_P50
 
     @property
     def meets_goal(self) -> bool:
-        """Whether the pipeline adds as little as it should."""
+        """Tell whether the pipeline adds as little as it should."""
         return self.added(0.5) < _GOAL_P50 and self.added(0.99) < _GOAL_P99
 
 
@@ -132,7 +132,7 @@ async def _print_measured(seconds: float) -> None:
 
 
 async def measure(seconds: float) -> list[str]:
-    """What the measured process prints. Raises RuntimeError when it fails, or logs no calls: then it left work out."""
+    """Return what the measured process prints. Raises RuntimeError when it fails, or logs no calls."""
     argv = [sys.executable, "-m", "bench.routing", _MEASURED, str(seconds)]
     with tempfile.TemporaryFile() as log:
         environment = {**os.environ, "WEDSYNC_LOG_LEVEL": "INFO"}

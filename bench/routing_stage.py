@@ -1,4 +1,4 @@
-"""What the benchmarks of the way out share: a Postgres of their own, a cheap vendor process, the whole pipeline."""
+"""Stage that the routing benchmarks share: a Postgres of their own, a cheap vendor process, the whole pipeline."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _OPERATIONS = {"twilio": "send_message", "vonage": "send_sms", "open_meteo": "fo
 
 
 class Vendor:
-    """The vendor's process."""
+    """Process of the vendor."""
 
     def __init__(self, process: asyncio.subprocess.Process, ports: list[int]) -> None:
         self._process = process
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
 
     def tell(self, *command: object) -> None:
-        """See `bench.loopback_vendor`."""
+        """Send the vendor an instruction: see `bench.loopback_vendor`."""
         assert self._process.stdin is not None
         self._process.stdin.write((" ".join(map(str, command)) + "\n").encode())
 
 
 @contextlib.asynccontextmanager
 async def vendor(doors: int) -> AsyncIterator[Vendor]:
-    """A vendor process with so many ports; ended with the block."""
+    """Run a vendor process with so many ports; it ends with the block."""
     argv = [sys.executable, "-m", "bench.loopback_vendor", str(doors)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, env=dict(os.environ))
@@ -58,7 +58,7 @@ async def vendor(doors: int) -> AsyncIterator[Vendor]:
 
 @dataclass
 class Way:
-    """The whole pipeline of one process."""
+    """Whole pipeline of one process."""
 
     gateway: VendorGateway
     board: Switchboard
@@ -68,7 +68,7 @@ class Way:
 
 @contextlib.asynccontextmanager
 async def database() -> AsyncIterator[str]:
-    """A migrated database; the server ends with the block."""
+    """Yield a migrated database; the server ends with the block."""
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedPostgres(Path(folder) / "postgres", hasty=True)
         try:
@@ -82,7 +82,7 @@ async def database() -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
-    """Twilio and the weather at the vendor's first port, Vonage at its second."""
+    """Open the whole pipeline: Twilio and the weather at the vendor's first port, Vonage at its second."""
     async with vendor(doors) as made:
         places = {"twilio": PRIMARY, "open_meteo": PRIMARY, "vonage": BACKUP}
         account = {"api_key": "AC1:secret", "account_id": "AC1", "client_id": "+15005550006", "client_secret": "x"}
@@ -99,7 +99,7 @@ async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
 
 
 def call(vendor: str, number: int) -> Call:
-    """A text message by `vendor`, or a forecast."""
+    """Build a call for a text message by `vendor`, or for a forecast."""
     is_read = vendor == "open_meteo"
     inputs = {"latitude": 46.0, "longitude": 9.3} if is_read else {"to": _TO, "text": "You are booked."}
     return Call(

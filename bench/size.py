@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""Size of a measurement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """How much of each."""
+    """Size of each measure."""
 
     width: int
     rounds: int

@@ -2,7 +2,7 @@
 
 `python -m bench.webhooks_out`; `BENCH_QUICK=1` is a small run that shows that it works. The bare loop signs the same
 bodies and posts them four at a time over one pool, with no database. Ours claims, signs, guards, posts and records,
-four at a time to the one endpoint. The pump runs without Temporal, whose workflow only starts it.
+four at a time to the one endpoint. The delivery sender runs without Temporal, whose workflow only starts it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _ORGANIZATION = "bench"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Size of the measurement."""
 
     rounds: int
     deliveries: int
@@ -73,7 +73,7 @@ async def _nobody() -> Client:
 
 @dataclass
 class Office:
-    """A database and the way out of it."""
+    """A database and its delivery sender."""
 
     db: Database
     sender: Sender
@@ -81,7 +81,7 @@ class Office:
     base_url: str
 
     async def subscribe(self, path: str) -> str:
-        """An endpoint of the receiver."""
+        """Subscribe an endpoint of the receiver."""
         now, subscription_id = utc_now(), new_id()
         sealed = secrets.seal(_KEYRING, _ORGANIZATION, subscription_id, [secrets.new_secret(now)])
         row = {
@@ -103,7 +103,7 @@ class Office:
         return subscription_id
 
     async def record(self, subscription_id: str, count: int) -> None:
-        """So many events for one endpoint."""
+        """Record so many events for one endpoint."""
         news = [Happening(type="step.succeeded", data={"id": f"step-{number}"}) for number in range(count)]
         async with self.db.tenant(_ORGANIZATION) as conn:
             await outbox.announce(conn, _ORGANIZATION, news, utc_now(), only=subscription_id)
@@ -111,7 +111,7 @@ class Office:
 
 @contextlib.asynccontextmanager
 async def open_office() -> AsyncIterator[Office]:
-    """Postgres, a receiver in a process of its own, and a pump in this one."""
+    """Start Postgres, a receiver in a process of its own, and a delivery sender in this one."""
     with tempfile.TemporaryDirectory(prefix="wedsync-bench-") as home:
         postgres, port = EmbeddedPostgres(Path(home) / "postgres"), free_port()
         receiver = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.webhook_receiver", str(port))
@@ -134,7 +134,7 @@ async def open_office() -> AsyncIterator[Office]:
 
 
 async def ours(office: Office, count: int) -> float:
-    """Deliveries a second to one endpoint, from recorded to recorded as delivered."""
+    """Return deliveries a second to one endpoint, from recorded to recorded as delivered."""
     subscription_id = await office.subscribe("/ours")
     for start in range(0, count, 500):
         await office.record(subscription_id, min(500, count - start))
@@ -153,7 +153,7 @@ async def ours(office: Office, count: int) -> float:
 
 
 async def bare(office: Office, count: int) -> float:
-    """The same bodies signed and posted by a loop."""
+    """Sign and post the same bodies by a loop."""
     secret = secrets.new_secret(utc_now()).secret
     left = list(range(count))
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -180,7 +180,7 @@ async def bare(office: Office, count: int) -> float:
 
 
 async def latencies(office: Office, size: Size, hanging: int) -> list[float]:
-    """Seconds from recorded to delivered at the healthy ones, while events come steadily for all of them."""
+    """Return seconds from recorded to delivered at the healthy ones, while events come steadily for all of them."""
     healthy = [await office.subscribe(f"/well-{number}") for number in range(size.endpoints - hanging)]
     silent = [await office.subscribe("/hang") for _ in range(hanging)]
     every = [name for pair in zip(healthy, silent, strict=False) for name in pair] + healthy[len(silent) :]
@@ -208,8 +208,8 @@ async def _record(office: Office, every: list[str], size: Size) -> None:
 
 
 async def run(size: Size) -> list[str]:
-    """Measure; the report's lines."""
-    # A word for each of the endpoints that hang would drown them.
+    """Measure; return the report's lines."""
+    # A log line for each endpoint that hangs would drown the report.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     async with open_office() as office:
         rates: dict[str, list[float]] = {"wedsync": [], "bare": []}

@@ -1,4 +1,4 @@
-"""One wedding with nothing beside it, and what one and two worker processes carry."""
+"""Measures one wedding with nothing beside it, and the load that one and two worker processes carry."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bench.load import Weddings
 from bench.size import Size
 from bench.stage import Stage
 
-#: Settled rows are looked for so often while one wedding runs alone.
+#: How often to poll for settled rows while one wedding runs alone.
 _CLOSE_LOOK_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
 class Alone:
-    """Seconds from telling to settled, one at a time."""
+    """Seconds from dispatched to settled, one at a time."""
 
     product: list[float]
     bare: list[float]
 
     @property
     def times_bare(self) -> float:
-        """The product's p50 over the bare saga's."""
+        """Return the product's p50 over the bare saga's."""
         return meter.percentile(self.product, 0.5) / meter.percentile(self.bare, 0.5)
 
 
@@ -38,12 +38,12 @@ class Workers:
 
     @property
     def bound_per_second(self) -> float:
-        """How many weddings a second that thread could do if it had a core of its own."""
+        """Return how many weddings a second that thread could do if it had a core of its own."""
         return 1000 / self.main_thread_ms
 
 
 async def alone(stage: Stage, count: int) -> Alone:
-    """A wedding, a bare saga, a wedding, ...; the first of each is not counted."""
+    """Run a wedding, a bare saga, a wedding, ...; the first of each is not counted."""
     weddings = Weddings(stage, _CLOSE_LOOK_SECONDS)
     product, bare = [], []
     for _ in range(count + 1):
@@ -58,7 +58,7 @@ async def alone(stage: Stage, count: int) -> Alone:
 
 
 async def workers(stage: Stage, weddings: Weddings, size: Size) -> Workers:
-    """The same load on one worker process, then on two; the second one is ended again."""
+    """Put the same load on one worker process, then on two; end the second one again."""
     pid = stage.programs["worker"].pid
     count = 4 * size.width
     before = meter.main_thread_seconds(pid)

@@ -1,4 +1,4 @@
-"""Version 1 of the REST API: every endpoint needs an API key, but for those of signed links."""
+"""Version 1 of the REST API: every endpoint needs an API key, except those of signed links."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ for module in (
     router.include_router(module.router, dependencies=guarded)
 # A signed link is its own key.
 router.include_router(vendor_links.router)
-#: Outside `/api/v1`, where other tools look for it.
+#: Outside `/api/v1`, where other tools expect it.
 health_router = APIRouter()
 health_router.include_router(services.health_router, dependencies=guarded)

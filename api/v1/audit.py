@@ -39,7 +39,7 @@ async def list_audit_entries(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> AuditPage:
-    """Newest first. An operator reads everybody's deeds, an organization its own."""
+    """List audit entries, newest first. An operator reads everybody's actions, an organization its own."""
     query = AuditQuery(subject, action, actor, organization, since, until)
     is_operator = desk.state.settings.is_operator(desk.organization_id)
     async with desk.db.system() if is_operator else desk.db.tenant(desk.organization_id) as conn:

@@ -1,4 +1,4 @@
-"""`/api/v1/deliveries`: what was sent to whom, why it failed, and once more."""
+"""`/api/v1/deliveries`: shows what was sent to whom and why it failed, and sends it again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def list_deliveries(
     status: Annotated[DeliveryStatus | None, Query(description="Only with this status.")] = None,
     wedding: Annotated[str | None, Query(pattern=_ID, description="Only about the wedding with this id.")] = None,
 ) -> DeliveryPage:
-    """The organization's deliveries, newest first."""
+    """List the organization's deliveries, newest first."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read.list_deliveries(
             conn, desk.organization_id, limit, cursor, subscription_id=subscription, status=status, wedding_id=wedding
@@ -39,14 +39,14 @@ async def list_deliveries(
 
 @router.get("/{delivery}", summary="Show a delivery")
 async def get_delivery(delivery: str, desk: OnDesk) -> DeliveryDetail:
-    """The delivery with its body, every attempt with its answer, and why it is not delivered."""
+    """Show the delivery with its body, every attempt with its answer, and why it is not delivered."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read.read_delivery(conn, delivery)
 
 
 @router.post("/{delivery}/replay", status_code=202, response_model=DeliveryView, summary="Send a delivery again")
 async def replay_delivery(delivery: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Send it again, delivered or not, with the same `webhook-id`."""
+    """Send the delivery again, delivered or not, with the same `webhook-id`."""
 
     async def deed(conn: AsyncConnection) -> Answer:
         await replay_one(conn, desk.principal, delivery, utc_now())

@@ -37,7 +37,7 @@ async def stream_wedding_events(
         str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,18}$", description="Resume after this event.")
     ] = None,
 ) -> StreamingResponse:
-    """Everything that happened to the wedding, and then what happens, as it happens."""
+    """Stream everything that happened to the wedding, and then each event as it happens."""
     async with desk.db.tenant(desk.organization_id) as conn:
         wedding_id = (await wedding_row(conn, wedding)).id
     return StreamingResponse(

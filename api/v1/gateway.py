@@ -100,9 +100,9 @@ async def pass_on(
         str, Header(alias=WEDDING_HEADER, max_length=128, description="The wedding that it is for, by either id.")
     ] = "",
 ) -> Response:
-    """Send the request to the vendor by the platform's account, and its answer back, both as they come.
+    """Send the request to the vendor by the platform's account, and pass its answer back; both are streamed.
 
-    What is let through is listed by service; by default nothing is. See `docs/gateway.md`.
+    Each service lists the requests that are let through; by default there are none. See `docs/gateway.md`.
     """
     del path  # Read from the wire, where its escapes still stand.
     try:
@@ -158,7 +158,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 def _refusal(desk: Desk, service: str, error: VendorError | InvalidInput) -> Response:
-    """A call that has no answer, as a problem; what has a code of its own (a version, a path) as everywhere."""
+    """Build the problem for a call that has no answer; an error with a code of its own (a version, a path) keeps it."""
     request_id = request_id_of(desk.request)
     code, seconds = _code_of(error), 0.0
     if code is None:

@@ -1,4 +1,4 @@
-"""`/api/v1/inbox`: what came in, what is nobody's, what failed."""
+"""`/api/v1/inbox`: events that came in, that nobody owns, that failed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class _Strict(BaseModel):
 
 
 class EventAssignment(_Strict):
-    """Whose the event is: the wedding by its id or its plan's own id, and perhaps the step that waits for it."""
+    """Names the event's owner: the wedding by its id or its plan's own id, and perhaps the step that waits for it."""
 
     wedding_id: _Text
     step_id: _Text | None = None
 
 
 class EventReplay(_Strict):
-    """Which events: by `ids`, or a time window by `since` and perhaps `until`; perhaps of one `source`."""
+    """Selects events: by `ids`, or a time window by `since` and perhaps `until`; perhaps of one `source`."""
 
     ids: Annotated[tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] | None, Field(max_length=10_000)] = None
     since: AwareDatetime | None = None
@@ -66,14 +66,14 @@ async def list_inbox_events(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> InboxPage:
-    """Newest first. `unmatched` are nobody's as far as is known: assign them. `dead` have failed: replay them."""
+    """List events, newest first. Assign `unmatched` events, whose owner is unknown. Replay failed (`dead`) events."""
     async with desk.db.system() as conn:
         return await inbox_desk.list_inbox(conn, _scope(desk), state=state, source=source, limit=limit, cursor=cursor)
 
 
 @router.post("/replay", status_code=202, response_model=ReplayedEvents, summary="Process failed events again")
 async def replay_inbox_events(body: EventReplay, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """One, many, or a time window of dead (or unmatched, or retrying) events; what was processed never is again."""
+    """Replay one, many, or a time window of dead, unmatched or retrying events; processed events are never replayed."""
     lanes: set[Lane] = set()
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -89,14 +89,14 @@ async def replay_inbox_events(body: EventReplay, desk: OnDesk, said: MustBeOnce)
 
 @router.get("/{inbox_event}", summary="Show an inbound event")
 async def get_inbox_event(inbox_event: RowId, desk: OnDesk) -> InboxRow:
-    """What it said, what became of it, and why."""
+    """Show what the event said, what became of it, and why."""
     async with desk.db.system() as conn:
         return await inbox_desk.show_event(conn, _scope(desk), inbox_event)
 
 
 @router.post("/{inbox_event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
 async def assign_inbox_event(inbox_event: RowId, body: EventAssignment, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """The event is told to that wedding at once."""
+    """Assign the event to a wedding, which hears of it at once."""
     lanes: set[Lane] = set()
 
     async def deed(conn: AsyncConnection) -> Answer:

@@ -1,4 +1,4 @@
-"""`/api/v1/notification-channels`: by what operators are told of failovers, health and quotas."""
+"""`/api/v1/notification-channels`: how operators are notified of failovers, health and quotas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ChannelId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$")]
 
 @router.get(_PREFIX, responses=_REFUSED, summary="List notification channels")
 async def list_notification_channels(desk: OnOperatorsDesk) -> channels.Channels:
-    """The organization's channels and how they fare. For operators."""
+    """List the organization's channels and how they fare. For operators."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await channels.read_all(conn)
 
@@ -42,7 +42,7 @@ async def list_notification_channels(desk: OnOperatorsDesk) -> channels.Channels
     summary="Make a notification channel",
 )
 async def create_notification_channel(body: WantedChannel, desk: OnOperatorsDesk, said: MustBeOnce) -> JSONResponse:
-    """Have operators told by log, signed webhook, email or text message; a webhook's secret is shown this once."""
+    """Notify operators by log, signed webhook, email or text message; a webhook's secret is shown this once."""
     if body.kind == "webhook":
         resolver = getattr(desk.state, "resolver", resolve)
         await check_url(body.target, guard_policy(desk.state.settings), resolver, owner=desk.organization_id)
@@ -64,14 +64,14 @@ async def create_notification_channel(body: WantedChannel, desk: OnOperatorsDesk
 
 @router.get(_ONE, responses=_REFUSED, summary="Show a notification channel")
 async def get_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> ChannelView:
-    """One channel, never its secret. For operators."""
+    """Show one channel, never its secret. For operators."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await channels.show(conn, channel)
 
 
 @router.delete(_ONE, status_code=204, responses=_REFUSED, summary="Delete a notification channel")
 async def delete_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> Response:
-    """Tell nothing more by it; what waited is given up. For operators."""
+    """Stop notifying by the channel; messages that wait are given up. For operators."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await channels.delete(conn, desk.principal, channel, utc_now())
     return Response(status_code=204)
@@ -79,6 +79,6 @@ async def delete_notification_channel(channel: ChannelId, desk: OnOperatorsDesk)
 
 @router.post(_ONE + "/test", status_code=202, responses=_REFUSED, summary="Test a notification channel")
 async def test_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> ChannelView:
-    """Have a `channel.test` told by it soon; `told_at` and `error` then say what came of it. For operators."""
+    """Send a `channel.test` by the channel soon; `told_at` and `error` then show its result. For operators."""
     await channels.try_out(desk.db, desk.principal, channel, utc_now())
     return await get_notification_channel(channel, desk)

@@ -1,4 +1,4 @@
-"""`/api/v1/plans`: what is wrong with a plan."""
+"""`/api/v1/plans`: lists what is wrong with a plan."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
 class PlanValidation(View):
-    """Whether the plan can be run, and everything that speaks against it."""
+    """Tells whether the plan can be run, and lists everything that speaks against it."""
 
     valid: bool
     errors: tuple[PlanError, ...]
 
 
 def is_yaml(request: Request) -> bool:
-    """Whether the body is YAML (else it is JSON); raises 415 for anything else."""
+    """Tell whether the body is YAML (else it is JSON); raises 415 for anything else."""
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type in _YAML:
         return True
@@ -34,6 +34,6 @@ def is_yaml(request: Request) -> bool:
 
 @router.post("/validate", response_model=PlanValidation, openapi_extra=PLAN_BODY, summary="Check a plan")
 async def validate_plan(request: Request, desk: OnDesk) -> PlanValidation:
-    """Say everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
+    """List everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
     plan, errors = find_faults(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
     return PlanValidation(valid=plan is not None, errors=tuple(errors))

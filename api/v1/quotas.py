@@ -1,4 +1,4 @@
-"""`/api/v1/quotas`: what vendors let us call, what is reserved, and what is to be expected."""
+"""`/api/v1/quotas`: how much vendors let us call, what is reserved, and what is to be expected."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _Asked(BaseModel):
 
 
 class PutLimits(_Asked):
-    """What an account may do within each window; a window that is left out has no limit."""
+    """Limits of an account within each window; a window that is left out has no limit."""
 
     windows: tuple[WindowLimit, ...]
     upgrade: _Text = ""
 
 
 class PutThrottle(_Asked):
-    """The share of each limit that ordinary calls get; calls of a wedding's day and reserved ones get all."""
+    """Share of each limit that ordinary calls get; calls of a wedding's day and reserved ones get all."""
 
     percent: Annotated[int, Field(ge=0, le=99)]
     until: AwareDatetime | None = None
@@ -48,7 +48,7 @@ class PutThrottle(_Asked):
 
 
 class PostReservation(_Asked):
-    """Calls to keep for a wedding."""
+    """A reservation of calls for a wedding."""
 
     wedding_id: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
     calls: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -63,7 +63,7 @@ class PostSchedule(_Asked):
 
 
 class Quotas(BaseModel):
-    """All of them."""
+    """Every quota."""
 
     data: tuple[views.QuotaView, ...]
 
@@ -86,7 +86,7 @@ async def _one(desk: Desk, key: Key) -> views.QuotaView:
 
 @router.get("", summary="List quotas")
 async def list_quotas(desk: OnDesk) -> Quotas:
-    """Every account that has limits or has taken calls: what is used, what is left, when it resets."""
+    """List every account that has limits or has taken calls: what is used, what is left, when it resets."""
     return Quotas(data=await views.list_quotas(desk.state.switchboard, desk.organization_id))
 
 
@@ -94,14 +94,14 @@ async def list_quotas(desk: OnDesk) -> Quotas:
 async def get_quota_forecast(
     desk: OnDesk, days: Annotated[int, Query(ge=1, le=366, description="How far ahead.")] = 28
 ) -> Forecast:
-    """What the running plans will call, held against each window: where it will not be enough, weeks ahead."""
+    """Hold what the running plans will call against each window, and show weeks ahead where quota falls short."""
     now = utc_now()
     return await forecast_quotas(desk.state.switchboard, desk.manifests, now, now + timedelta(days=days))
 
 
 @router.post("/schedule", summary="Preview a schedule")
 async def preview_call_schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
-    """When these requests could be carried out across services, beside what running plans want. Nothing is taken."""
+    """Compute when these requests could be made across services, beside what running plans want. Nothing is taken."""
     return await preview_schedule(
         desk.state.switchboard, desk.manifests, desk.organization_id, body.requests, utc_now()
     )
@@ -109,7 +109,7 @@ async def preview_call_schedule(body: PostSchedule, desk: OnDesk) -> Schedule:
 
 @router.get("/{service}", summary="Show a quota")
 async def get_quota(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
-    """One account's quota."""
+    """Show one account's quota."""
     return await _one(desk, (service, account))
 
 
@@ -117,7 +117,7 @@ async def get_quota(service: ServiceName, desk: OnDesk, account: Account = "defa
 async def set_quota_limits(
     service: ServiceName, body: PutLimits, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
-    """Replace its limits; live in every process within a second, and audited. Account `*`: all without their own."""
+    """Replace the limits; live in every process within a second, and audited. Account `*`: all without their own."""
     for place, one in enumerate(body.windows):
         if one.burst is not None and one.burst > one.most_at_once and one.window in SPREAD:
             detail = f"of {one.limit} calls a {one.window} at most {one.most_at_once} may come at once"
@@ -134,7 +134,7 @@ async def set_quota_limits(
 async def throttle_quota(
     service: ServiceName, body: PutThrottle, desk: OnDesk, account: Account = "default"
 ) -> views.QuotaView:
-    """Give ordinary calls a share only, during an incident say; weddings on their day feel nothing of it."""
+    """Give ordinary calls only a share of the limits, say during an incident; weddings on their day keep all."""
     throttle = Throttle(percent=body.percent, until=body.until, reason=body.reason)
     await _operators(desk).throttle((service, account), throttle)
     return await _one(desk, (service, account))
@@ -149,7 +149,7 @@ async def end_quota_throttle(service: ServiceName, desk: OnDesk, account: Accoun
 
 @router.delete("/{service}/block", responses=OPERATORS_ONLY, summary="Lift a vendor's block")
 async def lift_quota_block(service: ServiceName, desk: OnDesk, account: Account = "default") -> views.QuotaView:
-    """Have calls go out again before the moment that the vendor named (`blocked_until`); its next 429 holds again."""
+    """Let calls go out again before the moment that the vendor named (`blocked_until`); its next 429 holds again."""
     await _operators(desk).unblock((service, account))
     return await _one(desk, (service, account))
 
@@ -160,7 +160,7 @@ async def lift_quota_block(service: ServiceName, desk: OnDesk, account: Account 
 async def reserve_quota(
     service: ServiceName, body: PostReservation, desk: OnDesk, said: MustBeOnce, account: Account = "default"
 ) -> JSONResponse:
-    """Keep calls for one wedding of yours: lent out while it does not need them, given back when its time is over."""
+    """Keep calls for one wedding: others borrow them while it needs none; they are given back when its time is over."""
     if body.ends_at <= body.starts_at:
         raise InvalidInput("a reservation ends after it starts", field="ends_at")
     wanted = Reservation(id=desk.new_id(said), **body.model_dump())
@@ -181,6 +181,6 @@ async def release_quota_reservation(
     desk: OnDesk,
     account: Account = "default",
 ) -> Response:
-    """What it keeps is everybody's again."""
+    """Release the reservation; its calls are everybody's again."""
     await _manager(desk).release((service, account), reservation_id)
     return Response(status_code=204)

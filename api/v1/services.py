@@ -40,7 +40,7 @@ class _Asked(BaseModel):
 
 
 class PutService(_Asked):
-    """How a service is routed to from now on; what is left out is as the vendor's manifest says."""
+    """Routing of a service from now on; what is left out is as the vendor's manifest says."""
 
     strategy: Strategy | None = None
     dependency: Dependency | None = None
@@ -53,7 +53,7 @@ class PutService(_Asked):
 
 
 class AskFailover(_Asked):
-    """Which endpoint to leave, bring back or hold."""
+    """Names the endpoint to leave, bring back or hold."""
 
     deed: Literal["trigger", "restore", "hold"]
     endpoint: str = "default"
@@ -62,7 +62,7 @@ class AskFailover(_Asked):
 
 
 class ForceCircuit(_Asked):
-    """Where a circuit is held; `auto`: where its calls put it."""
+    """State in which a circuit is held; with `auto` its calls decide."""
 
     state: Literal["open", "closed", "auto"]
     endpoint: str = "default"
@@ -70,7 +70,7 @@ class ForceCircuit(_Asked):
 
 
 class FailoverAnswer(views.RoutingView):
-    """The service as it stands now, and its failover."""
+    """Answer to a failover request: the service as it stands now, and its failover."""
 
     #: Whether this request changed anything: of two that ask at once, one does.
     changed: bool
@@ -84,7 +84,7 @@ def _operator(desk: Desk) -> Operator:
 
 
 def _counted(desk: Desk) -> str | None:
-    """Whose weddings count in a report: an operator's is about everybody's."""
+    """Return the organization whose weddings count in a report; None for an operator: then everybody's count."""
     return None if desk.state.settings.is_operator(desk.organization_id) else desk.organization_id
 
 
@@ -96,14 +96,14 @@ def _known(desk: Desk, service: str) -> str:
 
 @router.get("/services", summary="List services")
 async def list_services(desk: OnDesk) -> views.Services:
-    """Every service that can be called: how it is routed to, and its circuits."""
+    """List every service that can be called: how it is routed to, and its circuits."""
     book = desk.state.switchboard.book
     return views.Services(data=tuple(views.show_service(book, name, utc_now()) for name in book.services()))
 
 
 @router.get("/services/{service}", summary="Show a service")
 async def get_service(service: ServiceName, desk: OnDesk) -> views.ServiceView:
-    """One service, as this process knows it: at most a second old."""
+    """Show one service, as this process knows it: at most a second old."""
     return views.show_service(desk.state.switchboard.book, _known(desk, service), utc_now())
 
 
@@ -130,10 +130,11 @@ def _reason(error: ValueError) -> str:
     "/services/{service}/failover", responses=OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
 )
 async def request_failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
-    """Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. For operators.
+    """Leave an endpoint, bring it back or hold it. For operators.
 
-    Of one that is being left in steps restore gives it all traffic again, and hold takes the rest away. Trigger lets go
-    of a circuit that is forced closed.
+    Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. If the endpoint is
+    being left in steps, restore gives it all traffic again, and hold takes the rest away. Trigger releases a circuit
+    that is forced closed.
     """
     moved = await _operator(desk).failover(service, body.endpoint, body.deed, even_if_last=body.even_if_last)
     return await _answer(desk, moved)
@@ -141,7 +142,7 @@ async def request_failover(service: ServiceName, body: AskFailover, desk: OnDesk
 
 @router.put("/services/{service}/circuit", responses=OPERATORS_ONLY, summary="Force a circuit open or closed")
 async def force_circuit(service: ServiceName, body: ForceCircuit, desk: OnDesk) -> FailoverAnswer:
-    """Hold a circuit where it is put, whatever its calls say, until it is set to `auto`. For operators."""
+    """Hold a circuit in one state, whatever its calls say, until it is set to `auto`. For operators."""
     moved = await _operator(desk).force(service, body.endpoint, body.state, even_if_last=body.even_if_last)
     return await _answer(desk, moved)
 
@@ -158,7 +159,7 @@ async def _answer(desk: Desk, moved: Moved) -> FailoverAnswer:
 async def get_service_health(
     service: ServiceName, desk: OnDesk, since: Since = None, until: Until = None
 ) -> reports.HealthHistory:
-    """Its changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
+    """Show the service's changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
     begin, end = read_range(since, until)
     return await reports.read_history(desk.db, desk.organization_id, _known(desk, service), begin, end, now=utc_now())
 
@@ -170,14 +171,14 @@ async def list_failovers(
     until: Until = None,
     service: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None,
 ) -> views.Failovers:
-    """The failovers that began in a range, the newest first, with statistics of them all."""
+    """List the failovers that began in a range, the newest first, with statistics of them all."""
     begin, end = read_range(since, until)
     return await views.list_failovers(desk.db, desk.organization_id, begin, end, service)
 
 
 @health_router.get("/integrations/health-check", summary="How the services stand")
 async def get_health_report(desk: OnDesk) -> reports.HealthReport:
-    """Every service's health, and whether the weddings of the next two days can be held."""
+    """Report every service's health, and whether the weddings of the next two days can be held."""
     return await reports.read_health(desk.db, desk.state.switchboard.book, utc_now(), _counted(desk))
 
 
@@ -188,7 +189,7 @@ async def get_filtered_health_report(
     wedding_critical_only: Annotated[bool, Query(description="Only what a wedding can't do without.")] = False,
     timeout_ms: Annotated[int, Query(ge=50, le=_LONGEST_WAIT_MS, description="How long to wait for it.")] = 5_000,
 ) -> reports.HealthReport:
-    """The same report, narrowed. Raises 503 when it takes longer than `timeout_ms`."""
+    """Show the same report, narrowed. Raises 503 when it takes longer than `timeout_ms`."""
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             report = await reports.read_health(

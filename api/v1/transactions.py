@@ -1,4 +1,4 @@
-"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: what is asked of a wedding."""
+"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: requests changes of a wedding."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ router = APIRouter(prefix="/weddings/{wedding}", tags=["transactions"])
 
 
 class Strict(BaseModel):
-    """Strict; unknown keys are errors."""
+    """Body in which unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class TransactionBody(Strict):
-    """`orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone."""
+    """Starts a transaction.
+
+    `orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone.
+    """
 
     kind: Literal["orchestrate", "timeline"]
     ceremony_at: Annotated[
@@ -42,7 +45,7 @@ class TransactionBody(Strict):
 
 
 class DecisionBody(Strict):
-    """A person's word on a held step; `use` names a vendor."""
+    """A person's decision on a held step; `use` names a vendor."""
 
     choice: Choice
     vendor: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None
@@ -56,7 +59,7 @@ async def submit_transaction(
     said: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
-    """Record what is asked for and answer at once; with `?wait=30s` when it has settled, or after that time."""
+    """Record the requested transaction and answer at once; with `?wait=30s` when it has settled, or after that time."""
     if body.kind == "orchestrate":
         return await accept(desk, said, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait)
     at, zone = body.ceremony_at or "", body.zone
@@ -67,7 +70,7 @@ async def submit_transaction(
 
 @router.get("/transactions/{transaction}", summary="Show a transaction")
 async def get_transaction(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
-    """The transaction with the steps that it covers, as they stand now."""
+    """Show the transaction with the steps that it covers, as they stand now."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await read_transaction(conn, wedding, transaction, desk.state.temporal_url)
 
@@ -76,7 +79,7 @@ async def get_transaction(wedding: str, transaction: str, desk: OnDesk) -> Trans
     "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
 )
 async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
-    """Undo what is still set by the transaction, which may be running; the answer is the undo's own transaction."""
+    """Undo what the transaction, perhaps still running, has in effect; the answer is the undo's own transaction."""
     return await accept(
         desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
     )
@@ -91,7 +94,7 @@ async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: M
 async def cancel_transaction(
     wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait
 ) -> JSONResponse:
-    """As undo, but the transaction ends as `cancelled`."""
+    """Undo as `undo` does, but end the transaction as `cancelled`."""
     return await accept(
         desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"), wait
     )

@@ -60,7 +60,7 @@ class PutVersion(_Asked):
 
 
 class PutPin(_Asked):
-    """What a service is pinned to; `version` null takes the pin away."""
+    """Version to which a service is pinned; `version` null takes the pin away."""
 
     version: Given | None
     #: organization: the caller's own, or, for operators, the one named. service: all without a pin of their own.
@@ -69,7 +69,7 @@ class PutPin(_Asked):
 
 
 class AskMigration(_Asked):
-    """From the version that holds now to another."""
+    """Asks for a migration from the current version to another."""
 
     service: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
     to_version: Given
@@ -80,7 +80,7 @@ class AskMigration(_Asked):
 
 
 class AskPause(_Asked):
-    """Whether it stays where it is."""
+    """Tells whether the migration stays where it is."""
 
     paused: bool = True
 
@@ -105,7 +105,7 @@ def _hands(desk: Desk) -> views.VersionDesk:
 
 @router.get("", summary="List versions")
 async def list_versions(desk: OnDesk) -> AllVersions:
-    """Every service's versions with their notices, and the pins that concern the caller."""
+    """List every service's versions with their notices, and the pins that concern the caller."""
     book = desk.state.switchboard.book
     found = (views.show_versions(book, name, desk.organization_id, utc_now()) for name in book.services())
     return AllVersions(data=tuple(found))
@@ -118,7 +118,7 @@ async def get_version_usage(
     since: Since = None,
     until: Until = None,
 ) -> views.Usage:
-    """Calls by version in a range: the caller's own, or, for operators, everybody's."""
+    """Count calls by version in a range: the caller's own, or, for operators, everybody's."""
     begin, end = read_range(since, until)
     whose = None if _is_operator(desk) else desk.organization_id
     return await views.read_usage(desk.db, desk.state.switchboard.book, whose, service, begin, end)
@@ -132,7 +132,10 @@ async def get_version_usage(
     summary="Migrate a service to another version",
 )
 async def start_version_migration(body: AskMigration, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Compare reads, try it on a share of the weddings, switch, watch; back at the first sign. For operators."""
+    """Migrate a service to another version. For operators.
+
+    Compare reads, try the version on a share of the weddings, switch, watch; go back at the first sign.
+    """
     _require_operator(desk)
     book = desk.state.switchboard.book
 
@@ -158,7 +161,7 @@ async def start_version_migration(body: AskMigration, desk: OnDesk, said: MustBe
 
 @router.get("/migrations", responses=_REFUSED, summary="List migrations")
 async def list_version_migrations(desk: OnDesk, service: OfService = None) -> migrations.Migrations:
-    """The newest 200. For operators."""
+    """List the newest 200 migrations. For operators."""
     _require_operator(desk)
     async with desk.db.system() as conn:
         found = await store.listed(conn, service)
@@ -168,7 +171,7 @@ async def list_version_migrations(desk: OnDesk, service: OfService = None) -> mi
 
 @router.get("/migrations/{migration}", responses=_REFUSED, summary="Show a migration")
 async def get_version_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
-    """Its stage, its steps so far, and what it found. For operators."""
+    """Show the migration's stage, its steps so far, and what it found. For operators."""
     _require_operator(desk)
     async with desk.db.system() as conn:
         found = await store.read(conn, migration)
@@ -179,13 +182,13 @@ async def get_version_migration(migration: MigrationId, desk: OnDesk) -> migrati
 
 @router.post("/migrations/{migration}/rollback", status_code=202, responses=_REFUSED, summary="Take a migration back")
 async def roll_back_version_migration(migration: MigrationId, desk: OnDesk) -> migrations.MigrationView:
-    """Have the pins as they were; from every stage, at any time, within a second or so. For operators."""
+    """Restore the pins as they were: from every stage, at any time, within a second or so. For operators."""
     return await _ask(desk, migration, rollback=True)
 
 
 @router.post("/migrations/{migration}/pause", status_code=202, responses=_REFUSED, summary="Pause a migration")
 async def pause_version_migration(migration: MigrationId, body: AskPause, desk: OnDesk) -> migrations.MigrationView:
-    """Have it stay at its stage, or, with `paused` false, go on. It still goes back when it fails. For operators."""
+    """Pause the migration, or go on with `paused` false. It still goes back when it fails. For operators."""
     return await _ask(desk, migration, paused=body.paused)
 
 
@@ -197,13 +200,13 @@ async def _ask(desk: Desk, migration: str, **wish: bool) -> migrations.Migration
 
 @router.get("/{service}", summary="Show a service's versions")
 async def get_service_versions(service: ServiceName, desk: OnDesk) -> views.VersionsView:
-    """One service's versions with their notices, and the pins that concern the caller."""
+    """Show one service's versions with their notices, and the pins that concern the caller."""
     return views.show_versions(desk.state.switchboard.book, service, desk.organization_id, utc_now())
 
 
 @router.put("/{service}/pin", responses=_REFUSED, summary="Pin a service to a version")
 async def pin_service_version(service: ServiceName, body: PutPin, desk: OnDesk) -> views.VersionsView:
-    """Hold the caller's own calls to a version; a whole service's, or another organization's, for operators."""
+    """Pin the caller's own calls to a version; a whole service's, or another organization's, for operators."""
     organization_id = None if body.scope == "service" else body.organization_id or desk.organization_id
     if organization_id != desk.organization_id:
         _require_operator(desk)
@@ -214,6 +217,6 @@ async def pin_service_version(service: ServiceName, body: PutPin, desk: OnDesk) 
 async def put_service_version(
     service: ServiceName, version_name: VersionName, body: PutVersion, desk: OnDesk
 ) -> views.VersionView:
-    """Live in every process within a second, and audited. For operators."""
+    """Add or change a version, live in every process within a second, and audited. For operators."""
     _require_operator(desk)
     return await _hands(desk).put(service, VersionSpec(name=version_name, **body.model_dump()))

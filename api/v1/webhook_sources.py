@@ -1,4 +1,4 @@
-"""`/api/v1/webhook-sources`: the sources that post to us, registered and kept."""
+"""`/api/v1/webhook-sources`: registers the sources that post to us."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class NewSource(_Strict):
 
 
 class SourceChanges(_Strict):
-    """What is to be different: the state, fields of the configuration."""
+    """Changes to a source: its state, fields of its configuration."""
 
     state: Literal["active", "paused"] | None = None
     config: dict[str, Any] = {}
@@ -69,7 +69,7 @@ class SourceChanges(_Strict):
 
 
 class SourceSecretRotation(_Strict):
-    """A new secret, given or made; the older ones are taken for the overlap."""
+    """A new secret, given or made; older secrets stay valid for the overlap."""
 
     secret: Annotated[str | None, _SECRET] = None
     overlap_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
@@ -95,7 +95,7 @@ def _without_secret(view: SourceView) -> Any:
 async def create_webhook_source(
     body: Annotated[NewSource, Body(openapi_examples=_CREATED)], desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Register a source; its secret is shown in this answer only, and not when the request is repeated."""
+    """Register a source; only this answer shows its secret, and a repeated request's answer does not."""
     clerk, made = _clerk(desk), []
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -119,14 +119,14 @@ async def create_webhook_source(
 
 @router.get("", summary="List webhook sources")
 async def list_webhook_sources(desk: OnDesk) -> SourceList:
-    """The organization's sources by name."""
+    """List the organization's sources by name."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await register.list_all(conn, _clerk(desk))
 
 
 @router.get("/{source}", summary="Show a webhook source")
 async def get_webhook_source(source: SourceName, desk: OnDesk) -> SourceView:
-    """The source by its id or name."""
+    """Show the source by its id or name."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await register.show(conn, _clerk(desk), source)
 
@@ -149,7 +149,7 @@ async def update_webhook_source(source: SourceName, body: SourceChanges, desk: O
 async def rotate_webhook_source_secret(
     source: SourceName, body: SourceSecretRotation, desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Add a secret; the older ones are taken for `overlap_seconds` more."""
+    """Add a secret; the older secrets stay valid for `overlap_seconds` more."""
     clerk, made = _clerk(desk), []
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -165,7 +165,7 @@ async def rotate_webhook_source_secret(
 
 @router.delete("/{source}", status_code=204, summary="Delete a webhook source")
 async def delete_webhook_source(source: SourceName, desk: OnDesk) -> Response:
-    """Forget the source and its secrets; what it sent stays."""
+    """Forget the source and its secrets; the events that it sent stay."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await register.delete(conn, _clerk(desk), source)
     return Response(status_code=204)
@@ -179,10 +179,10 @@ async def get_webhook_source_statistics(
     until: Annotated[AwareDatetime | None, Query(description="Now unless said otherwise.")] = None,
     kind: Annotated[str | None, Query(alias="type", max_length=200, pattern=r"^[^\x00]*$")] = None,
 ) -> Statistics:
-    """Received, refused by reason, processed, retried, dead, and seconds to processed.
+    """Count what was received, refused by reason, processed, retried and dead, and show seconds to processed.
 
-    `source` is a registered one, or a vendor's name: then what that vendor sent about the organization's weddings, and
-    for the platform's operators everything that it sent.
+    `source` is a registered source or a vendor's name. For a vendor the counts cover what it sent about the
+    organization's weddings, and for the platform's operators everything that it sent.
     """
     begin, end = read_range(since, until, default=timedelta(days=1))
     async with desk.db.tenant(desk.organization_id) as conn:

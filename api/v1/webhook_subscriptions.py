@@ -1,4 +1,4 @@
-"""`/api/v1/webhook-subscriptions`: who is told of what happens, and how."""
+"""`/api/v1/webhook-subscriptions`: who receives which events, and how."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _EXAMPLES: dict[str, Any] = {
 
 
 class SubscriptionChanges(BaseModel):
-    """What is to be changed; what is left out stays."""
+    """Changes to a subscription; what is left out stays."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     url: Annotated[str, Field(min_length=8, max_length=2000)] | None = None
@@ -66,7 +66,7 @@ class SubscriptionChanges(BaseModel):
     retry_policy: DeliveryRetryPolicy | None = None
 
     def given(self) -> dict[str, Any]:
-        """What was said; raises InvalidInput for a null where none can be."""
+        """Return the fields that were set; raises InvalidInput for a null where none can be."""
         said = {name: getattr(self, name) for name in self.model_fields_set}
         for name, value in said.items():
             if value is None and name != "rate_per_second":
@@ -75,7 +75,7 @@ class SubscriptionChanges(BaseModel):
 
 
 class SubscriptionSecretRotation(BaseModel):
-    """For how long the present secrets sign along with the new one: at most 7 days."""
+    """Period for which the present secrets sign along with the new one: at most 7 days."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     overlap_seconds: Annotated[int, Field(ge=0, le=7 * 86_400, strict=True)] = 86_400
@@ -91,7 +91,7 @@ class EventTypeView(View):
 
 
 class EventTypes(View):
-    """The catalogue."""
+    """Catalogue of event types."""
 
     data: tuple[EventTypeView, ...]
 
@@ -106,7 +106,7 @@ async def _check_url(desk: OnDesk, url: str) -> None:
 
 
 def _once_shown(answer: Answer, secret: str | None, *, is_replay: bool) -> JSONResponse:
-    """The answer with the secret, which the kept answer does not hold."""
+    """Build the answer with the secret, which the kept answer does not hold."""
     if not is_replay and isinstance(answer.body, dict):
         answer = answer.model_copy(update={"body": {**answer.body, "secret": secret}})
     return respond(answer, is_replay=is_replay)
@@ -119,7 +119,7 @@ def _kept(view: SubscriptionWithSecret) -> Answer:
 
 @router.get("/event-types", summary="List the types of events")
 async def list_event_types(desk: OnDesk) -> EventTypes:
-    """Every type that can be subscribed to, with its JSON Schema."""
+    """List every type that can be subscribed to, with its JSON Schema."""
     return EventTypes(
         data=tuple(
             EventTypeView(
@@ -134,7 +134,7 @@ async def list_event_types(desk: OnDesk) -> EventTypes:
 async def create_webhook_subscription(
     body: Annotated[NewSubscription, Body(openapi_examples=_EXAMPLES)], desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Have events sent to a URL; the answer holds the signing secret, once."""
+    """Subscribe a URL to events; the answer holds the signing secret, once."""
     await _check_url(desk, body.url)
     made: list[SubscriptionWithSecret] = []
 
@@ -155,14 +155,14 @@ async def list_webhook_subscriptions(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> SubscriptionPage:
-    """The organization's subscriptions, newest first."""
+    """List the organization's subscriptions, newest first."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await list_subscriptions(conn, desk.organization_id, limit, cursor)
 
 
 @router.get(_ONE, summary="Show a subscription")
 async def get_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
-    """The subscription with its health and counts; never its secrets."""
+    """Show the subscription with its health and counts; never its secrets."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return subscription_view(await subscribe.row_of(conn, subscription))
 
@@ -174,14 +174,14 @@ async def list_webhook_subscription_news(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> NewsPage:
-    """Its warnings, its disabling, its return and its deliveries that were given up, newest first."""
+    """List its warnings, its disabling, its return and its deliveries that were given up, newest first."""
     async with desk.db.tenant(desk.organization_id) as conn:
         return await list_news(conn, subscription, limit, cursor)
 
 
 @router.patch(_ONE, summary="Change a subscription")
 async def update_webhook_subscription(subscription: str, body: SubscriptionChanges, desk: OnDesk) -> SubscriptionView:
-    """Change what is given; events that wait are sent as it then says."""
+    """Change the given fields; waiting events are sent as the subscription then says."""
     changes = body.given()
     if body.url is not None:
         await _check_url(desk, body.url)
@@ -191,7 +191,7 @@ async def update_webhook_subscription(subscription: str, body: SubscriptionChang
 
 @router.delete(_ONE, status_code=204, summary="Delete a subscription")
 async def delete_webhook_subscription(subscription: str, desk: OnDesk) -> Response:
-    """Send it nothing more; what waited for it is given up, what it got can still be read."""
+    """Delete the subscription: waiting deliveries are given up, and past deliveries can still be read."""
     async with desk.db.tenant(desk.organization_id) as conn:
         await subscribe.delete(conn, desk.principal, subscription, utc_now())
     desk.state.outbox_teller.tell_endpoints([subscription])
@@ -200,7 +200,7 @@ async def delete_webhook_subscription(subscription: str, desk: OnDesk) -> Respon
 
 @router.post(_ONE + "/pause", summary="Pause a subscription")
 async def pause_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
-    """Park its events until it is resumed."""
+    """Park the subscription's events until it is resumed."""
     async with desk.db.tenant(desk.organization_id) as conn:
         view = await subscribe.pause(conn, desk.principal, subscription, utc_now())
     desk.state.outbox_teller.tell_endpoints([view.id])
@@ -209,7 +209,7 @@ async def pause_webhook_subscription(subscription: str, desk: OnDesk) -> Subscri
 
 @router.post(_ONE + "/resume", summary="Resume a subscription")
 async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
-    """Send a paused or disabled one what was parked, in order, then go on; try a failing one at once."""
+    """Resume a paused or disabled subscription: send parked events in order, then go on; try a failing one at once."""
     async with desk.db.tenant(desk.organization_id) as conn:
         view = await subscribe.resume(conn, desk.principal, subscription, utc_now())
     desk.state.outbox_teller.tell_endpoints([view.id])
@@ -222,7 +222,7 @@ async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> Subscr
 async def rotate_webhook_subscription_secret(
     subscription: str, body: SubscriptionSecretRotation, desk: OnDesk, said: MustBeOnce
 ) -> JSONResponse:
-    """Make a new secret, shown in this answer once; the present ones sign along for the overlap."""
+    """Make a new secret, shown in this answer once; the present secrets sign along for the overlap."""
     made: list[SubscriptionWithSecret] = []
     overlap = timedelta(seconds=body.overlap_seconds)
 
@@ -239,7 +239,7 @@ async def rotate_webhook_subscription_secret(
 
 @router.post(_ONE + "/test", status_code=202, response_model=DeliveryView, summary="Send a test")
 async def test_webhook_subscription(subscription: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Send it a `webhook.test`; the answer is the delivery, to be asked for again."""
+    """Send the subscription a `webhook.test`; the answer is the delivery, whose result can be read later."""
 
     async def deed(conn: AsyncConnection) -> Answer:
         delivery_id = await subscribe.test(conn, desk.principal, subscription, utc_now())

@@ -1,4 +1,4 @@
-"""`/api/v1/weddings`: taken in, listed, shown, cancelled, repaired."""
+"""`/api/v1/weddings`: takes weddings in, lists, shows, cancels and repairs them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Steps(View):
 
 
 class Repaired(View):
-    """How many steps were written anew."""
+    """Number of steps that were written anew."""
 
     steps: int
 
 
 @router.post("", status_code=201, response_model=WeddingView, openapi_extra=PLAN_BODY, summary="Hand in a wedding plan")
 async def create_wedding(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Take a valid plan in, in JSON or YAML. Nothing is asked of any vendor before it is orchestrated."""
+    """Record a wedding from a valid plan in JSON or YAML. No vendor is called before the wedding is orchestrated."""
     plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
 
     async def deed(conn: AsyncConnection) -> Answer:
@@ -63,19 +63,19 @@ async def list_weddings(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> WeddingPage:
-    """The organization's weddings, newest first."""
+    """List the organization's weddings, newest first."""
     return await read_weddings(desk.db, desk.organization_id, limit, cursor)
 
 
 @router.get("/{wedding}", summary="Show a wedding")
 async def get_wedding(wedding: str, desk: OnDesk) -> WeddingView:
-    """The wedding, named by its id or its plan's own id, with its steps and transactions."""
+    """Show the wedding, named by its id or its plan's own id, with its steps and transactions."""
     return await read_wedding(desk.db, desk.organization_id, wedding)
 
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
 async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
-    """Undo everything that was done for the wedding, and end it. What runs is stopped first."""
+    """Undo everything that was done for the wedding, and end it. Running transactions are stopped first."""
     return await accept(
         desk, said, lambda conn, asking: request_transaction.cancel_wedding(conn, wedding, asking), wait
     )
@@ -83,12 +83,12 @@ async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait
 
 @router.get("/{wedding}/steps", summary="Show a wedding's steps")
 async def list_wedding_steps(wedding: str, desk: OnDesk) -> Steps:
-    """Every step of the plan as it stands, in plan order."""
+    """List every step of the plan as it stands, in plan order."""
     return Steps(data=await read_steps(desk.db, desk.organization_id, wedding))
 
 
 @router.post("/{wedding}/repair", summary="Rebuild what is shown of a wedding")
 async def repair_wedding(wedding: str, desk: OnDesk) -> Repaired:
-    """Write anew what lists show, from the wedding's workflow, which always knows."""
+    """Write the wedding's rows anew from its workflow, which always has the true state."""
     written = await rewrite_wedding(desk.db, desk.state.temporal, desk.organization_id, wedding)
     return Repaired(steps=written)

@@ -1,4 +1,4 @@
-"""A worker process that can be killed at any instant and is there again at once."""
+"""Runs a worker process that can be killed at any instant and is there again at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def worker_environment(settings: Settings, temporal_address: str) -> dict[str, str]:
-    """What the worker program is told by environment."""
+    """Build the worker program's environment."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("WEDSYNC_", "TEMPORAL_", "OTEL_"))
     }

@@ -69,7 +69,7 @@ class WatchedSandbox(EmbeddedSandbox):
             return self._armed.pop(wedding_id, None) is not None
 
     def ledgers(self) -> dict[str, list[tuple[str, LedgerEntry]]]:
-        """Every effect that any vendor holds or held, with the vendor's name, by wedding."""
+        """Return every effect that any vendor holds or held, with the vendor's name, by wedding."""
         found: dict[str, list[tuple[str, LedgerEntry]]] = {}
         for vendor in self.market.vendors:
             for entry in list(self.market.stand(vendor).desk.ledger):
@@ -77,7 +77,7 @@ class WatchedSandbox(EmbeddedSandbox):
         return found
 
     def committed(self) -> Counter[tuple[str, str, str, str]]:
-        """How often each write took effect, replays left out, by (wedding, step, vendor, operation)."""
+        """Count how often each write took effect, replays left out, by (wedding, step, vendor, operation)."""
         found: Counter[tuple[str, str, str, str]] = Counter()
         for vendor in self.market.vendors:
             for exchange in self.market.stand(vendor).log.all():
@@ -127,10 +127,10 @@ class WatchedSandbox(EmbeddedSandbox):
 
 
 async def _nowhere(_: Message) -> None:
-    """An answer that nobody gets."""
+    """Drop an answer."""
 
 
 async def _break_off(send: Send) -> None:
-    """Begin an answer and leave it there: the server then closes the connection."""
+    """Begin an answer and stop there: the server then closes the connection."""
     headers = [(b"content-length", str(_PROMISED_BYTES).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,4 +1,4 @@
-"""The stage of the long runs: the worker a process that can be killed, the API's door for webhooks, many weddings."""
+"""Stage of the long runs: a worker process that can be killed, the API that receives webhooks, many weddings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FINAL = frozenset({"completed", "rolled_back", "held", "needs_attention", "cance
 _MOVING_STEPS = frozenset({"running", "waiting"})
 _MOVING_TRANSACTIONS = frozenset({"running", "rolling_back"})
 _LOOK_SECONDS = 0.3
-#: What a tell raises while no worker answers.
+#: Errors that a dispatch raises while no worker answers.
 _UNTOLD = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
 _START_SECONDS = 30.0
 _QUERIES = 5
@@ -57,11 +57,11 @@ class Story:
 
     @property
     def id(self) -> str:
-        """The wedding's id."""
+        """Return the wedding's id."""
         return self.staged.id
 
     def is_settled(self) -> bool:
-        """Whether nothing of it can happen by itself."""
+        """Tell whether nothing of it can happen by itself."""
         asked = self.undo_tx or self.tx
         return (
             self.transactions.get(asked, "") in FINAL
@@ -71,7 +71,7 @@ class Story:
 
 
 class ChaosStage:
-    """What a run works with."""
+    """Parts that a run works with."""
 
     def __init__(self, stage: Stage, worker: WorkerProcess) -> None:
         self.stage = stage
@@ -83,13 +83,13 @@ class ChaosStage:
 
     @property
     def sandbox(self) -> WatchedSandbox:
-        """The vendors."""
+        """Return the vendors."""
         sandbox = self.stage.sandbox
         assert isinstance(sandbox, WatchedSandbox)
         return sandbox
 
     async def story(self, number: int, plan: Plan) -> Story:
-        """A recorded wedding that nobody has asked anything of."""
+        """Record a wedding of which nothing is requested yet."""
         return Story(await self.stage.wedding(plan), number)
 
     async def orchestrate(self, story: Story, *, untold: bool = False) -> None:
@@ -101,7 +101,7 @@ class ChaosStage:
         story.undo_tx = await self._ask(story, "undo", untold=untold, target=story.tx)
 
     async def _ask(self, story: Story, kind: str, **request: Any) -> str:
-        """Ask until the wedding has it: while a worker is being replaced the first tell may fail."""
+        """Request it until the wedding has it: while a worker is being replaced the first dispatch may fail."""
         try:
             return await story.staged.ask(kind, **request)
         except _UNTOLD:
@@ -117,7 +117,7 @@ class ChaosStage:
             return str((await conn.execute(text(sql), {"id": story.id})).scalar_one())
 
     async def settled(self, story: Story, seconds: float) -> str:
-        """Wait until nothing moves in the wedding; what still moves when the time is up, empty when nothing does."""
+        """Wait until nothing moves in the wedding; return what still moves when the time is up, else empty."""
         event = asyncio.Event()
         self._watched[story.id] = (story, event)
         try:
@@ -131,7 +131,7 @@ class ChaosStage:
             self._watched.pop(story.id, None)
 
     async def watch(self) -> None:
-        """Look after all weddings that are waited for, in two queries a round."""
+        """Poll all weddings that are waited for, in two queries a round."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if not self._watched:
@@ -159,7 +159,7 @@ class ChaosStage:
             story.status = story.transactions.get(story.undo_tx or story.tx, "")
 
     def held(self, story: Story) -> list[tuple[str, LedgerEntry]]:
-        """Every effect that a vendor holds or held for the wedding, with the vendor's name."""
+        """List every effect that a vendor holds or held for the wedding, with the vendor's name."""
         return self.sandbox.ledgers().get(story.id, [])
 
     async def rechecks(self, story: Story) -> set[str]:
@@ -177,7 +177,7 @@ class ChaosStage:
 
 @contextlib.contextmanager
 def real_api(settings: Settings, bound: socket.socket, temporal_address: str) -> Iterator[None]:
-    """The API on a thread of its own: the vendors' signed webhooks come in here."""
+    """Serve the API on a thread of its own: the vendors' signed webhooks come in here."""
     made: list[Client] = []
 
     async def provide() -> Client:
@@ -207,7 +207,7 @@ def real_api(settings: Settings, bound: socket.socket, temporal_address: str) ->
 
 
 async def _end_all(client: Client) -> None:
-    """The server serves the next stage, too, whose worker would take up weddings that its database doesn't know."""
+    """End all workflows: the server serves the next stage, too, whose database doesn't know these weddings."""
     async for found in client.list_workflows("ExecutionStatus = 'Running'"):
         with contextlib.suppress(RPCError):
             await client.get_workflow_handle(found.id, run_id=found.run_id).terminate(reason="the stage has closed")

@@ -1,4 +1,4 @@
-"""The worker as a program that tests kill: `python -m tests.support.chaos_worker`.
+"""Runs the worker as a program that tests kill: `python -m tests.support.chaos_worker`.
 
 It loads everything once, and has a child of its own serve for each line on its standard input: the next worker is there
 as soon as one was killed. Children's ids are said on the descriptor `CHAOS_SAYS`. All end with whoever holds the other

@@ -1,4 +1,4 @@
-"""A vendor that says what its test wants, byte by byte, and an application that partners reach by HTTP."""
+"""Runs a vendor that answers what its test wants, byte by byte, and an application that partners reach by HTTP."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Taken:
     writer: asyncio.StreamWriter
 
     async def chunk(self) -> bytes:
-        """The next chunk of a chunked body; empty: its end."""
+        """Read the next chunk of a chunked body; empty: its end."""
         size = int(await self.reader.readuntil(b"\r\n"), 16)
         return (await self.reader.readexactly(size + 2))[:-2]
 
     async def body(self) -> bytes:
-        """All of the body."""
+        """Read all of the body."""
         if "transfer-encoding" not in self.headers:
             return await self.reader.readexactly(int(self.headers.get("content-length", "0")))
         found = b""
@@ -56,7 +56,7 @@ Play = Callable[[Taken], Awaitable[None]]
 
 @dataclass
 class RawVendor:
-    """Answers every request by `play`; without one, 200."""
+    """Vendor that answers every request by `play`; without one, 200."""
 
     url: str = ""
     play: Play | None = None
@@ -73,7 +73,7 @@ class RawVendor:
         self.play = play
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
+        """Serve one connection, one request."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
@@ -96,7 +96,7 @@ class RawVendor:
 
 @asynccontextmanager
 async def raw_vendor() -> AsyncIterator[RawVendor]:
-    """A raw vendor that listens."""
+    """Open a raw vendor that listens."""
     vendor = RawVendor()
     server = await asyncio.start_server(vendor.serve, "127.0.0.1", 0)
     vendor.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -108,7 +108,7 @@ async def raw_vendor() -> AsyncIterator[RawVendor]:
 
 @asynccontextmanager
 async def served(app: Any, headers: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A real server of the application, and a client of it with these headers."""
+    """Serve the application on a real server; yield a client of it with these headers."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -139,7 +139,7 @@ async def gateway_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 @dataclass
 class Gate:
-    """The application on a real port, between a partner and its vendors: stripe and others by the sandbox, vsco raw."""
+    """Runs the application between a partner and its vendors: stripe and others by the sandbox, vsco raw."""
 
     api: Any
     http: httpx.AsyncClient
@@ -156,7 +156,7 @@ class Gate:
         return await self.http.request(method, f"/api/v1/gateway{path}", **request)
 
     async def wire(self, request: str) -> bytes:
-        """The answer to a request that is sent as it stands but for the headers that all have."""
+        """Return the answer to a request that is sent as it stands but for the headers that all have."""
         url = self.http.base_url
         reader, writer = await asyncio.open_connection(url.host, url.port)
         line, _, rest = request.partition("\r\n")
@@ -167,7 +167,7 @@ class Gate:
         return answer
 
     async def calls(self, number: int = 1) -> list[Any]:
-        """The records of what was passed on, in order, once there are so many."""
+        """Return the records of what was passed on, in order, once there are so many."""
         board = self.api.app.state.switchboard
 
         async def found() -> list[Any]:

@@ -62,7 +62,7 @@ class Guarded:
 
 
 async def restored(guarded: Guarded) -> None:
-    """Whatever a test has left, the next one finds it closed and unconfigured."""
+    """Restore the service: whatever a test has left, the next one finds it closed and unconfigured."""
     board = guarded.board
     policy = board.book.policy(SERVICE)
     await board.transitions.apply(SERVICE, "default", lambda c, _: rules.closed(c, utc_now()), utc_now())

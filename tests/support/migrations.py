@@ -1,4 +1,4 @@
-"""Migrations between versions of Stripe's API, on a stage whose server skips time."""
+"""Drives migrations between versions of Stripe's API, on a stage whose server skips time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVICE = "stripe"
 OLD, NEW = "2026-10-28.endive", "2026-09-30.endive"
 #: Answers intents that the client does not understand.
 BROKEN = "2027-03-31.preview"
-#: Some looks at each stage.
+#: Some checks at each stage.
 RULES: dict[str, Any] = {
     "shadow_seconds": 3_600,
     "canary_seconds": 7_200,
@@ -42,7 +42,7 @@ RULES: dict[str, Any] = {
 
 @asynccontextmanager
 async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrating]:
-    """The pieces on a stage; at the end nothing is left of any migration. `env`: its server skips time."""
+    """Open the pieces on a stage; at the end nothing is left of any migration. `env`: its server skips time."""
 
     async def provide() -> Client:
         return stage.client
@@ -60,21 +60,21 @@ async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrati
 
 
 class Migrating:
-    """The pieces of a stage that migrations are driven by."""
+    """Pieces of a stage that drive migrations."""
 
     def __init__(self, stage: Stage, board: Switchboard, gateway: VendorGateway, env: Any = None) -> None:
         self.stage, self.board, self.gateway, self.env = stage, board, gateway, env
         self._one_at_a_time = asyncio.Lock()
 
     async def add_broken(self) -> None:
-        """An operator believes that the broken version is as good as any."""
+        """Add the broken version, as an operator who believes that it is as good as any."""
         spec = VersionSpec(name=BROKEN, header="Stripe-Version")
         async with self.board.transitions.db.system() as conn:
             await versions.put_spec(conn, SERVICE, spec, "key:test", utc_now())
         await self.board.book.load()
 
     async def wedding(self, ceremony_at: datetime | None = None, payments: int = 1) -> Staged:
-        """A wedding of an organization of its own, some of whose payments stand at the vendor."""
+        """Make a wedding of an organization of its own, some of whose payments stand at the vendor."""
         async with self._one_at_a_time:
             self.stage.organization_id = new_id()
             wedding = await self.stage.wedding(plan(*(payment(f"pay{n}") for n in range(max(payments, 1)))))
@@ -109,7 +109,7 @@ class Migrating:
             await conn.execute(text(statement), values)
 
     async def begin(self, organization_id: str | None, to_version: str = NEW, **rules: Any) -> str:
-        """Start a migration, as the API does; its id."""
+        """Start a migration, as the API does; return its id."""
         principal = Principal(organization_id=organization_id or self.stage.organization_id, key_id="test")
         await self.board.book.load()
         migration = migrate_version.plan_migration(
@@ -126,7 +126,7 @@ class Migrating:
         return migration.id
 
     def handle(self, migration_id: str) -> WorkflowHandle[Any, Any]:
-        """The migration's workflow."""
+        """Return the migration's workflow."""
         return self.stage.client.get_workflow_handle(migration_workflow_id(migration_id))
 
     async def end(self, migration_id: str) -> MigrationResult:
@@ -148,7 +148,7 @@ class Migrating:
         raise AssertionError(f"it is at {found.stage}")
 
     async def pins(self, organization_id: str | None) -> list[tuple[Any, ...]]:
-        """The pins that hold, of an organization or of all."""
+        """List the pins that hold, of an organization or of all."""
         statement = (
             "SELECT id, version, share_percent, migration_id FROM version_pins "
             "WHERE until IS NULL AND organization_id IS NOT DISTINCT FROM CAST(:org AS text) ORDER BY id"
@@ -157,12 +157,12 @@ class Migrating:
 
 
 def next_call(call: Call, operation: str, facts: dict[str, Any]) -> Call:
-    """A later call of the same step."""
+    """Return a later call of the same step."""
     return call.model_copy(update={"operation": operation, "facts": facts, "idempotency_key": new_id()})
 
 
 def payment_call(organization_id: str, wedding_id: str, step_id: str = "pay0", **changes: Any) -> Call:
-    """The first call of a payment."""
+    """Return the first call of a payment."""
     values: dict[str, Any] = {
         "organization_id": organization_id,
         "wedding_id": wedding_id,

@@ -47,7 +47,7 @@ async def no_temporal() -> Client:
 
 @dataclass
 class PostOffice:
-    """One organization's outbox and its way out."""
+    """Outbox of one organization and its delivery sender."""
 
     db: Database
     sender: Sender
@@ -100,7 +100,7 @@ class PostOffice:
             await outbox.announce(conn, self.organization_id, news, utc_now())
 
     async def send(self) -> int:
-        """Pump, and wait for what is under way; how many were taken in hand."""
+        """Send what is due and wait for what is under way; return how many were claimed."""
         total = 0
         while sent := (await self.pump.run()).sent:
             total += sent
@@ -108,11 +108,11 @@ class PostOffice:
         return total
 
     async def look(self, subscription_id: str, now: datetime) -> EndpointLook:
-        """What the endpoint's workflow has done at `now`."""
+        """Return what the endpoint's workflow has done at `now`."""
         return await look_at_endpoint(self.db, self.sender, subscription_id, now)
 
     async def until_settled(self, subscription_id: str, now: datetime, most: int = 60) -> tuple[Any, datetime]:
-        """Live through the endpoint's timers until nothing is due; its row, and when that was."""
+        """Run the endpoint's timers until nothing is due; return its row, and when that was."""
         for _ in range(most):
             look = await self.look(subscription_id, now)
             if look.wait_seconds is None:
@@ -121,7 +121,7 @@ class PostOffice:
         return await self.row(subscription_id), now
 
     async def expire_leases(self) -> None:
-        """As time does to what a dead process had in hand."""
+        """Expire leases, as time does to what a dead process had claimed."""
         async with self.db.system() as conn:
             await conn.execute(update(deliveries).values(leased_until=utc_now() - timedelta(seconds=1)))
 
@@ -181,7 +181,7 @@ async def open_post_office(
     provider: Any = no_temporal,
     resolver: Resolver = resolve,
 ) -> AsyncIterator[PostOffice]:
-    """A post office on an empty database."""
+    """Open a post office on an empty database."""
     db = Database(database_url, 5)
     teller = OutboxTeller(provider, interval_seconds=0.01)
     http = GuardedHttp(GuardPolicy(allow_loopback=True), resolver=resolver)

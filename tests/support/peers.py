@@ -1,4 +1,4 @@
-"""Processes beside a test, each reporting on a pipe of its own: nothing that it prints is taken for a report."""
+"""Runs processes beside a test, each reporting on a pipe of its own: nothing that it prints is taken for a report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parents[2]
-#: Tells the process which descriptor it reports on.
+#: Names the descriptor on which the process reports.
 _CHANNEL = "WEDSYNC_TEST_REPORTS"
 _LONGEST_REPORT_BYTES = 4 * 1024 * 1024
 _PATIENCE_SECONDS = 60
 
 
 def report(value: Any) -> None:
-    """Send a value that JSON can hold to the test; for the process itself."""
+    """Send the test a value that JSON can hold; the process itself calls this."""
     line = json.dumps(value).encode() + b"\n"
     channel = int(os.environ[_CHANNEL])
     while line:
@@ -54,7 +54,7 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def peers(count: int, module: str, *arguments: object) -> AsyncIterator[list[Peer]]:
-    """Start `python -m module arguments` so often; all end with the block."""
+    """Start `python -m module arguments` so often; end all with the block."""
     async with contextlib.AsyncExitStack() as stack:
         started = []
         for _ in range(count):

@@ -20,7 +20,7 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account, VendorClient
 from wedsync.usecases.routing.registry import Registry, load_registry
 
-#: down: not done, may work later. unknown: done or not, nobody can tell. lost: done, and nobody was told.
+#: down: not done, may work later. unknown: done or not, nobody knows. lost: done, and the answer was lost.
 Answer = Literal[
     "ok", "down", "unknown", "lost", "reject", "unauthorized", "throttle", "crowded", "bug", "absent", "waiting"
 ]
@@ -28,22 +28,22 @@ Answer = Literal[
 
 @dataclass
 class Puppet:
-    """The answers to come, by wedding and operation, and what was asked."""
+    """Answers to come, by wedding and operation, and what was asked."""
 
     answers: dict[tuple[str, str], list[Answer]] = field(default_factory=lambda: defaultdict(list))
     asked: list[tuple[str, str, Call]] = field(default_factory=list)
     effects: set[str] = field(default_factory=set)
 
     def will(self, wedding_id: str, operation: str, *answers: Answer) -> None:
-        """The next calls of `operation`, `find`, `look` or `step.operation` get these answers, then all is well."""
+        """Give the next calls of `operation`, `find`, `look` or `step.operation` these answers; then all is well."""
         self.answers[(wedding_id, operation)].extend(answers)
 
     def said(self, wedding_id: str) -> list[str]:
-        """`ask operation` of every call for the wedding, in order."""
+        """List `ask operation` of every call for the wedding, in order."""
         return [f"{ask} {call.operation}" for ask, _, call in self.asked if call.wedding_id == wedding_id]
 
     def calls(self, wedding_id: str, operation: str) -> list[Call]:
-        """The sent calls of an operation."""
+        """List the sent calls of an operation."""
         return [
             c for ask, _, c in self.asked if ask == "send" and (c.wedding_id, c.operation) == (wedding_id, operation)
         ]
@@ -58,7 +58,7 @@ class Puppet:
 
 
 def client_class(puppet: Puppet) -> type[VendorClient]:
-    """A vendor's client that asks the puppet."""
+    """Return a vendor's client that asks the puppet."""
 
     class Client:
         def __init__(self, http: VendorHttp, account: Account) -> None:
@@ -155,7 +155,7 @@ MANIFESTS: dict[str, Manifest] = {
 
 
 class PuppetRegistry(Registry):
-    """The installed vendors, and the puppet's."""
+    """Registry of the installed vendors, and the puppet's."""
 
     def __init__(self, puppet: Puppet) -> None:
         installed: Mapping[str, Manifest] = load_registry().manifests
@@ -163,5 +163,5 @@ class PuppetRegistry(Registry):
         self._client = client_class(puppet)
 
     def client_class(self, name: str) -> type[VendorClient]:
-        """The client of vendor `name`."""
+        """Return the client of vendor `name`."""
         return self._client if name in MANIFESTS else super().client_class(name)

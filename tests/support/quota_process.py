@@ -1,7 +1,7 @@
-"""A process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
+"""Runs a process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
 
-Waits for a line on its standard input, then calls the vendor as often as its quota lets it, and reports:
-when it had leave for each call, how often it was told to wait, how often it asked Postgres.
+Waits for a line on its standard input, then calls the vendor as often as its quota lets it. Reports when it had leave
+for each call, how often it had to wait, how often it asked Postgres.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TAKERS = 8
 
 
 async def main(url: str, vendor: str, seconds: float) -> None:
-    """One volley."""
+    """Run one volley."""
     loop, pool = asyncio.get_running_loop(), new_pool()
     made: list[float] = []
     waits = 0

@@ -1,4 +1,4 @@
-"""Switchboards on a real Postgres, and calls to hand to them."""
+"""Switchboards on a real Postgres, and calls to pass to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"min_calls": 4, "open_seconds": 0.2, "probes": 3, "ramp
 
 
 def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Call:
-    """A call of no importance."""
+    """Return a call of no importance."""
     values: dict[str, Any] = {
         "organization_id": "org",
         "wedding_id": wedding_id,
@@ -46,7 +46,7 @@ def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Ca
 
 @asynccontextmanager
 async def open_switchboard(url: str, provide: Any = None, **options: Any) -> AsyncIterator[Switchboard]:
-    """A process's switchboard with a pool of its own."""
+    """Open a process's switchboard with a pool of its own."""
     db = Database(url, 4)
     try:
         async with Switchboard(db, load_registry().manifests, provide, **options).open() as board:
@@ -70,7 +70,7 @@ async def configure(
 async def pass_one(
     board: Switchboard, vendor: str = "stripe", *, ok: bool, situation: Situation = ORDINARY, **call: Any
 ) -> Ticket:
-    """One call that is let through and ends so."""
+    """Admit one call and record its outcome: it succeeds (`ok`), or the vendor is unavailable."""
     said = a_call(vendor, **call)
     ticket = await board.admit(said, situation)
     await board.settle(ticket, said, "send", None if ok else VendorUnavailable("down", vendor=vendor), 0.01)
@@ -78,13 +78,13 @@ async def pass_one(
 
 
 async def fail(board: Switchboard, times: int = 4, vendor: str = "stripe") -> None:
-    """So many calls that the vendor does not take; those that are cut off meanwhile are none."""
+    """Make calls that the vendor does not take; calls that are cut off meanwhile do not count."""
     for _ in range(times):
         await pass_one(board, vendor, ok=False)
 
 
 async def eventually(check: Callable[[], Awaitable[Any] | Any], seconds: float = 10) -> Any:
-    """The first answer of `check` that is true."""
+    """Return the first answer of `check` that is true."""
     async with asyncio.timeout(seconds):
         while True:
             found = check()
@@ -96,13 +96,13 @@ async def eventually(check: Callable[[], Awaitable[Any] | Any], seconds: float =
 
 
 async def rows(board: Switchboard, statement: str, **values: Any) -> list[Any]:
-    """What a query over all organizations finds."""
+    """Return what a query over all organizations finds."""
     async with board.transitions.db.system() as conn:
         return list((await conn.execute(text(statement), values)).all())
 
 
 async def married_at(board: Switchboard, ceremony_at: datetime, vendor: str = "stripe") -> None:
-    """A wedding that depends on the vendor."""
+    """Record a wedding that depends on the vendor."""
     now = utc_now()
     of = {"organization_id": "studio", "wedding_id": "vows"}
     body = {"services": [{"id": "a", "name": "A", "role": "planning", "vendor": vendor}], "steps": []}
@@ -120,7 +120,7 @@ async def married_at(board: Switchboard, ceremony_at: datetime, vendor: str = "s
 
 @asynccontextmanager
 async def calm(db: Database) -> AsyncIterator[None]:
-    """No circuit opens within the block, in any process."""
+    """Keep every circuit closed within the block, in any process."""
     registry = load_registry()
     policy = CircuitPolicy(min_calls=100_000)
     async with db.system() as conn:

@@ -19,7 +19,7 @@ from wedsync.usecases.routing.switchboard import Switchboard
 
 
 async def call_once(board: Switchboard, gate: asyncio.Event, number: int) -> str:
-    """A probe goes well once all have asked."""
+    """Make one call; a probe succeeds once all have asked."""
     call = a_call(wedding_id=f"w{number}")
     try:
         ticket = await board.admit(call)
@@ -32,7 +32,7 @@ async def call_once(board: Switchboard, gate: asyncio.Event, number: int) -> str
 
 
 async def volley(board: Switchboard, calls: int) -> Counter[str]:
-    # The notification may come later than the word to go.
+    # The notification may come later than the start line.
     await eventually(lambda: phase(board.book.circuit("stripe", "default"), utc_now()) == "half_open")
     gate = asyncio.Event()
     tasks = [asyncio.create_task(call_once(board, gate, number)) for number in range(calls)]

@@ -51,13 +51,13 @@ async def open_puppet_stage(
 
 @pytest.fixture(scope="session")
 def puppet() -> Puppet:
-    """What the puppet's vendors will answer."""
+    """Return what the puppet's vendors will answer."""
     return Puppet()
 
 
 @pytest.fixture(scope="session")
 async def stage_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedSandbox]:
-    """Every vendor's stand-in; none of them sends webhooks by itself."""
+    """Run every vendor's stand-in; none of them sends webhooks by itself."""
     with EmbeddedSandbox(Settings(state_dir=tmp_path_factory.mktemp("sandbox"))) as sandbox:
         for vendor in (name for name, manifest in sandbox.registry.manifests.items() if manifest.has_api):
             await sandbox.webhook_policy(vendor, muted=True)
@@ -73,7 +73,7 @@ async def stage(
     puppet: Puppet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stage]:
-    """The stage on a plain Temporal server."""
+    """Open the stage on a plain Temporal server."""
     settings = stage_settings(database_url, stage_sandbox, tmp_path_factory.mktemp("stage"), **FAST)
     async with open_puppet_stage(settings, temporal_client, stage_sandbox, puppet) as opened:
         yield opened
@@ -81,13 +81,13 @@ async def stage(
 
 @dataclass
 class SkippingStage:
-    """The stage on a server that skips time: weddings on it can be moved forward."""
+    """Stage on a server that skips time: weddings on it can be moved forward."""
 
     stage: Stage
     env: WorkflowEnvironment
 
     async def wedding(self, plan: Plan) -> Staged:
-        """A wedding as on the plain stage."""
+        """Make a wedding as on the plain stage."""
         return await self.stage.wedding(plan)
 
     async def forward(self, wedding: Staged, duration: timedelta) -> None:
@@ -111,7 +111,7 @@ class SkippingStage:
         raise AssertionError(f"{tx} is {row.status}, not {statuses}")
 
     async def now(self, handle: WorkflowHandle[Any, Any]) -> datetime:
-        """A workflow's own time."""
+        """Return a workflow's own time."""
         return await self.env.get_current_time(handle)
 
 
@@ -130,7 +130,7 @@ async def _skipping_stage(
 
 @pytest.fixture
 def skipping(_skipping_stage: SkippingStage) -> Iterator[SkippingStage]:
-    """The stage on a server that skips time."""
+    """Open the stage on a server that skips time."""
     with _skipping_stage.env.with_time_skipping_disabled():
         yield _skipping_stage
 

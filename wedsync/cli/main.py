@@ -1,4 +1,4 @@
-"""The `wedsync` command: reads the command line, runs one verb, exits by its outcome."""
+"""Runs the `wedsync` command: reads the command line, runs one verb, exits by its outcome."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _usage(said: output.Output, error: TyperException) -> int:
 
 
 def translate(error: Exception) -> CliError:
-    """Any error as the command line's: ours by their family, wrong settings by their names, the rest as internal."""
+    """Turn any error into the command line's: ours by their family, wrong settings by name, the rest as internal."""
     from pydantic import ValidationError
 
     from wedsync.domain import errors as family

@@ -1,4 +1,4 @@
-"""What a command says, and how it ends: one JSON object or text for people on stdout, all else on stderr."""
+"""Output of a command: one JSON object or text for people on stdout, all else on stderr; and its exit code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CliError(Exception):
         self.errors = [_place(error) for error in errors]
 
     def as_json(self) -> dict[str, Any]:
-        """`{"error": {code, detail, errors: [{file, line, field, code, detail}]}}`."""
+        """Build `{"error": {code, detail, errors: [{file, line, field, code, detail}]}}`."""
         return {"error": {"code": self.code, "detail": self.detail, "errors": self.errors}}
 
 
@@ -50,7 +50,7 @@ def _place(error: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_place(error: dict[str, Any]) -> str:
-    """`file:line: field`, as far as each is known."""
+    """Write `file:line: field`, as far as each is known."""
     place = str(error["file"])
     if error["line"]:
         place += f":{error['line']}" if place else f"line {error['line']}"
@@ -58,7 +58,7 @@ def describe_place(error: dict[str, Any]) -> str:
 
 
 class Output:
-    """Where one command writes."""
+    """Output of one command."""
 
     def __init__(self, *, json_mode: bool = False) -> None:
         self.json_mode = json_mode
@@ -66,7 +66,7 @@ class Output:
 
     @property
     def console(self) -> Console:
-        """Stdout, for people."""
+        """Return stdout, for people."""
         if self._out is None:
             self._out = _console()
         return self._out
@@ -77,7 +77,7 @@ class Output:
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
-        """Write a line for people: on stdout, or on stderr when stdout is JSON."""
+        """Print a line for people: on stdout, or on stderr when stdout is JSON."""
         stream = sys.stderr if self.json_mode else sys.stdout
         stream.write(text + "\n")
         stream.flush()
@@ -88,7 +88,7 @@ class Output:
             self.console.print(renderable)
 
     def result(self, value: Any, *lines: str) -> None:
-        """End well: `value` in JSON mode, else the lines."""
+        """Print the result: `value` in JSON mode, else the lines."""
         if self.json_mode:
             self.emit(value)
             return
@@ -96,7 +96,7 @@ class Output:
             self.say(line)
 
     def fail(self, error: CliError) -> int:
-        """Say what went wrong and return the exit code."""
+        """Print what went wrong and return the exit code."""
         if self.json_mode:
             self.emit(error.as_json())
             return error.exit_code
@@ -120,12 +120,12 @@ _state = {"current": Output()}
 
 
 def begin(argv: Sequence[str]) -> Output:
-    """A fresh output for one command line."""
+    """Make a fresh output for one command line."""
     words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     _state["current"] = Output(json_mode="--json" in words)
     return _state["current"]
 
 
 def current() -> Output:
-    """The running command's output."""
+    """Return the running command's output."""
     return _state["current"]

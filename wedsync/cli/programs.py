@@ -64,7 +64,7 @@ def _serve(program: Coroutine[Any, Any, None]) -> int:
             raise
         raise CliError("port_taken", "the port is taken by another program", CONFLICT) from error
     except SystemExit as error:
-        # Uvicorn's own way out, with a code that means something else here.
+        # Uvicorn exits by itself, with a code that means something else here.
         raise CliError("not_started", "it did not start: the log above says why", out.INTERNAL) from error
     telemetry.flush()
     return out.ACCEPTED

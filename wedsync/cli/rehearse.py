@@ -49,7 +49,7 @@ def rehearse(
 
 
 def everything_now(plan: Plan) -> Plan:
-    """The plan without times of its own: a step that was due some time after another one now needs that one."""
+    """Return the plan without times of its own: a step that was due some time after another one now needs that one."""
     from wedsync.domain.weddings.times import at_anchor
 
     steps = []
@@ -61,7 +61,7 @@ def everything_now(plan: Plan) -> Plan:
 
 
 def timetable(plan: Plan, now: datetime) -> dict[str, datetime]:
-    """When each step would be due (UTC) were the plan started at `now` and every step done at once when due."""
+    """Return when each step would be due (UTC) if the plan started at `now` and each step were done when due."""
     from wedsync.domain.weddings.compile import compile_plan
     from wedsync.domain.weddings.times import At, due_at
     from wedsync.usecases.routing.registry import load_registry
@@ -86,7 +86,7 @@ async def play(run: Json, plan: Plan, timeout_seconds: float) -> Snapshot:
 
 
 def report(plan: Plan, due: dict[str, datetime], snapshot: Snapshot) -> int:
-    """Say what would happen when, and return the exit code."""
+    """Print what would happen when, and return the exit code."""
     from wedsync.cli.render import state_of
 
     zone = plan.wedding.ceremony.zone

@@ -1,4 +1,4 @@
-"""Showing a wedding while it moves: a live table on a terminal, plain lines elsewhere."""
+"""Shows a wedding while it moves: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def up(
 
 
 def tell_ready(run: RunInfo) -> None:
-    """Say where everything is; the secrets stay in the file."""
+    """Print where everything is; the secrets stay in the file."""
     out.current().result(
         run.model_dump(mode="json", exclude={"api_key", "database_url"}),
         f"API          {run.api_url}",

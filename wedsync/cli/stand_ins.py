@@ -1,4 +1,4 @@
-"""The command line's view of the vendors' stand-ins: faults, clock and ledgers over `/_sandbox`."""
+"""Speaks to the vendors' stand-ins for the command line: faults, clock and ledgers over `/_sandbox`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StandIns:
         await self._pool.aclose()
 
     async def break_down(self, vendor: str, wedding_id: str) -> None:
-        """`vendor` answers nothing but 503 for this wedding."""
+        """Make `vendor` answer nothing but 503 for this wedding."""
         await self._ask("PUT", f"/faults/{vendor}", {"mode": "down", "wedding_id": wedding_id})
 
     async def mend(self, vendor: str) -> None:
@@ -44,7 +44,7 @@ class StandIns:
         await self._ask("PUT", "/clock", {"now": now.isoformat()})
 
     async def active(self, wedding_id: str) -> list[dict[str, Any]]:
-        """What all vendors together still hold for this wedding: ledger entries, each with its `vendor`."""
+        """List what all vendors together still hold for this wedding: ledger entries, each with its `vendor`."""
         vendors = (await self._ask("GET", "/health"))["vendors"]
         ledgers = await asyncio.gather(*(self._ask("GET", f"/ledger/{vendor}") for vendor in vendors))
         return [

@@ -87,13 +87,13 @@ def watch(
 
 
 def at_rest(snapshot: Snapshot) -> bool:
-    """Whether nothing of the wedding is under way."""
+    """Tell whether nothing of the wedding is under way."""
     statuses = {str(item["status"]) for item in snapshot.wedding["transactions"]} | {snapshot.status}
     return over(snapshot) or not statuses & OPEN
 
 
 def over(snapshot: Snapshot) -> bool:
-    """Whether the wedding itself has ended."""
+    """Tell whether the wedding itself has ended."""
     return snapshot.wedding.get("status") in WEDDING_OVER and snapshot.status not in OPEN
 
 

@@ -1,4 +1,4 @@
-"""Which parts of the stack run here, on which ports, and what their programs are told by environment."""
+"""Decides which parts of the stack run here, on which ports, and with which environment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOCAL_SENDERS = {"sendgrid": {"ACCOUNT_ID": "weddings@example.com"}}
 
 @dataclass(frozen=True)
 class Layout:
-    """What runs here and where it listens."""
+    """Parts that run here and where they listen."""
 
     parts: frozenset[str]
     api_port: int
@@ -45,12 +45,12 @@ class Layout:
 
     @property
     def sandbox_url(self) -> str:
-        """The stand-ins' server; empty when it does not run here."""
+        """Return the stand-ins' server; empty when it does not run here."""
         return f"http://{HOST}:{self.sandbox_port}" if SANDBOX in self.parts else ""
 
     @property
     def local_api_url(self) -> str:
-        """The API on this machine."""
+        """Return the API's address on this machine."""
         return f"http://{HOST}:{self.api_port}"
 
 
@@ -110,9 +110,9 @@ def _api_url(settings: Settings, api_port: int) -> str:
 def program_environment(
     settings: Settings, layout: Layout, *, database_url: str, owner_url: str, vendors: Mapping[str, object]
 ) -> dict[str, str]:
-    """The environment of sandbox, worker and API: the user's own, completed.
+    """Build the environment of sandbox, worker and API: the user's own, completed.
 
-    What the user set wins, but for what this stack decides: its folder, its ports and where its servers are.
+    What the user set wins, except for what this stack decides: its folder, its ports and where its servers are.
     """
     environment = {"PYTHONUNBUFFERED": "1", **_vendor_defaults(layout, vendors), **os.environ}
     environment |= {
@@ -152,6 +152,6 @@ def _vendor_defaults(layout: Layout, vendors: Mapping[str, object]) -> dict[str,
 
 
 def temporal_location(environment: Mapping[str, str]) -> tuple[str, str]:
-    """`(address, namespace)` that programs with this environment connect to."""
+    """Return `(address, namespace)` that programs with this environment connect to."""
     profile = ClientConfigProfile.load(override_env_vars=dict(environment))
     return profile.address or DEFAULT_ADDRESS, profile.namespace or DEFAULT_NAMESPACE

@@ -1,4 +1,4 @@
-"""The embedded stack as one object: started in order, kept alive, ended in reverse order."""
+"""Runs the embedded stack as one object: started in order, kept alive, ended in reverse order."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Supervisor:
         )
 
     async def _prepare(self, layout: Layout, environment: Mapping[str, str]) -> LocalIdentity | None:
-        """Migrations, the namespace's search attributes, the local organization: what programs find when they start."""
+        """Prepare what programs need when they start: migrations, search attributes, the local organization."""
         if layout.parts.isdisjoint({WORKER, API}):
             return None
         self._say("migrating")
@@ -257,7 +257,7 @@ class Supervisor:
     # -- stop -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End the programs, then the servers, and give the folder free. What is stored stays."""
+        """End the programs, then the servers, and release the folder. What is stored stays."""
         self._state.remove_run()
         grace = self._settings.graceful_shutdown_seconds + 5
         await self._all(

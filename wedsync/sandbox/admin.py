@@ -1,4 +1,4 @@
-"""The sandbox's own interface, `/_sandbox/...`: faults, clock, ledgers, logs, webhooks on demand."""
+"""Serves the sandbox's own interface, `/_sandbox/...`: faults, clock, ledgers, logs, webhooks on demand."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class ClockBody(BaseModel):
-    """`PUT /_sandbox/clock`."""
+    """Body of `PUT /_sandbox/clock`."""
 
     model_config = ConfigDict(extra="forbid")
     now: AwareDatetime
 
 
 class WebhookBody(BaseModel):
-    """`POST /_sandbox/webhooks/{vendor}`."""
+    """Body of `POST /_sandbox/webhooks/{vendor}`."""
 
     model_config = ConfigDict(extra="forbid")
     #: The vendor's own type of event.
@@ -46,7 +46,7 @@ class WebhookBody(BaseModel):
 
 
 class PolicyBody(BaseModel):
-    """`PUT /_sandbox/webhooks/{vendor}`: what becomes of the webhooks that the stand-in sends by itself."""
+    """Body of `PUT /_sandbox/webhooks/{vendor}`: what becomes of the webhooks that the stand-in sends by itself."""
 
     model_config = ConfigDict(extra="forbid")
     muted: bool = False
@@ -54,7 +54,7 @@ class PolicyBody(BaseModel):
 
 
 def routes(market: Market) -> list[Route]:
-    """The routes of the interface."""
+    """Build the routes of the interface."""
     admin = _Admin(market)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/_sandbox/faults", admin.list_faults),
@@ -74,7 +74,7 @@ def routes(market: Market) -> list[Route]:
 
 
 class _Bad(Exception):
-    """The body is wrong."""
+    """Raised when the body is wrong."""
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__("bad body")

@@ -1,4 +1,4 @@
-"""The way of a vendor's request through the sandbox: recognized, struck by a fault, answered, logged."""
+"""Passes a vendor's request through the sandbox: recognizes it, applies faults, answers, logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PROMISED_BYTES = 65_536
 
 @dataclass
 class _Answer:
-    """A response caught on its way out."""
+    """A response caught before it is sent."""
 
     status: int = 500
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -97,7 +97,7 @@ def _route(stand: Stand, scope: Scope) -> tuple[Route | None, Scope]:
 
 
 def _with_body(scope: Scope, body: bytes) -> Request:
-    """A request whose body is at hand already, also for `await request.body()` and `request.form()`."""
+    """Make a request whose body is at hand already, also for `await request.body()` and `request.form()`."""
     sent = False
 
     async def receive() -> Message:
@@ -121,7 +121,7 @@ def _sign(route: Route | None, request: Request, region: str) -> Sign:
 
 
 def _instead(hit: Hit, stand: Stand, sign: Sign, request: Request) -> Response | None:
-    """The answer that the fault gives instead of the stand-in's; None: the stand-in answers."""
+    """Return the answer that the fault gives instead of the stand-in's; None: the stand-in answers."""
     fault = hit.fault
     if fault is None or fault.mode == "commit_then_drop":
         return None
@@ -149,6 +149,6 @@ async def _handle(route: Route | None, request: Request, answer: _Answer) -> Non
 
 
 async def _drop(send: Send) -> None:
-    """Begin an answer and leave it there: the server then closes the connection, and the client has nothing usable."""
+    """Begin an answer and stop there: the server then closes the connection, and the client has nothing usable."""
     headers = [(b"content-length", str(_PROMISED_BYTES).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,4 +1,4 @@
-"""The vendors' stand-ins, each built when first asked for, with its desk and its log."""
+"""Holds the vendors' stand-ins, each built when first asked for, with its desk and its log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stand:
 
 
 class Market:
-    """All that the sandbox is, apart from HTTP."""
+    """Everything that the sandbox holds, apart from HTTP."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
@@ -42,7 +42,7 @@ class Market:
         self._stands: dict[str, Stand] = {}
 
     def stand(self, vendor: str) -> Stand:
-        """The stand of `vendor`; raises NotFound."""
+        """Return the stand of `vendor`; raises NotFound."""
         stand = self._stands.get(vendor)
         if stand is None:
             if vendor not in self.vendors:
@@ -73,7 +73,7 @@ class Market:
         return Stand(vendor, desk, standin)
 
     async def reset(self) -> None:
-        """As at the start: no faults, no state, no webhooks to come, no log, the wall clock's time."""
+        """Put everything back to the start: no faults, no state, no webhooks to come, no log, the wall clock's time."""
         self.faults.clear()
         self.clock.reset()
         await self.hooks.reset()

@@ -58,7 +58,7 @@ class _Businesses:
         return booking if booking and booking["account"] == request.path_params["account"] else None
 
     def taken(self, account: str, own: dict[str, Any], starts_at: str, ends_at: str) -> bool:
-        """Whether another wedding's confirmed booking overlaps."""
+        """Tell whether another wedding's confirmed booking overlaps."""
         if not account.startswith("exclusive-"):
             return False
         starts, ends = datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at)
@@ -204,7 +204,7 @@ class _Businesses:
         return self.desk.webhook_url, headers, body
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A webhook on demand; the booking takes the state that the event tells of."""
+        """Build a webhook on demand; the booking takes the state that the event reports."""
         booking = self.desk.objects[object_id or next(reversed(self.desk.objects), "")]
         if not bad_signature and booking["status"] in ("held", "pending"):
             told = {"booking.confirmed": "confirmed", "booking.declined": "declined"}
@@ -256,7 +256,7 @@ def _write(desk: Desk, name: str, handler: Handler) -> Callable[[Request], Await
 
 
 def build(desk: Desk) -> StandIn:
-    """Every business of the generic vendor."""
+    """Build the stand-in for every business of the generic vendor."""
     businesses = _Businesses(desk)
 
     async def health(request: Request) -> Response:

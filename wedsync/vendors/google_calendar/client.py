@@ -46,14 +46,14 @@ class Client:
         raise InvalidInput(f"google_calendar has no operation {call.operation}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """The event under our id, when it carries our reference and was not deleted."""
+        """Find the event under our id, when it carries our reference and was not deleted."""
         found = await self._get(call.reference)
         if found is None or not mapping.is_ours(found, call):
             return None
         return mapping.standing(found, "found")
 
     async def look(self, call: Call) -> Effect:
-        """The event as it is now, with its etag; `absent` when it was deleted."""
+        """Read the event as it is now, with its etag; `absent` when it was deleted."""
         event_id = mapping.event_id(call)
         found = await self._get(event_id)
         if found is None or mapping.is_cancelled(found):
@@ -71,7 +71,7 @@ class Client:
         return mapping.standing(answer.json(), "created")
 
     async def _adopt(self, call: Call, refusal: VendorRejected) -> Effect:
-        """The event that holds our id already, if an earlier attempt made it; else the refusal."""
+        """Return the event that holds our id already, if an earlier attempt made it; else raise the refusal."""
         try:
             found = await self.find(call)
         except VendorError as error:

@@ -23,7 +23,7 @@ _SETTABLE = frozenset(
 
 
 def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
+    """Build the stand-in at `desk`."""
     google = _Google(desk)
     events = "/calendars/{calendar}/events"
     return StandIn(
@@ -61,7 +61,7 @@ def _unauthorized(request: Request) -> Response | None:
 
 
 def _instant(value: Any) -> datetime:
-    """The instant that an EventDateTime means; raises ValueError."""
+    """Return the instant that an EventDateTime means; raises ValueError."""
     if not isinstance(value, dict):
         raise ValueError("not an EventDateTime")
     if "date" in value:
@@ -143,7 +143,7 @@ class _Google:
         return JSONResponse(self._desk.objects[_key(calendar, event_id)]["event"])
 
     async def list_changed(self, request: Request) -> Response:
-        """By `updatedMin`, deleted ones and the order of `updated` when asked for, page by page."""
+        """List events by `updatedMin`, with deleted ones and in the order of `updated` when asked for, page by page."""
         denied = _unauthorized(request)
         if denied:
             return denied
@@ -216,7 +216,7 @@ class _Google:
         self._desk.objects[key] = {"event": event, "version": version, "calendar": calendar}
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A notification (`exists`, `not_exists`, `sync`) of the calendar that holds the event."""
+        """Build a notification (`exists`, `not_exists`, `sync`) of the calendar that holds the event."""
         kept = next((one for one in self._desk.objects.values() if one["event"]["id"] == object_id), None)
         if kept is None and object_id is not None:
             raise KeyError(object_id)

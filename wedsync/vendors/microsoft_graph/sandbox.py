@@ -34,7 +34,7 @@ def _error(status: int, code: str, message: str) -> JSONResponse:
 
 
 def _moment(value: dict[str, Any]) -> datetime:
-    """Raises ValueError, KeyError, TypeError or ZoneInfoNotFoundError for a malformed dateTimeTimeZone."""
+    """Read a dateTimeTimeZone; raises ValueError, KeyError, TypeError or ZoneInfoNotFoundError for a malformed one."""
     return datetime.fromisoformat(value["dateTime"]).replace(tzinfo=ZoneInfo(value.get("timeZone") or "UTC"))
 
 
@@ -88,7 +88,7 @@ class _Graph:
         return JSONResponse(self.shown(event), 201, {"Location": f"{request.url}/{quote(event['id'])}"})
 
     def twin(self, user: str, transaction_id: str | None) -> dict[str, Any] | None:
-        """The event that an earlier attempt with this transactionId made."""
+        """Find the event that an earlier attempt with this transactionId made."""
         events = self.desk.objects.values()
         same = (e for e in events if e["user"] == user and e.get("transactionId") == transaction_id)
         return next(same, None) if transaction_id else None
@@ -149,7 +149,7 @@ class _Graph:
         return None
 
     def emit(self, change: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A notification that the event was `created`, `updated` or `deleted`; KeyError for an unknown event."""
+        """Build a notification that the event was `created`, `updated` or `deleted`; KeyError for an unknown event."""
         event = self.desk.objects[object_id or next(reversed(self.desk.objects), "")]
         notification = {
             "id": secrets.token_urlsafe(12),
@@ -198,7 +198,7 @@ def _authorized(act: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 
 
 def build(desk: Desk) -> StandIn:
-    """All mailboxes of a tenant."""
+    """Build the stand-in for all mailboxes of a tenant."""
     graph = _Graph(desk)
 
     def refuse(operation: str, request: Request) -> Response | None:

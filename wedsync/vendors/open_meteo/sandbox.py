@@ -39,7 +39,7 @@ def _weather(name: str, place: str, day: str) -> Any:
 
 
 def build(desk: Desk) -> StandIn:
-    """The weather."""
+    """Build the stand-in of the weather service."""
 
     async def forecast(request: Request) -> Response:
         query = request.query_params

@@ -39,7 +39,7 @@ Answer = Callable[[Json], Response]
 
 
 def build(desk: Desk) -> StandIn:
-    """The stand-in; the desk's webhook secret is the webhook id that its messages are signed for."""
+    """Build the stand-in; the desk's webhook secret is the webhook id that its messages are signed for."""
     counter = _Counter(Till(desk))
     routes = [
         Route("/v1/oauth2/token", counter.token, methods=["POST"], name="token"),
@@ -56,7 +56,7 @@ def build(desk: Desk) -> StandIn:
 
 
 class _Counter:
-    """The HTTP side: credentials, JSON, idempotency."""
+    """HTTP side of the stand-in: credentials, JSON, idempotency."""
 
     def __init__(self, till: Till) -> None:
         self._till = till
@@ -141,7 +141,7 @@ class _Counter:
         return error(404, "INVALID_RESOURCE_ID") if found is None else JSONResponse(shown(found))
 
     async def events(self, request: Request) -> Response:
-        """What was announced between `start_time` and `end_time`, the newest first, in pages."""
+        """List what was announced between `start_time` and `end_time`, the newest first, in pages."""
         fault = self._stranger(request)
         if fault is not None:
             return fault
@@ -158,7 +158,7 @@ class _Counter:
         return JSONResponse({"events": shown, "count": len(shown), "links": links})
 
     async def certificate(self, request: Request) -> Response:
-        """The signing certificate, and the root of this stand-in, which only a local installation trusts."""
+        """Serve the signing certificate and the root of this stand-in, which only a local installation trusts."""
         wanted = request.path_params["certificate"]
         if wanted == "root":
             return PlainTextResponse(signer().root_pem)
@@ -195,7 +195,7 @@ class _Counter:
         return None
 
     def refuse(self, operation: str, request: Request) -> Response | None:
-        """An instrument declined at the capture; PayPal refuses nothing else of ours that is well-formed."""
+        """Refuse an instrument declined at the capture; PayPal refuses nothing else of ours that is well-formed."""
         if operation != "capture_order" or self._stranger(request) is not None:
             return None
         order = self._till.find("order", request.path_params["order"])
@@ -204,7 +204,7 @@ class _Counter:
         return self._till.capture(order, DECLINED_TOKEN, {}, request, None)
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """The event of type `event` about an order or capture, signed; one sent before is sent again as it was."""
+        """Return the signed event `event` about an order or capture; an event made before is returned as it was."""
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))
@@ -227,7 +227,7 @@ def _basic(header: str) -> tuple[str, str]:
 
 
 def _token(source: Any) -> tuple[str, Json]:
-    """The vault token of a payment source, and the source as an answer shows it."""
+    """Return the vault token of a payment source, and the source as an answer shows it."""
     if not isinstance(source, dict):
         return "", {}
     for kind, name in (("paypal", "vault_id"), ("card", "vault_id"), ("token", "id")):

@@ -1,4 +1,4 @@
-"""The stand-in's orders, captures, refunds and events, and how they change."""
+"""Orders, captures, refunds and events of the stand-in, and how they change."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _ISSUES = {
 
 
 def error(status: int, issue: str = "", description: str = "", field: str | None = None) -> JSONResponse:
-    """PayPal's error body (https://developer.paypal.com/api/rest/responses/)."""
+    """Build PayPal's error body (https://developer.paypal.com/api/rest/responses/)."""
     name, message = _MESSAGES[status]
     body: Json = {"name": name, "message": message, "debug_id": secrets.token_hex(6), "links": []}
     if issue:
@@ -81,17 +81,17 @@ def error(status: int, issue: str = "", description: str = "", field: str | None
 
 
 def new_id() -> str:
-    """17 characters as PayPal's ids have them."""
+    """Make 17 characters as PayPal's ids have them."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(17))
 
 
 def stamp(moment: datetime) -> str:
-    """`2026-11-20T12:00:00Z`."""
+    """Write `2026-11-20T12:00:00Z`."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Till:
-    """What one PayPal merchant holds."""
+    """Objects of one PayPal merchant."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -103,11 +103,11 @@ class Till:
         self._slow_refunds: list[Json] = []
 
     def now(self) -> str:
-        """By the sandbox's clock."""
+        """Return the time by the sandbox's clock."""
         return stamp(self.desk.now())
 
     def create(self, intent: str, units: list[Json]) -> Json:
-        """A new order, not paid."""
+        """Make a new order, not paid."""
         order_id = new_id()
         kept = [{"reference_id": "default", **unit} for unit in units]
         order: Json = {
@@ -127,7 +127,7 @@ class Till:
         return order
 
     def find(self, kind: str, object_id: str) -> Json | None:
-        """An object as it is now; a pending capture whose time has come is decided first."""
+        """Return an object as it is now; decide a pending capture first when its time has come."""
         self._decide_refunds()
         found = self.desk.objects.get(object_id)
         if found is None or found["kind"] != kind:
@@ -260,7 +260,7 @@ class Till:
         self.desk.send(self.desk.webhook_url, self.headers(body), body, self.desk.webhook_delay_seconds)
 
     def event(self, kind: str, about: Json) -> Json:
-        """A new event with a snapshot of `about`."""
+        """Make an event with a snapshot of `about`."""
         resource = shown(about)
         if about["kind"] == "capture":
             resource["supplementary_data"] = {"related_ids": {"order_id": about["order_id"]}}
@@ -279,11 +279,11 @@ class Till:
         return event
 
     def events(self) -> list[Json]:
-        """Every event that was made, the newest first."""
+        """List every event that was made, the newest first."""
         return [one["event"] for one in reversed(list(self.desk.objects.values())) if one["kind"] == "event"]
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """The newest event of `kind` about an order or its capture, made now when there is none; raises KeyError."""
+        """Return the newest event of `kind` about an order or capture, made now when there is none; raises KeyError."""
         about = self.desk.objects[object_id]
         if about["kind"] == "order" and kind.startswith("PAYMENT."):
             taken = captures(about)
@@ -299,18 +299,18 @@ class Till:
         return self.event(kind, about)
 
     def headers(self, body: bytes, *, bad: bool = False) -> dict[str, str]:
-        """The headers of a webhook; `bad`: signed for another webhook id."""
+        """Build the headers of a webhook; `bad`: signed for another webhook id."""
         webhook_id = self.desk.webhook_secret + ("-other" if bad else "")
         return webhook_headers(body, webhook_id, self.base_url)
 
 
 def captures(order: Json) -> list[Json]:
-    """The captures of an order."""
+    """List the captures of an order."""
     return [one for unit in order["purchase_units"] for one in unit.get("payments", {}).get("captures", ())]
 
 
 def shown(value: Any) -> Any:
-    """An object as PayPal shows it, without what only the stand-in knows."""
+    """Return an object as PayPal shows it, without what only the stand-in knows."""
     if isinstance(value, list):
         return [shown(one) for one in value]
     if isinstance(value, dict):
@@ -320,11 +320,11 @@ def shown(value: Any) -> Any:
 
 
 def encode(event: Json) -> bytes:
-    """The bytes of an event."""
+    """Encode an event as bytes."""
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _minor(amount: Json) -> int:
-    """ISO 4217 minor units, in which the ledger counts: two decimals for all of PayPal's currencies but the yen."""
+    """Return ISO 4217 minor units, as the ledger counts: two decimals for all of PayPal's currencies but the yen."""
     value = Decimal(amount["value"])
     return int(value if amount["currency_code"] == "JPY" else value * 100)

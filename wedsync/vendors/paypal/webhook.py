@@ -1,4 +1,4 @@
-"""PayPal's webhooks: certificate signatures and the events in our words.
+"""Reads PayPal's webhooks: certificate signatures, and the events as vendor events.
 
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message,
 https://developer.paypal.com/api/rest/webhooks/event-names/#payments
@@ -34,10 +34,10 @@ CERTIFICATES = Certificates()
 async def prepare(
     headers: Mapping[str, str], http: VendorHttp, certificates: Certificates = CERTIFICATES, *, client: str = ""
 ) -> None:
-    """Have the certificate that `headers` name at hand before `verify` is asked, which itself waits for nothing.
+    """Fetch the certificate that `headers` name before `verify` is called, which itself waits for nothing.
 
-    `http` is the transport to the PayPal account, `client` the address that the message came from. A certificate that
-    cannot be had makes `verify` say no.
+    `http` is the transport to the PayPal account, `client` the address that the message came from. If a certificate
+    cannot be fetched, `verify` returns False.
     """
     await certificates.fetch(paypal.certificate_url(headers), http, client=client)
 
@@ -50,7 +50,7 @@ def verify(
     now: datetime,
     certificates: Certificates = CERTIFICATES,
 ) -> bool:
-    """Whether PayPal signed exactly these bytes for one of our webhook ids (`secrets`), not too long ago.
+    """Tell whether PayPal signed exactly these bytes for one of our webhook ids (`secrets`), not too long ago.
 
     Never raises. False as well when the certificate is not at hand: see `prepare`.
     """
@@ -58,7 +58,7 @@ def verify(
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """The one event in `body`. Raises InvalidInput when it is not a PayPal event."""
+    """Read the one event in `body`. Raises InvalidInput when it is not a PayPal event."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -89,7 +89,7 @@ def _text(value: Any) -> str | None:
 
 
 def _order_id(about: dict[str, Any]) -> str | None:
-    """The order that a capture belongs to."""
+    """Return the order that a capture belongs to."""
     supplement = about.get("supplementary_data")
     related = supplement.get("related_ids") if isinstance(supplement, dict) else None
     return _text(related.get("order_id")) if isinstance(related, dict) else None

@@ -28,7 +28,7 @@ _UNVERIFIED = (
 
 
 def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
+    """Build the stand-in at `desk`."""
     resend = _Resend(desk)
     return StandIn(
         routes=[
@@ -143,7 +143,7 @@ class _Resend:
         return JSONResponse(kept["email"]) if kept else _error(404, "not_found", "Email not found")
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """An event about an email (the newest when none is named)."""
+        """Build an event about an email (the newest when none is named)."""
         email_id = object_id if object_id is not None else next(reversed(self._desk.objects), "")
         kept = self._desk.objects[email_id]
         email = kept["email"]

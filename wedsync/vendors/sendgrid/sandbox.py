@@ -22,7 +22,7 @@ _ORDER = int("115792089210356248762697446949407573529996955224135760342422259061
 
 
 def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
+    """Build the stand-in at `desk`."""
     sendgrid = _SendGrid(desk)
     return StandIn(
         routes=[
@@ -113,7 +113,7 @@ class _SendGrid:
         return Response(status_code=202, headers={"X-Message-Id": message_id})
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A batch with one event about an email (the newest when none is named)."""
+        """Build a batch with one event about an email (the newest when none is named)."""
         message_id = object_id if object_id is not None else next(reversed(self._desk.objects), "")
         return self._batch((event,), message_id, bad_signature)
 
@@ -147,6 +147,6 @@ class _SendGrid:
 
 
 def _private_key(seed: str) -> ec.EllipticCurvePrivateKey:
-    """The stand-in's own key, made of the secret that it shares with the receiver."""
+    """Derive the stand-in's own key from the secret that it shares with the receiver."""
     big = int(hashlib.sha512(f"sendgrid stand-in:{seed}".encode()).hexdigest(), 16)
     return ec.derive_private_key(1 + big % (_ORDER - 1), ec.SECP256R1())

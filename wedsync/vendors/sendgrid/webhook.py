@@ -43,7 +43,7 @@ class _Event(BaseModel):
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """The events of a batch, in its order; raises InvalidInput."""
+    """Read the events of a batch, in its order; raises InvalidInput."""
     try:
         batch = json.loads(body)
         if not isinstance(batch, list):

@@ -83,7 +83,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def build(desk: Desk) -> StandIn:
-    """The stand-in; its events are signed with the desk's webhook secret."""
+    """Build the stand-in; its events are signed with the desk's webhook secret."""
     counter = _Counter(Till(desk))
     routes = [
         Route("/v1/payment_intents", counter.create, methods=["POST"], name="create_intent"),
@@ -101,7 +101,7 @@ def build(desk: Desk) -> StandIn:
 
 
 class _Counter:
-    """The HTTP side: credentials, versions, forms, idempotency."""
+    """HTTP side of the stand-in: credentials, versions, forms, idempotency."""
 
     def __init__(self, till: Till) -> None:
         self._till = till
@@ -194,7 +194,7 @@ class _Counter:
         return self._read(request, JSONResponse(found))
 
     async def list_events(self, request: Request) -> Response:
-        """Newest first; `type`, `created[gte]`, `created[lt]`, `starting_after` and `limit` are understood."""
+        """List events, newest first, by `type`, `created[gte]`, `created[lt]`, `starting_after` and `limit`."""
         query = request.query_params
         since, until = int(query.get("created[gte]", "0")), int(query.get("created[lt]", str(10**12)))
         limit = min(int(query.get("limit", "10")), 100)
@@ -236,7 +236,7 @@ class _Counter:
         return _greet(request, await self._till.desk.idempotent(key, fingerprint, KEY_LIFE, once, _other_parameters))
 
     def refuse(self, operation: str, request: Request) -> Response | None:
-        """A card declined on confirmation; Stripe refuses nothing else of ours that is well-formed."""
+        """Refuse a card that is declined on confirmation; Stripe refuses nothing else of ours that is well-formed."""
         if operation != "confirm_intent" or _stranger(request) is not None:
             return None
         intent = self._till.intent(request.path_params["intent"])
@@ -245,7 +245,7 @@ class _Counter:
         return _greet(request, self._till.decline(intent, "card_declined", "generic_decline"))
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """The event of type `event` about an object, signed; one that was sent before is sent again as it was."""
+        """Return the signed event of type `event` about an object; an event made before is returned as it was."""
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))
@@ -253,7 +253,7 @@ class _Counter:
 
 
 def read_form(body: bytes) -> Json:
-    """A bracketed form: `metadata[a]=b` → {"metadata": {"a": "b"}}; one level, as deep as is needed here."""
+    """Read a bracketed form: `metadata[a]=b` → {"metadata": {"a": "b"}}; one level, as deep as is needed here."""
     form: Json = {}
     for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):
         outer, _, inner = name.partition("[")
@@ -270,7 +270,7 @@ def _metadata(form: Json) -> dict[str, str]:
 
 
 def _stranger(request: Request) -> Response | None:
-    """The refusal of a request without a key, or with a version that never was."""
+    """Refuse a request without a key, or with a version that never was."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         return error(401, "invalid_request_error", "You did not provide an API key.")
@@ -281,7 +281,7 @@ def _stranger(request: Request) -> Response | None:
 
 
 def as_of(version: str, intent: Json) -> Json:
-    """A payment intent as a version shows it.
+    """Return a payment intent as a version shows it.
 
     Before 2022-11-15 it had `charges` and no `latest_charge` (https://docs.stripe.com/upgrades#2022-11-15).
     A `.preview` version stands for changes to come that break clients: here money that was taken is `paid`.

@@ -1,4 +1,4 @@
-"""The stand-in's payment intents, refunds and events, and how they change."""
+"""Payment intents, refunds and events of the stand-in, and how they change."""
 
 from __future__ import annotations
 
@@ -43,44 +43,44 @@ _CHARGED_TWICE = "The PaymentIntent could not be confirmed in its present status
 
 
 def new_id(prefix: str) -> str:
-    """`pi_` and 24 characters."""
+    """Make `pi_` and 24 characters."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def error(status: int, kind: str, message: str, **more: Any) -> JSONResponse:
-    """Stripe's error body (https://docs.stripe.com/api/errors)."""
+    """Build Stripe's error body (https://docs.stripe.com/api/errors)."""
     return JSONResponse({"error": {"type": kind, "message": message, **more}}, status)
 
 
 def invalid(message: str, **more: Any) -> JSONResponse:
-    """400 `invalid_request_error`."""
+    """Answer 400 `invalid_request_error`."""
     return error(400, "invalid_request_error", message, **more)
 
 
 def missing(what: str, object_id: str, param: str) -> JSONResponse:
-    """404 `resource_missing`."""
+    """Answer 404 `resource_missing`."""
     message = f"No such {what}: '{object_id}'"
     return error(404, "invalid_request_error", message, code="resource_missing", param=param)
 
 
 def sign(body: bytes, secret: str, stamp: int) -> str:
-    """The header `Stripe-Signature` (https://docs.stripe.com/webhooks#verify-manually)."""
+    """Write the header `Stripe-Signature` (https://docs.stripe.com/webhooks#verify-manually)."""
     digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={stamp},v1={digest}"
 
 
 class Till:
-    """What one Stripe account holds."""
+    """Objects of one Stripe account."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 
     def now(self) -> int:
-        """Unix time by the sandbox's clock."""
+        """Return unix time by the sandbox's clock."""
         return int(self.desk.now().timestamp())
 
     def create(self, form: Mapping[str, Any], metadata: dict[str, str]) -> Json:
-        """A new intent, unconfirmed."""
+        """Make a new intent, unconfirmed."""
         intent_id = new_id("pi")
         method = form.get("payment_method")
         automatic = form.get("automatic_payment_methods") or {}
@@ -130,7 +130,7 @@ class Till:
         return intent
 
     def intent(self, intent_id: str) -> Json | None:
-        """An intent as it is now; a bank debit whose time has come is settled first."""
+        """Return an intent as it is now; settle a bank debit first when its time has come."""
         intent = self.desk.objects.get(intent_id)
         if intent is None or intent["object"] != "payment_intent":
             return None
@@ -168,7 +168,7 @@ class Till:
         return JSONResponse(intent)
 
     def decline(self, intent: Json, code: str, decline_code: str | None) -> JSONResponse:
-        """402, and the intent wants another payment method."""
+        """Answer 402; the intent then wants another payment method."""
         details: Json = {
             "code": code,
             "doc_url": f"https://stripe.com/docs/error-codes/{code.replace('_', '-')}",
@@ -182,7 +182,7 @@ class Till:
         return JSONResponse({"error": {**details, "payment_intent": intent}}, 402)
 
     def cancel(self, intent: Json, reason: str | None) -> JSONResponse:
-        """Cancel what took no money."""
+        """Cancel an intent that took no money."""
         if intent["status"] in ("succeeded", "canceled", "processing"):
             message = f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}."
             return invalid(message, code="payment_intent_unexpected_state", payment_intent=intent)
@@ -234,7 +234,7 @@ class Till:
         return JSONResponse(refund)
 
     def refunds(self, charge: Json) -> list[Json]:
-        """A charge's refunds as they are now, the newest first; those whose time has come are settled first."""
+        """List a charge's refunds as they are now, the newest first; settle those first whose time has come."""
         made = [r for r in self.desk.objects.values() if r["object"] == "refund" and r["charge"] == charge["id"]]
         for refund in made:
             due = self.desk.objects.get(f"due:{refund['id']}")
@@ -300,7 +300,7 @@ class Till:
         self.desk.send(self.desk.webhook_url, self.headers(body), body, self.desk.webhook_delay_seconds)
 
     def event(self, kind: str, about: Json) -> Json:
-        """A new event with a snapshot of `about`."""
+        """Make an event with a snapshot of `about`."""
         event: Json = {
             "id": new_id("evt"),
             "object": "event",
@@ -316,7 +316,7 @@ class Till:
         return event
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """The newest event of `kind` about `object_id`, made now when there is none; raises KeyError when unknown."""
+        """Return the newest event of `kind` about `object_id`, made now if there is none; raises KeyError."""
         event: Json
         for event in reversed(list(self.desk.objects.values())):
             if event["object"] == "event" and event["type"] == kind and event["data"]["object"]["id"] == object_id:
@@ -328,19 +328,19 @@ class Till:
         return self.event(kind, about)
 
     def headers(self, body: bytes, *, bad: bool = False) -> dict[str, str]:
-        """The headers of a webhook; `bad`: signed with another secret. Signed by the wall clock, as the receiver's."""
+        """Build a webhook's headers; `bad`: signed with another secret. Signed by the wall clock, as the receiver's."""
         secret = self.desk.webhook_secret + ("-other" if bad else "")
         signature = sign(body, secret, int(utc_now().timestamp()))
         return {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signature}
 
 
 def encode(event: Json) -> bytes:
-    """Stripe sends its events indented."""
+    """Encode an event as Stripe sends it: indented."""
     return json.dumps(event, indent=2, ensure_ascii=False).encode()
 
 
 def _iso_minor(amount: int, currency: str) -> int:
-    """ISO 4217 minor units, in which the ledger counts."""
+    """Return ISO 4217 minor units, in which the ledger counts."""
     if currency in ("isk", "ugx"):
         return amount // 100
     return amount * 100 if currency == "mga" else amount

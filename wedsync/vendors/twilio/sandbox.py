@@ -32,7 +32,7 @@ _TEST_RECIPIENTS = {
 
 
 def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
+    """Build the stand-in at `desk`."""
     twilio = _Twilio(desk)
     # Whatever version the path asks for is answered alike: Twilio has only one for messages so far.
     folder = "/{version}/Accounts/{account_sid}"
@@ -201,7 +201,7 @@ class _Twilio:
         return [kept["message"] for kept in reversed(self._desk.objects.values())]
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A status callback about a message (the newest when none is named)."""
+        """Build a status callback about a message (the newest when none is named)."""
         sid = object_id if object_id is not None else next(reversed(self._desk.objects), "")
         kept = self._desk.objects[sid]
         message = kept["message"]

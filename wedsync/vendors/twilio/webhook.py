@@ -1,7 +1,7 @@
 """Twilio's status callbacks: HMAC-SHA1 over the address and the parameters.
 
-https://www.twilio.com/docs/usage/webhooks/webhooks-security. The scheme holds no time: a message played back is
-told by its event id (message and status), which the signature covers.
+https://www.twilio.com/docs/usage/webhooks/webhooks-security. The scheme holds no time: a replayed message is recognized
+by its event id (message and status), which the signature covers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ verify = twilio.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One status of one message; raises InvalidInput."""
+    """Read one status of one message; raises InvalidInput."""
     try:
         fields = dict(twilio.form_fields(body))
     except ValueError as error:

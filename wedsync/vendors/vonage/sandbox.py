@@ -84,7 +84,7 @@ class _Vonage:
     def receipt(
         self, status: str, message: dict[str, Any], *, bad_signature: bool
     ) -> tuple[str, dict[str, str], bytes]:
-        """A delivery receipt, signed with HMAC-SHA256 over the sorted parameters."""
+        """Build a delivery receipt, signed with HMAC-SHA256 over the sorted parameters."""
         now = self.desk.now()
         message["status"] = status
         params = {
@@ -112,13 +112,13 @@ class _Vonage:
         return message["url"], {"Content-Type": "application/json"}, body
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A receipt with the status `event` (`delivered`, `failed`, ...); KeyError for an unknown message."""
+        """Build a receipt with the status `event` (`delivered`, `failed`, ...); KeyError for an unknown message."""
         message = self.desk.objects[object_id or next(reversed(self.desk.objects), "")]
         return self.receipt(event, message, bad_signature=bad_signature)
 
 
 def build(desk: Desk) -> StandIn:
-    """One Vonage account."""
+    """Build the stand-in of one Vonage account."""
     vonage = _Vonage(desk)
 
     def refuse(operation: str, request: Request) -> Response | None:

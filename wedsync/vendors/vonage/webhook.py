@@ -1,4 +1,4 @@
-"""Vonage's webhooks: delivery receipts, in our words. https://developer.vonage.com/en/getting-started/concepts/webhooks"""
+"""Reads Vonage's delivery receipts. https://developer.vonage.com/en/getting-started/concepts/webhooks"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ verify = vonage.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One delivery receipt (SMS API, or the Messages API's status); an inbound message is `other`.
+    """Read one delivery receipt (SMS API, or the Messages API's status); an inbound message is `other`.
 
     Raises InvalidInput when the body is neither.
     """
@@ -44,7 +44,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
 
 
 def _moment(text: Any) -> datetime | None:
-    """`2026-11-20 12:00:00` and ISO 8601, in UTC where no offset is given."""
+    """Read `2026-11-20 12:00:00` and ISO 8601, in UTC where no offset is given."""
     try:
         moment = datetime.fromisoformat(str(text).replace(" +0000", "+00:00"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A studio in VSCO Workspace: jobs, their events, and the hook that tells of a booked order.
+"""A studio in VSCO Workspace: jobs, their events, and the hook that reports a booked order.
 
 VSCO itself never refuses a date: two jobs may stand on one day. A `lead` that gets an event is booked by the studio a
 moment later.
@@ -127,7 +127,7 @@ class _Studio:
         return JSONResponse({"type": f"{kind}-collection", "meta": meta, "items": rows})
 
     def refusal(self, kind: str, body: dict[str, Any], given: dict[str, Any] | None = None) -> Response | None:
-        """VSCO's own validation."""
+        """Refuse what VSCO's own validation refuses."""
         allowed = _JOB_FIELDS if kind == "job" else _EVENT_FIELDS
         if unknown := (given or body).keys() - allowed:
             return _invalid(**dict.fromkeys(unknown, "is not a known or writable property"))
@@ -149,7 +149,7 @@ class _Studio:
         return None
 
     def hook(self, event: str, job: dict[str, Any], *, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A REST hook's post: the resource itself, to the URL with its token."""
+        """Build a REST hook's post: the resource itself, to the URL with its token."""
         now = self.desk.now()
         resource: dict[str, Any] = self.shown(job)
         if event == "order.booked":
@@ -168,7 +168,7 @@ class _Studio:
         return url, {"Content-Type": "application/json"}, json.dumps(resource).encode()
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """`order.booked` or `job.created` about a job; the job is booked by it."""
+        """Build `order.booked` or `job.created` about a job; `order.booked` also books the job."""
         if event not in ("order.booked", "job.created"):
             raise KeyError(event)
         jobs = [one["id"] for one in self.desk.objects.values() if one["kind"] == "job"]
@@ -191,7 +191,7 @@ def _utc(event: dict[str, Any]) -> dict[str, str | None]:
 
 
 def build(desk: Desk) -> StandIn:
-    """One studio."""
+    """Build the stand-in of one studio."""
     studio = _Studio(desk)
 
     def door(act: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
