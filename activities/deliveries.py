@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from wedsync.domain.webhooks.outgoing.messages import EndpointLook, LookAt, PumpAnswer, SweptOutbox
+from wedsync.domain.webhooks.outgoing.messages import (
+    SentDeliveries,
+    SubscriptionWake,
+    SubscriptionWakeResult,
+    SweptOutbox,
+)
 from wedsync.kit.clock import utc_now
 from wedsync.store.session import Database
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.retry_endpoint import look_at_endpoint
-from wedsync.usecases.webhooks.outgoing.send import Sender
+from wedsync.usecases.webhooks.outgoing.pump import DeliverySender
+from wedsync.usecases.webhooks.outgoing.retry_endpoint import wake_subscription
+from wedsync.usecases.webhooks.outgoing.send import AttemptSender
 from wedsync.usecases.webhooks.outgoing.sweep import sweep_outbox
 from wedsync.usecases.webhooks.outgoing.tell import ClientProvider
 
@@ -17,21 +22,23 @@ from wedsync.usecases.webhooks.outgoing.tell import ClientProvider
 class DeliveryActivities:
     """Does the outside work of the sender and the endpoints' workflows. Runs on the queue `records`."""
 
-    def __init__(self, db: Database, client_provider: ClientProvider, sender: Sender, pump: Pump) -> None:
+    def __init__(
+        self, db: Database, client_provider: ClientProvider, sender: AttemptSender, pump: DeliverySender
+    ) -> None:
         self._db = db
         self._client_provider = client_provider
         self._sender = sender
-        self._pump = pump
+        self._delivery_sender = pump
 
     @activity.defn(name="deliveries.pump")
-    async def pump(self) -> PumpAnswer:
+    async def pump(self) -> SentDeliveries:
         """Send first attempts until none is due, or for some seconds."""
-        return await self._pump.run()
+        return await self._delivery_sender.run()
 
     @activity.defn(name="deliveries.retry_endpoint")
-    async def retry_endpoint(self, wanted: LookAt) -> EndpointLook:
+    async def retry_subscription(self, wanted: SubscriptionWake) -> SubscriptionWakeResult:
         """Do what is due for one endpoint at the workflow's time."""
-        return await look_at_endpoint(self._db, self._sender, wanted.endpoint_id, wanted.now)
+        return await wake_subscription(self._db, self._sender, wanted.subscription_id, wanted.now)
 
     @activity.defn(name="deliveries.sweep")
     async def sweep(self) -> SweptOutbox:

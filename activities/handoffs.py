@@ -8,19 +8,19 @@ from temporalio import activity
 from activities.errors import translated
 from wedsync.kit.clock import utc_now
 from wedsync.store.session import Database
-from wedsync.usecases.weddings.tell import ClientProvider, sweep_transactions
+from wedsync.usecases.weddings.tell import ClientProvider, redispatch_transactions
 from wedsync.usecases.weddings.tell_stuck import StuckWatch
 
 
-class SweptTransactions(BaseModel):
+class RedispatchedTransactions(BaseModel):
     """Counts of recorded transactions: dispatched now, and still waiting."""
 
     model_config = ConfigDict(frozen=True)
-    told: int
+    dispatched: int
     left: int
 
 
-class HandoffActivities:
+class DispatchActivities:
     """Does the outside work of the dispatching sweep. Runs on the queue `records`."""
 
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
@@ -30,9 +30,9 @@ class HandoffActivities:
 
     @activity.defn(name="handoffs.sweep_transactions")
     @translated
-    async def sweep_transactions(self) -> SweptTransactions:
+    async def redispatch_transactions(self) -> RedispatchedTransactions:
         """Tell weddings again of transactions that they have not taken, and operators of workflows that are stuck."""
         client = await self._client_provider()
-        told, left = await sweep_transactions(self._db, client, utc_now())
+        dispatched, left = await redispatch_transactions(self._db, client, utc_now())
         await self._stuck.watch(self._db, client, utc_now())
-        return SweptTransactions(told=told, left=left)
+        return RedispatchedTransactions(dispatched=dispatched, left=left)

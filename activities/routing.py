@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from temporalio import activity
 
 from activities.errors import translated
-from wedsync.domain.routing.messages import GuardLook, GuardNews, Watched, WatchStart
+from wedsync.domain.routing.messages import RecoveryWake, RecoveryWakeResult, Watched, WatchStart
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.guard_vendor import guard_vendor
+from wedsync.usecases.routing.guard_vendor import recover_vendor
 from wedsync.usecases.routing.notify import Notifier
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 from wedsync.usecases.routing.watch_health import Watch
 
 _BEAT_SECONDS = 3.0
@@ -22,24 +22,26 @@ _BEAT_SECONDS = 3.0
 class RoutingActivities:
     """Runs on the queue `records`: guards must not wait behind the calls of the vendor that they guard."""
 
-    def __init__(self, gateway: VendorGateway, board: Switchboard, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self, gateway: VendorGateway, controller: AdmissionController, notifier: Notifier | None = None
+    ) -> None:
         self._gateway = gateway
-        self._board = board
+        self._controller = controller
         self._notifier = notifier
 
     @activity.defn(name="routing.guard_vendor")
     @translated
-    async def guard_vendor(self, look: GuardLook) -> GuardNews:
+    async def recover_vendor(self, wake: RecoveryWake) -> RecoveryWakeResult:
         """Do what is due for a failing vendor: probe, let more traffic back, restore."""
         async with beating():
-            return await guard_vendor(self._gateway, self._board, look)
+            return await recover_vendor(self._gateway, self._controller, wake)
 
     @activity.defn(name="routing.watch_health")
     @translated
     async def watch_health(self, start: WatchStart) -> Watched:
         """Watch the vendors for a while; ends early when its worker does."""
         async with beating(), _worker_ending() as ending:
-            return await Watch(self._gateway, self._board, self._notifier).run(start, ending)
+            return await Watch(self._gateway, self._controller, self._notifier).run(start, ending)
 
 
 @contextlib.asynccontextmanager

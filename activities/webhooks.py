@@ -19,7 +19,7 @@ from wedsync.store.session import Database
 from wedsync.usecases.webhooks.drain import drain_batch, retry_event
 from wedsync.usecases.webhooks.reconcile import Reconciler
 from wedsync.usecases.webhooks.sweep import sweep_inbox
-from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
+from wedsync.usecases.webhooks.tell import ClientProvider, signal_drain
 
 
 class WebhookActivities:
@@ -46,9 +46,9 @@ class WebhookActivities:
         """Fill the inbox with what the vendor lists and its webhooks left out, and have the drains dispatched."""
         if self._reconciler is None:
             return Reconciled()
-        found = await self._reconciler.look(start.source, utc_now())
+        found = await self._reconciler.reconcile(start.source, utc_now())
         for lane in found.lanes:
-            await tell_drain(await self._client_provider(), lane)
+            await signal_drain(await self._client_provider(), lane)
         return found
 
     @activity.defn(name="webhooks.sweep_inbox")

@@ -12,7 +12,7 @@ from temporalio.client import Client
 
 from api import operations, problems, v1, webhooks
 from api.document import describe, operation_id
-from api.middleware import BodyLimit, Guard, RequestIds
+from api.middleware import Authentication, BodyLimit, RequestIds
 from api.v1.events import HEARTBEAT_SECONDS
 from wedsync.kit import telemetry, temporal
 from wedsync.kit.settings import Settings
@@ -22,9 +22,9 @@ from wedsync.store.projection import EVENTS_CHANNEL
 from wedsync.usecases.access.authenticate import KeyCache
 from wedsync.usecases.routing.gateway import Gateway
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.usecases.webhooks.tell import InboxDispatcher
 from wedsync.usecases.weddings.read_transaction import temporal_links
-from wedsync.usecases.weddings.tell import Teller
+from wedsync.usecases.weddings.tell import TransactionDispatcher
 
 
 def lazy_client(settings: Settings) -> ClientProvider:
@@ -46,18 +46,25 @@ async def _opened(state: State, settings: Settings, provide: ClientProvider) -> 
     """All that requests use, for as long as the block lasts."""
     calls = settings.api_calls_per_vendor
     async with open_runtime(settings, provide, most_in_flight=calls, registry=state.registry) as runtime:
-        state.database, state.temporal, state.switchboard = runtime.database, provide, runtime.switchboard
-        state.outbox_teller = runtime.outbox_teller
-        state.teller, state.inbox_teller = Teller(runtime.database, provide), InboxTeller(provide)
+        state.database, state.temporal, state.admission_controller = (
+            runtime.database,
+            provide,
+            runtime.admission_controller,
+        )
+        state.outbox_dispatcher = runtime.outbox_dispatcher
+        state.dispatcher, state.inbox_dispatcher = (
+            TransactionDispatcher(runtime.database, provide),
+            InboxDispatcher(provide),
+        )
         state.notices = Notices(runtime.database, EVENTS_CHANNEL)
         state.notices.start()
-        state.gateway = Gateway(runtime.gateway, runtime.switchboard, runtime.database)
+        state.gateway = Gateway(runtime.gateway, runtime.admission_controller, runtime.database)
         try:
             yield
         finally:
             await state.notices.close()
-            await state.teller.close()
-            await state.inbox_teller.close()
+            await state.dispatcher.close()
+            await state.inbox_dispatcher.close()
 
 
 def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:
@@ -93,8 +100,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
     describe(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, most_bytes=settings.request_max_bytes)
-    app.add_middleware(Guard)
-    app.add_middleware(webhooks.WebhookDoor)
+    app.add_middleware(Authentication)
+    app.add_middleware(webhooks.WebhookFastPath)
     app.add_middleware(RequestIds)
     telemetry.instrument_app(app)
     return app

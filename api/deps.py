@@ -23,7 +23,7 @@ from wedsync.store.session import Database
 from wedsync.usecases.access.answer_once import answer_once, finish
 from wedsync.usecases.weddings.follow_events import until_settled
 from wedsync.usecases.weddings.read_transaction import TransactionView
-from wedsync.usecases.weddings.request_transaction import Asking
+from wedsync.usecases.weddings.request_transaction import RequestedBy
 
 #: Seconds, 30 at the most.
 _WAIT = r"^([0-9]|[12][0-9]|30)s?$"
@@ -32,7 +32,7 @@ _WAIT_GRACE = timedelta(seconds=5)
 
 _REFUSALS = {Permission.OPERATE_PLATFORM: ("only an operator of the platform may do that", "not_operator")}
 
-Ask = Callable[[AsyncConnection, Asking], Awaitable[TransactionView]]
+RecordChange = Callable[[AsyncConnection, RequestedBy], Awaitable[TransactionView]]
 
 # The guard has checked the key; this is only for readers of the OpenAPI file.
 _bearer = HTTPBearer(auto_error=False, description="An API key of the organization.")
@@ -46,7 +46,7 @@ def require(settings: Settings, principal: Principal, permission: Permission) ->
         raise Forbidden(detail, reason=reason)
 
 
-class Desk:
+class RequestContext:
     """Context of one guarded request: gives it everything it needs."""
 
     def __init__(self, request: Request) -> None:
@@ -70,15 +70,15 @@ class Desk:
         """Raise Forbidden unless the request's key has the permission."""
         require(self.state.settings, self.principal, permission)
 
-    def new_id(self, said: Once | None) -> str:
+    def new_id(self, idempotency: Once | None) -> str:
         """Return the id of what the request makes; its tail is the same whenever the same request comes."""
-        return id_from_key(self.organization_id, said.key, utc_now()) if said else new_id()
+        return id_from_key(self.organization_id, idempotency.key, utc_now()) if idempotency else new_id()
 
-    def asking(self, said: Once | None) -> Asking:
+    def requested_by(self, idempotency: Once | None) -> RequestedBy:
         """Return the request as use cases take it."""
-        return Asking(
+        return RequestedBy(
             principal=self.principal,
-            transaction_id=self.new_id(said),
+            transaction_id=self.new_id(idempotency),
             now=utc_now(),
             manifests=self.manifests,
             temporal_url=self.state.temporal_url,
@@ -86,9 +86,9 @@ class Desk:
         )
 
 
-async def get_desk(request: Request) -> Desk:
+async def get_context(request: Request) -> RequestContext:
     """Return the request's desk; async like all of these, for FastAPI gives each plain function a thread."""
-    return Desk(request)
+    return RequestContext(request)
 
 
 async def get_once(
@@ -134,20 +134,20 @@ async def get_wait(
 def Authorized(permission: Permission) -> Any:
     """Give an endpoint its desk if the request's key has the permission; else answer 403."""
 
-    async def authorize(desk: Annotated[Desk, Depends(get_desk)]) -> Desk:
-        desk.require(permission)
-        return desk
+    async def authorize(context: Annotated[RequestContext, Depends(get_context)]) -> RequestContext:
+        context.require(permission)
+        return context
 
     return Depends(authorize)
 
 
-OnDesk = Annotated[Desk, Depends(get_desk)]
+Context = Annotated[RequestContext, Depends(get_context)]
 MustBeOnce = Annotated[Once, Depends(get_once)]
 MayBeOnce = Annotated[Once | None, Depends(get_once_or_none)]
 #: For what is the platform's own.
-OnOperatorsDesk = Annotated[Desk, Authorized(Permission.OPERATE_PLATFORM)]
+OnOperatorsDesk = Annotated[RequestContext, Authorized(Permission.OPERATE_PLATFORM)]
 Wait = Annotated[timedelta, Depends(get_wait)]
-guarded = [Depends(_bearer)]
+authenticated = [Depends(_bearer)]
 
 
 def respond(answer: Answer, *, is_replay: bool = False) -> JSONResponse:
@@ -164,29 +164,33 @@ def accepted(view: TransactionView) -> Answer:
     return Answer(status=202, headers={"Location": location}, body=view.model_dump(mode="json"))
 
 
-async def accept(desk: Desk, said: Once | None, ask: Ask, wait: timedelta = timedelta()) -> JSONResponse:
+async def accept(
+    context: RequestContext, idempotency: Once | None, record: RecordChange, wait: timedelta = timedelta()
+) -> JSONResponse:
     """Record a change once, dispatch it to the wedding, and answer 202; with `wait` not before it has settled."""
-    asking, found = desk.asking(said), []
+    requested_by, found = context.requested_by(idempotency), []
 
-    async def deed(conn: AsyncConnection) -> Answer:
-        found.append(await ask(conn, asking))
+    async def action(conn: AsyncConnection) -> Answer:
+        found.append(await record(conn, requested_by))
         return accepted(found[-1])
 
-    if said is None:
-        async with desk.db.tenant(desk.organization_id) as conn:
-            answer, is_replay = await deed(conn), False
+    if idempotency is None:
+        async with context.db.tenant(context.organization_id) as conn:
+            answer, is_replay = await action(conn), False
     else:
         held = wait + _WAIT_GRACE if wait else wait
-        answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed, wait=held)
+        answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action, wait=held)
     if is_replay:
         return respond(answer, is_replay=True)
     (view,) = found
-    desk.state.teller.soon(desk.organization_id, view.wedding_id, view.id)
+    context.state.dispatcher.soon(context.organization_id, view.wedding_id, view.id)
     if wait:
         seconds = wait.total_seconds()
-        url = asking.temporal_url
-        view = await until_settled(desk.db, desk.state.notices, desk.organization_id, view, url, seconds=seconds)
+        url = requested_by.temporal_url
+        view = await until_settled(
+            context.db, context.state.notices, context.organization_id, view, url, seconds=seconds
+        )
         answer = accepted(view)
-        if said is not None:
-            await finish(desk.db, desk.organization_id, said.key, answer)
+        if idempotency is not None:
+            await finish(context.db, context.organization_id, idempotency.key, answer)
     return respond(answer)

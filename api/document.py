@@ -10,13 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from api.middleware import GUARDED
+from api.middleware import PROTECTED
 from api.problems import GATEWAY_ONLY, KINDS, MEDIA_TYPE, Problem
 from wedsync.domain.weddings.plan import Plan
 
 _REF = "#/components/schemas/{model}"
 #: Beside what an endpoint says itself, every guarded one may answer these.
-_GUARDED = (401, 413, 503)
+_PROTECTED = (401, 413, 503)
 #: What a schema has beside a default, and a mapping of properties has not.
 _SCHEMA_KEYS = {"type", "$ref", "anyOf"}
 
@@ -91,8 +91,8 @@ def _add_refusals(operation: dict[str, Any], path: str, method: str) -> None:
         statuses.update((404, 410, 503))
         if method == "post":
             statuses.update((400, 409, 413, 422))
-    elif path.startswith(GUARDED):
-        statuses.update(_GUARDED)
+    elif path.startswith(PROTECTED):
+        statuses.update(_PROTECTED)
         if "{" in path:
             statuses.add(404)
         if method == "post":

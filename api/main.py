@@ -9,7 +9,7 @@ from collections.abc import Callable
 import uvicorn
 
 from api.app import create_app
-from wedsync.kit.memory import settle_memory
+from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
 
 
@@ -21,7 +21,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        settle_memory()
+        freeze_memory()
         if self.started and self.ready is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

@@ -20,7 +20,7 @@ from wedsync.usecases.access.authenticate import authenticate
 REQUEST_ID = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 #: Everything here needs an API key ...
-GUARDED = ("/api/v1/", "/api/admin/", "/api/integrations/health-check")
+PROTECTED = ("/api/v1/", "/api/admin/", "/api/integrations/health-check")
 #: ... but what is opened by a signed link.
 LINKS = "/api/v1/vendor-links/"
 #: What is passed on as it comes has limits of its own.
@@ -41,8 +41,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = _header(scope, b"x-request-id")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        received = _header(scope, b"x-request-id")
+        request_id = received if _REQUEST_ID.fullmatch(received) else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         begun, status = time.perf_counter(), 0
 
@@ -83,14 +83,14 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
         telemetry.record_request(scope["method"], route, status, seconds)
 
 
-class Guard:
+class Authentication:
     """Lets nobody without a known API key pass to the API, before anything of the request is read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(GUARDED) and not scope["path"].startswith(LINKS):
+        if scope["type"] == "http" and scope["path"].startswith(PROTECTED) and not scope["path"].startswith(LINKS):
             try:
                 scope["state"]["principal"] = await principal_of(Request(scope))
             except WedsyncError as error:

@@ -150,8 +150,8 @@ async def decode_payloads(request: Request, cors: Cors) -> Response:
     except WedsyncError as error:
         from api.problems import of_error
 
-        said = InvalidInput("the payloads can't be decoded", field="payloads") if error.reason == "tampered" else error
-        refusal = of_error(said, request_id_of(request))
+        error = InvalidInput("the payloads can't be decoded", field="payloads") if error.reason == "tampered" else error
+        refusal = of_error(error, request_id_of(request))
         refusal.headers.update(cors)
         return refusal
     return Response(body, headers={**cors, "Content-Type": "application/json", "Cache-Control": "no-store"})

@@ -30,10 +30,10 @@ from wedsync.kit.ids import new_id
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.create_wedding import create_wedding
-from wedsync.usecases.weddings.tell import tell
+from wedsync.usecases.weddings.tell import dispatch
 
 _SETTLED = text("SELECT id, status FROM transactions WHERE id = ANY(:ids) AND status <> 'running'")
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _LONGEST_SECONDS = 120.0
 
 
@@ -52,15 +52,15 @@ class Round:
         return self.count / self.seconds
 
 
-async def at_once(count: int, width: int, deed: Callable[[int], Awaitable[None]]) -> Round:
-    """Carry out `deed` `count` times, never more than `width` at once; as soon as one ends the next begins."""
+async def at_once(count: int, width: int, action: Callable[[int], Awaitable[None]]) -> Round:
+    """Carry out `action` `count` times, never more than `width` at once; as soon as one ends the next begins."""
     numbers = iter(range(count))
     latencies: list[float] = []
 
     async def lane() -> None:
         for number in numbers:
             begun = time.perf_counter()
-            await deed(number)
+            await action(number)
             latencies.append(time.perf_counter() - begun)
 
     started = time.perf_counter()
@@ -73,7 +73,7 @@ async def at_once(count: int, width: int, deed: Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requested:
     """A wedding on record, with the requested orchestration."""
 
     wedding_id: str
@@ -83,15 +83,15 @@ class Asked:
 class Weddings:
     """Weddings of the stage's organization."""
 
-    def __init__(self, stage: Stage, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, stage: Stage, look_seconds: float = _POLL_SECONDS) -> None:
         self._stage = stage
         self._look_seconds = look_seconds
         self._principal = Principal(organization_id=stage.organization_id, key_id="bench")
         self._manifests = load_registry().manifests
         self._waiting: dict[str, asyncio.Future[str]] = {}
-        self._looker: asyncio.Task[None] | None = None
+        self._poller: asyncio.Task[None] | None = None
 
-    async def record(self, plan: Callable[[str], Plan] = elopement) -> Asked:
+    async def record(self, plan: Callable[[str], Plan] = elopement) -> Requested:
         """Write a wedding and the request to orchestrate it, as the API does; dispatch nothing yet."""
         wedding_id, tx = new_id(), new_id()
         async with self._stage.db.tenant(self._stage.organization_id) as conn:
@@ -99,28 +99,28 @@ class Weddings:
                 conn, self._principal, plan(f"w-{wedding_id.lower()}"), self._manifests, wedding_id=wedding_id,
                 now=utc_now(),
             )  # fmt: skip
-            asking = request_transaction.Asking(
+            requested_by = request_transaction.RequestedBy(
                 principal=self._principal,
                 transaction_id=tx,
                 now=utc_now(),
                 manifests=self._manifests,
                 temporal_url=lambda *_: "",
             )
-            await request_transaction.orchestrate(conn, wedding_id, asking)
-        return Asked(wedding_id, tx)
+            await request_transaction.orchestrate(conn, wedding_id, requested_by)
+        return Requested(wedding_id, tx)
 
-    async def run(self, asked: Asked, *, wanted: str = "completed") -> None:
+    async def run(self, requested: Requested, *, wanted: str = "completed") -> None:
         """Dispatch the request and wait until its transaction is closed."""
-        await self._tell(asked.transaction_id)
-        status = await self._settled(asked.transaction_id)
+        await self._dispatch(requested.transaction_id)
+        status = await self._settled(requested.transaction_id)
         if status != wanted:
             raise AssertionError(f"the measured wedding is {status}, not {wanted}")
 
-    async def _tell(self, transaction_id: str) -> None:
+    async def _dispatch(self, transaction_id: str) -> None:
         """Dispatch it, again when nobody answered in time: as the product's sweep does."""
         for is_last in (False, False, True):
             try:
-                await tell(self._stage.db, self._stage.client, transaction_id)
+                await dispatch(self._stage.db, self._stage.client, transaction_id)
             except WorkflowUpdateRPCTimeoutOrCancelledError:
                 if is_last:
                     raise
@@ -130,11 +130,11 @@ class Weddings:
     async def _settled(self, transaction_id: str) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting[transaction_id] = future
-        if self._looker is None or self._looker.done():
-            self._looker = asyncio.create_task(self._look())
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
         return await future
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Poll all that is waited for with one query, 50 times a second: cheap beside what is measured."""
         while self._waiting:
             async with self._stage.db.tenant(self._stage.organization_id) as conn:
@@ -143,9 +143,9 @@ class Weddings:
             await asyncio.sleep(self._look_seconds)
 
 
-async def product_round(weddings: Weddings, asked: Sequence[Asked], width: int) -> Round:
+async def product_round(weddings: Weddings, requested: Sequence[Requested], width: int) -> Round:
     """Run weddings through `Wedding`; the rows are there before the clock starts."""
-    return await at_once(len(asked), width, lambda number: weddings.run(asked[number]))
+    return await at_once(len(requested), width, lambda number: weddings.run(requested[number]))
 
 
 # ---- the peers
@@ -205,7 +205,7 @@ class DbosProgram:
 
     async def round(self, count: int, width: int) -> Round:
         """Run one round."""
-        answer = await asyncio.to_thread(self._ask, f"{count} {width}\n")
+        answer = await asyncio.to_thread(self._request, f"{count} {width}\n")
         return Round(count, answer["seconds"], answer["latencies"])
 
     async def stop(self) -> None:
@@ -213,7 +213,7 @@ class DbosProgram:
         await asyncio.to_thread(self._process.communicate)
         self._log.close()
 
-    def _ask(self, line: str) -> dict[str, Any]:
+    def _request(self, line: str) -> dict[str, Any]:
         if self._process.stdin is None:
             raise RuntimeError("the DBOS process has no input")
         self._process.stdin.write(line)

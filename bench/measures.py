@@ -48,9 +48,11 @@ async def starts(stage: Stage, count: int) -> dict[str, list[float]]:
             made.raise_for_status()
             path = f"/weddings/{made.json()['id']}/transactions"
             asking = time.perf_counter()
-            asked = await http.post(path, json={"kind": "orchestrate"}, headers={"Idempotency-Key": uuid.uuid4().hex})
+            requested = await http.post(
+                path, json={"kind": "orchestrate"}, headers={"Idempotency-Key": uuid.uuid4().hex}
+            )
             accepted = time.perf_counter()
-            asked.raise_for_status()
+            requested.raise_for_status()
             await asyncio.sleep(0.15)
             saga = uuid.uuid4().hex
             beginning = time.perf_counter()
@@ -82,14 +84,14 @@ class History:
 
 async def histories(stage: Stage, weddings: Weddings) -> dict[str, History]:
     """Read the histories of a wedding's workflow and of one bare saga."""
-    asked = await weddings.record()
-    await weddings.run(asked)
+    requested = await weddings.record()
+    await weddings.run(requested)
     saga = uuid.uuid4().hex
     await stage.bare_client.execute_workflow(BareSaga.run, saga, id=f"saga-{saga}", task_queue=PEER_QUEUE)
     # Its row is settled a moment before its workflow goes to sleep.
     await asyncio.sleep(0.5)
     ids = {
-        WEDDING: wedding_workflow_id(asked.wedding_id),
+        WEDDING: wedding_workflow_id(requested.wedding_id),
         BARE: f"saga-{saga}",
     }
     return {name: _history(await _fetched(stage.client, workflow_id)) for name, workflow_id in ids.items()}
@@ -138,9 +140,9 @@ async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
     until = time.monotonic() + size.sleeping_seconds
     held = 0
     while held < size.sleeping and time.monotonic() < until:
-        asked = [await weddings.record(asleep) for _ in range(min(size.width, size.sleeping - held))]
-        await load.product_round(weddings, asked, size.width)
-        held += len(asked)
+        requested = [await weddings.record(asleep) for _ in range(min(size.width, size.sleeping - held))]
+        await load.product_round(weddings, requested, size.width)
+        held += len(requested)
     await asyncio.sleep(1)
     return Memory(held, before, meter.rss_bytes(worker.pid))
 

@@ -19,11 +19,11 @@ from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
 from bench.meter import percentile
 from bench.open_loop import at_rate
-from bench.routing_stage import PRIMARY, Way, call, database, pipeline
+from bench.routing_stage import PRIMARY, PipelineStage, call, database, pipeline
 from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
 from wedsync.kit import logs, loop, telemetry
 from wedsync.kit.clock import utc_now
-from wedsync.kit.memory import settle_memory
+from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
 from wedsync.store import quotas
 
@@ -61,9 +61,9 @@ class Round:
         return self.added(0.5) < _GOAL_P50 and self.added(0.99) < _GOAL_P99
 
 
-async def _rounds(way: Way, rounds: int) -> list[Round]:
+async def _rounds(stage: PipelineStage, rounds: int) -> list[Round]:
     taken = []
-    url = f"{way.vendor.urls[PRIMARY]}/2010-04-01/Accounts/AC1/Messages.json"
+    url = f"{stage.vendor.urls[PRIMARY]}/2010-04-01/Accounts/AC1/Messages.json"
     # A busy machine makes for long waits, not for an end of it.
     async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         HTTPXClientInstrumentor.uninstrument_client(http)
@@ -72,14 +72,14 @@ async def _rounds(way: Way, rounds: int) -> list[Round]:
             (await http.post(url, data=_FORM, auth=("AC1", "secret"))).raise_for_status()
 
         async def whole(number: int) -> None:
-            await way.gateway.send(call("twilio", number))
+            await stage.gateway.send(call("twilio", number))
 
         # The first round opens connections.
         for _ in range(rounds + 1):
             alone = await at_rate(_PER_SECOND, _ROUND_SECONDS, bare)
-            before = way.board.quotas.asked
+            before = stage.controller.quotas.asked
             pipeline = await at_rate(_PER_SECOND, _ROUND_SECONDS, whole)
-            taken.append(Round(alone, pipeline, way.board.quotas.asked - before))
+            taken.append(Round(alone, pipeline, stage.controller.quotas.asked - before))
     return taken[1:]
 
 
@@ -117,14 +117,14 @@ async def _measured(seconds: float) -> list[str]:
     logs.setup(settings, "bench")
     telemetry.setup(settings, "bench")
     rounds = max(1, round(seconds / _ROUND_SECONDS / 2))
-    async with database() as url, pipeline(url) as way:
+    async with database() as url, pipeline(url) as stage:
         policy = QuotaPolicy(windows=(WindowLimit(window="day", limit=100_000_000),))
-        async with way.board.transitions.db.system() as conn:
+        async with stage.controller.breakers.db.system() as conn:
             await quotas.put_policy(conn, ("twilio", "default"), policy, "key:bench", utc_now())
-        await way.board.book.load()
-        settle_memory()
-        taken = await _rounds(way, rounds)
-        return lines(taken, way.board.outcomes.flushes)
+        await stage.controller.routing_table.load()
+        freeze_memory()
+        taken = await _rounds(stage, rounds)
+        return lines(taken, stage.controller.call_recorder.flushes)
 
 
 async def _print_measured(seconds: float) -> None:

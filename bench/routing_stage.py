@@ -21,7 +21,7 @@ from wedsync.store import migrate
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 PRIMARY, BACKUP = 0, 1
 _TO = {"id": "couple", "name": "Giulia Ferrari", "email": "giulia.ferrari@example.com", "phone": "+390318125551"}
@@ -42,9 +42,9 @@ class Vendor:
 
 
 @contextlib.asynccontextmanager
-async def vendor(doors: int) -> AsyncIterator[Vendor]:
+async def vendor(ports: int) -> AsyncIterator[Vendor]:
     """Run a vendor process with so many ports; it ends with the block."""
-    argv = [sys.executable, "-m", "bench.loopback_vendor", str(doors)]
+    argv = [sys.executable, "-m", "bench.loopback_vendor", str(ports)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, env=dict(os.environ))
     assert process.stdout is not None
@@ -57,11 +57,11 @@ async def vendor(doors: int) -> AsyncIterator[Vendor]:
 
 
 @dataclass
-class Way:
+class PipelineStage:
     """Whole pipeline of one process."""
 
     gateway: VendorGateway
-    board: Switchboard
+    controller: AdmissionController
     pool: Pool
     vendor: Vendor
 
@@ -81,9 +81,9 @@ async def database() -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
+async def pipeline(url: str, ports: int = 2) -> AsyncIterator[PipelineStage]:
     """Open the whole pipeline: Twilio and the weather at the vendor's first port, Vonage at its second."""
-    async with vendor(doors) as made:
+    async with vendor(ports) as made:
         places = {"twilio": PRIMARY, "open_meteo": PRIMARY, "vonage": BACKUP}
         account = {"api_key": "AC1:secret", "account_id": "AC1", "client_id": "+15005550006", "client_secret": "x"}
         vendors = {
@@ -92,8 +92,8 @@ async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
         }
         settings = Settings(database_url=url, vendors=vendors, api_url="http://127.0.0.1:9")
         db, pool, registry = Database(url, 5), new_pool(), load_registry()
-        async with Switchboard(db, registry.manifests).open() as board:
-            yield Way(VendorGateway(settings, registry, pool, board), board, pool, made)
+        async with AdmissionController(db, registry.manifests).open() as controller:
+            yield PipelineStage(VendorGateway(settings, registry, pool, controller), controller, pool, made)
         await pool.aclose()
         await db.close()
 

@@ -27,12 +27,12 @@ from temporalio.client import Client
 
 from bench.meter import percentile
 from wedsync.domain.errors import TemporalUnreachable
-from wedsync.domain.ssrf import GuardPolicy
-from wedsync.domain.webhooks.outgoing.happenings import Happening
+from wedsync.domain.ssrf import SsrfPolicy
+from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
 from wedsync.domain.webhooks.outgoing.signing import Event, body_of, headers_of
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.http_guard import SsrfSafeHttp
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import LOCAL_CODEC_KEY
 from wedsync.local.ports import free_port
@@ -42,9 +42,9 @@ from wedsync.store.session import Database
 from wedsync.store.tables.access import organizations
 from wedsync.store.tables.outgoing import deliveries, webhook_subscriptions
 from wedsync.usecases.webhooks.outgoing import secrets
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.webhooks.outgoing.pump import DeliverySender
+from wedsync.usecases.webhooks.outgoing.send import AttemptSender
+from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
 
 _KEYRING = Keyring.parse(LOCAL_CODEC_KEY)
 _AT_ONCE = 4
@@ -76,8 +76,8 @@ class Office:
     """A database and its delivery sender."""
 
     db: Database
-    sender: Sender
-    pump: Pump
+    sender: AttemptSender
+    delivery_sender: DeliverySender
     base_url: str
 
     async def subscribe(self, path: str) -> str:
@@ -104,9 +104,9 @@ class Office:
 
     async def record(self, subscription_id: str, count: int) -> None:
         """Record so many events for one endpoint."""
-        news = [Happening(type="step.succeeded", data={"id": f"step-{number}"}) for number in range(count)]
+        events = [DomainEvent(type="step.succeeded", data={"id": f"step-{number}"}) for number in range(count)]
         async with self.db.tenant(_ORGANIZATION) as conn:
-            await outbox.announce(conn, _ORGANIZATION, news, utc_now(), only=subscription_id)
+            await outbox.announce(conn, _ORGANIZATION, events, utc_now(), only=subscription_id)
 
 
 @contextlib.asynccontextmanager
@@ -119,12 +119,12 @@ async def open_office() -> AsyncIterator[Office]:
             await asyncio.to_thread(postgres.start)
             await migrate.upgrade(postgres.url(owner=True), postgres.credentials.app_password)
             db = Database(postgres.url(), 10)
-            sender = Sender(GuardedHttp(GuardPolicy(allow_loopback=True)), _KEYRING)
-            pump = Pump(db, sender, OutboxTeller(_nobody))
+            sender = AttemptSender(SsrfSafeHttp(SsrfPolicy(allow_loopback=True)), _KEYRING)
+            delivery_sender = DeliverySender(db, sender, OutboxDispatcher(_nobody))
             async with db.system() as conn:
                 await conn.execute(insert(organizations).values(id=_ORGANIZATION, name="Bench", created_at=utc_now()))
-            yield Office(db, sender, pump, f"http://127.0.0.1:{port}")
-            await pump.close()
+            yield Office(db, sender, delivery_sender, f"http://127.0.0.1:{port}")
+            await delivery_sender.close()
             await sender.close()
             await db.close()
         finally:
@@ -142,14 +142,14 @@ async def ours(office: Office, count: int) -> float:
         deliveries.c.subscription_id == subscription_id, deliveries.c.status == "delivered"
     )
     began = time.perf_counter()
-    while (await office.pump.run()).sent:
-        await office.pump.idle()
-    taken = time.perf_counter() - began
+    while (await office.delivery_sender.run()).sent:
+        await office.delivery_sender.idle()
+    acquired = time.perf_counter() - began
     async with office.db.system() as conn:
         delivered = (await conn.execute(query)).scalar_one()
     if delivered != count:
         raise RuntimeError(f"{delivered} of {count} were delivered")
-    return count / taken
+    return count / acquired
 
 
 async def bare(office: Office, count: int) -> float:
@@ -186,10 +186,10 @@ async def latencies(office: Office, size: Size, hanging: int) -> list[float]:
     every = [name for pair in zip(healthy, silent, strict=False) for name in pair] + healthy[len(silent) :]
     recording = asyncio.create_task(_record(office, every, size))
     while not recording.done():
-        await office.pump.run()
+        await office.delivery_sender.run()
         await asyncio.sleep(0.02)
     await recording
-    while (await office.pump.run()).sent:
+    while (await office.delivery_sender.run()).sent:
         pass
     query = select(deliveries.c.created_at, deliveries.c.delivered_at).where(deliveries.c.subscription_id.in_(healthy))
     async with office.db.system() as conn:

@@ -16,8 +16,8 @@ from wedsync.store.outbox import NEWS
 from wedsync.store.session import Database
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import Registry, limited_vendors, load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
 
 ClientProvider = Callable[[], Awaitable[Client]]
 
@@ -31,9 +31,9 @@ class Runtime:
     database: Database
     provide: ClientProvider
     pool: Pool
-    switchboard: Switchboard
+    admission_controller: AdmissionController
     gateway: VendorGateway
-    outbox_teller: OutboxTeller
+    outbox_dispatcher: OutboxDispatcher
 
     @property
     def keyring(self) -> Keyring:
@@ -62,13 +62,15 @@ async def open_runtime(
         **admission,
     }
     database, pool = Database(settings.database_url, settings.database_pool_size), new_pool()
-    teller = OutboxTeller(provide)
+    teller = OutboxDispatcher(provide)
     database.when_committed(NEWS, teller.tell)
-    switchboard = Switchboard(database, vendors.manifests, provide, most_in_flight=most_in_flight, **options)
-    gateway = VendorGateway(settings, vendors, pool, switchboard)
+    admission_controller = AdmissionController(
+        database, vendors.manifests, provide, most_in_flight=most_in_flight, **options
+    )
+    gateway = VendorGateway(settings, vendors, pool, admission_controller)
     try:
-        async with switchboard.open():
-            yield Runtime(settings, vendors, database, provide, pool, switchboard, gateway, teller)
+        async with admission_controller.open():
+            yield Runtime(settings, vendors, database, provide, pool, admission_controller, gateway, teller)
     finally:
         await teller.close()
         await pool.aclose()

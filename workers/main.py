@@ -26,7 +26,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.deliveries import DeliveryActivities
-from activities.handoffs import HandoffActivities
+from activities.handoffs import DispatchActivities
 from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
 from activities.versions import VersionActivities
@@ -34,24 +34,24 @@ from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
 from wedsync.domain.routing import queues
 from wedsync.domain.routing.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
-from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
+from wedsync.domain.weddings.messages import REDISPATCH_PENDING_WORKFLOW
 from wedsync.kit import telemetry
-from wedsync.kit.http_guard import GuardedHttp
-from wedsync.kit.memory import settle_memory
+from wedsync.kit.http_guard import SsrfSafeHttp
+from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
 from wedsync.runtime import Runtime, open_runtime
 from wedsync.store.projection_writer import ProjectionWriter
 from wedsync.usecases.routing.notify import Notifier
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
-from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
+from wedsync.usecases.webhooks.outgoing.pump import DeliverySender
+from wedsync.usecases.webhooks.outgoing.send import AttemptSender, ssrf_policy
+from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable, reconcile_every
 from wedsync.usecases.weddings.call_step import StepCaller
 from wedsync.usecases.weddings.links import link_maker
 from wedsync.usecases.weddings.load_plan import PlanShelf
 from wedsync.usecases.weddings.write_projection import HeldWriter
-from workers.queues import Doors, QueuePlan, plans
+from workers.queues import QueuePlan, WorkerActivities, plans
 from workers.schedules import ensure_reconciled
 
 log = structlog.get_logger(__name__)
@@ -61,13 +61,13 @@ SWEEP_SCHEDULE = "sweep-handoffs"
 #: Modules that workflows may share with the process: values and activities, loaded once, never run in the workflow.
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
 #: For tests and development: refuses what is not deterministic, and builds each workflow's modules anew.
-GUARDED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
+SANDBOXED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
 #: For the program: the same workflows without Temporal's sandbox and its cost (docs/benchmarks.md).
-UNGUARDED = UnsandboxedWorkflowRunner()
+UNSANDBOXED = UnsandboxedWorkflowRunner()
 
 
 @contextlib.asynccontextmanager
-async def open_doors(settings: Settings, client: Client, **options: Any) -> AsyncIterator[Doors]:
+async def open_activities(settings: Settings, client: Client, **options: Any) -> AsyncIterator[WorkerActivities]:
     """Build the activities on a runtime of their own, and close both at the end; `options` are the runtime's."""
 
     async def provide() -> Client:
@@ -78,29 +78,31 @@ async def open_doors(settings: Settings, client: Client, **options: Any) -> Asyn
         yield _doors(runtime, closing)
 
 
-def _doors(runtime: Runtime, closing: contextlib.AsyncExitStack) -> Doors:
+def _doors(runtime: Runtime, closing: contextlib.AsyncExitStack) -> WorkerActivities:
     settings, db, provide, gateway = runtime.settings, runtime.database, runtime.provide, runtime.gateway
-    policy = guard_policy(settings)
+    policy = ssrf_policy(settings)
     writer = ProjectionWriter(db)
     held = HeldWriter(writer, provide)
     shelf = PlanShelf(db, runtime.registry.manifests)
-    sender = Sender(GuardedHttp(policy), runtime.keyring)
-    pump = Pump(db, sender, runtime.outbox_teller)
-    notifier = Notifier(gateway, runtime.switchboard, GuardedHttp(policy, max_connections=20), runtime.keyring)
-    for part in (notifier, sender, pump, writer):
+    sender = AttemptSender(SsrfSafeHttp(policy), runtime.keyring)
+    delivery_sender = DeliverySender(db, sender, runtime.outbox_dispatcher)
+    notifier = Notifier(
+        gateway, runtime.admission_controller, SsrfSafeHttp(policy, max_connections=20), runtime.keyring
+    )
+    for part in (notifier, sender, delivery_sender, writer):
         closing.push_async_callback(part.close)
-    return Doors(
+    return WorkerActivities(
         weddings=WeddingActivities(db, held, shelf, link_maker(settings), provide),
         vendors=VendorActivities(StepCaller(gateway, held, settings.running_shown_after_seconds)),
         webhooks=WebhookActivities(db, provide, Reconciler(db, settings, runtime.registry, gateway)),
-        handoffs=HandoffActivities(db, provide),
-        deliveries=DeliveryActivities(db, provide, sender, pump),
-        routing=RoutingActivities(gateway, runtime.switchboard, notifier),
-        versions=VersionActivities(gateway, runtime.switchboard),
+        dispatches=DispatchActivities(db, provide),
+        deliveries=DeliveryActivities(db, provide, sender, delivery_sender),
+        routing=RoutingActivities(gateway, runtime.admission_controller, notifier),
+        versions=VersionActivities(gateway, runtime.admission_controller),
     )
 
 
-def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = GUARDED) -> Worker:
+def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = SANDBOXED) -> Worker:
     """Make one queue's worker."""
     return Worker(
         client,
@@ -136,7 +138,7 @@ async def ensure_schedules(client: Client, settings: Settings) -> None:
     """Schedule the dispatching sweep, each minute and never two at once, and the reading of vendors' event lists."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
-            SWEEP_HANDOFFS_WORKFLOW,
+            REDISPATCH_PENDING_WORKFLOW,
             id=SWEEP_SCHEDULE,
             task_queue=queues.WORKFLOWS_BULK,
             static_summary="tell again what was recorded and not handed over",
@@ -148,7 +150,7 @@ async def ensure_schedules(client: Client, settings: Settings) -> None:
         await client.create_schedule(SWEEP_SCHEDULE, schedule)
     registry = load_registry()
     for source in reconcilable(registry):
-        await ensure_reconciled(client, source, look_every(registry, settings, source))
+        await ensure_reconciled(client, source, reconcile_every(registry, settings, source))
 
 
 async def ensure_watch(client: Client) -> None:
@@ -176,18 +178,18 @@ async def run(settings: Settings, ready: Callable[[list[str]], None] | None = No
     if settings.worker_metrics_port:
         telemetry.serve_metrics(settings.worker_metrics_port)
     client = await connect(settings, plugins=telemetry.temporal_plugins())
-    async with open_doors(settings, client) as doors:
-        chosen = plans(doors, settings)
+    async with open_activities(settings, client) as worker_activities:
+        chosen = plans(worker_activities, settings)
         async with contextlib.AsyncExitStack() as stack:
             for plan in chosen:
-                await stack.enter_async_context(make_worker(client, plan, settings, UNGUARDED))
+                await stack.enter_async_context(make_worker(client, plan, settings, UNSANDBOXED))
             try:
                 await ensure_schedules(client, settings)
                 if settings.health_probes:
                     await ensure_watch(client)
             except RPCError as error:
                 log.warning("schedule.not_made", reason=error.status.name)
-            settle_memory()
+            freeze_memory()
             served = [plan.queue for plan in chosen]
             log.info("worker.ready", queues=served)
             if ready is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.deliveries import DeliveryActivities
-from activities.handoffs import HandoffActivities
+from activities.handoffs import DispatchActivities
 from activities.routing import RoutingActivities
 from activities.vendors import VendorActivities
 from activities.versions import VersionActivities
@@ -17,37 +17,37 @@ from wedsync.domain.routing import queues
 from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
-from workflows.guard_vendor import GuardVendor
+from workflows.guard_vendor import RecoverVendor
 from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
-from workflows.retry_endpoint import RetryEndpoint
+from workflows.retry_endpoint import RetrySubscription
 from workflows.retry_webhook import RetryWebhook
-from workflows.sweep_handoffs import SweepHandoffs
+from workflows.sweep_handoffs import RedispatchPending
 from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding
 
 WORKFLOWS: tuple[type, ...] = (
     Wedding,
     DrainInbox,
-    SweepHandoffs,
+    RedispatchPending,
     RetryWebhook,
     ReconcileSource,
     DrainOutbox,
-    RetryEndpoint,
-    GuardVendor,
+    RetrySubscription,
+    RecoverVendor,
     WatchHealth,
     MigrateVendorVersion,
 )
 
 
 @dataclass(frozen=True)
-class Doors:
+class WorkerActivities:
     """Activity objects, with what they hold."""
 
     weddings: WeddingActivities
     vendors: VendorActivities
     webhooks: WebhookActivities
-    handoffs: HandoffActivities
+    dispatches: DispatchActivities
     #: None: this process sends nothing to others.
     deliveries: DeliveryActivities | None = None
     #: None: this process guards no vendor.
@@ -58,15 +58,15 @@ class Doors:
     def records(self) -> list[Callable[..., Any]]:
         """List our own reads and writes: on `records`, and local to the workflows."""
         w, d = self.weddings, self.deliveries
-        outgoing: list[Callable[..., Any]] = [d.pump, d.retry_endpoint, d.sweep] if d is not None else []
-        guards: list[Callable[..., Any]] = []
+        outgoing: list[Callable[..., Any]] = [d.pump, d.retry_subscription, d.sweep] if d is not None else []
+        recovery: list[Callable[..., Any]] = []
         if self.routing is not None:
-            guards = [self.routing.guard_vendor, self.routing.watch_health]
+            recovery = [self.routing.recover_vendor, self.routing.watch_health]
         if self.versions is not None:
-            guards.append(self.versions.migrate)
+            recovery.append(self.versions.migrate)
         return [
             *outgoing,
-            *guards,
+            *recovery,
             w.load_plan,
             w.resolve_agenda,
             w.prepare_steps,
@@ -80,7 +80,7 @@ class Doors:
             self.webhooks.retry_event,
             self.webhooks.reconcile,
             self.webhooks.sweep_inbox,
-            self.handoffs.sweep_transactions,
+            self.dispatches.redispatch_transactions,
         ]
 
 
@@ -94,9 +94,9 @@ class QueuePlan:
     activity_slots: int
 
 
-def plans(doors: Doors, settings: Settings) -> list[QueuePlan]:
+def plans(worker_activities: WorkerActivities, settings: Settings) -> list[QueuePlan]:
     """Return the workers of one process, a queue each; `settings.worker_queues` picks some."""
-    records, calls = doors.records(), [doors.vendors.call]
+    records, calls = worker_activities.records(), [worker_activities.vendors.call]
     slots = settings.worker_activity_slots
     every = [
         QueuePlan(queues.WORKFLOWS, WORKFLOWS, records, slots),

@@ -35,7 +35,7 @@ class DrainInbox:
         self._priority = Priority(priority_key=1 if start.lane == "critical" else 3)
         self._totals = start.totals
         #: Rows were recorded since the last batch.
-        self._is_told = False
+        self._is_woken = False
 
     @workflow.run
     async def run(self, start: DrainStart) -> DrainTotals:
@@ -47,18 +47,18 @@ class DrainInbox:
     @workflow.signal(name=DRAIN_SIGNAL)
     def drain(self) -> None:
         """Note that rows were recorded."""
-        self._is_told = True
+        self._is_woken = True
 
     async def _work_off(self) -> bool:
         """Drain batch by batch; False when this run has had its share."""
         lingers = 0
         for _ in range(BATCHES_PER_RUN):
-            self._is_told = False
+            self._is_woken = False
             batch = await self._drain_batch()
             self._totals = self._totals.plus(batch.totals)
             if batch.claimed:
                 lingers = 0
-            elif not self._is_told:
+            elif not self._is_woken:
                 if lingers == MAX_LINGERS or not await self._linger(batch):
                     return True
                 lingers += 1
@@ -82,6 +82,6 @@ class DrainInbox:
         wait = timedelta(seconds=max(0.5, batch.next_due_seconds))
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self._is_told, timeout=wait, timeout_summary="until a row is due again"
+                lambda: self._is_woken, timeout=wait, timeout_summary="until a row is due again"
             )
         return True

@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
         DRAIN_OUTBOX_SIGNAL,
         DRAIN_OUTBOX_WORKFLOW,
         OutboxStart,
-        PumpAnswer,
+        SentDeliveries,
     )
 
 #: Continue as new after so many runs of the sender.
@@ -36,7 +36,7 @@ class DrainOutbox:
     def __init__(self, start: OutboxStart) -> None:
         self._sent = start.sent
         #: Deliveries were recorded since the last run.
-        self._is_told = False
+        self._is_woken = False
 
     @workflow.run
     async def run(self, start: OutboxStart) -> int:
@@ -48,27 +48,27 @@ class DrainOutbox:
     @workflow.signal(name=DRAIN_OUTBOX_SIGNAL)
     def drain(self) -> None:
         """Note that deliveries were recorded."""
-        self._is_told = True
+        self._is_woken = True
 
     async def _work_off(self) -> bool:
         """Run the sender again and again; False when this workflow run has had its share."""
         lingers = 0
         for _ in range(RUNS):
-            self._is_told = False
-            answer = await self._pump()
+            self._is_woken = False
+            answer = await self._send_due()
             self._sent += answer.sent
             if answer.sent:
                 lingers = 0
             if answer.next_due_seconds is not None:
                 if lingers == MAX_LINGERS or answer.next_due_seconds > LINGER.total_seconds():
-                    return not self._is_told
+                    return not self._is_woken
                 await self._linger(answer.next_due_seconds)
                 lingers += 1
-            elif not answer.sent and not self._is_told:
+            elif not answer.sent and not self._is_woken:
                 return True
         return False
 
-    async def _pump(self) -> PumpAnswer:
+    async def _send_due(self) -> SentDeliveries:
         return await workflow.execute_activity_method(
             DeliveryActivities.pump,
             task_queue=RECORDS,
@@ -81,7 +81,7 @@ class DrainOutbox:
     async def _linger(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self._is_told,
+                lambda: self._is_woken,
                 timeout=timedelta(seconds=max(0.1, seconds)),
                 timeout_summary="until an endpoint's rate has room",
             )

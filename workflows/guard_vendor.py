@@ -1,4 +1,4 @@
-"""`GuardVendor`: lead one failing vendor from trip to restore: cool down, probe, ramp, restore."""
+"""`RecoverVendor`: lead one failing vendor from trip to restore: cool down, probe, ramp, restore."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.routing import RoutingActivities
     from wedsync.domain.routing.messages import (
-        GUARD_VENDOR_WORKFLOW,
-        LOOK_SIGNAL,
-        GuardLook,
-        GuardNews,
-        GuardResult,
-        GuardStart,
+        RECOVER_VENDOR_WORKFLOW,
+        WAKE_SIGNAL,
+        RecoveryResult,
+        RecoveryStart,
+        RecoveryWake,
+        RecoveryWakeResult,
     )
     from wedsync.domain.routing.queues import RECORDS
 
@@ -30,44 +30,44 @@ _START_TO_CLOSE = timedelta(seconds=300)
 _HEARTBEAT = timedelta(seconds=10)
 
 
-@workflow.defn(name=GUARD_VENDOR_WORKFLOW)
-class GuardVendor:
+@workflow.defn(name=RECOVER_VENDOR_WORKFLOW)
+class RecoverVendor:
     """`vendor:{service}:{epoch}`, one per trip. The circuit's row is the truth; this workflow has its timers and acts.
 
     A killed worker loses nothing: timers are durable, and each action is a compare-and-set that is done once.
     """
 
     @workflow.init
-    def __init__(self, start: GuardStart) -> None:
+    def __init__(self, start: RecoveryStart) -> None:
         self._start = start
         #: Somebody changed the row since the last wake.
-        self._is_told = False
+        self._is_woken = False
 
     @workflow.run
-    async def run(self, start: GuardStart) -> GuardResult:
+    async def run(self, start: RecoveryStart) -> RecoveryResult:
         """Wake and wait in turns, until the vendor is restored or another epoch has begun."""
         wakes = start.wakes
         while True:
-            self._is_told = False
-            news = await self._look()
+            self._is_woken = False
+            result = await self._act()
             wakes += 1
-            workflow.set_current_details(_details(start, news))
-            if news.until is None:
-                return GuardResult(outcome="restored" if news.state == "closed" else "superseded", wakes=wakes)
-            await self._wait(news)
+            workflow.set_current_details(_details(start, result))
+            if result.until is None:
+                return RecoveryResult(outcome="restored" if result.state == "closed" else "superseded", wakes=wakes)
+            await self._wait(result)
             if wakes - start.wakes >= WAKES_PER_RUN:
                 workflow.continue_as_new(start.model_copy(update={"wakes": wakes}))
 
-    @workflow.signal(name=LOOK_SIGNAL)
-    def look(self) -> None:
+    @workflow.signal(name=WAKE_SIGNAL)
+    def wake(self) -> None:
         """Note that somebody changed the row by hand."""
-        self._is_told = True
+        self._is_woken = True
 
-    async def _look(self) -> GuardNews:
+    async def _act(self) -> RecoveryWakeResult:
         start = self._start
         return await workflow.execute_activity_method(
-            RoutingActivities.guard_vendor,
-            GuardLook(service=start.service, endpoint=start.endpoint, epoch=start.epoch, now=workflow.now()),
+            RoutingActivities.recover_vendor,
+            RecoveryWake(service=start.service, endpoint=start.endpoint, epoch=start.epoch, now=workflow.now()),
             task_queue=RECORDS,
             start_to_close_timeout=_START_TO_CLOSE,
             heartbeat_timeout=_HEARTBEAT,
@@ -76,14 +76,14 @@ class GuardVendor:
             summary=f"what is due for {start.service}",
         )
 
-    async def _wait(self, news: GuardNews) -> None:
-        if news.until is None or self._is_told:
+    async def _wait(self, result: RecoveryWakeResult) -> None:
+        if result.until is None or self._is_woken:
             return
-        wait = min(max(news.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
+        wait = min(max(result.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
         with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._is_told, timeout=wait, timeout_summary=news.why)
+            await workflow.wait_condition(lambda: self._is_woken, timeout=wait, timeout_summary=result.why)
 
 
-def _details(start: GuardStart, news: GuardNews) -> str:
-    deeds = "".join(f"\n- {deed}" for deed in news.deeds)
-    return f"**{start.service}** ({start.endpoint}) is {news.state}: {news.why}{deeds}"
+def _details(start: RecoveryStart, result: RecoveryWakeResult) -> str:
+    actions = "".join(f"\n- {action}" for action in result.actions)
+    return f"**{start.service}** ({start.endpoint}) is {result.state}: {result.why}{actions}"

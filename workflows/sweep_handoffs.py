@@ -1,4 +1,4 @@
-"""`SweepHandoffs`: each minute, by a Schedule, dispatch again what was recorded and not dispatched."""
+"""`RedispatchPending`: each minute, by a Schedule, dispatch again what was recorded and not dispatched."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.deliveries import DeliveryActivities
-    from activities.handoffs import HandoffActivities
+    from activities.handoffs import DispatchActivities
     from activities.webhooks import WebhookActivities
     from wedsync.domain.routing.queues import RECORDS
-    from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
+    from wedsync.domain.weddings.messages import REDISPATCH_PENDING_WORKFLOW
 
 _FEW = RetryPolicy(maximum_attempts=3)
 
 
-@workflow.defn(name=SWEEP_HANDOFFS_WORKFLOW)
-class SweepHandoffs:
+@workflow.defn(name=REDISPATCH_PENDING_WORKFLOW)
+class RedispatchPending:
     """Repairs what a crash left between a commit and its dispatch; the next minute's sweep is the retry of this one."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class SweepHandoffs:
     @workflow.run
     async def run(self) -> None:
         """Sweep each kind of dispatch; one that can't be swept now keeps none of the others from it."""
-        await self._sweep(HandoffActivities.sweep_transactions, "transactions not handed over")
+        await self._sweep(DispatchActivities.redispatch_transactions, "transactions not handed over")
         await self._sweep(WebhookActivities.sweep_inbox, "events not drained")
         await self._sweep(DeliveryActivities.sweep, "deliveries not sent")
         if self._failed:

@@ -14,7 +14,7 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from wedsync.domain.routing.vendor import VendorEvent
     from wedsync.domain.weddings import agenda, closing, requests, saga, wedding_views
-    from wedsync.domain.weddings.apply_result import undone_by_hand
+    from wedsync.domain.weddings.apply_result import manually_undone
     from wedsync.domain.weddings.messages import (
         REPAIR_UPDATE,
         SUBMIT_UPDATE,
@@ -186,7 +186,7 @@ class Wedding:
     async def _next_request(self) -> None:
         request = self._state.queue[0]
         self._journal.state = self._state.without_first_request()
-        await self._requests.carry_out(request)
+        await self._requests.perform_call(request)
 
     async def _do_next(self) -> bool:
         """Run the transaction whose turn it is; False when there is none."""
@@ -220,9 +220,9 @@ class Wedding:
 
     async def _take_manual_undos(self) -> None:
         """Record what people undid by hand because no API could."""
-        step_ids = requests.undone_by_hand(self._state)
+        step_ids = requests.manually_undone(self._state)
         if step_ids:
-            undone = undone_by_hand(self._state, step_ids)
+            undone = manually_undone(self._state, step_ids)
             self._journal.state = undone.state
             await self._journal.record(undone.updates, tuple(self._state.states[i] for i in step_ids))
 

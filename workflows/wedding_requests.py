@@ -29,7 +29,7 @@ class Requests:
         self._journal = journal
         self._runner = runner
 
-    async def carry_out(self, request: TransactionRequest) -> None:
+    async def perform_call(self, request: TransactionRequest) -> None:
         """Do what was requested, or write why not."""
         if request.kind != "orchestrate":
             await self._journal.open()

@@ -150,7 +150,7 @@ class TransactionRunner:
             kind=kind,
             origin_tx=state.origin or tx,
             parallelism=plan.parallelism,
-            tasks=requests.on_standing_ground(state, tasks),
+            tasks=requests.on_active_entries(state, tasks),
             results=state.results(),
             satisfied=tuple(i for i in state.states if i not in doing and requests.stands(state, i)),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.deps import guarded
+from api.deps import authenticated
 from api.v1 import (
     audit,
     deliveries,
@@ -40,9 +40,9 @@ for module in (
     gateway,
     audit,
 ):
-    router.include_router(module.router, dependencies=guarded)
+    router.include_router(module.router, dependencies=authenticated)
 # A signed link is its own key.
 router.include_router(vendor_links.router)
 #: Outside `/api/v1`, where other tools expect it.
 health_router = APIRouter()
-health_router.include_router(services.health_router, dependencies=guarded)
+health_router.include_router(services.health_router, dependencies=authenticated)

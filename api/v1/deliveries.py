@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import MustBeOnce, OnDesk, respond
+from api.deps import Context, MustBeOnce, respond
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.webhooks.outgoing.endpoint import DeliveryStatus
 from wedsync.kit.clock import utc_now
@@ -23,7 +23,7 @@ _ID = r"^[0-9A-Za-z]{1,40}$"
 
 @router.get("", summary="List deliveries")
 async def list_deliveries(
-    desk: OnDesk,
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
     subscription: Annotated[str | None, Query(pattern=_ID, description="Only of this subscription.")] = None,
@@ -31,28 +31,34 @@ async def list_deliveries(
     wedding: Annotated[str | None, Query(pattern=_ID, description="Only about the wedding with this id.")] = None,
 ) -> DeliveryPage:
     """List the organization's deliveries, newest first."""
-    async with desk.db.tenant(desk.organization_id) as conn:
+    async with context.db.tenant(context.organization_id) as conn:
         return await read.list_deliveries(
-            conn, desk.organization_id, limit, cursor, subscription_id=subscription, status=status, wedding_id=wedding
+            conn,
+            context.organization_id,
+            limit,
+            cursor,
+            subscription_id=subscription,
+            status=status,
+            wedding_id=wedding,
         )
 
 
 @router.get("/{delivery}", summary="Show a delivery")
-async def get_delivery(delivery: str, desk: OnDesk) -> DeliveryDetail:
+async def get_delivery(delivery: str, context: Context) -> DeliveryDetail:
     """Show the delivery with its body, every attempt with its answer, and why it is not delivered."""
-    async with desk.db.tenant(desk.organization_id) as conn:
+    async with context.db.tenant(context.organization_id) as conn:
         return await read.read_delivery(conn, delivery)
 
 
 @router.post("/{delivery}/replay", status_code=202, response_model=DeliveryView, summary="Send a delivery again")
-async def replay_delivery(delivery: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def replay_delivery(delivery: str, context: Context, idempotency: MustBeOnce) -> JSONResponse:
     """Send the delivery again, delivered or not, with the same `webhook-id`."""
 
-    async def deed(conn: AsyncConnection) -> Answer:
-        await replay_one(conn, desk.principal, delivery, utc_now())
+    async def action(conn: AsyncConnection) -> Answer:
+        await replay_one(conn, context.principal, delivery, utc_now())
         view = await read.show_delivery(conn, delivery)
         location = {"Location": f"/api/v1/deliveries/{view.id}"}
         return Answer(status=202, headers=location, body=view.model_dump(mode="json"))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return respond(answer, is_replay=is_replay)

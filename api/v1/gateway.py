@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from api.deps import Desk, OnDesk
+from api.deps import Context, RequestContext
 from api.problems import of_error, problem, request_id_of
 from api.v1.services import ServiceName
 from wedsync.domain.errors import (
@@ -30,7 +30,7 @@ from wedsync.domain.routing.messages import AT_CAPACITY, CIRCUIT_OPEN
 from wedsync.kit import logs
 from wedsync.kit.http import TIMED_OUT
 from wedsync.kit.standin import WEDDING_HEADER
-from wedsync.usecases.routing.gateway import Asked, Passed
+from wedsync.usecases.routing.gateway import PartnerRequest, Passed
 
 router = APIRouter(prefix="/gateway", tags=["gateway"])
 _log = logs.get(__name__)
@@ -95,7 +95,7 @@ class _PassedOn(StreamingResponse):
 async def pass_on(
     service: ServiceName,
     path: Annotated[str, Path(max_length=2048, description="The vendor's own path.", examples=["v1/products"])],
-    desk: OnDesk,
+    context: Context,
     wedding: Annotated[
         str, Header(alias=WEDDING_HEADER, max_length=128, description="The wedding that it is for, by either id.")
     ] = "",
@@ -106,9 +106,9 @@ async def pass_on(
     """
     del path  # Read from the wire, where its escapes still stand.
     try:
-        return await _passed_on(desk, service, wedding)
+        return await _passed_on(context, service, wedding)
     except (VendorError, InvalidInput) as error:
-        return _refusal(desk, service, error)
+        return _refusal(context, service, error)
 
 
 for _method in get_args(Method):
@@ -124,11 +124,11 @@ for _method in get_args(Method):
     )
 
 
-async def _passed_on(desk: Desk, service: str, wedding: str) -> Response:
-    request = desk.request
-    asked = Asked(
-        organization_id=desk.organization_id,
-        is_operator=desk.state.settings.is_operator(desk.organization_id),
+async def _passed_on(context: RequestContext, service: str, wedding: str) -> Response:
+    request = context.request
+    partner_request = PartnerRequest(
+        organization_id=context.organization_id,
+        is_operator=context.state.settings.is_operator(context.organization_id),
         service=service,
         method=cast("Method", request.method),
         path=_path_on_the_wire(request, service),
@@ -138,7 +138,7 @@ async def _passed_on(desk: Desk, service: str, wedding: str) -> Response:
         has_body=request.method not in ("GET", "HEAD")
         and (request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers),
     )
-    return _PassedOn(await desk.state.gateway.pass_on(asked, _body(request)), service)
+    return _PassedOn(await context.state.gateway.pass_on(partner_request, _body(request)), service)
 
 
 def _path_on_the_wire(request: Request, service: str) -> str:
@@ -157,16 +157,18 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         raise InvalidInput("the body ended too early", field="body", reason="malformed_body") from None
 
 
-def _refusal(desk: Desk, service: str, error: VendorError | InvalidInput) -> Response:
+def _refusal(context: RequestContext, service: str, error: VendorError | InvalidInput) -> Response:
     """Build the problem for a call that has no answer; an error with a code of its own (a version, a path) keeps it."""
-    request_id = request_id_of(desk.request)
+    request_id = request_id_of(context.request)
     code, seconds = _code_of(error), 0.0
     if code is None:
         return of_error(error, request_id)
     if isinstance(error, VendorThrottled | ThrottledUntil):
         seconds = error.retry_after_seconds
     elif code == CIRCUIT_OPEN:
-        seconds = desk.state.gateway.retry_after_seconds(service, desk.state.switchboard.book.now())
+        seconds = context.state.gateway.retry_after_seconds(
+            service, context.state.admission_controller.routing_table.now()
+        )
     headers = {"Retry-After": str(max(1, math.ceil(seconds)))} if seconds else {}
     return problem(code, error.detail, request_id=request_id, headers=headers)
 

@@ -17,7 +17,7 @@ from wedsync.kit.ssrf import check_url
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.routing import notify_channels as channels
 from wedsync.usecases.routing.notify_channels import ChannelView, ChannelWithSecret, WantedChannel
-from wedsync.usecases.webhooks.outgoing.send import guard_policy
+from wedsync.usecases.webhooks.outgoing.send import ssrf_policy
 
 router = APIRouter(tags=["services"])
 _PREFIX = "/notification-channels"
@@ -28,9 +28,9 @@ ChannelId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{1,64}$")]
 
 
 @router.get(_PREFIX, responses=_REFUSED, summary="List notification channels")
-async def list_notification_channels(desk: OnOperatorsDesk) -> channels.Channels:
+async def list_notification_channels(context: OnOperatorsDesk) -> channels.Channels:
     """List the organization's channels and how they fare. For operators."""
-    async with desk.db.tenant(desk.organization_id) as conn:
+    async with context.db.tenant(context.organization_id) as conn:
         return await channels.read_all(conn)
 
 
@@ -41,44 +41,46 @@ async def list_notification_channels(desk: OnOperatorsDesk) -> channels.Channels
     responses={**_REFUSED, 409: {"description": "There are too many channels already."}},
     summary="Make a notification channel",
 )
-async def create_notification_channel(body: WantedChannel, desk: OnOperatorsDesk, said: MustBeOnce) -> JSONResponse:
+async def create_notification_channel(
+    body: WantedChannel, context: OnOperatorsDesk, idempotency: MustBeOnce
+) -> JSONResponse:
     """Notify operators by log, signed webhook, email or text message; a webhook's secret is shown this once."""
     if body.kind == "webhook":
-        resolver = getattr(desk.state, "resolver", resolve)
-        await check_url(body.target, guard_policy(desk.state.settings), resolver, owner=desk.organization_id)
-    keyring = Keyring.parse(desk.state.settings.codec_keys.get_secret_value())
+        resolver = getattr(context.state, "resolver", resolve)
+        await check_url(body.target, ssrf_policy(context.state.settings), resolver, owner=context.organization_id)
+    keyring = Keyring.parse(context.state.settings.codec_keys.get_secret_value())
     secrets: list[str | None] = []
 
-    async def deed(conn: AsyncConnection) -> Answer:
-        view = await channels.create(conn, desk.principal, body, keyring, desk.new_id(said), utc_now())
+    async def action(conn: AsyncConnection) -> Answer:
+        view = await channels.create(conn, context.principal, body, keyring, context.new_id(idempotency), utc_now())
         secrets.append(view.secret)
         # What is kept for a repeated request holds no secret.
         kept = view.model_copy(update={"secret": None}).model_dump(mode="json")
         return Answer(status=201, headers={"Location": f"/api/v1{_PREFIX}/{view.id}"}, body=kept)
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     if secrets and not is_replay and isinstance(answer.body, dict):
         answer = answer.model_copy(update={"body": {**answer.body, "secret": secrets[0]}})
     return respond(answer, is_replay=is_replay)
 
 
 @router.get(_ONE, responses=_REFUSED, summary="Show a notification channel")
-async def get_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> ChannelView:
+async def get_notification_channel(channel: ChannelId, context: OnOperatorsDesk) -> ChannelView:
     """Show one channel, never its secret. For operators."""
-    async with desk.db.tenant(desk.organization_id) as conn:
+    async with context.db.tenant(context.organization_id) as conn:
         return await channels.show(conn, channel)
 
 
 @router.delete(_ONE, status_code=204, responses=_REFUSED, summary="Delete a notification channel")
-async def delete_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> Response:
+async def delete_notification_channel(channel: ChannelId, context: OnOperatorsDesk) -> Response:
     """Stop notifying by the channel; messages that wait are given up. For operators."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        await channels.delete(conn, desk.principal, channel, utc_now())
+    async with context.db.tenant(context.organization_id) as conn:
+        await channels.delete(conn, context.principal, channel, utc_now())
     return Response(status_code=204)
 
 
 @router.post(_ONE + "/test", status_code=202, responses=_REFUSED, summary="Test a notification channel")
-async def test_notification_channel(channel: ChannelId, desk: OnOperatorsDesk) -> ChannelView:
+async def test_notification_channel(channel: ChannelId, context: OnOperatorsDesk) -> ChannelView:
     """Send a `channel.test` by the channel soon; `told_at` and `error` then show its result. For operators."""
-    await channels.try_out(desk.db, desk.principal, channel, utc_now())
-    return await get_notification_channel(channel, desk)
+    await channels.try_out(context.db, context.principal, channel, utc_now())
+    return await get_notification_channel(channel, context)

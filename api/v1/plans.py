@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 
-from api.deps import OnDesk
+from api.deps import Context
 from api.examples import PLAN_BODY
 from wedsync.domain.weddings.plan import PlanError
 from wedsync.usecases.weddings.read_wedding import View
@@ -33,7 +33,7 @@ def is_yaml(request: Request) -> bool:
 
 
 @router.post("/validate", response_model=PlanValidation, openapi_extra=PLAN_BODY, summary="Check a plan")
-async def validate_plan(request: Request, desk: OnDesk) -> PlanValidation:
+async def validate_plan(request: Request, context: Context) -> PlanValidation:
     """List everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
-    plan, errors = find_faults(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
+    plan, errors = find_faults(await request.body(), is_yaml=is_yaml(request), manifests=context.manifests)
     return PlanValidation(valid=plan is not None, errors=tuple(errors))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict
 
-from api.deps import Desk, OnDesk
+from api.deps import Context, RequestContext
 from api.ranges import Since, Until, read_range
 from wedsync.domain.access.principal import Permission
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable
@@ -35,11 +35,11 @@ OPERATORS_ONLY: dict[int | str, dict[str, Any]] = {
 ServiceName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,62}$", examples=["stripe"])]
 
 
-class _Asked(BaseModel):
+class _ServiceBody(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PutService(_Asked):
+class PutService(_ServiceBody):
     """Routing of a service from now on; what is left out is as the vendor's manifest says."""
 
     strategy: Strategy | None = None
@@ -52,7 +52,7 @@ class PutService(_Asked):
     gateway: GatewayPolicy | None = None
 
 
-class AskFailover(_Asked):
+class FailoverBody(_ServiceBody):
     """Names the endpoint to leave, bring back or hold."""
 
     deed: Literal["trigger", "restore", "hold"]
@@ -61,7 +61,7 @@ class AskFailover(_Asked):
     even_if_last: bool = False
 
 
-class ForceCircuit(_Asked):
+class ForceCircuit(_ServiceBody):
     """State in which a circuit is held; with `auto` its calls decide."""
 
     state: Literal["open", "closed", "auto"]
@@ -78,47 +78,49 @@ class FailoverAnswer(views.RoutingView):
     failover: views.FailoverView | None
 
 
-def _operator(desk: Desk) -> Operator:
-    desk.require(Permission.OPERATE_PLATFORM)
-    return Operator(desk.state.switchboard.transitions, desk.principal, utc_now())
+def _operator(context: RequestContext) -> Operator:
+    context.require(Permission.OPERATE_PLATFORM)
+    return Operator(context.state.admission_controller.breakers, context.principal, utc_now())
 
 
-def _counted(desk: Desk) -> str | None:
+def _counted(context: RequestContext) -> str | None:
     """Return the organization whose weddings count in a report; None for an operator: then everybody's count."""
-    return None if desk.state.settings.is_operator(desk.organization_id) else desk.organization_id
+    return None if context.state.settings.is_operator(context.organization_id) else context.organization_id
 
 
-def _known(desk: Desk, service: str) -> str:
-    if service not in desk.state.switchboard.book.services():
+def _known(context: RequestContext, service: str) -> str:
+    if service not in context.state.admission_controller.routing_table.services():
         raise NotFound(f"there is no service {service!r}")
     return service
 
 
 @router.get("/services", summary="List services")
-async def list_services(desk: OnDesk) -> views.Services:
+async def list_services(context: Context) -> views.Services:
     """List every service that can be called: how it is routed to, and its circuits."""
-    book = desk.state.switchboard.book
-    return views.Services(data=tuple(views.show_service(book, name, utc_now()) for name in book.services()))
+    routing_table = context.state.admission_controller.routing_table
+    return views.Services(
+        data=tuple(views.show_service(routing_table, name, utc_now()) for name in routing_table.services())
+    )
 
 
 @router.get("/services/{service}", summary="Show a service")
-async def get_service(service: ServiceName, desk: OnDesk) -> views.ServiceView:
+async def get_service(service: ServiceName, context: Context) -> views.ServiceView:
     """Show one service, as this process knows it: at most a second old."""
-    return views.show_service(desk.state.switchboard.book, _known(desk, service), utc_now())
+    return views.show_service(context.state.admission_controller.routing_table, _known(context, service), utc_now())
 
 
 @router.put("/services/{service}", responses=OPERATORS_ONLY, summary="Configure a service")
-async def configure_service(service: ServiceName, body: PutService, desk: OnDesk) -> views.ServiceView:
+async def configure_service(service: ServiceName, body: PutService, context: Context) -> views.ServiceView:
     """Replace a service's configuration; live in every process within a second, and audited. For operators."""
-    operator, book = _operator(desk), desk.state.switchboard.book
-    given = {name: value for name in PutService.model_fields if (value := getattr(body, name)) is not None}
-    before = book.default(_known(desk, service))
+    operator, routing_table = _operator(context), context.state.admission_controller.routing_table
+    params = {name: value for name in PutService.model_fields if (value := getattr(body, name)) is not None}
+    before = routing_table.default(_known(context, service))
     try:
-        config = ServiceConfig(**{**{n: getattr(before, n) for n in type(before).model_fields}, **given})
+        config = ServiceConfig(**{**{n: getattr(before, n) for n in type(before).model_fields}, **params})
     except ValueError as error:
         raise InvalidInput(_reason(error), field="") from None
     await operator.configure(config)
-    return views.show_service(book, service, utc_now())
+    return views.show_service(routing_table, service, utc_now())
 
 
 def _reason(error: ValueError) -> str:
@@ -129,62 +131,66 @@ def _reason(error: ValueError) -> str:
 @router.post(
     "/services/{service}/failover", responses=OPERATORS_ONLY, summary="Leave a service, bring it back, or hold it"
 )
-async def request_failover(service: ServiceName, body: AskFailover, desk: OnDesk) -> FailoverAnswer:
+async def request_failover(service: ServiceName, body: FailoverBody, context: Context) -> FailoverAnswer:
     """Leave an endpoint, bring it back or hold it. For operators.
 
     Trigger leaves it for its backups; restore probes it at once; hold keeps it from coming back. If the endpoint is
     being left in steps, restore gives it all traffic again, and hold takes the rest away. Trigger releases a circuit
     that is forced closed.
     """
-    moved = await _operator(desk).failover(service, body.endpoint, body.deed, even_if_last=body.even_if_last)
-    return await _answer(desk, moved)
+    moved = await _operator(context).failover(service, body.endpoint, body.deed, even_if_last=body.even_if_last)
+    return await _answer(context, moved)
 
 
 @router.put("/services/{service}/circuit", responses=OPERATORS_ONLY, summary="Force a circuit open or closed")
-async def force_circuit(service: ServiceName, body: ForceCircuit, desk: OnDesk) -> FailoverAnswer:
+async def force_circuit(service: ServiceName, body: ForceCircuit, context: Context) -> FailoverAnswer:
     """Hold a circuit in one state, whatever its calls say, until it is set to `auto`. For operators."""
-    moved = await _operator(desk).force(service, body.endpoint, body.state, even_if_last=body.even_if_last)
-    return await _answer(desk, moved)
+    moved = await _operator(context).force(service, body.endpoint, body.state, even_if_last=body.even_if_last)
+    return await _answer(context, moved)
 
 
-async def _answer(desk: Desk, moved: Moved) -> FailoverAnswer:
+async def _answer(context: RequestContext, moved: Moved) -> FailoverAnswer:
     return FailoverAnswer(
         changed=moved.has_moved,
-        service=views.show_service(desk.state.switchboard.book, moved.now_is.service, utc_now()),
-        failover=await views.read_failover(desk.db, desk.organization_id, moved.now_is),
+        service=views.show_service(context.state.admission_controller.routing_table, moved.now_is.service, utc_now()),
+        failover=await views.read_failover(context.db, context.organization_id, moved.now_is),
     )
 
 
 @router.get("/services/{service}/health", summary="Show a service's health over a range")
 async def get_service_health(
-    service: ServiceName, desk: OnDesk, since: Since = None, until: Until = None
+    service: ServiceName, context: Context, since: Since = None, until: Until = None
 ) -> reports.HealthHistory:
     """Show the service's changes of status, its uptime and what is left of the error budget of an SLA of 99.9 %."""
     begin, end = read_range(since, until)
-    return await reports.read_history(desk.db, desk.organization_id, _known(desk, service), begin, end, now=utc_now())
+    return await reports.read_history(
+        context.db, context.organization_id, _known(context, service), begin, end, now=utc_now()
+    )
 
 
 @router.get("/failovers", summary="List failovers")
 async def list_failovers(
-    desk: OnDesk,
+    context: Context,
     since: Since = None,
     until: Until = None,
     service: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None,
 ) -> views.Failovers:
     """List the failovers that began in a range, the newest first, with statistics of them all."""
     begin, end = read_range(since, until)
-    return await views.list_failovers(desk.db, desk.organization_id, begin, end, service)
+    return await views.list_failovers(context.db, context.organization_id, begin, end, service)
 
 
 @health_router.get("/integrations/health-check", summary="How the services stand")
-async def get_health_report(desk: OnDesk) -> reports.HealthReport:
+async def get_health_report(context: Context) -> reports.HealthReport:
     """Report every service's health, and whether the weddings of the next two days can be held."""
-    return await reports.read_health(desk.db, desk.state.switchboard.book, utc_now(), _counted(desk))
+    return await reports.read_health(
+        context.db, context.state.admission_controller.routing_table, utc_now(), _counted(context)
+    )
 
 
 @health_router.get("/admin/api-management/health", summary="How the services stand, as asked")
 async def get_filtered_health_report(
-    desk: OnDesk,
+    context: Context,
     include_third_party: Annotated[bool, Query(description="The vendors, not only ourselves.")] = True,
     wedding_critical_only: Annotated[bool, Query(description="Only what a wedding can't do without.")] = False,
     timeout_ms: Annotated[int, Query(ge=50, le=_LONGEST_WAIT_MS, description="How long to wait for it.")] = 5_000,
@@ -193,10 +199,10 @@ async def get_filtered_health_report(
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             report = await reports.read_health(
-                desk.db,
-                desk.state.switchboard.book,
+                context.db,
+                context.state.admission_controller.routing_table,
                 utc_now(),
-                _counted(desk),
+                _counted(context),
                 wedding_critical_only=wedding_critical_only,
             )
     except TimeoutError:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.deps import MustBeOnce, OnDesk, Wait, accept
-from api.examples import ASKED, DECIDED
+from api.deps import Context, MustBeOnce, Wait, accept
+from api.examples import DECIDED, REQUESTED
 from wedsync.domain.weddings.messages import Choice, Decision
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.read_transaction import TransactionView, read_transaction
@@ -54,34 +54,44 @@ class DecisionBody(Strict):
 @router.post("/transactions", status_code=202, response_model=TransactionView, summary="Ask for a transaction")
 async def submit_transaction(
     wedding: str,
-    body: Annotated[TransactionBody, Body(openapi_examples=ASKED)],
-    desk: OnDesk,
-    said: MustBeOnce,
+    body: Annotated[TransactionBody, Body(openapi_examples=REQUESTED)],
+    context: Context,
+    idempotency: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
     """Record the requested transaction and answer at once; with `?wait=30s` when it has settled, or after that time."""
     if body.kind == "orchestrate":
-        return await accept(desk, said, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait)
+        return await accept(
+            context, idempotency, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait
+        )
     at, zone = body.ceremony_at or "", body.zone
     return await accept(
-        desk, said, lambda conn, a: request_transaction.shift(conn, wedding, a, ceremony_at=at, zone=zone), wait
+        context,
+        idempotency,
+        lambda conn, a: request_transaction.shift(conn, wedding, a, ceremony_at=at, zone=zone),
+        wait,
     )
 
 
 @router.get("/transactions/{transaction}", summary="Show a transaction")
-async def get_transaction(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
+async def get_transaction(wedding: str, transaction: str, context: Context) -> TransactionView:
     """Show the transaction with the steps that it covers, as they stand now."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await read_transaction(conn, wedding, transaction, desk.state.temporal_url)
+    async with context.db.tenant(context.organization_id) as conn:
+        return await read_transaction(conn, wedding, transaction, context.state.temporal_url)
 
 
 @router.post(
     "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
 )
-async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
+async def undo_transaction(
+    wedding: str, transaction: str, context: Context, idempotency: MustBeOnce, wait: Wait
+) -> JSONResponse:
     """Undo what the transaction, perhaps still running, has in effect; the answer is the undo's own transaction."""
     return await accept(
-        desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
+        context,
+        idempotency,
+        lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"),
+        wait,
     )
 
 
@@ -92,11 +102,14 @@ async def undo_transaction(wedding: str, transaction: str, desk: OnDesk, said: M
     summary="Cancel a transaction",
 )
 async def cancel_transaction(
-    wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait
+    wedding: str, transaction: str, context: Context, idempotency: MustBeOnce, wait: Wait
 ) -> JSONResponse:
     """Undo as `undo` does, but end the transaction as `cancelled`."""
     return await accept(
-        desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"), wait
+        context,
+        idempotency,
+        lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"),
+        wait,
     )
 
 
@@ -107,10 +120,12 @@ async def decide_step(
     wedding: str,
     step: str,
     body: Annotated[DecisionBody, Body(openapi_examples=DECIDED)],
-    desk: OnDesk,
-    said: MustBeOnce,
+    context: Context,
+    idempotency: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
     """Try the step again, skip it, use another vendor, or roll its transaction back."""
     decision = Decision(step_id=step, choice=body.choice, vendor=body.vendor)
-    return await accept(desk, said, lambda conn, a: request_transaction.decide(conn, wedding, a, decision), wait)
+    return await accept(
+        context, idempotency, lambda conn, a: request_transaction.decide(conn, wedding, a, decision), wait
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from api.v1.transactions import Strict
-from wedsync.usecases.weddings.answer_link import Question, SaidByHand, Taken, answer_link, read_question
+from wedsync.usecases.weddings.answer_link import ManualAnswer, Question, Taken, answer_link, read_question
 
 router = APIRouter(prefix="/vendor-links", tags=["vendor links"])
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/vendor-links", tags=["vendor links"])
 class LinkAnswer(Strict):
     """Answer of a vendor. `confirmed`: it is done. `declined`: it can't be had. `undone`: it was taken back."""
 
-    answer: SaidByHand
+    answer: ManualAnswer
 
 
 @router.get("/{token}", summary="See what is asked")
@@ -30,4 +30,4 @@ async def get_vendor_link(token: str, request: Request) -> Question:
 async def answer_vendor_link(token: str, body: LinkAnswer, request: Request) -> Taken:
     """Record the answer and signal the wedding. The same answer again changes nothing."""
     state = request.app.state
-    return await answer_link(state.database, state.settings, state.inbox_teller, token, body.answer)
+    return await answer_link(state.database, state.settings, state.inbox_dispatcher, token, body.answer)

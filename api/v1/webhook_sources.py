@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import MustBeOnce, OnDesk, respond
+from api.deps import Context, MustBeOnce, respond
 from api.ranges import read_range
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import InvalidInput, NotFound
@@ -75,14 +75,14 @@ class SourceSecretRotation(_Strict):
     overlap_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
 
 
-def _clerk(desk: OnDesk) -> Clerk:
-    settings = desk.state.settings
+def _clerk(context: Context) -> Clerk:
+    settings = context.state.settings
     return Clerk(
-        principal=desk.principal,
+        principal=context.principal,
         now=utc_now(),
         api_url=settings.api_url,
         keyring=Keyring.parse(settings.codec_keys.get_secret_value()),
-        registry=desk.state.registry,
+        registry=context.state.registry,
     )
 
 
@@ -93,16 +93,16 @@ def _without_secret(view: SourceView) -> Any:
 
 @router.post("", status_code=201, response_model=SourceView, summary="Register a webhook source")
 async def create_webhook_source(
-    body: Annotated[NewSource, Body(openapi_examples=_CREATED)], desk: OnDesk, said: MustBeOnce
+    body: Annotated[NewSource, Body(openapi_examples=_CREATED)], context: Context, idempotency: MustBeOnce
 ) -> JSONResponse:
     """Register a source; only this answer shows its secret, and a repeated request's answer does not."""
-    clerk, made = _clerk(desk), []
+    clerk, made = _clerk(context), []
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         view = await register.register(
             conn,
             clerk,
-            source_id=desk.new_id(said),
+            source_id=context.new_id(idempotency),
             name=body.name,
             config=body.config,
             secret=body.secret,
@@ -112,32 +112,32 @@ async def create_webhook_source(
         location = {"Location": f"/api/v1/webhook-sources/{view.id}"}
         return Answer(status=201, headers=location, body=_without_secret(view))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     shown = answer if is_replay else answer.model_copy(update={"body": made[-1].model_dump(mode="json")})
     return respond(shown, is_replay=is_replay)
 
 
 @router.get("", summary="List webhook sources")
-async def list_webhook_sources(desk: OnDesk) -> SourceList:
+async def list_webhook_sources(context: Context) -> SourceList:
     """List the organization's sources by name."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await register.list_all(conn, _clerk(desk))
+    async with context.db.tenant(context.organization_id) as conn:
+        return await register.list_sources(conn, _clerk(context))
 
 
 @router.get("/{source}", summary="Show a webhook source")
-async def get_webhook_source(source: SourceName, desk: OnDesk) -> SourceView:
+async def get_webhook_source(source: SourceName, context: Context) -> SourceView:
     """Show the source by its id or name."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await register.show(conn, _clerk(desk), source)
+    async with context.db.tenant(context.organization_id) as conn:
+        return await register.show_source(conn, _clerk(context), source)
 
 
 @router.patch("/{source}", summary="Change, pause or resume a webhook source")
-async def update_webhook_source(source: SourceName, body: SourceChanges, desk: OnDesk) -> SourceView:
+async def update_webhook_source(source: SourceName, body: SourceChanges, context: Context) -> SourceView:
     """Overwrite the named fields of the configuration; a paused source's messages are refused with 404."""
     try:
-        async with desk.db.tenant(desk.organization_id) as conn:
+        async with context.db.tenant(context.organization_id) as conn:
             return await register.change(
-                conn, _clerk(desk), source, state=body.state, changes=body.config, account=body.account
+                conn, _clerk(context), source, state=body.state, changes=body.config, account=body.account
             )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -147,34 +147,34 @@ async def update_webhook_source(source: SourceName, body: SourceChanges, desk: O
 
 @router.post("/{source}/rotate", status_code=201, response_model=SourceView, summary="Rotate a source's secret")
 async def rotate_webhook_source_secret(
-    source: SourceName, body: SourceSecretRotation, desk: OnDesk, said: MustBeOnce
+    source: SourceName, body: SourceSecretRotation, context: Context, idempotency: MustBeOnce
 ) -> JSONResponse:
     """Add a secret; the older secrets stay valid for `overlap_seconds` more."""
-    clerk, made = _clerk(desk), []
+    clerk, made = _clerk(context), []
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         overlap = timedelta(seconds=body.overlap_seconds)
         view = await register.rotate(conn, clerk, source, secret=body.secret, overlap=overlap)
         made.append(view)
         return Answer(status=201, body=_without_secret(view))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     shown = answer if is_replay else answer.model_copy(update={"body": made[-1].model_dump(mode="json")})
     return respond(shown, is_replay=is_replay)
 
 
 @router.delete("/{source}", status_code=204, summary="Delete a webhook source")
-async def delete_webhook_source(source: SourceName, desk: OnDesk) -> Response:
+async def delete_webhook_source(source: SourceName, context: Context) -> Response:
     """Forget the source and its secrets; the events that it sent stay."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        await register.delete(conn, _clerk(desk), source)
+    async with context.db.tenant(context.organization_id) as conn:
+        await register.delete(conn, _clerk(context), source)
     return Response(status_code=204)
 
 
 @router.get("/{source}/statistics", summary="Show a source's statistics")
 async def get_webhook_source_statistics(
     source: SourceName,
-    desk: OnDesk,
+    context: Context,
     since: Annotated[AwareDatetime | None, Query(description="24 hours ago unless said otherwise.")] = None,
     until: Annotated[AwareDatetime | None, Query(description="Now unless said otherwise.")] = None,
     kind: Annotated[str | None, Query(alias="type", max_length=200, pattern=r"^[^\x00]*$")] = None,
@@ -185,13 +185,13 @@ async def get_webhook_source_statistics(
     organization's weddings, and for the platform's operators everything that it sent.
     """
     begin, end = read_range(since, until, default=timedelta(days=1))
-    async with desk.db.tenant(desk.organization_id) as conn:
+    async with context.db.tenant(context.organization_id) as conn:
         row = await store.find_source(conn, source)
         if row is not None:
             return await read_statistics(conn, row.id, row.name, begin, end, kind)
-        if desk.state.registry.webhook(source) is None and source not in SERVICES:
+        if context.state.registry.webhook(source) is None and source not in SERVICES:
             raise NotFound("no such webhook source")
-        if not desk.state.settings.is_operator(desk.organization_id):
+        if not context.state.settings.is_operator(context.organization_id):
             return await read_statistics(conn, source, source, begin, end, kind)
-    async with desk.db.system() as conn:
+    async with context.db.system() as conn:
         return await read_statistics(conn, source, source, begin, end, kind)

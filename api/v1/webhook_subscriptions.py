@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import MustBeOnce, OnDesk, respond
+from api.deps import Context, MustBeOnce, respond
 from wedsync.domain.access.principal import Answer
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.webhooks.outgoing.catalogue import API_VERSIONS, EVENT_TYPES, ApiVersion, json_schema
@@ -22,13 +22,13 @@ from wedsync.kit.lookups import resolve
 from wedsync.kit.ssrf import check_url
 from wedsync.usecases.access.answer_once import answer_once
 from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.read import list_news, list_subscriptions, show_delivery
+from wedsync.usecases.webhooks.outgoing.read import list_operational_events, list_subscriptions, show_delivery
 from wedsync.usecases.webhooks.outgoing.replay import DeliveryReplay, replay_many
-from wedsync.usecases.webhooks.outgoing.send import guard_policy
+from wedsync.usecases.webhooks.outgoing.send import ssrf_policy
 from wedsync.usecases.webhooks.outgoing.subscribe import FilterValues, NewSubscription
 from wedsync.usecases.webhooks.outgoing.views import (
     DeliveryView,
-    NewsPage,
+    OperationalEventPage,
     ReplayedDeliveries,
     SubscriptionPage,
     SubscriptionView,
@@ -65,13 +65,13 @@ class SubscriptionChanges(BaseModel):
     rate_per_second: Annotated[float | None, Field(ge=0.01, le=1000, strict=True)] = None
     retry_policy: DeliveryRetryPolicy | None = None
 
-    def given(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         """Return the fields that were set; raises InvalidInput for a null where none can be."""
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        for name, value in said.items():
+        idempotency = {name: getattr(self, name) for name in self.model_fields_set}
+        for name, value in idempotency.items():
             if value is None and name != "rate_per_second":
                 raise InvalidInput(f"{name} can't be null", field=name)
-        return said
+        return idempotency
 
 
 class SubscriptionSecretRotation(BaseModel):
@@ -96,13 +96,13 @@ class EventTypes(View):
     data: tuple[EventTypeView, ...]
 
 
-def _keyring(desk: OnDesk) -> Keyring:
-    return Keyring.parse(desk.state.settings.codec_keys.get_secret_value())
+def _keyring(context: Context) -> Keyring:
+    return Keyring.parse(context.state.settings.codec_keys.get_secret_value())
 
 
-async def _check_url(desk: OnDesk, url: str) -> None:
-    resolver = getattr(desk.state, "resolver", resolve)
-    await check_url(url, guard_policy(desk.state.settings), resolver, owner=desk.organization_id)
+async def _check_url(context: Context, url: str) -> None:
+    resolver = getattr(context.state, "resolver", resolve)
+    await check_url(url, ssrf_policy(context.state.settings), resolver, owner=context.organization_id)
 
 
 def _once_shown(answer: Answer, secret: str | None, *, is_replay: bool) -> JSONResponse:
@@ -118,7 +118,7 @@ def _kept(view: SubscriptionWithSecret) -> Answer:
 
 
 @router.get("/event-types", summary="List the types of events")
-async def list_event_types(desk: OnDesk) -> EventTypes:
+async def list_event_types(context: Context) -> EventTypes:
     """List every type that can be subscribed to, with its JSON Schema."""
     return EventTypes(
         data=tuple(
@@ -132,87 +132,89 @@ async def list_event_types(desk: OnDesk) -> EventTypes:
 
 @router.post(_PREFIX, status_code=201, response_model=SubscriptionWithSecret, summary="Subscribe to events")
 async def create_webhook_subscription(
-    body: Annotated[NewSubscription, Body(openapi_examples=_EXAMPLES)], desk: OnDesk, said: MustBeOnce
+    body: Annotated[NewSubscription, Body(openapi_examples=_EXAMPLES)], context: Context, idempotency: MustBeOnce
 ) -> JSONResponse:
     """Subscribe a URL to events; the answer holds the signing secret, once."""
-    await _check_url(desk, body.url)
+    await _check_url(context, body.url)
     made: list[SubscriptionWithSecret] = []
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         view = await subscribe.create(
-            conn, desk.principal, body, _keyring(desk), subscription_id=desk.new_id(said), now=utc_now()
+            conn, context.principal, body, _keyring(context), subscription_id=context.new_id(idempotency), now=utc_now()
         )
         made.append(view)
         return _kept(view)
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return _once_shown(answer, made[0].secret if made else None, is_replay=is_replay)
 
 
 @router.get(_PREFIX, summary="List subscriptions")
 async def list_webhook_subscriptions(
-    desk: OnDesk,
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> SubscriptionPage:
     """List the organization's subscriptions, newest first."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await list_subscriptions(conn, desk.organization_id, limit, cursor)
+    async with context.db.tenant(context.organization_id) as conn:
+        return await list_subscriptions(conn, context.organization_id, limit, cursor)
 
 
 @router.get(_ONE, summary="Show a subscription")
-async def get_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
+async def get_webhook_subscription(subscription: str, context: Context) -> SubscriptionView:
     """Show the subscription with its health and counts; never its secrets."""
-    async with desk.db.tenant(desk.organization_id) as conn:
+    async with context.db.tenant(context.organization_id) as conn:
         return subscription_view(await subscribe.row_of(conn, subscription))
 
 
 @router.get(_ONE + "/news", summary="List what became of a subscription")
 async def list_webhook_subscription_news(
     subscription: str,
-    desk: OnDesk,
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
-) -> NewsPage:
+) -> OperationalEventPage:
     """List its warnings, its disabling, its return and its deliveries that were given up, newest first."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await list_news(conn, subscription, limit, cursor)
+    async with context.db.tenant(context.organization_id) as conn:
+        return await list_operational_events(conn, subscription, limit, cursor)
 
 
 @router.patch(_ONE, summary="Change a subscription")
-async def update_webhook_subscription(subscription: str, body: SubscriptionChanges, desk: OnDesk) -> SubscriptionView:
+async def update_webhook_subscription(
+    subscription: str, body: SubscriptionChanges, context: Context
+) -> SubscriptionView:
     """Change the given fields; waiting events are sent as the subscription then says."""
-    changes = body.given()
+    changes = body.params()
     if body.url is not None:
-        await _check_url(desk, body.url)
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await subscribe.change(conn, desk.principal, subscription, changes, utc_now())
+        await _check_url(context, body.url)
+    async with context.db.tenant(context.organization_id) as conn:
+        return await subscribe.change(conn, context.principal, subscription, changes, utc_now())
 
 
 @router.delete(_ONE, status_code=204, summary="Delete a subscription")
-async def delete_webhook_subscription(subscription: str, desk: OnDesk) -> Response:
+async def delete_webhook_subscription(subscription: str, context: Context) -> Response:
     """Delete the subscription: waiting deliveries are given up, and past deliveries can still be read."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        await subscribe.delete(conn, desk.principal, subscription, utc_now())
-    desk.state.outbox_teller.tell_endpoints([subscription])
+    async with context.db.tenant(context.organization_id) as conn:
+        await subscribe.delete(conn, context.principal, subscription, utc_now())
+    context.state.outbox_dispatcher.signal_subscriptions([subscription])
     return Response(status_code=204)
 
 
 @router.post(_ONE + "/pause", summary="Pause a subscription")
-async def pause_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
+async def pause_webhook_subscription(subscription: str, context: Context) -> SubscriptionView:
     """Park the subscription's events until it is resumed."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        view = await subscribe.pause(conn, desk.principal, subscription, utc_now())
-    desk.state.outbox_teller.tell_endpoints([view.id])
+    async with context.db.tenant(context.organization_id) as conn:
+        view = await subscribe.pause(conn, context.principal, subscription, utc_now())
+    context.state.outbox_dispatcher.signal_subscriptions([view.id])
     return view
 
 
 @router.post(_ONE + "/resume", summary="Resume a subscription")
-async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> SubscriptionView:
+async def resume_webhook_subscription(subscription: str, context: Context) -> SubscriptionView:
     """Resume a paused or disabled subscription: send parked events in order, then go on; try a failing one at once."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        view = await subscribe.resume(conn, desk.principal, subscription, utc_now())
-    desk.state.outbox_teller.tell_endpoints([view.id])
+    async with context.db.tenant(context.organization_id) as conn:
+        view = await subscribe.resume(conn, context.principal, subscription, utc_now())
+    context.state.outbox_dispatcher.signal_subscriptions([view.id])
     return view
 
 
@@ -220,46 +222,46 @@ async def resume_webhook_subscription(subscription: str, desk: OnDesk) -> Subscr
     _ONE + "/rotate-secret", status_code=201, response_model=SubscriptionWithSecret, summary="Rotate the signing secret"
 )
 async def rotate_webhook_subscription_secret(
-    subscription: str, body: SubscriptionSecretRotation, desk: OnDesk, said: MustBeOnce
+    subscription: str, body: SubscriptionSecretRotation, context: Context, idempotency: MustBeOnce
 ) -> JSONResponse:
     """Make a new secret, shown in this answer once; the present secrets sign along for the overlap."""
     made: list[SubscriptionWithSecret] = []
     overlap = timedelta(seconds=body.overlap_seconds)
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         view = await subscribe.rotate(
-            conn, desk.principal, subscription, _keyring(desk), overlap=overlap, now=utc_now()
+            conn, context.principal, subscription, _keyring(context), overlap=overlap, now=utc_now()
         )
         made.append(view)
         return _kept(view)
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return _once_shown(answer, made[0].secret if made else None, is_replay=is_replay)
 
 
 @router.post(_ONE + "/test", status_code=202, response_model=DeliveryView, summary="Send a test")
-async def test_webhook_subscription(subscription: str, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def test_webhook_subscription(subscription: str, context: Context, idempotency: MustBeOnce) -> JSONResponse:
     """Send the subscription a `webhook.test`; the answer is the delivery, whose result can be read later."""
 
-    async def deed(conn: AsyncConnection) -> Answer:
-        delivery_id = await subscribe.test(conn, desk.principal, subscription, utc_now())
+    async def action(conn: AsyncConnection) -> Answer:
+        delivery_id = await subscribe.test(conn, context.principal, subscription, utc_now())
         view = await show_delivery(conn, delivery_id)
         location = {"Location": f"/api/v1/deliveries/{view.id}"}
         return Answer(status=202, headers=location, body=view.model_dump(mode="json"))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return respond(answer, is_replay=is_replay)
 
 
 @router.post(_ONE + "/replay", status_code=202, response_model=ReplayedDeliveries, summary="Send deliveries again")
 async def replay_subscription_deliveries(
-    subscription: str, body: DeliveryReplay, desk: OnDesk, said: MustBeOnce
+    subscription: str, body: DeliveryReplay, context: Context, idempotency: MustBeOnce
 ) -> JSONResponse:
     """Send deliveries again, named or of a window, with the same `webhook-id`: at most 10,000, the oldest first."""
 
-    async def deed(conn: AsyncConnection) -> Answer:
-        done = await replay_many(conn, desk.principal, subscription, body, utc_now())
+    async def action(conn: AsyncConnection) -> Answer:
+        done = await replay_many(conn, context.principal, subscription, body, utc_now())
         return Answer(status=202, body=done.model_dump(mode="json"))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return respond(answer, is_replay=is_replay)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import MayBeOnce, MustBeOnce, OnDesk, Wait, accept, respond
+from api.deps import Context, MayBeOnce, MustBeOnce, Wait, accept, respond
 from api.examples import PLAN_BODY
 from api.v1.plans import is_yaml
 from wedsync.domain.access.principal import Answer
@@ -40,55 +40,58 @@ class Repaired(View):
 
 
 @router.post("", status_code=201, response_model=WeddingView, openapi_extra=PLAN_BODY, summary="Hand in a wedding plan")
-async def create_wedding(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
+async def create_wedding(request: Request, context: Context, idempotency: MustBeOnce) -> JSONResponse:
     """Record a wedding from a valid plan in JSON or YAML. No vendor is called before the wedding is orchestrated."""
-    plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
+    plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=context.manifests)
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         view = await record_wedding(
-            conn, desk.principal, plan, desk.manifests, wedding_id=desk.new_id(said), now=utc_now()
+            conn, context.principal, plan, context.manifests, wedding_id=context.new_id(idempotency), now=utc_now()
         )
-        pepper = desk.state.settings.api_key_pepper.get_secret_value()
-        await remember_contacts(conn, desk.organization_id, view.id, plan, pepper, utc_now())
+        pepper = context.state.settings.api_key_pepper.get_secret_value()
+        await remember_contacts(conn, context.organization_id, view.id, plan, pepper, utc_now())
         location = {"Location": f"/api/v1/weddings/{view.id}"}
         return Answer(status=201, headers=location, body=view.model_dump(mode="json"))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return respond(answer, is_replay=is_replay)
 
 
 @router.get("", summary="List weddings")
 async def list_weddings(
-    desk: OnDesk,
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> WeddingPage:
     """List the organization's weddings, newest first."""
-    return await read_weddings(desk.db, desk.organization_id, limit, cursor)
+    return await read_weddings(context.db, context.organization_id, limit, cursor)
 
 
 @router.get("/{wedding}", summary="Show a wedding")
-async def get_wedding(wedding: str, desk: OnDesk) -> WeddingView:
+async def get_wedding(wedding: str, context: Context) -> WeddingView:
     """Show the wedding, named by its id or its plan's own id, with its steps and transactions."""
-    return await read_wedding(desk.db, desk.organization_id, wedding)
+    return await read_wedding(context.db, context.organization_id, wedding)
 
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
-async def cancel_wedding(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
+async def cancel_wedding(wedding: str, context: Context, idempotency: MayBeOnce, wait: Wait) -> JSONResponse:
     """Undo everything that was done for the wedding, and end it. Running transactions are stopped first."""
     return await accept(
-        desk, said, lambda conn, asking: request_transaction.cancel_wedding(conn, wedding, asking), wait
+        context,
+        idempotency,
+        lambda conn, requested_by: request_transaction.cancel_wedding(conn, wedding, requested_by),
+        wait,
     )
 
 
 @router.get("/{wedding}/steps", summary="Show a wedding's steps")
-async def list_wedding_steps(wedding: str, desk: OnDesk) -> Steps:
+async def list_wedding_steps(wedding: str, context: Context) -> Steps:
     """List every step of the plan as it stands, in plan order."""
-    return Steps(data=await read_steps(desk.db, desk.organization_id, wedding))
+    return Steps(data=await read_steps(context.db, context.organization_id, wedding))
 
 
 @router.post("/{wedding}/repair", summary="Rebuild what is shown of a wedding")
-async def repair_wedding(wedding: str, desk: OnDesk) -> Repaired:
+async def repair_wedding(wedding: str, context: Context) -> Repaired:
     """Write the wedding's rows anew from its workflow, which always has the true state."""
-    written = await rewrite_wedding(desk.db, desk.state.temporal, desk.organization_id, wedding)
+    written = await rewrite_wedding(context.db, context.state.temporal, context.organization_id, wedding)
     return Repaired(steps=written)

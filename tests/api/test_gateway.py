@@ -58,12 +58,12 @@ async def test_only_operators_and_the_organizations_that_are_named_may(
     api.app.state.settings = api.settings.model_copy(update={"environment": "production"})
     api.app.state.settings.__dict__.pop("is_local", None)
     assert (await api.get("/gateway/stripe/v1/balance")).status_code == 200
-    board = api.app.state.switchboard
-    config = board.book.config("stripe")
+    controller = api.app.state.admission_controller
+    config = controller.routing_table.config("stripe")
     closed = config.model_copy(update={"gateway": config.gateway.model_copy(update={"organizations": ()})})
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         await circuits.put_config(conn, closed, "key:test", utc_now())
-    await board.book.load()
+    await controller.routing_table.load()
     assert problem(await api.get("/gateway/stripe/v1/balance")) == (403, "gateway_forbidden")
     assert (await api.http.get("/api/v1/gateway/stripe/v1/balance", headers={"Authorization": "x"})).status_code == 401
 

@@ -97,7 +97,7 @@ async def test_a_partner_who_leaves_lets_go_of_the_vendor(gate: Gate) -> None:
         await gone.wait()
         calls = await gate.calls()
     assert [call.outcome for call in calls] == ["ok"]
-    assert gate.api.app.state.switchboard._measured["vsco", "default"].in_flight == 0
+    assert gate.api.app.state.admission_controller._measured["vsco", "default"].in_flight == 0
 
 
 async def test_a_partner_who_does_not_read_lets_go_of_the_vendor_when_the_time_is_up(gate: Gate) -> None:
@@ -121,7 +121,7 @@ async def test_a_partner_who_does_not_read_lets_go_of_the_vendor_when_the_time_i
         await gone.wait()
         (call,) = await gate.calls()
     assert call.outcome == "ok"
-    assert not gate.api.app.state.switchboard._under_way
+    assert not gate.api.app.state.admission_controller._in_flight_by_place
     writer.close()
 
 
@@ -220,8 +220,8 @@ async def test_an_answer_that_breaks_off_is_not_made_whole_and_counts_against_th
 
 async def test_of_requests_to_one_vendor_only_so_many_are_under_way(gate: Gate) -> None:
     await gate.open("vsco")
-    assert gate.api.app.state.switchboard._most_in_flight == gate.api.settings.api_calls_per_vendor
-    gate.api.app.state.switchboard._most_in_flight = 1
+    assert gate.api.app.state.admission_controller._most_in_flight == gate.api.settings.api_calls_per_vendor
+    gate.api.app.state.admission_controller._most_in_flight = 1
     taken, go_on = asyncio.Event(), asyncio.Event()
 
     async def play(request: Taken) -> None:

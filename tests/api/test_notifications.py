@@ -46,8 +46,8 @@ async def test_a_channel_is_made_listed_tried_and_deleted_and_each_is_audited(ap
     async with api.db.system() as conn:
         waiting = text("SELECT count(*) FROM notifications WHERE channel_id = :id")
         assert (await conn.execute(waiting, {"id": channel["id"]})).scalar_one() == 0
-    deeds = [f"notification_channel.{deed}" for deed in ("created", "tested", "deleted")]
-    assert (await audited(api))[before:] == deeds
+    actions = [f"notification_channel.{action}" for action in ("created", "tested", "deleted")]
+    assert (await audited(api))[before:] == actions
 
 
 async def test_a_webhooks_secret_is_shown_once(api: Any) -> None:

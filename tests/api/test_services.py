@@ -8,9 +8,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from tests.support.routing import eventually, fail, open_switchboard, rows
+from tests.support.routing import eventually, fail, open_admission_controller, rows
 from wedsync.kit.settings import Settings, VendorSettings
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ async def api(new_api: Any, fresh_database_urls: Any) -> Any:
 
 
 @pytest.fixture
-async def board(api: Any) -> AsyncIterator[Switchboard]:
+async def controller(api: Any) -> AsyncIterator[AdmissionController]:
     """Another process."""
-    async with open_switchboard(api.settings.database_url) as opened:
+    async with open_admission_controller(api.settings.database_url) as opened:
         yield opened
 
 
@@ -41,13 +41,13 @@ async def test_services_are_listed_with_what_their_vendors_say(api: Any) -> None
     assert (await api.get("/services/nobody")).status_code == 404
 
 
-async def test_a_change_is_live_in_every_process_and_audited(api: Any, board: Switchboard) -> None:
+async def test_a_change_is_live_in_every_process_and_audited(api: Any, controller: AdmissionController) -> None:
     body = {"endpoints": [{"name": "eu", "base_url": "https://eu.example.com", "region": "eu-central"}, {"name": "us"}]}
     response = await put(api, "/services/stripe", body)
     assert response.status_code == 200, response.text
     assert response.json()["is_configured"] is True
-    await eventually(lambda: [e.name for e in board.book.config("stripe").endpoints] == ["eu", "us"], 2)
-    found = await rows(board, "SELECT detail FROM audit_log WHERE action = 'service.configured' ORDER BY id")
+    await eventually(lambda: [e.name for e in controller.routing_table.config("stripe").endpoints] == ["eu", "us"], 2)
+    found = await rows(controller, "SELECT detail FROM audit_log WHERE action = 'service.configured' ORDER BY id")
     assert found[-1].detail["changed"] == ["endpoints"]
 
 
@@ -67,7 +67,7 @@ async def test_a_configuration_that_can_not_be_is_refused(api: Any, body: Any) -
     assert (await put(api, "/services/stripe", body)).status_code == 422
 
 
-async def test_two_operators_triggering_at_once_give_one_failover(api: Any, board: Switchboard) -> None:
+async def test_two_operators_triggering_at_once_give_one_failover(api: Any, controller: AdmissionController) -> None:
     asked = {"deed": "trigger"}
     both = await asyncio.gather(*(api.post("/services/stripe/failover", asked) for _ in range(2)))
     assert [response.status_code for response in both] == [200, 200]
@@ -80,7 +80,7 @@ async def test_two_operators_triggering_at_once_give_one_failover(api: Any, boar
     assert [one["id"] for one in listed["data"]] == [first["id"]]
 
 
-async def test_hold_and_restore(api: Any, board: Switchboard) -> None:
+async def test_hold_and_restore(api: Any, controller: AdmissionController) -> None:
     refused = await api.post("/services/stripe/failover", {"deed": "restore"})
     assert (refused.status_code, refused.json()["code"]) == (409, "not_failed_over")
     await api.post("/services/stripe/failover", {"deed": "trigger"})
@@ -91,7 +91,7 @@ async def test_hold_and_restore(api: Any, board: Switchboard) -> None:
     assert back["failover"]["status"] == "active"
 
 
-async def test_the_last_provider_is_left_only_when_it_is_meant(api: Any, board: Switchboard) -> None:
+async def test_the_last_provider_is_left_only_when_it_is_meant(api: Any, controller: AdmissionController) -> None:
     await api.post("/services/stripe/failover", {"deed": "trigger"})
     refused = await api.post("/services/paypal/failover", {"deed": "trigger"})
     assert (refused.status_code, refused.json()["code"]) == (409, "last_provider")
@@ -101,18 +101,18 @@ async def test_the_last_provider_is_left_only_when_it_is_meant(api: Any, board: 
     assert meant.json()["failover"]["to_service"] is None
 
 
-async def test_a_circuit_is_forced_and_set_free_in_every_process(api: Any, board: Switchboard) -> None:
+async def test_a_circuit_is_forced_and_set_free_in_every_process(api: Any, controller: AdmissionController) -> None:
     forced = (await put(api, "/services/stripe/circuit", {"state": "open"})).json()
     assert forced["service"]["circuits"][0] | {"open_until": None, "changed_at": None} == {
         "endpoint": "default", "state": "open", "share_percent": 0, "epoch": 1, "reason": "by_hand", "forced": "open",
         "held": False, "open_until": None, "calls": 0, "failures": 0, "slow_calls": 0, "changed_at": None,
     }  # fmt: skip
-    await eventually(lambda: board.book.circuit("stripe", "default").forced == "open", 2)
+    await eventually(lambda: controller.routing_table.circuit("stripe", "default").forced == "open", 2)
     kept = (await put(api, "/services/stripe/circuit", {"state": "closed"})).json()
     assert kept["service"]["circuits"][0]["state"] == "closed"
-    await eventually(lambda: board.book.circuit("stripe", "default").forced == "closed", 2)
-    await fail(board, 20)
-    await board.outcomes.flush()
+    await eventually(lambda: controller.routing_table.circuit("stripe", "default").forced == "closed", 2)
+    await fail(controller, 20)
+    await controller.call_recorder.flush()
     free = (await put(api, "/services/stripe/circuit", {"state": "auto"})).json()
     assert free["service"]["circuits"][0]["forced"] is None
     assert (await put(api, "/services/stripe/circuit", {"state": "open", "endpoint": "moon"})).status_code == 404
@@ -130,7 +130,7 @@ async def test_only_operators_change_services(api: Any, monkeypatch: pytest.Monk
 
 
 async def test_the_health_check_says_how_each_stands_and_whether_weddings_can_be_held(
-    api: Any, board: Switchboard
+    api: Any, controller: AdmissionController
 ) -> None:
     await api.post("/services/stripe/failover", {"deed": "trigger"})
     report = (await api.http.get("/api/integrations/health-check")).json()
@@ -146,17 +146,17 @@ async def test_the_health_check_says_how_each_stands_and_whether_weddings_can_be
     bare = (await api.http.get(path, params={"include_third_party": False})).json()
     assert bare["apis"] == []
     assert (await api.http.get(path, params={"timeout_ms": 1})).status_code == 422
-    for guarded in (path, "/api/integrations/health-check"):
-        assert (await api.http.get(guarded, headers={"Authorization": ""})).status_code == 401
+    for authenticated in (path, "/api/integrations/health-check"):
+        assert (await api.http.get(authenticated, headers={"Authorization": ""})).status_code == 401
 
 
-async def test_history_tells_uptime_and_the_error_budget(api: Any, board: Switchboard) -> None:
+async def test_history_tells_uptime_and_the_error_budget(api: Any, controller: AdmissionController) -> None:
     statement = """
     INSERT INTO health_changes (service, from_status, status, at, error_rate, response_ms)
     VALUES ('stripe', 'healthy', 'down', now() - interval '2 hours', 1, 1),
            ('stripe', 'down', 'healthy', now() - interval '1 hour', 0, 1)
     """
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         await conn.execute(text(statement))
     history = (await api.get("/services/stripe/health")).json()
     assert [change["status"] for change in history["data"]] == ["healthy", "down"]

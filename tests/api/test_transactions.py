@@ -301,7 +301,7 @@ async def test_a_waiting_request_is_answered_as_soon_as_it_has_settled(api: Any,
     with api.app.state.notices.waiting(wedding_id) as waiter:
         asked = asyncio.create_task(api.http.post(path, json={"kind": "orchestrate"}, headers=key))
         while not (listed := (await api.get(f"/weddings/{wedding_id}")).json()["transactions"]):
-            await waiter.news(5)
+            await waiter.wait(5)
     in_flight = await api.http.post(path, json={"kind": "orchestrate"}, headers=key)
     assert (in_flight.status_code, in_flight.json()["code"]) == (409, "idempotency_in_flight")
     await api.move(wedding_id, listed[0]["id"], status)

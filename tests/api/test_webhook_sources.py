@@ -57,8 +57,8 @@ class Posts:
 
     def forget(self) -> None:
         """As if a second had passed: registered sources are read anew."""
-        reception = self.api.app.state.webhook_reception
-        reception._book._kept.clear()
+        receiver = self.api.app.state.webhook_receiver
+        receiver._sources._kept.clear()
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ async def test_statistics_count_what_came_what_was_refused_and_how_long_it_took(
         took = inbox.c.received_at + timedelta(seconds=2)
         await conn.execute(done.values(state="processed", processed_at=took))
         await conn.execute(update(inbox).where(inbox.c.event_id == "e3").values(state="dead", attempts=9))
-    await posts.api.app.state.webhook_reception._tally.flush()
+    await posts.api.app.state.webhook_receiver._tally.flush()
     found = (await posts.api.get("/webhook-sources/weather/statistics")).json()
     assert found["total"] == {
         "type": "*", "received": 5, "processed": 3, "retried": 1, "retrying": 0, "dead": 1, "unmatched": 0

@@ -9,12 +9,12 @@ from standardwebhooks.webhooks import Webhook
 
 from tests.support.outgoing import KEYRING
 from tests.support.receivers import Receiver, open_receiver
-from wedsync.domain.ssrf import GuardPolicy
+from wedsync.domain.ssrf import SsrfPolicy
 from wedsync.kit.clock import utc_now
-from wedsync.kit.http_guard import GuardedHttp
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.kit.http_guard import SsrfSafeHttp
+from wedsync.usecases.webhooks.outgoing.pump import DeliverySender
+from wedsync.usecases.webhooks.outgoing.send import AttemptSender
+from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
 
 SUBSCRIPTIONS = "/webhook-subscriptions"
 
@@ -32,19 +32,19 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def pump(api: Any) -> AsyncIterator[Pump]:
-    sender = Sender(GuardedHttp(GuardPolicy(allow_loopback=True)), KEYRING)
-    pump = Pump(api.db, sender, OutboxTeller(api.app.state.temporal))
-    yield pump
-    await pump.close()
+async def delivery_sender(api: Any) -> AsyncIterator[DeliverySender]:
+    sender = AttemptSender(SsrfSafeHttp(SsrfPolicy(allow_loopback=True)), KEYRING)
+    delivery_sender = DeliverySender(api.db, sender, OutboxDispatcher(api.app.state.temporal))
+    yield delivery_sender
+    await delivery_sender.close()
     await sender.close()
 
 
-async def all_sent(pump: Pump) -> None:
+async def all_sent(delivery_sender: DeliverySender) -> None:
     """Run until nothing is due and nothing is under way, however slow the machine."""
-    while (await pump.run()).sent:
-        await pump.idle()
-    await pump.idle()
+    while (await delivery_sender.run()).sent:
+        await delivery_sender.idle()
+    await delivery_sender.idle()
 
 
 async def made(api: Any, url: str, **changes: Any) -> dict[str, Any]:
@@ -106,11 +106,13 @@ async def test_what_can_not_be_is_refused(
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-async def test_a_change_of_the_plan_reaches_the_subscriber(api: Any, receiver: Receiver, pump: Pump) -> None:
+async def test_a_change_of_the_plan_reaches_the_subscriber(
+    api: Any, receiver: Receiver, delivery_sender: DeliverySender
+) -> None:
     secret = (await made(api, receiver.url()))["secret"]
     wedding_id, transaction_id = await api.orchestrated()
     await api.move(wedding_id, transaction_id, "completed")
-    await all_sent(pump)
+    await all_sent(delivery_sender)
     # Without `ordered` several are under way at once: the sequence tells what came first.
     assert sorted((request.event["sequence"], request.event["type"]) for request in receiver.requests) == [
         (1, "client.created"),
@@ -132,7 +134,9 @@ async def test_a_subscription_can_be_changed_and_null_takes_its_limit_off(api: A
     assert (await api.http.patch(path, json={"url": "https://[::ffff:10.0.0.1]/"})).json()["code"] == "url_forbidden"
 
 
-async def test_both_secrets_sign_while_a_rotation_overlaps(api: Any, receiver: Receiver, pump: Pump) -> None:
+async def test_both_secrets_sign_while_a_rotation_overlaps(
+    api: Any, receiver: Receiver, delivery_sender: DeliverySender
+) -> None:
     one = await made(api, receiver.url())
     key = api.key()
     path = f"/api/v1{SUBSCRIPTIONS}/{one['id']}/rotate-secret"
@@ -141,7 +145,7 @@ async def test_both_secrets_sign_while_a_rotation_overlaps(api: Any, receiver: R
     assert (rotated.status_code, again.json()["secret"]) == (201, None)
     test = await api.post(f"{SUBSCRIPTIONS}/{one['id']}/test")
     assert (test.status_code, test.json()["event_type"]) == (202, "webhook.test")
-    await all_sent(pump)
+    await all_sent(delivery_sender)
     (request,) = receiver.requests
     for secret in (one["secret"], rotated.json()["secret"]):
         Webhook(secret).verify(request.body.decode(), request.headers)
@@ -150,11 +154,13 @@ async def test_both_secrets_sign_while_a_rotation_overlaps(api: Any, receiver: R
     assert (detail["status"], detail["why"], detail["attempts_made"][0]["status"]) == ("delivered", "", 200)
 
 
-async def test_a_rotation_without_overlap_ends_the_old_secret(api: Any, receiver: Receiver, pump: Pump) -> None:
+async def test_a_rotation_without_overlap_ends_the_old_secret(
+    api: Any, receiver: Receiver, delivery_sender: DeliverySender
+) -> None:
     one = await made(api, receiver.url())
     await api.post(f"{SUBSCRIPTIONS}/{one['id']}/rotate-secret", {"overlap_seconds": 0})
     await api.post(f"{SUBSCRIPTIONS}/{one['id']}/test")
-    await all_sent(pump)
+    await all_sent(delivery_sender)
     with pytest.raises(Exception, match="signature"):
         Webhook(one["secret"]).verify(receiver.requests[0].body.decode(), receiver.requests[0].headers)
 
@@ -169,11 +175,13 @@ async def test_a_paused_subscription_can_be_resumed_but_not_replayed_to(api: Any
     assert (await api.post(f"{path}/resume")).json()["status"] == "recovering"
 
 
-async def test_one_many_or_a_window_are_sent_again_with_the_same_ids(api: Any, receiver: Receiver, pump: Pump) -> None:
+async def test_one_many_or_a_window_are_sent_again_with_the_same_ids(
+    api: Any, receiver: Receiver, delivery_sender: DeliverySender
+) -> None:
     one = await made(api, receiver.url(), event_types=["wedding.*", "client.created"])
     for _ in range(3):
         await api.wedding()
-    await all_sent(pump)
+    await all_sent(delivery_sender)
     sent = (await api.get("/deliveries", limit=100)).json()["data"]
     assert len(sent) == 6
     assert (await api.post(f"/deliveries/{sent[0]['id']}/replay")).status_code == 202
@@ -182,7 +190,7 @@ async def test_one_many_or_a_window_are_sent_again_with_the_same_ids(api: Any, r
     since = (utc_now() - timedelta(hours=1)).isoformat()
     window = {"since": since, "statuses": ["delivered"], "event_types": ["wedding.created"]}
     assert (await api.post(f"{SUBSCRIPTIONS}/{one['id']}/replay", window)).json()["count"] in (2, 3)
-    await all_sent(pump)
+    await all_sent(delivery_sender)
     ids = [request.headers["webhook-id"] for request in receiver.requests]
     assert len(set(ids)) == 6
     assert len(ids) >= 9
@@ -204,7 +212,7 @@ async def test_deliveries_are_paged_and_filtered(api: Any, receiver: Receiver) -
 
 
 async def test_a_deleted_subscription_gets_nothing_more_and_its_deliveries_stay(
-    api: Any, receiver: Receiver, pump: Pump
+    api: Any, receiver: Receiver, delivery_sender: DeliverySender
 ) -> None:
     one = await made(api, receiver.url())
     await api.wedding()
@@ -212,7 +220,7 @@ async def test_a_deleted_subscription_gets_nothing_more_and_its_deliveries_stay(
     assert (await api.http.delete(f"/api/v1{path}")).status_code == 204
     assert (await api.get(path)).status_code == 404
     await api.wedding()
-    assert (await pump.run()).sent == 0
+    assert (await delivery_sender.run()).sent == 0
     kept = (await api.get("/deliveries")).json()["data"]
     assert [(row["status"], row["last_error"]) for row in kept] == [("failed", "the subscription was deleted")] * 2
     assert (await api.get(f"/deliveries/{kept[0]['id']}")).json()["why"] == "the subscription was deleted"
@@ -230,13 +238,13 @@ async def test_the_catalogue_can_be_read(api: Any) -> None:
 
 
 async def test_what_became_of_a_subscription_can_be_read_though_nobody_was_told(
-    api: Any, receiver: Receiver, pump: Pump
+    api: Any, receiver: Receiver, delivery_sender: DeliverySender
 ) -> None:
     receiver.answer = lambda request: (410, {})
     subscription = (await made(api, receiver.url(), event_types=["payment.*"]))["id"]
     assert (await api.get(f"{SUBSCRIPTIONS}/{subscription}/news")).json() == {"data": [], "next_cursor": None}
     assert (await api.post(f"{SUBSCRIPTIONS}/{subscription}/test", {})).status_code == 202
-    await all_sent(pump)
+    await all_sent(delivery_sender)
     (item,) = (await api.get(f"{SUBSCRIPTIONS}/{subscription}/news")).json()["data"]
     assert (item["type"], item["data"]["id"], item["data"]["reason"]) == ("endpoint.disabled", subscription, "gone")
     assert (await api.get(f"{SUBSCRIPTIONS}/01ARZ3NDEKTSV4RRFFQ69G5FAV/news")).status_code == 404

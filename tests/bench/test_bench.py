@@ -44,14 +44,14 @@ def test_every_call_of_the_peers_goes_to_a_stand_in(step: str) -> None:
 async def test_never_more_than_the_width_run_at_once() -> None:
     running = most = 0
 
-    async def deed(_: int) -> None:
+    async def action(_: int) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
         await asyncio.sleep(0)
         running -= 1
 
-    done = await at_once(30, 4, deed)
+    done = await at_once(30, 4, action)
     assert (most, done.count, len(done.latencies)) == (4, 30, 30)
 
 

@@ -89,7 +89,7 @@ async def _ask(chaos: ChaosStage, story: Story, kind: Literal["orchestrate", "un
         chaos.worker.kill()
     if kill.moment == "amid":
         asyncio.get_running_loop().call_later(kill.delay_ms / 1000, chaos.worker.kill)
-    await ask(story, untold=kill.moment == "untold")
+    await ask(story, undispatched=kill.moment == "untold")
     if kill.moment in ("after", "untold"):
         chaos.worker.kill()
 
@@ -112,7 +112,7 @@ async def _repair(chaos: ChaosStage, story: Story) -> None:
             try:
                 await story.staged.handle.execute_update(REPAIR_UPDATE, result_type=int)
                 return
-            except chaos.untold:
+            except chaos.undispatched:
                 await asyncio.sleep(0.2)
 
 

@@ -33,7 +33,7 @@ from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.reconcile import Reconciler
 from wedsync.usecases.webhooks.retry import wake_retry
-from wedsync.usecases.webhooks.tell import tell_drain
+from wedsync.usecases.webhooks.tell import signal_drain
 from workflows.drain_inbox import DrainInbox
 from workflows.reconcile_source import ReconcileSource
 from workflows.retry_webhook import RetryWebhook
@@ -76,7 +76,7 @@ class Inbox:
         event = VendorEvent(source="stripe", event_id=event_id, type="payment.succeeded", vendor_type="x", **changes)
         async with self.db.system() as connection:
             await inbox.record(connection, "stripe", [NewRow(event=event, priority=3, sealed_body=b"")], utc_now())
-        await tell_drain(self.client, "normal")
+        await signal_drain(self.client, "normal")
 
     async def until(self, event_id: str, state: str, attempts: int = 0) -> int:
         """Wait for what becomes of an event; its row's id."""
@@ -114,12 +114,16 @@ async def test_record_inbox(fresh_database_urls: Any, temporal_client: Client) -
         vendors = {"stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"}}
         settings, registry = Settings.model_validate({"vendors": vendors}), load_registry()
         reconciler = Reconciler(db, settings, registry, VendorGateway(settings, registry, pool))
-        doors = WebhookActivities(db, provide, reconciler)
+        worker_activities = WebhookActivities(db, provide, reconciler)
         async with (
             Worker(temporal_client, task_queue=WORKFLOWS, workflows=[DrainInbox, RetryWebhook]),
             Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource]),
-            Worker(temporal_client, task_queue=RECORDS, activities=[doors.drain_batch, doors.retry_event]),
-            Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]),
+            Worker(
+                temporal_client,
+                task_queue=RECORDS,
+                activities=[worker_activities.drain_batch, worker_activities.retry_event],
+            ),
+            Worker(temporal_client, task_queue=BULK, activities=[worker_activities.reconcile]),
         ):
             await tell_stories(Inbox(db, temporal_client))
         await sandbox.close()

@@ -13,13 +13,13 @@ from wedsync.domain.weddings.messages import WEDDING_WORKFLOW
 from wedsync.domain.weddings.wedding_state import WeddingState
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import data_converter
-from workers.main import GUARDED
+from workers.main import SANDBOXED
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
-from workflows.guard_vendor import GuardVendor
+from workflows.guard_vendor import RecoverVendor
 from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
-from workflows.retry_endpoint import RetryEndpoint
+from workflows.retry_endpoint import RetrySubscription
 from workflows.retry_webhook import RetryWebhook
 from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding
@@ -27,7 +27,7 @@ from workflows.wedding import Wedding
 FOLDER = Path(__file__).parent
 RECORDED = sorted(FOLDER.glob("*.json"))
 WORKFLOWS = (
-    Wedding, GuardVendor, WatchHealth, DrainOutbox, RetryEndpoint, DrainInbox, RetryWebhook,
+    Wedding, RecoverVendor, WatchHealth, DrainOutbox, RetrySubscription, DrainInbox, RetryWebhook,
     MigrateVendorVersion, ReconcileSource,
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ def history(file: Path) -> WorkflowHistory:
     return WorkflowHistory.from_json(f"recorded-{file.stem}", file.read_text(encoding="utf-8"))
 
 
-def replayer(*workflows: type, runner: WorkflowRunner = GUARDED) -> Replayer:
+def replayer(*workflows: type, runner: WorkflowRunner = SANDBOXED) -> Replayer:
     return Replayer(workflows=list(workflows), workflow_runner=runner, data_converter=data_converter(Settings()))
 
 

@@ -168,6 +168,6 @@ async def test_a_failover_that_stands_without_a_guard_is_found(
     async with db.system() as conn:
         await failovers.begin(conn, {**RECORD, "status": status}, NOW)
         if guard_due is not None:
-            await failovers.guarded(conn, "f", NOW, NOW + timedelta(minutes=guard_due))
-        found = await failovers.unguarded(conn, NOW + timedelta(minutes=minutes))
+            await failovers.note_recovery(conn, "f", NOW, NOW + timedelta(minutes=guard_due))
+        found = await failovers.without_recovery(conn, NOW + timedelta(minutes=minutes))
     assert [row.id for row in found] == (["f"] if is_missed else [])

@@ -199,7 +199,7 @@ async def test_rows_of_a_drain_that_died_are_claimed_again(db: Database) -> None
     async def drain_that_dies() -> None:
         async with db.system() as connection:
             (row,) = await inbox.claim(connection, "normal", 50, NOW)
-            await inbox.settle(connection, {row.id: Verdict(state="processed", attempts=0)}, NOW)
+            await inbox.record_outcomes(connection, {row.id: Verdict(state="processed", attempts=0)}, NOW)
             raise RuntimeError("the worker dies")
 
     with pytest.raises(RuntimeError):
@@ -217,7 +217,7 @@ async def test_settled_rows_say_what_became_of_them_and_are_not_claimed_again(db
             rows["done"].id: Verdict(state="processed", attempts=0, match=match),
             rows["later"].id: Verdict(state="received", attempts=1, error="does not fit", due_at=later),
         }
-        await inbox.settle(connection, verdicts, NOW)
+        await inbox.record_outcomes(connection, verdicts, NOW)
         assert await inbox.next_due_at(connection, "normal") == later
         assert await inbox.next_due_at(connection, "critical") is None
     assert await claim(db) == []

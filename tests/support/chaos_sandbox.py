@@ -72,7 +72,7 @@ class WatchedSandbox(EmbeddedSandbox):
         """Return every effect that any vendor holds or held, with the vendor's name, by wedding."""
         found: dict[str, list[tuple[str, LedgerEntry]]] = {}
         for vendor in self.market.vendors:
-            for entry in list(self.market.stand(vendor).desk.ledger):
+            for entry in list(self.market.stand(vendor).context.ledger):
                 found.setdefault(entry.wedding_id or "", []).append((vendor, entry))
         return found
 

@@ -30,14 +30,14 @@ from wedsync.kit.settings import Settings
 from wedsync.kit.standin import LedgerEntry
 from wedsync.sandbox.app import listen
 from wedsync.store.session import Database
-from wedsync.usecases.weddings.tell import tell
+from wedsync.usecases.weddings.tell import dispatch
 
 FINAL = frozenset({"completed", "rolled_back", "held", "needs_attention", "cancelled"})
 _MOVING_STEPS = frozenset({"running", "waiting"})
 _MOVING_TRANSACTIONS = frozenset({"running", "rolling_back"})
-_LOOK_SECONDS = 0.3
+_POLL_SECONDS = 0.3
 #: Errors that a dispatch raises while no worker answers.
-_UNTOLD = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
+_UNDISPATCHED = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
 _START_SECONDS = 30.0
 _QUERIES = 5
 
@@ -79,7 +79,7 @@ class ChaosStage:
         self._watched: dict[str, tuple[Story, asyncio.Event]] = {}
 
     #: What a tell, or an update, raises while no worker answers.
-    untold: tuple[type[BaseException], ...] = _UNTOLD
+    undispatched: tuple[type[BaseException], ...] = _UNDISPATCHED
 
     @property
     def sandbox(self) -> WatchedSandbox:
@@ -92,23 +92,23 @@ class ChaosStage:
         """Record a wedding of which nothing is requested yet."""
         return Story(await self.stage.wedding(plan), number)
 
-    async def orchestrate(self, story: Story, *, untold: bool = False) -> None:
-        """Ask for the orchestration; `untold`: only record it, as one who then dies."""
-        story.tx = await self._ask(story, "orchestrate", untold=untold)
+    async def orchestrate(self, story: Story, *, undispatched: bool = False) -> None:
+        """Ask for the orchestration; `undispatched`: only record it, as one who then dies."""
+        story.tx = await self._ask(story, "orchestrate", undispatched=undispatched)
 
-    async def undo(self, story: Story, *, untold: bool = False) -> None:
+    async def undo(self, story: Story, *, undispatched: bool = False) -> None:
         """Ask for its undo."""
-        story.undo_tx = await self._ask(story, "undo", untold=untold, target=story.tx)
+        story.undo_tx = await self._ask(story, "undo", undispatched=undispatched, target=story.tx)
 
     async def _ask(self, story: Story, kind: str, **request: Any) -> str:
         """Request it until the wedding has it: while a worker is being replaced the first dispatch may fail."""
         try:
-            return await story.staged.ask(kind, **request)
-        except _UNTOLD:
+            return await story.staged.request_change(kind, **request)
+        except _UNDISPATCHED:
             tx = await self._newest(story)
         while True:
-            with contextlib.suppress(*_UNTOLD):
-                await tell(self.stage.db, self.stage.client, tx)
+            with contextlib.suppress(*_UNDISPATCHED):
+                await dispatch(self.stage.db, self.stage.client, tx)
                 return tx
 
     async def _newest(self, story: Story) -> str:
@@ -133,7 +133,7 @@ class ChaosStage:
     async def watch(self) -> None:
         """Poll all weddings that are waited for, in two queries a round."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             if not self._watched:
                 continue
             stories = {wedding_id: story for wedding_id, (story, _) in self._watched.items()}

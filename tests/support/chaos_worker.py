@@ -28,7 +28,7 @@ from wedsync.domain.weddings import saga
 from wedsync.kit import logs, temporal
 from wedsync.kit.settings import Settings
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 from workers import main as main_program
 
 _LOOK_SECONDS = 0.2
@@ -45,7 +45,7 @@ def _shorten() -> None:
     if is_open_for:
         seconds = float(is_open_for)
         quick = CircuitPolicy(open_seconds=seconds, open_cap_seconds=4 * seconds, ramp_step_seconds=seconds)
-        setattr(runtime, "Switchboard", functools.partial(Switchboard, policy=quick))  # noqa: B010 - a stand-in
+        setattr(runtime, "AdmissionController", functools.partial(AdmissionController, policy=quick))  # noqa: B010 - a stand-in
     if settling:
         saga.SETTLING_SECONDS = float(settling)
 

@@ -168,11 +168,11 @@ class Gate:
 
     async def calls(self, number: int = 1) -> list[Any]:
         """Return the records of what was passed on, in order, once there are so many."""
-        board = self.api.app.state.switchboard
+        controller = self.api.app.state.admission_controller
 
         async def found() -> list[Any]:
-            await board.outcomes.flush()
-            made = await rows(board, "SELECT * FROM vendor_calls ORDER BY id")
+            await controller.call_recorder.flush()
+            made = await rows(controller, "SELECT * FROM vendor_calls ORDER BY id")
             return made if len(made) >= number else []
 
         made: list[Any] = await eventually(found)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.plans import payment, plan
-from tests.support.routing import open_switchboard, rows
+from tests.support.routing import open_admission_controller, rows
 from tests.support.stage import Stage, Staged
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.routing.vendor import Call, VersionSpec
@@ -24,7 +24,7 @@ from wedsync.store import versions
 from wedsync.usecases.routing import migrate_version
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 SERVICE = "stripe"
 OLD, NEW = "2026-10-28.endive", "2026-09-30.endive"
@@ -48,10 +48,10 @@ async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrati
         return stage.client
 
     pool = new_pool()
-    async with open_switchboard(stage.settings.database_url, provide) as board:
-        gateway = VendorGateway(stage.settings, load_registry(), pool, board)
-        yield Migrating(stage, board, gateway, env)
-        async with board.transitions.db.system() as conn:
+    async with open_admission_controller(stage.settings.database_url, provide) as controller:
+        gateway = VendorGateway(stage.settings, load_registry(), pool, controller)
+        yield Migrating(stage, controller, gateway, env)
+        async with controller.breakers.db.system() as conn:
             await conn.execute(text("UPDATE weddings SET ended_at = now() WHERE ended_at IS NULL"))
             for table in ("version_migrations", "version_pins", "vendor_versions"):
                 await conn.execute(text(f"DELETE FROM {table}"))
@@ -62,16 +62,16 @@ async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrati
 class Migrating:
     """Pieces of a stage that drive migrations."""
 
-    def __init__(self, stage: Stage, board: Switchboard, gateway: VendorGateway, env: Any = None) -> None:
-        self.stage, self.board, self.gateway, self.env = stage, board, gateway, env
+    def __init__(self, stage: Stage, controller: AdmissionController, gateway: VendorGateway, env: Any = None) -> None:
+        self.stage, self.controller, self.gateway, self.env = stage, controller, gateway, env
         self._one_at_a_time = asyncio.Lock()
 
     async def add_broken(self) -> None:
         """Add the broken version, as an operator who believes that it is as good as any."""
         spec = VersionSpec(name=BROKEN, header="Stripe-Version")
-        async with self.board.transitions.db.system() as conn:
+        async with self.controller.breakers.db.system() as conn:
             await versions.put_spec(conn, SERVICE, spec, "key:test", utc_now())
-        await self.board.book.load()
+        await self.controller.routing_table.load()
 
     async def wedding(self, ceremony_at: datetime | None = None, payments: int = 1) -> Staged:
         """Make a wedding of an organization of its own, some of whose payments stand at the vendor."""
@@ -111,9 +111,9 @@ class Migrating:
     async def begin(self, organization_id: str | None, to_version: str = NEW, **rules: Any) -> str:
         """Start a migration, as the API does; return its id."""
         principal = Principal(organization_id=organization_id or self.stage.organization_id, key_id="test")
-        await self.board.book.load()
+        await self.controller.routing_table.load()
         migration = migrate_version.plan_migration(
-            self.board.book,
+            self.controller.routing_table,
             self.gateway.manifest(SERVICE),
             SERVICE,
             organization_id,
@@ -140,7 +140,7 @@ class Migrating:
         """Let time go by in steps until the migration is at one of the stages."""
         for _ in range(100):
             (found,) = await rows(
-                self.board, "SELECT stage, state FROM version_migrations WHERE id = :id", id=migration_id
+                self.controller, "SELECT stage, state FROM version_migrations WHERE id = :id", id=migration_id
             )
             if found.stage in stages:
                 return found
@@ -153,7 +153,7 @@ class Migrating:
             "SELECT id, version, share_percent, migration_id FROM version_pins "
             "WHERE until IS NULL AND organization_id IS NOT DISTINCT FROM CAST(:org AS text) ORDER BY id"
         )
-        return [tuple(row) for row in await rows(self.board, statement, org=organization_id)]
+        return [tuple(row) for row in await rows(self.controller, statement, org=organization_id)]
 
 
 def next_call(call: Call, operation: str, facts: dict[str, Any]) -> Call:

@@ -35,22 +35,24 @@ class Puppet:
     effects: set[str] = field(default_factory=set)
 
     def will(self, wedding_id: str, operation: str, *answers: Answer) -> None:
-        """Give the next calls of `operation`, `find`, `look` or `step.operation` these answers; then all is well."""
+        """Give the next calls of `operation`, `find`, `inspect` or `step.operation` these answers; then all is well."""
         self.answers[(wedding_id, operation)].extend(answers)
 
     def said(self, wedding_id: str) -> list[str]:
-        """List `ask operation` of every call for the wedding, in order."""
-        return [f"{ask} {call.operation}" for ask, _, call in self.asked if call.wedding_id == wedding_id]
+        """List `intent operation` of every call for the wedding, in order."""
+        return [f"{intent} {call.operation}" for intent, _, call in self.asked if call.wedding_id == wedding_id]
 
     def calls(self, wedding_id: str, operation: str) -> list[Call]:
         """List the sent calls of an operation."""
         return [
-            c for ask, _, c in self.asked if ask == "send" and (c.wedding_id, c.operation) == (wedding_id, operation)
+            c
+            for intent, _, c in self.asked
+            if intent == "send" and (c.wedding_id, c.operation) == (wedding_id, operation)
         ]
 
-    def answer(self, ask: str, call: Call) -> Answer:
-        self.asked.append((ask, call.vendor, call))
-        name = call.operation if ask == "send" else ask
+    def answer(self, intent: str, call: Call) -> Answer:
+        self.asked.append((intent, call.vendor, call))
+        name = call.operation if intent == "send" else intent
         for key in (f"{call.step_id}.{name}", name):
             if waiting := self.answers[(call.wedding_id, key)]:
                 return waiting.pop(0)
@@ -78,7 +80,7 @@ def client_class(puppet: Puppet) -> type[VendorClient]:
             _fail(answer, call)
             return None if answer == "absent" else _effect(answer, call)
 
-        async def look(self, call: Call) -> Effect:
+        async def inspect(self, call: Call) -> Effect:
             answer = puppet.answer("look", call)
             _fail(answer, call)
             return _effect(answer, call)
@@ -148,8 +150,8 @@ MANIFESTS: dict[str, Manifest] = {
             ),
         ),
         _manifest("harmless", _booking(operations=(OperationSpec(name="reserve", harmless=True),))),
-        _manifest("paper", _booking(by_hand=True)),
-        _manifest("half_paper", _booking(operations=(_REPLAY,), undo_operations=(), undo_by_hand=True)),
+        _manifest("paper", _booking(manual=True)),
+        _manifest("half_paper", _booking(operations=(_REPLAY,), undo_operations=(), undo_manual=True)),
     )
 }
 

@@ -11,11 +11,11 @@ import sys
 import time
 
 from tests.support.peers import report
-from tests.support.routing import open_switchboard
+from tests.support.routing import open_admission_controller
 from wedsync.domain.errors import ThrottledUntil
 from wedsync.kit.http import new_pool
 
-_TAKERS = 8
+_WAITERS = 8
 
 
 async def main(url: str, vendor: str, seconds: float) -> None:
@@ -28,7 +28,7 @@ async def main(url: str, vendor: str, seconds: float) -> None:
         nonlocal waits
         while time.time() < until:
             try:
-                await board.quotas.take("stripe", "default", 3)
+                await controller.rate_limiter.acquire("stripe", "default", 3)
             except ThrottledUntil as error:
                 waits += 1
                 await asyncio.sleep(error.retry_after_seconds)
@@ -36,11 +36,11 @@ async def main(url: str, vendor: str, seconds: float) -> None:
             made.append(time.time())
             await pool.get(vendor, timeout=60)
 
-    async with open_switchboard(url) as board:
+    async with open_admission_controller(url) as controller:
         report("ready")
         until = float(await loop.run_in_executor(None, sys.stdin.readline)) + seconds
-        await asyncio.gather(*(want(until) for _ in range(_TAKERS)))
-        report({"made": made, "waits": waits, "asked": board.quotas.asked})
+        await asyncio.gather(*(want(until) for _ in range(_WAITERS)))
+        report({"made": made, "waits": waits, "asked": controller.rate_limiter.requests})
     await pool.aclose()
 
 

@@ -30,8 +30,8 @@ from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store.session import Database
 from wedsync.usecases.routing.registry import Registry, load_registry
-from wedsync.usecases.weddings.tell import tell
-from workers.main import make_worker, open_doors
+from wedsync.usecases.weddings.tell import dispatch
+from workers.main import make_worker, open_activities
 from workers.queues import plans
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -75,7 +75,7 @@ class Staged:
     plan: Plan
     _seq: int = 0
 
-    async def ask(self, kind: str = "orchestrate", untold: bool = False, **request: Any) -> str:
+    async def request_change(self, kind: str = "orchestrate", undispatched: bool = False, **request: Any) -> str:
         """Record a transaction and hand it over, as the API does; returns its id."""
         self._seq += 1
         tx = request.pop("id", None) or new_id()
@@ -95,13 +95,13 @@ class Staged:
                     "request": asked.model_dump_json(),
                 },
             )
-        if not untold:
+        if not undispatched:
             await self.tell(tx)
         return tx
 
-    async def tell(self, tx: str) -> None:
+    async def dispatch(self, tx: str) -> None:
         """Hand a recorded transaction over."""
-        await tell(self.stage.db, self.stage.client, tx)
+        await dispatch(self.stage.db, self.stage.client, tx)
 
     async def until_history_rests(self, seconds: float = 30) -> None:
         """Wait until the workflow's history has stopped growing: nothing but a timer is open."""
@@ -118,7 +118,7 @@ class Staged:
     async def decide(self, step_id: str, choice: str, vendor: str | None = None) -> str:
         """A person's word on a held step."""
         decision = Decision.model_validate({"step_id": step_id, "choice": choice, "vendor": vendor})
-        return await self.ask("scheduled", decision=decision)
+        return await self.request_change("scheduled", decision=decision)
 
     async def transaction(self, tx: str) -> Any:
         """The transaction's row."""
@@ -306,8 +306,8 @@ class Stage:
 async def open_stage(settings: Settings, client: Client, sandbox: EmbeddedSandbox) -> AsyncIterator[Stage]:
     """Workers on every queue, for as long as the stage is open."""
     db = Database(settings.database_url, 5)
-    async with open_doors(settings, client) as doors, contextlib.AsyncExitStack() as stack:
-        for plan in plans(doors, settings):
+    async with open_activities(settings, client) as worker_activities, contextlib.AsyncExitStack() as stack:
+        for plan in plans(worker_activities, settings):
             await stack.enter_async_context(make_worker(client, plan, settings))
         try:
             yield Stage(settings, client, db, sandbox)

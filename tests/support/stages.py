@@ -24,7 +24,7 @@ from wedsync.domain.weddings.plan import Plan
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store.session import Database
-from workers.main import GUARDED, make_worker, open_doors
+from workers.main import SANDBOXED, make_worker, open_activities
 from workers.queues import plans
 
 #: Vendors fail here more than anywhere: no circuit opens unless a test configures it.
@@ -37,13 +37,15 @@ FAST: dict[str, Any] = {"graceful_shutdown_seconds": 1.0, "worker_cached_workflo
 
 @asynccontextmanager
 async def open_puppet_stage(
-    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet, runner: WorkflowRunner = GUARDED
+    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet, runner: WorkflowRunner = SANDBOXED
 ) -> AsyncIterator[Stage]:
     """The stage, with the puppet's vendors beside the installed ones."""
     registry, db = PuppetRegistry(puppet), Database(settings.database_url, 10)
     async with AsyncExitStack() as stack:
-        doors = await stack.enter_async_context(open_doors(settings, client, registry=registry, policy=CALM, **EVERY))
-        for plan in plans(doors, settings):
+        worker_activities = await stack.enter_async_context(
+            open_activities(settings, client, registry=registry, policy=CALM, **EVERY)
+        )
+        for plan in plans(worker_activities, settings):
             await stack.enter_async_context(make_worker(client, plan, settings, runner))
         yield Stage(settings, client, db, sandbox, registry=registry)
     await db.close()

@@ -63,8 +63,8 @@ async def serve(settings: Settings) -> None:
     async def provide() -> Client:
         return client
 
-    doors = WebhookActivities(db, provide)
-    activities = [doors.drain_batch, doors.retry_event, doors.sweep_inbox]
+    worker_activities = WebhookActivities(db, provide)
+    activities = [worker_activities.drain_batch, worker_activities.retry_event, worker_activities.sweep_inbox]
     workers = [
         make_worker(client, QueuePlan(WORKFLOWS, (DrainInbox, RetryWebhook), (), 10), settings),
         make_worker(client, QueuePlan(RECORDS, (), activities, 10), settings),

@@ -42,7 +42,7 @@ async def test_a_step_that_is_tried_for_hours_goes_on_in_new_runs(
         plan(booking("hall", "replayer", timeout="12h"), booking("room", "finder"), event(needs=["hall"]))
     )
     puppet.will(wedding.id, "hall.reserve", *["down"] * 40)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await skipping.until(wedding, tx, "completed", step=timedelta(minutes=10))
     steps = await wedding.steps()
     assert {i: step.status for i, step in steps.items()} == dict.fromkeys(("hall", "room", "event"), "succeeded")
@@ -60,13 +60,13 @@ async def test_an_undo_asked_for_in_a_later_run_undoes_what_an_earlier_one_did(
 ) -> None:
     wedding = await skipping.wedding(plan(booking("room", "replayer"), booking("hall", "replayer", timeout="12h")))
     puppet.will(wedding.id, "hall.reserve", *["down"] * 200)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until_step("room", "succeeded")
     handle = skipping.env.client.get_workflow_handle(wedding.handle.id)
     await skipping.env.fast_forward(handle, timedelta(minutes=40))
     assert len(await runs(wedding)) >= 2
     puppet.will(wedding.id, "room.release", *["down"] * 30)
-    undo = await wedding.ask("undo", target=tx, cancel=True)
+    undo = await wedding.request_change("undo", target=tx, cancel=True)
     await skipping.until(wedding, tx, "cancelled", step=timedelta(minutes=5))
     await skipping.until(wedding, undo, "rolled_back", step=timedelta(minutes=5))
     room = (await wedding.steps())["room"].compensation
@@ -80,7 +80,7 @@ async def test_a_lost_outcome_is_still_unknown_in_the_next_run(
     wedding = await skipping.wedding(plan(booking("hall", "finder", timeout="12h")))
     puppet.will(wedding.id, "reserve", "lost")
     puppet.will(wedding.id, "find", *["down"] * 30)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await skipping.until(wedding, tx, "completed", step=timedelta(minutes=5))
     assert len(await runs(wedding)) >= 2
     assert Counter(puppet.said(wedding.id)) == {"send reserve": 1, "find reserve": 31}
@@ -88,10 +88,10 @@ async def test_a_lost_outcome_is_still_unknown_in_the_next_run(
 
 async def test_a_change_is_put_back_in_a_later_run(skipping: SkippingStage, puppet: Puppet, short_runs: None) -> None:
     wedding = await skipping.wedding(plan(booking("room", "replayer"), booking("hall", "replayer", needs=["room"])))
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     puppet.will(wedding.id, "hall.move", *["down"] * 20, "reject")
     puppet.will(wedding.id, "room.move", "ok", *["down"] * 20)
-    moved = await wedding.ask("timeline", ceremony_at="2027-09-01T15:00")
+    moved = await wedding.request_change("timeline", ceremony_at="2027-09-01T15:00")
     await skipping.until(wedding, moved, "rolled_back", step=timedelta(minutes=5))
     assert len(await runs(wedding)) >= 2
     assert (await wedding.steps())["room"].compensation["status"] == "undone"
@@ -103,7 +103,7 @@ async def test_five_hundred_steps_and_a_week_of_retries_end_well(skipping: Skipp
     last = booking("last", "harmless", needs=["hall"])
     wedding = await skipping.wedding(plan(first, *rest, last, parallelism=50))
     puppet.will(wedding.id, "hall.reserve", *["down"] * 900)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     handle = skipping.env.client.get_workflow_handle(wedding.handle.id)
     await skipping.env.fast_forward(handle, timedelta(days=7))
     puppet.answers[(wedding.id, "hall.reserve")].clear()

@@ -15,7 +15,7 @@ from bench.plans import elopement
 from tests.support.stage import Stage
 from wedsync.kit.ids import new_id
 from wedsync.store.session import Database
-from wedsync.usecases.weddings.tell import tell
+from wedsync.usecases.weddings.tell import dispatch
 
 
 @dataclass
@@ -64,9 +64,9 @@ def counted(*others: Database) -> Iterator[Asked]:
 async def costs(stage: Stage, dispatcher: Database) -> Costs:
     """Run a wedding that the API's side dispatches, watched through its own query, which costs Postgres nothing."""
     wedding = await stage.wedding(elopement(f"w-{new_id().lower()}"))
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     with counted(stage.db, dispatcher) as asked:
-        await tell(dispatcher, stage.client, tx)
+        await dispatch(dispatcher, stage.client, tx)
         await wedding.when("plan", lambda plan: all(step["status"] == "succeeded" for step in plan.values()))
         await wedding.when("agenda", lambda later: later == [])
         await wedding.until_history_rests()

@@ -34,9 +34,9 @@ async def crowded(
 
 async def _live(wedding: Staged) -> tuple[str, str]:
     """Waits amid a call's next try, and at rest, in between being let go of."""
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     forward = await wedding.until(tx)
-    undo_tx = await wedding.ask("undo", untold=True, target=tx)
+    undo_tx = await wedding.request_change("undo", undispatched=True, target=tx)
     await asyncio.gather(wedding.tell(undo_tx), return_exceptions=True)
     undo = await wedding.until(undo_tx)
     return forward.status, undo.status

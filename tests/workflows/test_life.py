@@ -22,7 +22,7 @@ from wedsync.domain.weddings.messages import TransactionRequest, WeddingStart
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.usecases.weddings import tell as tell_module
-from wedsync.usecases.weddings.tell import sweep_transactions
+from wedsync.usecases.weddings.tell import redispatch_transactions
 
 SOON = (datetime.now(ZoneInfo("Europe/Rome")) + timedelta(days=3)).strftime("%Y-%m-%dT%H:00")
 
@@ -48,7 +48,7 @@ async def test_a_wedding_turns_from_phase_to_phase_and_ends(skipping: SkippingSt
     wedding = await skipping.wedding(
         plan(booking("venue"), email("thanks", at="ceremony + 1d"), ceremony=SOON, ends_after="2d")
     )
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     await until_row(wedding, "active", "preparation", "normal")
     ceremony_at = datetime.fromisoformat(SOON).replace(tzinfo=ZoneInfo("Europe/Rome")).astimezone(UTC)
     away = ceremony_at - await skipping.now(wedding.handle)
@@ -74,7 +74,7 @@ async def test_wedding_day_calls_have_a_queue_and_a_priority_of_their_own(
     wedding = await skipping.wedding(
         plan(booking("venue"), booking("food", "caterer", at="ceremony - 6h"), ceremony=SOON)
     )
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await skipping.forward(wedding, timedelta(days=3))
     await wedding.until_step("food", "succeeded")
@@ -104,7 +104,7 @@ async def broken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> tuple[Staged,
         return reference(wedding_id, tx, step_id, *more)
 
     monkeypatch.setattr(saga, "reference", named)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     row = await wedding.until(tx, "needs_attention")
     assert row.error["code"] == BUG
     return wedding, tx
@@ -131,12 +131,14 @@ async def test_an_undo_of_what_got_lost_sends_a_person_to_look(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, asks: str
 ) -> None:
     wedding, tx = await broken(stage, monkeypatch)
-    undo = await (wedding.decide("food", "rollback") if asks == "rollback" else wedding.ask("undo", target=tx))
+    undo = await (
+        wedding.decide("food", "rollback") if asks == "rollback" else wedding.request_change("undo", target=tx)
+    )
     await wedding.until(undo, "needs_attention")
     shown = {i: s.compensation["status"] for i, s in (await wedding.steps()).items()}
     assert shown == {"venue": "undone", "food": "needs_attention"}
     # Who looked asks again.
-    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    await wedding.until(await wedding.request_change("undo", target=tx), "rolled_back")
     assert [s.compensation["status"] for s in (await wedding.steps()).values()] == ["undone"] * 2
     await wedding.until(tx, "rolled_back")
 
@@ -161,7 +163,7 @@ async def test_a_wedding_that_was_reset_takes_in_what_its_transaction_came_to(
     stage: Stage, temporal_client: Client
 ) -> None:
     wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.at_rest()
     await reset_to_its_beginning(wedding, temporal_client)
@@ -178,7 +180,7 @@ async def test_a_wedding_that_was_reset_goes_on_with_its_transaction_that_still_
     await stage.sandbox.faults(
         "generic", mode="slow", operation="caterer.request", delay_ms=1500, wedding_id=wedding.id
     )
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until_step("food", "running")
     await reset_to_its_beginning(wedding, temporal_client)
     await wedding.until(tx, "completed")
@@ -189,7 +191,7 @@ async def test_a_wedding_that_was_reset_goes_on_with_its_transaction_that_still_
 async def test_repair_rewrites_a_projection_that_was_damaged(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("venue"), booking("hall", "replayer"), event(needs=["venue"])))
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await wedding.at_rest()
     before = {i: (r.status, r.vendor, r.external_id, r.ended_at) for i, r in (await wedding.steps()).items()}
@@ -215,7 +217,7 @@ async def test_a_repair_shows_the_steps_of_a_running_transaction_as_they_stand(s
     await stage.sandbox.faults(
         "generic", mode="slow", operation="caterer.request", delay_ms=1500, wedding_id=wedding.id
     )
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until_step("food", "running")
     assert await wedding.handle.execute_update("repair", result_type=int) == 3
     shown = {i: row.status for i, row in (await wedding.steps()).items()}
@@ -230,13 +232,13 @@ async def test_a_repair_shows_the_steps_of_a_running_transaction_as_they_stand(s
 
 async def test_an_ended_wedding_stops_no_sweep(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue")))
-    await wedding.until(await wedding.ask(), "completed")
-    await wedding.until(await wedding.ask("undo", everything=True, cancel=True), "rolled_back")
+    await wedding.until(await wedding.request_change(), "completed")
+    await wedding.until(await wedding.request_change("undo", everything=True, cancel=True), "rolled_back")
     await wedding.handle.result()
-    late = await wedding.ask(untold=True)
+    late = await wedding.request_change(undispatched=True)
     other = await stage.wedding(plan(booking("venue")))
-    waiting = await other.ask(untold=True)
-    told, _ = await sweep_transactions(stage.db, stage.client, utc_now() + timedelta(minutes=1))
+    waiting = await other.request_change(undispatched=True)
+    told, _ = await redispatch_transactions(stage.db, stage.client, utc_now() + timedelta(minutes=1))
     # Other tests may have left some, too.
     assert told >= 2
     assert (await wedding.transaction(late)).error["code"] == "wedding_over"
@@ -246,12 +248,12 @@ async def test_an_ended_wedding_stops_no_sweep(stage: Stage) -> None:
 async def test_weddings_that_do_not_answer_keep_no_other_from_being_told(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await sweep_transactions(stage.db, stage.client, utc_now() + timedelta(minutes=1))
+    await redispatch_transactions(stage.db, stage.client, utc_now() + timedelta(minutes=1))
     stuck = [await stage.wedding(plan(booking("venue"))) for _ in range(7)]
     for wedding in stuck:
-        await wedding.ask(untold=True)
+        await wedding.request_change(undispatched=True)
     newer = await stage.wedding(plan(booking("venue")))
-    tx = await newer.ask(untold=True)
+    tx = await newer.request_change(undispatched=True)
     submit = tell_module._submit
 
     async def submitted(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
@@ -262,9 +264,9 @@ async def test_weddings_that_do_not_answer_keep_no_other_from_being_told(
     with monkeypatch.context() as patch:
         patch.setattr(tell_module, "_submit", submitted)
         later = utc_now() + timedelta(minutes=1)
-        assert await sweep_transactions(stage.db, stage.client, later, within=timedelta(seconds=3)) == (1, 7)
+        assert await redispatch_transactions(stage.db, stage.client, later, within=timedelta(seconds=3)) == (1, 7)
     await newer.until(tx, "completed")
-    assert await sweep_transactions(stage.db, stage.client, later) == (7, 0)
+    assert await redispatch_transactions(stage.db, stage.client, later) == (7, 0)
 
 
 # -- what an operator sees
@@ -272,7 +274,7 @@ async def test_weddings_that_do_not_answer_keep_no_other_from_being_told(
 
 async def test_a_wedding_is_found_by_search_attributes(stage: Stage, temporal_client: Client) -> None:
     wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"]), ceremony=SOON))
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await wedding.at_rest()
     wanted = (
         f"WeddingId = '{wedding.id}' AND OrganizationId = '{wedding.organization_id}' AND WeddingDate = '{SOON[:10]}' "
@@ -291,7 +293,7 @@ async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_el
     stage: Stage, temporal_client: Client
 ) -> None:
     wedding = await stage.wedding(plan(booking("venue")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     history = await wedding.handle.fetch_history()
     done = (EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, EventType.EVENT_TYPE_MARKER_RECORDED)
@@ -316,7 +318,7 @@ async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_el
 async def test_the_text_of_a_failure_is_not_plain_in_history(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("hall", "replayer")))
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     history = await wedding.handle.fetch_history()
     failures = [e for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED]
@@ -330,7 +332,7 @@ async def test_the_queries_tell_what_stands_what_is_due_and_what_is_waited_for(s
     wedding = await stage.wedding(
         plan(booking("venue"), payment(needs=["venue"]), event(at="ceremony - 1d"), ceremony=SOON)
     )
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.at_rest()
     shown = await wedding.handle.query("plan")
@@ -354,7 +356,7 @@ async def test_the_queries_tell_what_stands_what_is_due_and_what_is_waited_for(s
 
 async def test_the_examples_run_to_their_end(stage: Stage) -> None:
     wedding = await stage.wedding(read_example("elopement.yaml"))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.say("deposit", "payment.succeeded")
     await wedding.until(tx, "completed")

@@ -31,7 +31,7 @@ async def _subscribe(stage: Stage, wedding: Staged, url: str) -> str:
     return made.secret
 
 
-async def _until_told(receiver: Receiver, event_type: str) -> list[Received]:
+async def _until_dispatched(receiver: Receiver, event_type: str) -> list[Received]:
     async with asyncio.timeout(60), receiver.news:
         await receiver.news.wait_for(lambda: event_type in receiver.types())
     return receiver.requests
@@ -41,9 +41,9 @@ async def test_a_weddings_changes_reach_their_subscriber_signed_and_in_order(sta
     async with open_receiver() as receiver:
         wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
         secret = await _subscribe(stage, wedding, receiver.url())
-        tx = await wedding.ask()
+        tx = await wedding.request_change()
         row = await wedding.until(tx, "completed")
-        told = await _until_told(receiver, "transaction.completed")
+        told = await _until_dispatched(receiver, "transaction.completed")
         for request in told:
             for oracle in (Webhook, SvixWebhook):
                 oracle(secret).verify(request.body.decode(), request.headers)

@@ -13,9 +13,9 @@ async def test_a_transaction_that_cannot_begin_needs_attention_and_the_wedding_l
     wedding = await stage.wedding(plan(booking("venue")))
     async with stage.db.tenant(wedding.organization_id) as conn:
         await conn.execute(text("UPDATE weddings SET plan_version = 7 WHERE id = :id"), {"id": wedding.id})
-    row = await wedding.until(await wedding.ask(), "needs_attention")
+    row = await wedding.until(await wedding.request_change(), "needs_attention")
     assert row.error["code"] == "not_found"
-    again = await wedding.until(await wedding.ask(), "needs_attention")
+    again = await wedding.until(await wedding.request_change(), "needs_attention")
     assert again.error["detail"] == f"wedding {wedding.id} has no plan version 7"
     assert (await wedding.handle.describe()).status == WorkflowExecutionStatus.RUNNING
     assert await wedding.ledger() == []

@@ -69,7 +69,7 @@ async def play(stage: Stage, told: Story) -> tuple[Staged, Any]:
     wedding = await stage.wedding(told.plan)
     for vendor, fault in told.faults:
         await stage.sandbox.faults(vendor, wedding_id=wedding.id, **fault)
-    row = await wedding.until(await wedding.ask(), seconds=100)
+    row = await wedding.until(await wedding.request_change(), seconds=100)
     return wedding, row
 
 

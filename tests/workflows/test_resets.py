@@ -60,7 +60,7 @@ async def until_done(wedding: Staged) -> None:
 @pytest.mark.parametrize("task", range(TASKS))
 async def test_after_a_reset_to_any_task_every_effect_stands_once(stage: Stage, task: int) -> None:
     wedding = await stage.wedding(own_plan())
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await wedding.until_history_rests()
     before = sorted((e["vendor"], e["object_id"], e["state"]) for e in await wedding.ledger())
@@ -74,7 +74,7 @@ async def test_after_a_reset_to_any_task_every_effect_stands_once(stage: Stage, 
     assert {row.step_id: row.external_id for row in (await wedding.steps()).values()} == sent
     assert (await wedding.transaction(tx)).status == "completed"
     # The new run goes on with the wedding: it can undo what the old one did.
-    undo = await wedding.ask("undo", everything=True)
+    undo = await wedding.request_change("undo", everything=True)
     row = await wedding.until(undo, "rolled_back")
     assert row.run_id == run
     assert {e["state"] for e in await wedding.ledger() if e["step_id"] in ("venue", "dinner", "photos")} == {"undone"}
@@ -83,7 +83,7 @@ async def test_after_a_reset_to_any_task_every_effect_stands_once(stage: Stage, 
 async def test_what_no_run_has_sent_is_sent_once_its_absence_counts(skipping: SkippingStage, puppet: Puppet) -> None:
     wedding = await skipping.wedding(plan(booking("first", "finder"), booking("second", "finder", needs=["first"])))
     puppet.will(wedding.id, "second.reserve", *["down"] * 6)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until_said(puppet, 3, is_busy=True)
     await reset(wedding, (await task_ends(wedding))[0])
     puppet.answers.pop((wedding.id, "second.reserve"))

@@ -10,7 +10,7 @@ from temporalio.worker import Worker
 
 from wedsync.domain.routing.queues import RECORDS
 from wedsync.kit.ids import new_id
-from workflows.sweep_handoffs import SweepHandoffs
+from workflows.sweep_handoffs import RedispatchPending
 
 
 async def test_a_sweep_that_fails_keeps_no_other_from_its_turn(temporal_client: Client) -> None:
@@ -30,9 +30,9 @@ async def test_a_sweep_that_fails_keeps_no_other_from_its_turn(temporal_client: 
 
     queue = f"sweeps-{new_id()}"
     async with (
-        Worker(temporal_client, task_queue=queue, workflows=[SweepHandoffs]),
+        Worker(temporal_client, task_queue=queue, workflows=[RedispatchPending]),
         Worker(temporal_client, task_queue=RECORDS, activities=[transactions, inbox, outbox]),
     ):
         with pytest.raises(WorkflowFailureError):
-            await temporal_client.execute_workflow(SweepHandoffs.run, id=queue, task_queue=queue)
+            await temporal_client.execute_workflow(RedispatchPending.run, id=queue, task_queue=queue)
     assert swept == ["inbox", "outbox"]

@@ -19,7 +19,7 @@ OPEN = frozenset({"running", "rolling_back", "waiting"})
 WEDDING_OVER = frozenset({"cancelled", "ended"})
 
 #: Read again without any event, in case one was lost.
-_LOOK_AGAIN_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 #: Several events close together cause one read.
 _GATHER_SECONDS = 0.1
 #: How long the API may stay silent before a follower gives up.
@@ -70,7 +70,7 @@ class Follower:
         self._wake = asyncio.Event()
         self._last_event = 0
 
-    async def look(self) -> Snapshot:
+    async def poll(self) -> Snapshot:
         """Read the present state."""
         wedding = await self._client.get(f"/weddings/{self._wedding_id}")
         transaction_id = self._transaction_id or newest_transaction_id(wedding)
@@ -92,7 +92,7 @@ class Follower:
         Raises CliError when the wedding is not there (6) or the API stays silent for 15 s (7).
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        first = await self.look()
+        first = await self.poll()
         if on_change:
             on_change(first)
         listener = asyncio.create_task(self._listen(on_event))
@@ -105,13 +105,13 @@ class Follower:
         self, snapshot: Snapshot, done: Callable[[Snapshot], bool], deadline: float | None, on_change: OnChange | None
     ) -> Snapshot:
         while not done(snapshot):
-            left = _LOOK_AGAIN_SECONDS if deadline is None else min(_LOOK_AGAIN_SECONDS, deadline - time.monotonic())
+            left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 return snapshot
             if await self._woken(left):
                 await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            snapshot = await self._look_patiently()
+            snapshot = await self._poll_patiently()
             if on_change:
                 on_change(snapshot)
         return snapshot
@@ -123,11 +123,11 @@ class Follower:
             return False
         return True
 
-    async def _look_patiently(self) -> Snapshot:
+    async def _poll_patiently(self) -> Snapshot:
         give_up_at = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
-                return await self.look()
+                return await self.poll()
             except CliError as error:
                 if error.exit_code != UNREACHABLE or time.monotonic() > give_up_at:
                     raise

@@ -53,25 +53,25 @@ for _module in (stack, demo, plans, run, weddings, changes, rehearse, programs, 
 
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; prints, never raises."""
-    said = output.begin(argv)
+    out = output.begin(argv)
     try:
         result = app(list(argv), prog_name="wedsync", standalone_mode=False)
     except CliError as error:
-        return said.fail(error)
+        return out.fail(error)
     except TyperException as error:
-        return _usage(said, error)
+        return _usage(out, error)
     except (KeyboardInterrupt, Abort):
         return output.INTERRUPTED
     except BrokenPipeError:
         return output.INTERNAL
     except Exception as error:  # noqa: BLE001
-        return said.fail(translate(error))
+        return out.fail(translate(error))
     return result if isinstance(result, int) else output.ACCEPTED
 
 
-def _usage(said: output.Output, error: TyperException) -> int:
-    if said.json_mode:
-        return said.fail(CliError("usage", error.format_message(), output.BAD_INPUT))
+def _usage(out: output.Output, error: TyperException) -> int:
+    if out.json_mode:
+        return out.fail(CliError("usage", error.format_message(), output.BAD_INPUT))
     show = getattr(error, "show", None)
     if show is not None:
         show(sys.stderr)

@@ -206,8 +206,8 @@ def _vendor(manifest: Manifest, settings: Settings) -> dict[str, Any]:
             {
                 "name": action.name,
                 "undo": action.undo,
-                "by_hand": action.by_hand,
-                "undo_by_hand": action.undo_by_hand,
+                "by_hand": action.manual,
+                "undo_by_hand": action.undo_manual,
                 "on_unknown": {operation.name: operation.on_unknown for operation in action.operations},
             }
             for action in manifest.actions

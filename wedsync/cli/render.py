@@ -205,7 +205,7 @@ def live_board(snapshot: Snapshot, height: int) -> RenderableType:
     return Group(*parts, *([table] if table else []))
 
 
-def board(snapshot: Snapshot) -> RenderableType:
+def controller(snapshot: Snapshot) -> RenderableType:
     """Draw the whole wedding: steps, bar, agenda, compensation report."""
     steps = snapshot.steps
     parts: list[RenderableType] = [steps_table(steps, wedding_title(snapshot), utc_now()), progress(steps)]

@@ -52,17 +52,17 @@ async def _list(limit: int, cursor: str | None) -> int:
 
 
 async def _show(wedding: str) -> int:
-    from wedsync.cli.render import board
+    from wedsync.cli.render import controller
 
     async with ApiClient(locate()) as client:
         wedding_id = await resolve(client, wedding)
-        snapshot = await Follower(client, wedding_id).look()
+        snapshot = await Follower(client, wedding_id).poll()
     output = out.current()
     if output.json_mode:
         output.emit({**snapshot.wedding, "steps": snapshot.steps, "transaction": snapshot.transaction or None})
         return out.ACCEPTED
     output.say(f"{snapshot.wedding['reference']} ({wedding_id}): {snapshot.wedding['status']}")
-    output.show(board(snapshot))
+    output.show(controller(snapshot))
     for transaction in snapshot.wedding["transactions"]:
         output.say(f"{transaction['id']}  {transaction['kind']}  {transaction['status']}")
     if snapshot.transaction.get("temporal_url"):

@@ -51,7 +51,7 @@ class ForbiddenTarget(WedsyncError):
     code: ClassVar[str] = "url_forbidden"
 
 
-class GuardPolicy(Value):
+class SsrfPolicy(Value):
     """Exceptions to public HTTPS."""
 
     #: http, and this machine itself: for `WEDSYNC_ENVIRONMENT=local` only.
@@ -66,7 +66,7 @@ class Target(Value):
     port: int
 
 
-def read_url(url: str, policy: GuardPolicy) -> Target:
+def read_url(url: str, policy: SsrfPolicy) -> Target:
     """Parse the target of a URL by its text alone; raises ForbiddenTarget.
 
     Refused: other schemes than https, userinfo, fragments, spaces, backslashes and control characters, hosts that are
@@ -102,7 +102,7 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def is_forbidden(address: Address, policy: GuardPolicy) -> bool:
+def is_forbidden(address: Address, policy: SsrfPolicy) -> bool:
     """Tell whether we must not go there: not public, or a way around to what is not."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
@@ -119,7 +119,7 @@ def is_forbidden(address: Address, policy: GuardPolicy) -> bool:
     )
 
 
-def check_addresses(addresses: Sequence[str], policy: GuardPolicy) -> list[str]:
+def check_addresses(addresses: Sequence[str], policy: SsrfPolicy) -> list[str]:
     """Check every address and return all; raises ForbiddenTarget when one is forbidden or there are none."""
     found: list[str] = []
     for text in addresses:

@@ -25,13 +25,13 @@ class FleetClock:
         """Return the fleet's time."""
         return utc_now() + self._ahead
 
-    def set(self, told: datetime, before: datetime, after: datetime) -> None:
-        """Note that the other clock showed `told` at some moment between the two, which are this machine's.
+    def set(self, fleet_time: datetime, before: datetime, after: datetime) -> None:
+        """Note that the other clock showed `fleet_time` at some moment between the two, which are this machine's.
 
         Trusts the quickest of the last minute's answers: a slow one says little about its moment. A difference that is
         less than the answer took is none.
         """
         took = after - before
         if took <= self._took or abs(after - self._set_at) > _KEPT:
-            ahead = told - (before + took / 2)
+            ahead = fleet_time - (before + took / 2)
             self._ahead, self._took, self._set_at = ahead if abs(ahead) > took else timedelta(0), took, after

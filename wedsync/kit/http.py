@@ -30,10 +30,10 @@ from wedsync.domain.errors import (
 )
 from wedsync.domain.routing import classify
 from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http_trace import answered, traced
-from wedsync.kit.http_transport import GUARD, AiohttpTransport
+from wedsync.kit.http_transport import SSRF_POLICY, AiohttpTransport
 from wedsync.kit.lookups import NoResolverFree
 
 if importlib.util.find_spec("sniffio") is None:
@@ -273,7 +273,7 @@ class VendorHttp:
                 params=list(params) if params else None,
                 content=body,
                 headers=sent_headers,
-                extensions={"timeout": self._timeout, GUARD: self._guard(url)},
+                extensions={"timeout": self._timeout, SSRF_POLICY: self._ssrf_policy(url)},
             )
             response, answer = await self._pool.exchange(request)
         self.last_headers = response.headers
@@ -282,12 +282,12 @@ class VendorHttp:
         self._raise_for_status(response, answer, is_write)
         return VendorResponse(response.status_code, response.headers, answer, self.vendor)
 
-    def _guard(self, url: httpx.URL) -> GuardPolicy | None:
+    def _ssrf_policy(self, url: httpx.URL) -> SsrfPolicy | None:
         """Guard a URL beyond the account's own origin, which is a stranger's: from a plan, or a vendor's answer."""
         own = _url(self.base_url)
         if not own.host or (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port):
             return None
-        return GuardPolicy(allow_loopback=own.scheme == "http" and own.host in _LOOPBACK)
+        return SsrfPolicy(allow_loopback=own.scheme == "http" and own.host in _LOOPBACK)
 
     async def stream(
         self,

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from wedsync.domain import ssrf
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy
 from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
 from wedsync.kit.ssrf import Resolver
 
@@ -40,10 +40,10 @@ class Reply(BaseModel):
     is_put_off: bool = False
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
+class SsrfSafeBackend(httpcore.AsyncNetworkBackend):
     """Opens TCP connections to checked addresses only; TLS above it still asks for the URL's own name."""
 
-    def __init__(self, policy: GuardPolicy, resolver: Resolver = resolve) -> None:
+    def __init__(self, policy: SsrfPolicy, resolver: Resolver = resolve) -> None:
         self._policy = policy
         self._resolver = resolver
         self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
@@ -83,10 +83,10 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-class GuardedTransport(httpx.AsyncHTTPTransport):
+class SsrfSafeTransport(httpx.AsyncHTTPTransport):
     """httpx's own transport on a guarded backend, without proxies from the environment."""
 
-    def __init__(self, backend: GuardedBackend, *, max_connections: int, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(self, backend: SsrfSafeBackend, *, max_connections: int, verify: ssl.SSLContext | bool = True) -> None:
         super().__init__(trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(verify=verify, trust_env=False),
@@ -97,20 +97,20 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         )
 
 
-class GuardedHttp:
+class SsrfSafeHttp:
     """POSTs to strangers' URLs: guarded, without redirects, cookies or proxies, each within one timeout in all."""
 
     def __init__(
         self,
-        policy: GuardPolicy,
+        policy: SsrfPolicy,
         *,
         resolver: Resolver = resolve,
         max_connections: int = 1000,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._policy = policy
-        self._transport = GuardedTransport(
-            GuardedBackend(policy, resolver), max_connections=max_connections, verify=verify
+        self._transport = SsrfSafeTransport(
+            SsrfSafeBackend(policy, resolver), max_connections=max_connections, verify=verify
         )
 
     async def post(

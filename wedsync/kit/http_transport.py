@@ -25,11 +25,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from wedsync.domain import ssrf
-from wedsync.domain.ssrf import GuardPolicy
+from wedsync.domain.ssrf import SsrfPolicy
 from wedsync.kit.lookups import resolve
 
-#: The extension of a request that goes to a stranger's URL: its `GuardPolicy`.
-GUARD = "guard"
+#: The extension of a request that goes to a stranger's URL: its `SsrfPolicy`.
+SSRF_POLICY = "guard"
 #: Servers close what is idle for 5 s (Node) or longer: before they do.
 _KEPT_IDLE_SECONDS = 4.0
 #: A request's body up to this size fits the buffers, so that it is written at once; a longer one is written in parts,
@@ -47,14 +47,14 @@ _Origin = tuple[str, str, int | None]
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """One loop's connections: a limited number to each origin, no proxies, redirects, cookies or retries.
 
-    A request with a `GuardPolicy` in its extensions goes to addresses that the policy lets through, by connections of
+    A request with a `SsrfPolicy` in its extensions goes to addresses that the policy lets through, by connections of
     their own.
     """
 
     def __init__(self, connections_per_origin: int) -> None:
         self._most = connections_per_origin
         self._ssl = httpx.create_ssl_context(trust_env=False)
-        self._sessions: dict[GuardPolicy | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[SsrfPolicy | None, aiohttp.ClientSession] = {}
         #: Only of origins with requests under way.
         self._room: WeakValueDictionary[_Origin, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -64,16 +64,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         Raises httpx.TransportError, and ForbiddenTarget or NoResolverFree for a guarded request: nothing was sent.
         """
         timeout = request.extensions.get("timeout", {})
-        guard: GuardPolicy | None = request.extensions.get(GUARD)
-        if guard is not None:
-            ssrf.read_url(str(request.url), guard)
+        ssrf_policy: SsrfPolicy | None = request.extensions.get(SSRF_POLICY)
+        if ssrf_policy is not None:
+            ssrf.read_url(str(request.url), ssrf_policy)
         headers = _checked(request)
         async with contextlib.AsyncExitStack() as stack:
             await self._enter(request.url, timeout.get("pool"), stack)
             body = _Sent(request, timeout.get("write"))
             with _as_httpx(body):
                 async with body.in_time():
-                    answer = await self._opened(guard).request(
+                    answer = await self._opened(ssrf_policy).request(
                         request.method,
                         URL(_address(request.url), encoded=True),
                         headers=headers,
@@ -97,11 +97,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         for session in sessions.values():
             await session.close()
 
-    def _opened(self, guard: GuardPolicy | None) -> aiohttp.ClientSession:
+    def _opened(self, ssrf_policy: SsrfPolicy | None) -> aiohttp.ClientSession:
         # Made within the loop that it belongs to.
-        if (session := self._sessions.get(guard)) is None:
-            resolver = None if guard is None else _Checked(guard)
-            session = self._sessions[guard] = aiohttp.ClientSession(
+        if (session := self._sessions.get(ssrf_policy)) is None:
+            resolver = None if ssrf_policy is None else _Checked(ssrf_policy)
+            session = self._sessions[ssrf_policy] = aiohttp.ClientSession(
                 connector=_Connector(limit=0, ssl=self._ssl, keepalive_timeout=_KEPT_IDLE_SECONDS, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_NOTHING_ADDED,
@@ -134,7 +134,7 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (found := await super()._get(key, traces)) is not None and _has_news(found):
+        while (found := await super()._get(key, traces)) is not None and _is_readable(found):
             found.close()
         return found
 
@@ -142,7 +142,7 @@ class _Connector(aiohttp.TCPConnector):
 class _Checked(AbstractResolver):
     """Resolves names to addresses that were checked, and to no others."""
 
-    def __init__(self, policy: GuardPolicy) -> None:
+    def __init__(self, policy: SsrfPolicy) -> None:
         self._policy = policy
 
     async def resolve(
@@ -165,13 +165,13 @@ class _Checked(AbstractResolver):
         """Hold nothing, so close nothing."""
 
 
-def _has_news(connection: Connection) -> bool:
+def _is_readable(connection: Connection) -> bool:
     own = None if connection.transport is None else connection.transport.get_extra_info("socket")
     if own is None or own.fileno() < 0:
         return True
-    looked = select.poll()
-    looked.register(own.fileno(), select.POLLIN)
-    return bool(looked.poll(0))
+    poll = select.poll()
+    poll.register(own.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Sent:
@@ -269,9 +269,9 @@ def _address(url: httpx.URL) -> str:
 
 
 def _length(request: httpx.Request) -> int:
-    said = request.headers.get("Content-Length", "-1")
+    declared = request.headers.get("Content-Length", "-1")
     try:
-        return int(said)
+        return int(declared)
     except ValueError:
         raise httpx.LocalProtocolError("Content-Length is not a number") from None
 

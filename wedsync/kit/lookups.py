@@ -55,7 +55,7 @@ def on_behalf_of(owner: str) -> Iterator[None]:
         _owner.reset(token)
 
 
-def look_up(host: str) -> tuple[str, ...]:
+def resolve_host(host: str) -> tuple[str, ...]:
     """Return every address of a host by the system's resolver; blocks, raises OSError or UnicodeError."""
     return tuple(str(answer[4][0]) for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
 
@@ -65,15 +65,15 @@ class Lookups:
 
     def __init__(
         self,
-        look: Callable[[str], tuple[str, ...]] = look_up,
+        resolve_one: Callable[[str], tuple[str, ...]] = resolve_host,
         *,
         threads: int = THREADS,
         each: int = EACH,
         seconds: float = SECONDS,
         keep_seconds: float = KEEP_SECONDS,
     ) -> None:
-        """Run `look` in a thread; at most `threads` at once, and `each` for one owner."""
-        self._look = look
+        """Run `resolve_one` in a thread; at most `threads` at once, and `each` for one owner."""
+        self._resolve = resolve_one
         self._most, self._each = threads, each
         self._seconds, self._keep_seconds = seconds, keep_seconds
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="resolve")
@@ -114,7 +114,7 @@ class Lookups:
         """Return the answer or the error, kept either way; never raises."""
         answer: tuple[str, ...] | Exception
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._look, host)
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, host)
         except (OSError, UnicodeError) as error:
             answer = error
         finally:

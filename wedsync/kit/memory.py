@@ -8,7 +8,7 @@ import gc
 _THRESHOLDS = (5000, 20, 20)
 
 
-def settle_memory() -> None:
+def freeze_memory() -> None:
     """Spare the garbage collector, which stops everything else, from going through what is loaded and stays.
 
     Call it once a program serves. Measured: docs/benchmarks.md.

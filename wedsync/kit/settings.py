@@ -38,7 +38,7 @@ class VendorSettings(BaseModel):
     verify_token: SecretStr = SecretStr("")
     #: How often its own list of events is compared with its webhooks: 0 never, None as is usual for it.
     reconcile_every_minutes: Annotated[
-        int | None, Field(ge=0, le=1440), BeforeValidator(lambda given: None if given == "" else given)
+        int | None, Field(ge=0, le=1440), BeforeValidator(lambda secrets: None if secrets == "" else secrets)
     ] = None
 
     @property
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
     def vendor_webhook_secrets(self, name: str) -> tuple[str, ...]:
         """Return the active webhook secrets of vendor `name`; the local default when none are set, on a laptop only."""
-        given = self.vendor(name).webhook_secrets
-        if given or not self.is_local:
-            return given
+        secrets = self.vendor(name).webhook_secrets
+        if secrets or not self.is_local:
+            return secrets
         return (local_webhook_secret(name),)

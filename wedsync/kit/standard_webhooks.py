@@ -54,14 +54,14 @@ def verify(body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now:
     if envelope is None or not _fresh(envelope.timestamp, now):
         return False
     signed = f"{envelope.message_id}.{envelope.timestamp}.".encode("utf-8", "replace") + body
-    given = [part.partition(",") for part in envelope.signatures.split(" ")[:_MAX_SIGNATURES]]
+    received = [part.partition(",") for part in envelope.signatures.split(" ")[:_MAX_SIGNATURES]]
     valid = False
     for secret in secrets:
         if secret.startswith(PUBLIC_KEY_PREFIX):
-            signatures = [value for version, _, value in given if version == "v1a"]
+            signatures = [value for version, _, value in received if version == "v1a"]
             valid |= _asymmetric(signed, signatures, secret.removeprefix(PUBLIC_KEY_PREFIX))
         else:
-            signatures = [value for version, _, value in given if version == "v1"]
+            signatures = [value for version, _, value in received if version == "v1"]
             valid |= _symmetric(signed, signatures, secret.removeprefix(SECRET_PREFIX))
     return valid
 

@@ -1,7 +1,7 @@
 """Give a vendor's stand-in its foundation: its state, its ledger, its idempotency keys and its webhooks.
 
-A stand-in is `wedsync/vendors/<name>/sandbox.py` with one function `build(desk: Desk) -> StandIn`. It never imports
-the vendor's client: the two agree only by the vendor's published contract.
+A stand-in is `wedsync/vendors/<name>/sandbox.py` with one function `build(context: FakeContext) -> StandIn`. It never
+imports the vendor's client: the two agree only by the vendor's published contract.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Remembered:
 
 
 @dataclass
-class Desk:
+class FakeContext:
     """One stand-in's context: everything it remembers and can do besides answering."""
 
     vendor: str

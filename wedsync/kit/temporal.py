@@ -60,7 +60,7 @@ _INDEXED_TYPES = {
 }
 #: The answer of a server that keeps such changes to its own console (Temporal Cloud).
 _REFUSALS = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.UNAUTHENTICATED)
-_VISIBILITY_LOOKS = 150
+_VISIBILITY_CHECKS = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ async def _missing_search_attributes(client: Client) -> tuple[str, ...]:
 
 async def _until_visible(client: Client) -> None:
     # The server's frontends read the list from a cache.
-    for _ in range(_VISIBILITY_LOOKS):
+    for _ in range(_VISIBILITY_CHECKS):
         if not await _missing_search_attributes(client):
             return
         await asyncio.sleep(0.2)

@@ -55,7 +55,7 @@ class VendorClient(Protocol):
         """
         ...
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Return the present state of what the step did (`call.facts`), when a webhook is late or its order matters.
 
         Returns `done`, `waiting` or `absent`; raises VendorRejected when the vendor has since refused.

@@ -12,7 +12,7 @@ from temporalio.envconfig import ClientConfigProfile
 from wedsync.domain.errors import Conflict, InvalidInput
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import DEFAULT_ADDRESS, DEFAULT_NAMESPACE
-from wedsync.local.ports import HOST, PortBook, is_free
+from wedsync.local.ports import HOST, PortRegistry, is_free
 from wedsync.local.state import StateDir
 from wedsync.local.temporal_server import NAMESPACE
 
@@ -60,15 +60,15 @@ def plan_layout(settings: Settings, only: Set[str] | None = None) -> Layout:
     Raises Conflict when a port asked for by setting is taken, InvalidInput for an unknown part.
     """
     parts = _parts(settings, only)
-    book = PortBook(StateDir(settings.state_dir).path / "ports.json")
-    api_port = _port(settings, "api_port", book)
+    registry = PortRegistry(StateDir(settings.state_dir).path / "ports.json")
+    api_port = _port(settings, "api_port", registry)
     return Layout(
         parts=parts,
         api_port=api_port,
-        sandbox_port=_port(settings, "sandbox_port", book),
-        postgres_port=book.take("postgres"),
-        temporal_port=book.take("temporal", 7233),
-        temporal_ui_port=book.take("temporal_ui", 8233),
+        sandbox_port=_port(settings, "sandbox_port", registry),
+        postgres_port=registry.acquire("postgres"),
+        temporal_port=registry.acquire("temporal", 7233),
+        temporal_ui_port=registry.acquire("temporal_ui", 8233),
         api_url=_api_url(settings, api_port),
     )
 
@@ -87,11 +87,11 @@ def _parts(settings: Settings, only: Set[str] | None) -> frozenset[str]:
     return frozenset(parts)
 
 
-def _port(settings: Settings, name: str, book: PortBook) -> int:
+def _port(settings: Settings, name: str, registry: PortRegistry) -> int:
     wanted: int = getattr(settings, name)
-    asked_for = name in settings.model_fields_set and wanted != 0
-    if not asked_for:
-        return book.take(name.removesuffix("_port"), wanted)
+    requested = name in settings.model_fields_set and wanted != 0
+    if not requested:
+        return registry.acquire(name.removesuffix("_port"), wanted)
     if not is_free(wanted):
         raise Conflict(
             f"port {wanted} is taken: set WEDSYNC_{name.upper()} to another, or to 0 for any", reason="port_taken"

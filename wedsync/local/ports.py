@@ -52,7 +52,7 @@ def free_port() -> int:
         return port
 
 
-class PortBook:
+class PortRegistry:
     """Ports by name, kept in a JSON file."""
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class PortBook:
         except (OSError, ValueError, AttributeError, TypeError):
             self._ports = {}
 
-    def take(self, name: str, preferred: int = 0) -> int:
+    def acquire(self, name: str, preferred: int = 0) -> int:
         """Return the port of `name`: the remembered one, else `preferred`, else any, whichever is free first."""
         taken = {port for other, port in self._ports.items() if other != name}
         for port in (self._ports.get(name, 0), preferred):

@@ -53,7 +53,7 @@ async def run_until_stopped(
     stopped = asyncio.Event()
     supervisor = Supervisor(settings, only=only, on_progress=on_progress)
 
-    def ask_to_stop() -> None:
+    def request_stop() -> None:
         if stopped.is_set():
             supervisor.kill()
         stopped.set()
@@ -61,7 +61,7 @@ async def run_until_stopped(
     loop = asyncio.get_running_loop()
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in handled:
-        loop.add_signal_handler(number, ask_to_stop)
+        loop.add_signal_handler(number, request_stop)
     try:
         starting = asyncio.create_task(supervisor.start())
         waiting = asyncio.create_task(stopped.wait())

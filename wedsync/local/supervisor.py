@@ -40,7 +40,7 @@ from wedsync.local.temporal_server import EmbeddedTemporal
 OnProgress = Callable[[str], None]
 _PROGRAM_SECONDS = 120.0
 _SERVER_GRACE_SECONDS = 20.0
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 #: A program that keeps dying is started again at once, then with growing pauses up to this.
 _LONGEST_PAUSE_SECONDS = 1.0
 _SHORT_LIFE_SECONDS = 5.0
@@ -236,7 +236,7 @@ class Supervisor:
 
     async def _keep(self, name: str, child: Callable[[], Child], again: Callable[[], None]) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             if child().alive:
                 continue
             self._say(f"{name} died: starting it again")
@@ -303,9 +303,9 @@ class Supervisor:
         )
 
 
-async def _finish(deed: Callable[[], None]) -> None:
-    """Run `deed` in a thread to its end, even when cancelled: else a process could appear after everything stopped."""
-    running = asyncio.ensure_future(asyncio.to_thread(deed))
+async def _finish(action: Callable[[], None]) -> None:
+    """Run `action` in a thread to its end, even if cancelled: a process could appear after everything stopped."""
+    running = asyncio.ensure_future(asyncio.to_thread(action))
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from wedsync.domain.errors import InvalidInput
 from wedsync.kit.settings import Settings
 from wedsync.sandbox import admin
-from wedsync.sandbox.door import VendorDoor
+from wedsync.sandbox.door import FaultMiddleware
 from wedsync.sandbox.stand import Market
 from wedsync.usecases.routing.registry import Registry, load_registry
 
@@ -35,7 +35,7 @@ def create_app(settings: Settings, registry: Registry | None = None) -> Starlett
         yield
         await market.hooks.close()
 
-    app = Starlette(routes=[*admin.routes(market), Mount("/", app=VendorDoor(market))], lifespan=lifespan)
+    app = Starlette(routes=[*admin.routes(market), Mount("/", app=FaultMiddleware(market))], lifespan=lifespan)
     app.state.market = market
     return app
 

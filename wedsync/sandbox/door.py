@@ -39,7 +39,7 @@ class _Answer:
             self.body += message.get("body", b"")
 
 
-class VendorDoor:
+class FaultMiddleware:
     """ASGI application that serves `/{vendor}/...`, and at `/{vendor}@{region}/...` the same stand-in."""
 
     def __init__(self, market: Market) -> None:

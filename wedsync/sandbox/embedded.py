@@ -106,21 +106,21 @@ class EmbeddedSandbox:
 
     async def faults(self, vendor: str, *, mode: str, **fault: JsonValue) -> None:
         """Set a fault: `PUT /_sandbox/faults/{vendor}`."""
-        await self._ask("PUT", f"/faults/{vendor}", {"mode": mode, **fault})
+        await self._request("PUT", f"/faults/{vendor}", {"mode": mode, **fault})
 
     async def clear_faults(self, vendor: str | None = None) -> None:
         """Take away the faults of `vendor`, or all."""
-        await self._ask("DELETE", "/faults" if vendor is None else f"/faults/{vendor}")
+        await self._request("DELETE", "/faults" if vendor is None else f"/faults/{vendor}")
 
     async def ledger(self, vendor: str) -> list[dict[str, Any]]:
         """List what `vendor` holds, oldest first."""
-        entries: list[dict[str, Any]] = (await self._ask("GET", f"/ledger/{vendor}"))["entries"]
+        entries: list[dict[str, Any]] = (await self._request("GET", f"/ledger/{vendor}"))["entries"]
         return entries
 
     async def requests(self, vendor: str, operation: str | None = None) -> list[dict[str, Any]]:
         """List the requests that `vendor` got, oldest first."""
         query = "" if operation is None else f"?operation={operation}"
-        requests: list[dict[str, Any]] = (await self._ask("GET", f"/requests/{vendor}{query}"))["requests"]
+        requests: list[dict[str, Any]] = (await self._request("GET", f"/requests/{vendor}{query}"))["requests"]
         return requests
 
     def real_url(self, vendor: str, url: str) -> str:
@@ -132,25 +132,25 @@ class EmbeddedSandbox:
 
     async def set_clock(self, now: str) -> None:
         """Move the clock to `now` (ISO 8601 with offset)."""
-        await self._ask("PUT", "/clock", {"now": now})
+        await self._request("PUT", "/clock", {"now": now})
 
     async def webhook(self, vendor: str, event: str, object_id: str | None = None, **more: JsonValue) -> None:
         """Make `vendor` send a webhook: `POST /_sandbox/webhooks/{vendor}`."""
-        await self._ask("POST", f"/webhooks/{vendor}", {"event": event, "object_id": object_id, **more})
+        await self._request("POST", f"/webhooks/{vendor}", {"event": event, "object_id": object_id, **more})
 
     async def webhook_policy(self, vendor: str, *, muted: bool = False, delay_ms: int | None = None) -> None:
         """Mute or delay the webhooks that `vendor` sends by itself."""
-        await self._ask("PUT", f"/webhooks/{vendor}", {"muted": muted, "delay_ms": delay_ms})
+        await self._request("PUT", f"/webhooks/{vendor}", {"muted": muted, "delay_ms": delay_ms})
 
     async def reset(self) -> None:
         """Put everything back to the start."""
-        await self._ask("POST", "/reset")
+        await self._request("POST", "/reset")
 
     async def close(self) -> None:
         """Close the helpers' connections."""
         await self.pool.aclose()
 
-    async def _ask(
+    async def _request(
         self, method: Literal["GET", "PUT", "POST", "DELETE"], path: str, body: Mapping[str, JsonValue] | None = None
     ) -> Any:
         json_body: JsonValue = None if body is None else dict(body)

@@ -18,9 +18,13 @@ DEFAULT_DELAY_MS = 15_000
 FLAP_SHARE = 0.5
 
 
-def without_nulls(said: Any) -> Any:
+def without_nulls(document: Any) -> Any:
     """Return an object without what is null in it, so that the defaults stand; anything else as it is."""
-    return {name: value for name, value in said.items() if value is not None} if isinstance(said, dict) else said
+    return (
+        {name: value for name, value in document.items() if value is not None}
+        if isinstance(document, dict)
+        else document
+    )
 
 
 class Fault(BaseModel):
@@ -53,8 +57,8 @@ class Fault(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, said: Any) -> Any:
-        return without_nulls(said)
+    def _without_nulls(cls, document: Any) -> Any:
+        return without_nulls(document)
 
     @property
     def share(self) -> float:
@@ -92,7 +96,7 @@ class Sign:
 
 
 @dataclass
-class _Standing:
+class _ActiveFault:
     fault: Fault
     seen: int = 0
     hits: int = 0
@@ -109,7 +113,7 @@ class _Standing:
         self.hits += 1
         return True
 
-    def take_back(self) -> None:
+    def give_back(self) -> None:
         """Uncount a request to which the fault could do nothing."""
         self.seen -= 1
         self.hits -= 1
@@ -126,40 +130,40 @@ class Hit:
 
     delay_ms: int = 0
     fault: Fault | None = None
-    standing: _Standing | None = None
+    active: _ActiveFault | None = None
 
     def spare(self) -> None:
         """Count neither for `after` nor for `times` a request that the vendor would not refuse."""
-        if self.standing is not None:
-            self.standing.take_back()
+        if self.active is not None:
+            self.active.give_back()
 
 
 @dataclass
-class FaultBoard:
+class FaultStore:
     """Standing faults, by vendor."""
 
-    _standing: dict[str, list[_Standing]] = field(default_factory=dict)
+    _active: dict[str, list[_ActiveFault]] = field(default_factory=dict)
 
     def put(self, vendor: str, fault: Fault) -> None:
         """Set `fault`; it replaces a fault of the same mode that concerns the same requests, and counts from zero."""
-        kept = [one for one in self._standing.get(vendor, []) if one.fault.name != fault.name]
-        self._standing[vendor] = [*kept, _Standing(fault)]
+        kept = [one for one in self._active.get(vendor, []) if one.fault.name != fault.name]
+        self._active[vendor] = [*kept, _ActiveFault(fault)]
 
     def clear(self, vendor: str | None = None) -> None:
         """Take away the faults of `vendor`, or all."""
         if vendor is None:
-            self._standing.clear()
+            self._active.clear()
         else:
-            self._standing.pop(vendor, None)
+            self._active.pop(vendor, None)
 
     def all(self) -> dict[str, list[Fault]]:
         """List the standing faults, in the order in which they were set."""
-        return {vendor: [one.fault for one in standing] for vendor, standing in self._standing.items() if standing}
+        return {vendor: [one.fault for one in active] for vendor, active in self._active.items() if active}
 
     def strike(self, vendor: str, sign: Sign) -> Hit:
         """Return what the faults do to this request: the delays add up, of the rest the first that hits counts."""
         delay_ms = 0
-        for one in self._standing.get(vendor, ()):
+        for one in self._active.get(vendor, ()):
             if not one.hit(sign):
                 continue
             if one.fault.mode != "slow":

@@ -43,11 +43,11 @@ class HookSender:
         body: bytes,
         delay_seconds: float,
         *,
-        asked: bool = False,
+        is_requested: bool = False,
     ) -> None:
-        """Post after `delay_seconds`; `asked` ones (by the admin interface) ignore the vendor's policy."""
+        """Post after `delay_seconds`; `is_requested` ones (by the admin interface) ignore the vendor's policy."""
         policy = self.policies.get(vendor, HookPolicy())
-        if not asked:
+        if not is_requested:
             if policy.muted:
                 return
             if policy.delay_ms is not None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from wedsync.domain.errors import NotFound
 from wedsync.kit.settings import Settings, local_webhook_secret
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 from wedsync.sandbox.clock import MovableClock
-from wedsync.sandbox.faults import FaultBoard
+from wedsync.sandbox.faults import FaultStore
 from wedsync.sandbox.hooks import HookSender
 from wedsync.sandbox.record import RequestLog
 from wedsync.usecases.routing.registry import Registry
@@ -21,7 +21,7 @@ class Stand:
     """One vendor in the sandbox."""
 
     vendor: str
-    desk: Desk
+    context: FakeContext
     standin: StandIn
     log: RequestLog = field(default_factory=RequestLog)
 
@@ -32,7 +32,7 @@ class Market:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.clock = MovableClock()
-        self.faults = FaultBoard()
+        self.faults = FaultStore()
         self.hooks = HookSender()
         self.vendors = tuple(
             name
@@ -60,7 +60,7 @@ class Market:
             self.hooks.send(vendor, url, headers, body, delay_seconds)
 
         secrets = self.settings.vendor_webhook_secrets(vendor)
-        desk = Desk(
+        context = FakeContext(
             vendor=vendor,
             now=self.clock.now,
             send=send,
@@ -69,8 +69,8 @@ class Market:
             webhook_delay_seconds=self.settings.sandbox_webhook_delay_ms / 1000,
         )
         module = importlib.import_module(f"wedsync.vendors.{vendor}.sandbox")
-        standin: StandIn = module.build(desk)
-        return Stand(vendor, desk, standin)
+        standin: StandIn = module.build(context)
+        return Stand(vendor, context, standin)
 
     async def reset(self) -> None:
         """Put everything back to the start: no faults, no state, no webhooks to come, no log, the wall clock's time."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.errors import StoreUnavailable
 
 
-async def ask(url: str, timeout_seconds: float) -> None:
+async def probe(url: str, timeout_seconds: float) -> None:
     """Connect anew and run `SELECT 1`. Raises StoreUnavailable, whose detail holds nothing of the URL."""
     try:
         # libpq counts whole seconds, two at the least; the caller keeps the exact time.
@@ -20,6 +20,6 @@ async def ask(url: str, timeout_seconds: float) -> None:
         raise StoreUnavailable("the database gave no answer", reason=type(error).__name__) from error
 
 
-async def ask_within(conn: AsyncConnection) -> None:
+async def probe_within(conn: AsyncConnection) -> None:
     """Run the same in a transaction of our own store."""
     await conn.execute(text("SELECT 1"))

@@ -21,7 +21,7 @@ _COLUMNS = (
     "service, endpoint, state, epoch, round, trips, open_until, stage, stage_since, probes_ok, forced, held, reason, "
     '"window", changed_at, noisy_from, noisy_until'
 )
-_TELL = text("SELECT pg_notify(:channel, :service)")
+_PUBLISH = text("SELECT pg_notify(:channel, :service)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('wedsync circuits', 0))")
 _CLOCK = text("SELECT clock_timestamp()")
 _ALL = text(f"SELECT {_COLUMNS} FROM circuits")  # noqa: S608 - names of our own
@@ -83,8 +83,8 @@ async def lock_transitions(conn: AsyncConnection) -> None:
 
 async def read_clock(conn: AsyncConnection) -> datetime:
     """Read Postgres' clock."""
-    told: datetime = (await conn.execute(_CLOCK)).scalar_one()
-    return told
+    published: datetime = (await conn.execute(_CLOCK)).scalar_one()
+    return published
 
 
 async def read_all(conn: AsyncConnection, known: Mapping[tuple[str, str], Circuit] | None = None) -> list[Circuit]:
@@ -128,13 +128,13 @@ async def move(conn: AsyncConnection, was: Circuit, now_is: Circuit, probes: int
     where = {"service": was.service, "endpoint": was.endpoint}
     if now_is.round != was.round:
         await conn.execute(_NEW_PERMITS, {**where, "round": now_is.round, "probes": probes})
-    await tell(conn, was.service)
+    await publish(conn, was.service)
     return True
 
 
-async def tell(conn: AsyncConnection, service: str) -> None:
+async def publish(conn: AsyncConnection, service: str) -> None:
     """Have every process read anew, on commit."""
-    await conn.execute(_TELL, {"channel": CHANNEL, "service": service})
+    await conn.execute(_PUBLISH, {"channel": CHANNEL, "service": service})
 
 
 async def lease_permit(
@@ -204,4 +204,4 @@ async def put_config(conn: AsyncConnection, config: ServiceConfig, actor: str, n
         {**endpoint.model_dump(), "position": position} for position, endpoint in enumerate(config.endpoints)
     )
     await conn.execute(_PUT_ENDPOINTS, {"service": config.service, "endpoints": json.dumps(list(endpoints))})
-    await tell(conn, config.service)
+    await publish(conn, config.service)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.routing.vendor import Value
-from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, OpenDelivery, Verdict
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryAttempt, OpenDelivery, SubscriptionState, Verdict
 from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Event, Payload
 
@@ -39,10 +39,10 @@ class Claimed(Value):
         return OpenDelivery(id=self.id, tries=self.tries, useful_until=self.useful_until, due_at=self.due_at)
 
 
-class Settled(NamedTuple):
+class JudgedAttempt(NamedTuple):
     """An attempt with its verdict."""
 
-    attempt: Attempt
+    attempt: DeliveryAttempt
     verdict: Verdict
 
 
@@ -149,7 +149,7 @@ async def claim_pending(
     room: Mapping[str, int],
     now: datetime,
     lease_until: datetime,
-    most_endpoints: int = 500,
+    most_subscriptions: int = 500,
 ) -> tuple[list[Claimed], str]:
     """Claim up to `limit` due first attempts of active endpoints with ids above `after`, and return where to go on.
 
@@ -160,7 +160,7 @@ async def claim_pending(
             _CLAIM_PENDING,
             {
                 "after": after,
-                "most": most_endpoints,
+                "most": most_subscriptions,
                 "most_rows": limit,
                 "each": each,
                 "room": json.dumps(dict(room)),
@@ -172,32 +172,34 @@ async def claim_pending(
     found = [_claimed(row) for row in rows if row.id is not None]
     if len(found) == limit:
         return found, max(item.subscription_id for item in found)
-    return found, rows[0].last_visited if rows[0].visited == most_endpoints else ""
+    return found, rows[0].last_visited if rows[0].visited == most_subscriptions else ""
 
 
-async def claim_probe(conn: AsyncConnection, endpoint_id: str, now: datetime, lease_until: datetime) -> list[Claimed]:
+async def claim_probe(
+    conn: AsyncConnection, subscription_id: str, now: datetime, lease_until: datetime
+) -> list[Claimed]:
     """Claim the one delivery that finds out whether a failing endpoint is well again, due or not."""
-    return await _claim(conn, _CLAIM_PROBE, endpoint_id, 1, now, lease_until)
+    return await _claim(conn, _CLAIM_PROBE, subscription_id, 1, now, lease_until)
 
 
 async def claim_parked(
-    conn: AsyncConnection, endpoint_id: str, limit: int, now: datetime, lease_until: datetime
+    conn: AsyncConnection, subscription_id: str, limit: int, now: datetime, lease_until: datetime
 ) -> list[Claimed]:
     """Claim up to `limit` due deliveries of an endpoint, the oldest first, tried before or not."""
-    return await _claim(conn, _CLAIM_PARKED, endpoint_id, limit, now, lease_until)
+    return await _claim(conn, _CLAIM_PARKED, subscription_id, limit, now, lease_until)
 
 
 async def claim_retrying(
-    conn: AsyncConnection, endpoint_id: str, limit: int, now: datetime, lease_until: datetime
+    conn: AsyncConnection, subscription_id: str, limit: int, now: datetime, lease_until: datetime
 ) -> list[Claimed]:
     """Claim up to `limit` deliveries of an endpoint that were tried and are due again, the oldest first."""
-    return await _claim(conn, _CLAIM_RETRYING, endpoint_id, limit, now, lease_until)
+    return await _claim(conn, _CLAIM_RETRYING, subscription_id, limit, now, lease_until)
 
 
 async def _claim(
-    conn: AsyncConnection, statement: Any, endpoint_id: str, limit: int, now: datetime, lease_until: datetime
+    conn: AsyncConnection, statement: Any, subscription_id: str, limit: int, now: datetime, lease_until: datetime
 ) -> list[Claimed]:
-    values = {"endpoint_id": endpoint_id, "most_rows": limit, "now": now, "lease": lease_until}
+    values = {"endpoint_id": subscription_id, "most_rows": limit, "now": now, "lease": lease_until}
     return [_claimed(row) for row in await conn.execute(statement, values)]
 
 
@@ -215,7 +217,7 @@ async def put_off(conn: AsyncConnection, due: Mapping[str, datetime]) -> None:
         await conn.execute(_PUT_OFF, {"rows": json.dumps(rows)})
 
 
-_SETTLE = text("""
+_RECORD_ATTEMPTS = text("""
 WITH given AS (
   SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, status text, tries int, due_at timestamptz,
     at timestamptz, duration_ms int, answer int, response text, error text)
@@ -233,7 +235,7 @@ FROM changed c JOIN given g ON g.id = c.id
 """)
 
 
-async def settle(conn: AsyncConnection, settled: Sequence[Settled], now: datetime) -> None:
+async def record_attempts(conn: AsyncConnection, judged: Sequence[JudgedAttempt], now: datetime) -> None:
     """Record attempts and the outcomes of their deliveries."""
     rows = [
         {
@@ -247,9 +249,9 @@ async def settle(conn: AsyncConnection, settled: Sequence[Settled], now: datetim
             "response": item.attempt.response,
             "error": item.attempt.error,
         }
-        for item in sorted(settled, key=lambda item: item.attempt.delivery_id)
+        for item in sorted(judged, key=lambda item: item.attempt.delivery_id)
     ]
-    await conn.execute(_SETTLE, {"rows": json.dumps(rows), "now": now})
+    await conn.execute(_RECORD_ATTEMPTS, {"rows": json.dumps(rows), "now": now})
 
 
 _STATE = """SELECT id, organization_id, url, status, reason, max_attempts, backoff, consecutive_failures, round,
@@ -268,23 +270,27 @@ WHERE s.id = r.id
 """)
 
 
-def _state(row: Any) -> EndpointState:
-    names = EndpointState.model_fields.keys() - {"policy"}
+def _state(row: Any) -> SubscriptionState:
+    names = SubscriptionState.model_fields.keys() - {"policy"}
     policy = DeliveryRetryPolicy(max_attempts=row.max_attempts, backoff=row.backoff)
-    return EndpointState(policy=policy, **{name: getattr(row, name) for name in names})
+    return SubscriptionState(policy=policy, **{name: getattr(row, name) for name in names})
 
 
-async def endpoints(conn: AsyncConnection, ids: Collection[str], *, lock: bool = False) -> dict[str, EndpointState]:
+async def subscriptions(
+    conn: AsyncConnection, ids: Collection[str], *, lock: bool = False
+) -> dict[str, SubscriptionState]:
     """Read the health of endpoints by id; with `lock` nobody else changes them until this transaction ends."""
     found = await conn.execute(_LOCK_STATES if lock else _READ_STATES, {"ids": sorted(ids)})
     return {row.id: _state(row) for row in found}
 
 
-async def write_endpoints(conn: AsyncConnection, states: Sequence[EndpointState], settled: Sequence[Settled]) -> None:
+async def write_subscriptions(
+    conn: AsyncConnection, states: Sequence[SubscriptionState], judged: Sequence[JudgedAttempt]
+) -> None:
     """Write endpoints' health and count their attempts."""
     rows = []
     for state in states:
-        own = [item for item in settled if item.attempt.subscription_id == state.id]
+        own = [item for item in judged if item.attempt.subscription_id == state.id]
         successes = sum(item.verdict.status == "delivered" for item in own)
         row = state.model_dump(mode="json", exclude={"policy", "organization_id", "url"})
         last = max((item.attempt.at for item in own), default=None)
@@ -315,15 +321,15 @@ LIMIT :limit
 """)
 
 
-async def backlog(conn: AsyncConnection, endpoint_id: str, now: datetime) -> Backlog:
+async def backlog(conn: AsyncConnection, subscription_id: str, now: datetime) -> Backlog:
     """Count what waits for an endpoint."""
-    row = (await conn.execute(_BACKLOG, {"endpoint_id": endpoint_id, "now": now})).one()
+    row = (await conn.execute(_BACKLOG, {"endpoint_id": subscription_id, "now": now})).one()
     return Backlog(waiting=row.waiting, retry_at=row.retry_at, useful_until=row.useful_until)
 
 
-async def hurry(conn: AsyncConnection, endpoint_id: str, now: datetime) -> None:
+async def hurry(conn: AsyncConnection, subscription_id: str, now: datetime) -> None:
     """Make every delivery due that waits to be tried again: its endpoint answers."""
-    await conn.execute(_HURRY, {"endpoint_id": endpoint_id, "now": now})
+    await conn.execute(_HURRY, {"endpoint_id": subscription_id, "now": now})
 
 
 async def is_anything_missed(conn: AsyncConnection, before: datetime) -> bool:
@@ -331,6 +337,6 @@ async def is_anything_missed(conn: AsyncConnection, before: datetime) -> bool:
     return bool((await conn.execute(_MISSED, {"before": before})).scalar_one())
 
 
-async def forgotten_endpoints(conn: AsyncConnection, before: datetime, limit: int) -> list[str]:
+async def forgotten_subscriptions(conn: AsyncConnection, before: datetime, limit: int) -> list[str]:
     """Find endpoints that were due for a check before that moment."""
     return [row.id for row in await conn.execute(_FORGOTTEN, {"before": before, "limit": limit})]

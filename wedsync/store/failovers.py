@@ -97,13 +97,13 @@ _PAST = text("""
 SELECT CAST(extract(epoch FROM restored_at - started_at) * 1000 AS bigint) FROM failovers
 WHERE from_service = :service AND restored_at IS NOT NULL ORDER BY started_at DESC LIMIT 20
 """)
-_UNGUARDED = text("""
+_WITHOUT_RECOVERY = text("""
 SELECT f.id, f.from_service, f.endpoint, f.epoch FROM failovers f
 WHERE f.status IN ('active', 'restoring', 'held')
   AND coalesce(f.guard_due_at, f.started_at + interval '10 seconds') < :now
 ORDER BY f.started_at LIMIT 100
 """)
-_GUARDED = text("""
+_NOTE_RECOVERY = text("""
 UPDATE failovers SET guarded_at = coalesce(guarded_at, :now), guard_due_at = :due WHERE id = :id
 """)
 _AWAITS = text("""
@@ -220,17 +220,17 @@ async def past_downtimes_ms(conn: AsyncConnection, service: str) -> list[int]:
     return list(await conn.scalars(_PAST, {"service": service}))
 
 
-async def unguarded(conn: AsyncConnection, now: datetime) -> Sequence[Any]:
+async def without_recovery(conn: AsyncConnection, now: datetime) -> Sequence[Any]:
     """Find failovers that should have a guard and have none: older than its start takes, or not checked in time."""
-    return (await conn.execute(_UNGUARDED, {"now": now})).all()
+    return (await conn.execute(_WITHOUT_RECOVERY, {"now": now})).all()
 
 
-async def guarded(conn: AsyncConnection, failover_id: str, now: datetime, due: datetime) -> None:
+async def note_recovery(conn: AsyncConnection, failover_id: str, now: datetime, due: datetime) -> None:
     """Note that its guard was started, or is awake, and will check again by `due`."""
-    await conn.execute(_GUARDED, {"id": failover_id, "now": now, "due": due})
+    await conn.execute(_NOTE_RECOVERY, {"id": failover_id, "now": now, "due": due})
 
 
-async def awaits_guard(conn: AsyncConnection, service: str, endpoint: str, epoch: int, due: datetime) -> None:
+async def expect_wake(conn: AsyncConnection, service: str, endpoint: str, epoch: int, due: datetime) -> None:
     """Note that an epoch's guard sleeps and will check again by `due`."""
     await conn.execute(_AWAITS, {"service": service, "endpoint": endpoint, "epoch": epoch, "due": due})
 

@@ -156,8 +156,8 @@ async def add_sample(
 
 async def write_concerns(conn: AsyncConnection, service: str, concerns: Sequence[Concern]) -> None:
     """Write the concerns that a service's samples raise."""
-    said = json.dumps([concern.model_dump(mode="json") for concern in concerns])
-    await conn.execute(_WRITE_CONCERNS, {"service": service, "concerns": said})
+    document = json.dumps([concern.model_dump(mode="json") for concern in concerns])
+    await conn.execute(_WRITE_CONCERNS, {"service": service, "concerns": document})
 
 
 async def read_warnings(conn: AsyncConnection) -> dict[str, tuple[Warned, ...]]:

@@ -67,7 +67,7 @@ UPDATE inbox SET priority = 0 WHERE id IN (
 
 # Only the newest unmatched rows are checked: this runs each minute, and an old event's object is hardly new.
 # A reference may carry the time of the workflow that wrote it, somewhat before others could find it.
-_REARM = sql("""
+_MAKE_DUE = sql("""
 UPDATE inbox SET due_at = :now WHERE id IN (
   SELECT i.id FROM (SELECT id, organization_id, event, processed_at FROM inbox
                     WHERE state = 'unmatched' AND due_at IS NULL ORDER BY id DESC LIMIT 5000) i
@@ -78,7 +78,7 @@ UPDATE inbox SET due_at = :now WHERE id IN (
 RETURNING priority
 """)
 
-_SETTLE = (
+_RECORD_OUTCOME = (
     update(inbox)
     .where(inbox.c.id == bindparam("row_id"))
     .values(
@@ -152,9 +152,9 @@ async def raise_waiting(connection: AsyncConnection, wedding_id: str) -> int:
     return (await connection.execute(_RAISE, {"wedding_id": wedding_id})).rowcount
 
 
-async def rearm(connection: AsyncConnection, now: datetime) -> set[Lane]:
+async def make_due(connection: AsyncConnection, now: datetime) -> set[Lane]:
     """Make unclaimed rows due again whose object a step has come to hold since; returns the lanes of those rows."""
-    return {lane_of(priority) for priority in await connection.scalars(_REARM, {"now": now})}
+    return {lane_of(priority) for priority in await connection.scalars(_MAKE_DUE, {"now": now})}
 
 
 async def claim(connection: AsyncConnection, lane: Lane, limit: int, now: datetime) -> list[ClaimedRow]:
@@ -245,14 +245,16 @@ def _claimed(row: Any) -> ClaimedRow:
     return ClaimedRow(**{**row._mapping, "event": event, "contacts": tuple(row.contacts or ())})
 
 
-async def settle(connection: AsyncConnection, verdicts: Mapping[int, Verdict], now: datetime) -> None:
+async def record_outcomes(connection: AsyncConnection, verdicts: Mapping[int, Verdict], now: datetime) -> None:
     """Write the outcomes of claimed rows, by row id."""
     if not verdicts:
         return
-    await connection.execute(_SETTLE, [_settled(row_id, verdict, now) for row_id, verdict in verdicts.items()])
+    await connection.execute(
+        _RECORD_OUTCOME, [_outcome_values(row_id, verdict, now) for row_id, verdict in verdicts.items()]
+    )
 
 
-def _settled(row_id: int, verdict: Verdict, now: datetime) -> dict[str, object]:
+def _outcome_values(row_id: int, verdict: Verdict, now: datetime) -> dict[str, object]:
     match = verdict.match
     return {
         "row_id": row_id,
@@ -320,7 +322,7 @@ async def contact_references(connection: AsyncConnection, digests: Collection[by
     return [ContactReference(digest=row.digest, organization_id=row[1], wedding_id=row[2]) for row in result]
 
 
-async def newest(
+async def newest_events(
     connection: AsyncConnection, objects: Collection[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], datetime]:
     """Return when the newest processed event of each (source, object id, topic) occurred."""
@@ -335,7 +337,7 @@ async def newest(
     return {(source, object_id, topic): occurred_at for source, object_id, topic, occurred_at in result}
 
 
-async def note_newest(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+async def note_newest_events(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep when the objects' newest processed events occurred; an older one never overwrites a newer one.
 
     `rows` hold each object once: {organization_id, source, object_id, topic, occurred_at, event_id}.

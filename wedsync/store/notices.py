@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from wedsync.store.session import Database
 
 
-class Waiter:
+class NoticeWaiter:
     """Somebody who waits for a change."""
 
     def __init__(self, notices: Notices) -> None:
@@ -25,7 +25,7 @@ class Waiter:
         """Note that a change came."""
         self._event.set()
 
-    async def news(self, seconds: float) -> bool:
+    async def wait(self, seconds: float) -> bool:
         """Wait for a change since the last call; False when none came for so long."""
         try:
             await asyncio.wait_for(self._event.wait(), seconds)
@@ -41,7 +41,7 @@ class Notices:
     def __init__(self, db: Database, channel: str) -> None:
         self._db = db
         self._channel = channel
-        self._waiters: dict[str, set[Waiter]] = {}
+        self._waiters: dict[str, set[NoticeWaiter]] = {}
         self._task: asyncio.Task[None] | None = None
         self.is_closing = False
 
@@ -50,9 +50,9 @@ class Notices:
         self._task = asyncio.create_task(self._listen(), name=f"listen-{self._channel}")
 
     @contextlib.contextmanager
-    def waiting(self, subject: str) -> Iterator[Waiter]:
+    def waiting(self, subject: str) -> Iterator[NoticeWaiter]:
         """Hear of `subject` within the block: read first, then wait, so that nothing is missed."""
-        waiter = Waiter(self)
+        waiter = NoticeWaiter(self)
         self._waiters.setdefault(subject, set()).add(waiter)
         try:
             yield waiter

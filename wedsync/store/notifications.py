@@ -47,7 +47,7 @@ JOIN notifications o ON o.id = d.id JOIN notification_channels c ON c.id = o.cha
 WHERE n.id = d.id
 RETURNING n.id, n.organization_id, n.channel_id, n.notice, n.attempts, n.created_at, c.kind, c.target, c.secret
 """)
-_SETTLE = text("""
+_COMPLETE = text("""
 UPDATE notifications SET error = :error, ended_at = CASE WHEN CAST(:due_at AS timestamptz) IS NULL
     THEN CAST(:now AS timestamptz) END, due_at = coalesce(CAST(:due_at AS timestamptz), due_at)
 WHERE id = :id AND attempts = :attempts AND ended_at IS NULL
@@ -81,8 +81,8 @@ async def announce(conn: AsyncConnection, notice: Notice, organization_id: str |
 
 async def announce_to(conn: AsyncConnection, channel_id: str, notification_id: str, notice: Notice) -> None:
     """Notify one channel, whatever it wants. Inside `system()`."""
-    said = json.dumps(notice.model_dump(mode="json"))
-    values = {"id": notification_id, "channel": channel_id, "key": notice.dedup_key, "notice": said}
+    body = json.dumps(notice.model_dump(mode="json"))
+    values = {"id": notification_id, "channel": channel_id, "key": notice.dedup_key, "notice": body}
     await conn.execute(_ADD, {**values, "now": notice.occurred_at})
 
 
@@ -92,12 +92,12 @@ async def claim(conn: AsyncConnection, now: datetime, lease: timedelta, most: in
     return (await conn.execute(_CLAIM, values)).all()
 
 
-async def settle(
+async def complete(
     conn: AsyncConnection, claimed: Any, now: datetime, error: str | None, due_at: datetime | None
 ) -> None:
     """Write a claim's outcome: sent, to be tried again at `due_at`, or given up. Inside `system()`."""
     values = {"id": claimed.id, "attempts": claimed.attempts, "error": error, "due_at": due_at, "now": now}
-    await conn.execute(_SETTLE, values)
+    await conn.execute(_COMPLETE, values)
 
 
 async def forget(conn: AsyncConnection, before: datetime) -> int:

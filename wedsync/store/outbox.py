@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
 from wedsync.domain.webhooks.outgoing.fan_out import Subscriber, fan_out
-from wedsync.domain.webhooks.outgoing.happenings import Change, Happening, WeddingFacts, happenings
+from wedsync.domain.webhooks.outgoing.happenings import Change, DomainEvent, WeddingFacts, domain_events
 from wedsync.kit.ids import new_id
-from wedsync.store.session import told
+from wedsync.store.session import published
 
 #: The subject of a committed transaction with new deliveries: `Database.when_committed`.
 NEWS = "outbox"
@@ -80,7 +80,7 @@ async def publish(
         previous_ceremony=previous_ceremony,
     )
     paid = await _paid(conn, wedding_id, changes)
-    await announce(conn, wedding.organization_id, happenings(changes, wedding, paid), now)
+    await announce(conn, wedding.organization_id, domain_events(changes, wedding, paid), now)
 
 
 async def _paid(conn: AsyncConnection, wedding_id: str, changes: Sequence[Change]) -> dict[str, list[dict[str, Any]]]:
@@ -97,7 +97,7 @@ async def _paid(conn: AsyncConnection, wedding_id: str, changes: Sequence[Change
 async def announce(
     conn: AsyncConnection,
     organization_id: str,
-    news: Sequence[Happening],
+    announced: Sequence[DomainEvent],
     now: datetime,
     *,
     only: str | None = None,
@@ -107,13 +107,13 @@ async def announce(
 
     Events that nobody wants leave no trace, unless `keep`. `only` gives them to one subscription whatever it wants.
     """
-    if not news:
+    if not announced:
         return []
     rows = (await conn.execute(_SUBSCRIBERS, {"organization_id": organization_id})).all()
     subscribers = [Subscriber(id=row.id, event_types=row.event_types, filters=row.filters) for row in rows]
     events: list[dict[str, Any]] = []
     deliveries: list[dict[str, Any]] = []
-    for told_to in fan_out(news, subscribers, only=only, keep=keep):
+    for told_to in fan_out(announced, subscribers, only=only, keep=keep):
         event_id = f"evt_{new_id()}"
         events.append({"id": event_id, **told_to.event.model_dump(mode="json")})
         deliveries += [
@@ -128,7 +128,7 @@ async def announce(
     if events:
         await conn.execute(_ADD_EVENTS, {"rows": json.dumps(events), "organization_id": organization_id, "now": now})
     if deliveries:
-        given = {"rows": json.dumps(deliveries), "organization_id": organization_id, "now": now}
-        await conn.execute(_ADD_DELIVERIES, given)
-        told(conn, NEWS)
+        params = {"rows": json.dumps(deliveries), "organization_id": organization_id, "now": now}
+        await conn.execute(_ADD_DELIVERIES, params)
+        published(conn, NEWS)
     return [row["id"] for row in deliveries]

@@ -54,7 +54,7 @@ SELECT count(*) FROM steps s JOIN weddings w ON w.id = s.wedding_id
 WHERE s.status IN ('pending', 'scheduled') AND w.ended_at IS NULL AND s.due_at IS NULL
 """)
 _CEREMONIES = text("SELECT id, ceremony_at FROM weddings WHERE id = ANY(:ids) AND ceremony_at IS NOT NULL")
-_TELL = text("SELECT pg_notify(:channel, :service)")
+_PUBLISH = text("SELECT pg_notify(:channel, :service)")
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ async def swap(conn: AsyncConnection, wanted: Quota, nonce: str, *, hurries: boo
     return Written(row.is_ours, value_of(Quota, {**row.state, **key}), row.at)
 
 
-async def tell(conn: AsyncConnection, service: str) -> None:
+async def publish(conn: AsyncConnection, service: str) -> None:
     """Have every process read the quotas anew."""
-    await conn.execute(_TELL, {"channel": CHANNEL, "service": service})
+    await conn.execute(_PUBLISH, {"channel": CHANNEL, "service": service})
 
 
 async def read_all(conn: AsyncConnection, known: Mapping[Key, Quota] | None = None) -> dict[Key, Quota]:
@@ -108,7 +108,7 @@ async def put_policy(conn: AsyncConnection, key: Key, policy: QuotaPolicy, actor
     """Set an account's limits and tell every process."""
     values = {"service": key[0], "account": key[1], "policy": policy.model_dump_json(), "now": now, "actor": actor}
     await conn.execute(_PUT_POLICY, values)
-    await tell(conn, key[0])
+    await publish(conn, key[0])
 
 
 async def read_planned(conn: AsyncConnection, since: datetime, until: datetime) -> Sequence[Any]:

@@ -32,7 +32,7 @@ _ORGANIZATION_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _GONE_STATES = ("08", "53", "57P")
 _CONNECT_TIMEOUT_SECONDS = 5
 #: The connection's key for the subjects that its transaction has changed.
-_NEWS = "wedsync.news"
+_PUBLISHED = "wedsync.news"
 _LONGEST_RECONNECT_SECONDS = 5.0
 _BIND = "SELECT set_config('wedsync.organization_id', %s, true)"
 
@@ -100,9 +100,9 @@ async def _pipelined(
     return [await cursor.fetchall() for cursor in cursors]
 
 
-def told(connection: AsyncConnection, subject: str) -> None:
+def published(connection: AsyncConnection, subject: str) -> None:
     """Note that the transaction has changes of `subject`, for those who wait by `Database.when_committed`."""
-    connection.info.setdefault(_NEWS, set()).add(subject)
+    connection.info.setdefault(_PUBLISHED, set()).add(subject)
 
 
 @contextlib.asynccontextmanager
@@ -190,17 +190,17 @@ class Database:
     async def _transaction(self, begin: str) -> AsyncGenerator[AsyncConnection]:
         with _translated():
             connection, driver = await self._begun(begin)
-            news: set[str] = set()
+            published_rows: set[str] = set()
             try:
-                connection.info.pop(_NEWS, None)
+                connection.info.pop(_PUBLISHED, None)
                 yield connection
-                news = connection.info.pop(_NEWS, news)
+                published_rows = connection.info.pop(_PUBLISHED, published_rows)
                 # To the driver itself: SQLAlchemy's way there costs more than the statement.
                 await driver.execute("COMMIT")
             finally:
                 # Rolls back what is open; shielded, so that a cancelled caller never leaks a connection.
                 await asyncio.shield(connection.close())
-        for subject in news & self._heralds.keys():
+        for subject in published_rows & self._heralds.keys():
             self._heralds[subject]()
 
     async def _begun(self, begin: str) -> tuple[AsyncConnection, psycopg.AsyncConnection[Any]]:

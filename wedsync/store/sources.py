@@ -139,7 +139,7 @@ async def statistics(
     conn: AsyncConnection, source: str, since: datetime, until: datetime, kind: str | None
 ) -> tuple[list[dict[str, Any]], list[float] | None]:
     """Return `(a row for each type, [p50, p95, p99] in seconds)` of the source's visible events in the range."""
-    asked = {"source": source, "since": since, "until": until, "type": kind}
-    rows = [dict(row._mapping) for row in await conn.execute(_STATISTICS, asked)]
-    found = (await conn.execute(_LATENCIES, asked)).scalar_one_or_none()
+    params = {"source": source, "since": since, "until": until, "type": kind}
+    rows = [dict(row._mapping) for row in await conn.execute(_STATISTICS, params)]
+    found = (await conn.execute(_LATENCIES, params)).scalar_one_or_none()
     return rows, None if found is None or found[0] is None else [float(one) for one in found]

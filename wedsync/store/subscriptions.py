@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.store.outbox import NEWS
-from wedsync.store.session import told
+from wedsync.store.session import published
 from wedsync.store.tables.outgoing import deliveries, delivery_attempts, outgoing_events, webhook_subscriptions
 
 _OPEN = ("pending", "retrying")
@@ -104,7 +104,7 @@ async def page_deliveries(
     return list((await conn.execute(query.order_by(deliveries.c.id.desc()).limit(limit))).all())
 
 
-async def page_news(
+async def page_operational_events(
     conn: AsyncConnection, organization_id: str, subscription_id: str, limit: int, before: str | None
 ) -> list[Any]:
     """Read up to `limit` events about a subscription itself, newest first, with ids below `before`."""
@@ -173,5 +173,5 @@ async def replay(
     }
     changed = (await conn.execute(_REPLAY, values)).rowcount
     if changed:
-        told(conn, NEWS)
+        published(conn, NEWS)
     return changed

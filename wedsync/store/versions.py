@@ -54,7 +54,7 @@ WHERE CAST(:service AS text) IS NULL OR service = :service ORDER BY started_at D
 _SAVE = text("""
 UPDATE version_migrations SET stage = :stage, state = CAST(:state AS jsonb), ended_at = :ended_at WHERE id = :id
 """)
-_ASK = text("""
+_REQUEST = text("""
 UPDATE version_migrations SET paused = coalesce(CAST(:paused AS boolean), paused),
   rollback_asked = rollback_asked OR :rollback
 WHERE id = :id AND ended_at IS NULL
@@ -112,7 +112,7 @@ async def put_spec(conn: AsyncConnection, service: str, spec: VersionSpec, actor
     """Add or change a version and tell every process."""
     values = {"service": service, "name": spec.name, "spec": spec.model_dump_json(), "now": now, "actor": actor}
     await conn.execute(_PUT_SPEC, values)
-    await circuits.tell(conn, service)
+    await circuits.publish(conn, service)
 
 
 async def read_pins(conn: AsyncConnection, now: datetime) -> dict[str, tuple[Pin, ...]]:
@@ -143,7 +143,7 @@ async def pin(
         values = {**scope, "version": version, "share_percent": share_percent, "since": now + NOTICE, "actor": actor}
         await conn.execute(_PIN, values)
     await conn.execute(_FORGET, {"before": now - 2 * REMEMBERED})
-    await circuits.tell(conn, service)
+    await circuits.publish(conn, service)
 
 
 async def begin(conn: AsyncConnection, migration: Migration, actor: str) -> bool:
@@ -174,9 +174,11 @@ async def save(conn: AsyncConnection, migration: Migration) -> None:
     await conn.execute(_SAVE, {**values, "state": migration.model_dump_json()})
 
 
-async def ask(conn: AsyncConnection, migration_id: str, *, paused: bool | None = None, rollback: bool = False) -> bool:
+async def request_move(
+    conn: AsyncConnection, migration_id: str, *, paused: bool | None = None, rollback: bool = False
+) -> bool:
     """Note an operator's wish; False: the migration has ended, or there is none."""
-    done = await conn.execute(_ASK, {"id": migration_id, "paused": paused, "rollback": rollback})
+    done = await conn.execute(_REQUEST, {"id": migration_id, "paused": paused, "rollback": rollback})
     return done.rowcount == 1
 
 

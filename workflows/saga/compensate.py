@@ -96,7 +96,7 @@ class Compensator:
         if plan == "leave":
             return CompensationResult(status="nothing_to_undo", detail=why)
         if plan in ("hand", "ask"):
-            link = f": {entry.binding.hand_link}" if entry.binding.hand_link else ""
+            link = f": {entry.binding.manual_link}" if entry.binding.manual_link else ""
             return self.park(step_id, f"{why}{link}")
         if plan in ("find_first", "replay_first"):
             found = await self._resolver.resolve(step_id, plan, deadline, may_pause=may_pause)

@@ -14,10 +14,10 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.failure import BUG, Failure
     from wedsync.domain.routing.vendor import OperationSpec
     from wedsync.domain.weddings import degradation, saga
-    from wedsync.domain.weddings.ledger import BY_HAND, LedgerEntry
+    from wedsync.domain.weddings.ledger import MANUAL, LedgerEntry
     from wedsync.domain.weddings.messages import StepStatus
     from wedsync.domain.weddings.plan import PlannedStep
-    from wedsync.domain.weddings.requests import HAND_CONFIRMED, HAND_DECLINED
+    from wedsync.domain.weddings.requests import MANUAL_CONFIRMED, MANUAL_DECLINED
     from wedsync.domain.weddings.step import StepError
     from wedsync.domain.weddings.task import StepTask
     from wedsync.domain.weddings.transaction import TransactionState
@@ -201,7 +201,7 @@ class StepExecutor:
         """
         state = self._state
         entry = state.entries[step.id]
-        if entry.binding.spec.by_hand and BY_HAND not in entry.done:
+        if entry.binding.spec.manual and MANUAL not in entry.done:
             self._wait_for_a_person(step, entry)
             return
         operations = entry.binding.spec.operations
@@ -235,8 +235,8 @@ class StepExecutor:
     def _wait_for_a_person(self, step: PlannedStep, entry: LedgerEntry) -> None:
         self._state.put(entry.asked_of_a_person())
         deadline_at = workflow.now() + timedelta(seconds=step.decide_within_seconds)
-        error = StepError(code="by_hand", detail=f"needs attention: {entry.binding.hand_link}")
-        waiting = self._state.step(step.id).waiting(HAND_CONFIRMED, (HAND_DECLINED,), deadline_at, error)
+        error = StepError(code="by_hand", detail=f"needs attention: {entry.binding.manual_link}")
+        waiting = self._state.step(step.id).waiting(MANUAL_CONFIRMED, (MANUAL_DECLINED,), deadline_at, error)
         self._state.put_step(waiting)
 
     def give_up(self, step: PlannedStep, failure: Failure, *, unknown: bool) -> None:
@@ -276,7 +276,7 @@ class StepExecutor:
         before = self._state.step(step.id)
         since = before.queued_at or now
         until = before.queued_until or now + timedelta(seconds=step.when_down.max_wait_seconds)
-        probe_at = degradation.next_look(since, until, now, workflow.random().random())
+        probe_at = degradation.next_recheck(since, until, now, workflow.random().random())
         if probe_at is None:
             return False
         self._state.put_step(before.queued(failure, since, until, probe_at))

@@ -46,7 +46,7 @@ class AnswerTaker:
             state.put(entry.with_facts(task.event_facts))
             await self._go_on(task)
             return
-        if entry.binding.spec.by_hand:
+        if entry.binding.spec.manual:
             state.put(entry.refused_by_hand())
         if step.done_when == "delivered":
             # Not every vendor can be asked what became of a message.

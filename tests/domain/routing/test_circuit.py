@@ -239,7 +239,7 @@ def test_a_share_is_the_same_weddings_and_refuses_only_who_can_go_elsewhere() ->
 
 def test_without_a_guard_the_ramp_goes_on_slowly() -> None:
     circuit = ramping(at=20)
-    pace = POLICY.ramp_step_seconds * c.UNGUARDED_PACE
+    pace = POLICY.ramp_step_seconds * c.SLOW_PACE
     shares = [c.share_percent(circuit, after(20 + pace * step + 1), POLICY) for step in range(4)]
     assert shares == [10, 50, 100, 100]
     held = circuit.model_copy(update={"held": True})
@@ -267,7 +267,7 @@ def test_amid_a_ceremony_it_is_not_half_open_and_its_ramp_stands_still() -> None
     noisy = {"noisy_from": after(5), "noisy_until": after(4000)}
     cut = tripped().model_copy(update=noisy)
     assert [c.phase(cut, after(at)) for at in (10, 3999, 4000)] == ["open", "open", "half_open"]
-    pace = POLICY.ramp_step_seconds * c.UNGUARDED_PACE
+    pace = POLICY.ramp_step_seconds * c.SLOW_PACE
     back = ramping(at=20).model_copy(update={"noisy_from": after(20 + pace + 5), "noisy_until": after(4000)})
     shares = [c.share_percent(back, after(at), POLICY) for at in (21, 20 + pace, 3999, 4000, 4000 + pace - 6)]
     assert shares == [10, 50, 50, 50, 50]

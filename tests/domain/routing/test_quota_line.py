@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from wedsync.domain.routing import quota_line as line
 from wedsync.domain.routing import quotas as q
-from wedsync.domain.routing.quota_take import take
+from wedsync.domain.routing.quota_take import acquire
 from wedsync.domain.routing.quotas import Quota
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -21,20 +21,20 @@ def test_a_block_is_never_more_than_those_that_wait_and_a_hundredth_of_what_rema
 
 def test_those_that_wait_come_one_after_the_other_as_the_line_moves() -> None:
     rule = q.policy_of({"per_second": 10})
-    quota, _ = take(EMPTY, rule, 100, NOW)
-    _, grant = take(quota, rule, 1, NOW)
+    quota, _ = acquire(EMPTY, rule, 100, NOW)
+    _, grant = acquire(quota, rule, 1, NOW)
     moments = [line.in_line(grant, rule, place, NOW) for place in range(5)]
     assert moments[0] == grant.until
     for earlier, later in pairwise(moments):
         assert later - earlier == timedelta(seconds=grant.pace_seconds)
     for place, moment in enumerate(moments):
-        quota, given = take(quota, rule, 1, moment + timedelta(microseconds=100))
+        quota, given = acquire(quota, rule, 1, moment + timedelta(microseconds=100))
         assert given.calls == 1, place
 
 
 def test_after_a_window_that_is_used_up_they_come_at_its_pace() -> None:
     rule = q.policy_of({"per_second": 10, "per_hour": 3600})
     quota = EMPTY
-    _, grant = take(quota, rule, 1, NOW)
+    _, grant = acquire(quota, rule, 1, NOW)
     refused = grant.model_copy(update={"calls": 0, "until": NOW, "why": "hour", "pace_seconds": 0.1})
     assert line.pace_of(refused, rule) == timedelta(seconds=1)

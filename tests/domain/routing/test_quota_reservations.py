@@ -6,7 +6,7 @@ import pytest
 
 from wedsync.domain.routing import quotas as q
 from wedsync.domain.routing.quota_reservations import kept_within, most_kept
-from wedsync.domain.routing.quota_take import take
+from wedsync.domain.routing.quota_take import acquire
 from wedsync.domain.routing.quotas import Quota, Reservation, WindowLimit
 
 NOW = datetime(2027, 6, 1, tzinfo=UTC)
@@ -33,23 +33,23 @@ def holding(*reservations: Reservation) -> Quota:
 def test_a_window_keeps_an_even_share_and_the_rest_is_everybody_s(
     one: Reservation, limits: dict[str, int], left: int
 ) -> None:
-    assert take(holding(one), q.policy_of(limits), 10_000, NOW, priority=q.WEDDING_DAY)[1].calls == left
+    assert acquire(holding(one), q.policy_of(limits), 10_000, NOW, priority=q.WEDDING_DAY)[1].calls == left
 
 
 def test_a_share_that_was_used_is_kept_no_more_until_the_next_window() -> None:
     rule, quota = q.policy_of({"per_day": 100}), holding(kept(calls=900))
-    quota, grant = take(quota, rule, 30, NOW, wedding_id="w-r1")
+    quota, grant = acquire(quota, rule, 30, NOW, wedding_id="w-r1")
     assert grant.calls == 30
-    quota, grant = take(quota, rule, 100, NOW, priority=q.WEDDING_DAY)
+    quota, grant = acquire(quota, rule, 100, NOW, priority=q.WEDDING_DAY)
     assert grant.calls == 70
-    assert take(quota, rule, 100, NOW + timedelta(days=1), priority=q.WEDDING_DAY)[1].calls == 70
+    assert acquire(quota, rule, 100, NOW + timedelta(days=1), priority=q.WEDDING_DAY)[1].calls == 70
 
 
 def test_a_reservation_takes_nothing_of_what_another_keeps() -> None:
     rule = q.policy_of({"per_day": 100})
-    quota, grant = take(holding(kept(calls=900), kept("r2", calls=600)), rule, 100, NOW, wedding_id="w-r1")
+    quota, grant = acquire(holding(kept(calls=900), kept("r2", calls=600)), rule, 100, NOW, wedding_id="w-r1")
     assert grant.calls == 80
-    assert take(quota, rule, 100, NOW, wedding_id="w-r2")[1].calls == 20
+    assert acquire(quota, rule, 100, NOW, wedding_id="w-r2")[1].calls == 20
 
 
 def test_what_is_kept_at_the_most_is_what_a_window_withholds() -> None:
@@ -59,7 +59,7 @@ def test_what_is_kept_at_the_most_is_what_a_window_withholds() -> None:
     assert (start, most) == (NOW + timedelta(days=10), 50)
     assert kept_within(found, start, start + timedelta(days=1)) == most
     counter = q.opened(found, DAY, start)
-    assert take(found, q.policy_of({"per_day": 100}), 100, counter.started_at, priority=q.WEDDING_DAY)[1].calls == 50
+    assert acquire(found, q.policy_of({"per_day": 100}), 100, counter.started_at, priority=q.WEDDING_DAY)[1].calls == 50
 
 
 def test_small_shares_are_added_up_before_they_are_rounded() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.routing import quotas as q
-from wedsync.domain.routing.quota_take import take
+from wedsync.domain.routing.quota_take import acquire
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation, Throttle, WindowLimit
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ def drain(
     given_at: list[float] = []
     for tick in range(round(seconds / every)):
         at = round(start + tick * every, 6)
-        quota, grant = take(quota, rule, 5, after(at), **who)
+        quota, grant = acquire(quota, rule, 5, after(at), **who)
         if grant.not_before is not None:
             first = (grant.not_before - NOW).total_seconds()
             given_at += [round(first + place * grant.pace_seconds, 6) for place in range(grant.calls)]
@@ -43,7 +43,7 @@ def most_within(moments: list[float], length: float) -> int:
 
 
 def test_what_has_no_limit_is_given() -> None:
-    _, grant = take(EMPTY, QuotaPolicy(), 7, NOW)
+    _, grant = acquire(EMPTY, QuotaPolicy(), 7, NOW)
     assert (grant.calls, grant.left, grant.until) == (7, None, None)
 
 
@@ -78,7 +78,7 @@ def test_whoever_asks_for_what_no_stretch_of_a_second_holds_more_than_its_limit(
     quota, at, moments = EMPTY, 0.0, list[float]()
     for pause, wanted, priority in asks:
         at += pause
-        quota, grant = take(quota, policy(second=limit), wanted, after(at), priority=priority)
+        quota, grant = acquire(quota, policy(second=limit), wanted, after(at), priority=priority)
         assert 0 <= grant.calls <= wanted
         assert (grant.until is None) == (grant.calls > 0)
         if grant.not_before is not None:
@@ -97,7 +97,7 @@ def test_the_moment_named_is_when_a_call_can_be_had(limit: int, start: float, ta
     quota, _ = drain(EMPTY, rule, taken / 100, start=start, every=0.003)
     at = after(start + taken / 100)
     for _ in range(5):
-        quota, grant = take(quota, rule, 1, at, priority=priority)
+        quota, grant = acquire(quota, rule, 1, at, priority=priority)
         if grant.calls:
             return
         assert grant.until is not None
@@ -110,18 +110,18 @@ def test_every_window_counts() -> None:
     rule = policy(second=50, day=60)
     quota, moments = drain(EMPTY, rule, 10)
     assert len(moments) <= 60
-    _, grant = take(quota, rule, 1, after(10))
+    _, grant = acquire(quota, rule, 1, after(10))
     assert (grant.why, grant.until) == ("day", datetime(2027, 6, 1, 19, 12, tzinfo=UTC))
-    _, grant = take(quota, rule, 1, datetime(2027, 6, 2, tzinfo=UTC))
+    _, grant = acquire(quota, rule, 1, datetime(2027, 6, 2, tzinfo=UTC))
     assert grant.calls == 1
 
 
 def test_wedding_day_calls_find_room_where_others_wait() -> None:
     rule = policy(second=100)
     quota, _ = drain(EMPTY, rule, 0.4, every=0.001)
-    quota, _ = take(quota, rule, 100, after(0.4))
-    _, ordinary = take(quota, rule, 1, after(0.4))
-    _, urgent = take(quota, rule, 1, after(0.4), priority=q.WEDDING_DAY)
+    quota, _ = acquire(quota, rule, 100, after(0.4))
+    _, ordinary = acquire(quota, rule, 1, after(0.4))
+    _, urgent = acquire(quota, rule, 1, after(0.4), priority=q.WEDDING_DAY)
     assert (ordinary.calls, urgent.calls) == (0, 1)
 
 
@@ -130,12 +130,12 @@ def test_once_wedding_day_calls_come_the_line_makes_room_for_more_of_them() -> N
     quota, moments, waits = EMPTY, list[float](), list[float]()
     for tick in range(2000):
         at = round(tick * 0.01, 6)
-        quota, grant = take(quota, rule, 20, after(at))
+        quota, grant = acquire(quota, rule, 20, after(at))
         if grant.not_before is not None:
             first = (grant.not_before - NOW).total_seconds()
             moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
         if tick % 20 == 0:
-            quota, urgent = take(quota, rule, 1, after(at), priority=q.WEDDING_DAY)
+            quota, urgent = acquire(quota, rule, 1, after(at), priority=q.WEDDING_DAY)
             moment = urgent.not_before or urgent.until
             assert moment is not None
             waits.append((moment - after(at)).total_seconds())
@@ -147,22 +147,22 @@ def test_once_wedding_day_calls_come_the_line_makes_room_for_more_of_them() -> N
 
 def test_what_is_left_to_others_is_given_out_at_the_end() -> None:
     rule = policy(hour=100)
-    quota, grant = take(EMPTY, rule, 100, NOW, priority=4)
+    quota, grant = acquire(EMPTY, rule, 100, NOW, priority=4)
     assert grant.calls == 75
-    _, refused = take(quota, rule, 1, after(60), priority=4)
+    _, refused = acquire(quota, rule, 1, after(60), priority=4)
     assert refused.until == after(3600 * 0.8)
-    _, grant = take(quota, rule, 100, after(3600 * 0.8), priority=4)
+    _, grant = acquire(quota, rule, 100, after(3600 * 0.8), priority=4)
     assert grant.calls == 25
 
 
 def test_a_hand_on_the_tap_touches_no_wedding_day() -> None:
     rule = policy(hour=100)
     quota = EMPTY.model_copy(update={"throttle": Throttle(percent=10, until=after(600))})
-    quota, grant = take(quota, rule, 50, NOW)
+    quota, grant = acquire(quota, rule, 50, NOW)
     assert grant.calls == 10
-    assert take(quota, rule, 1, NOW)[1].calls == 0
-    assert take(quota, rule, 50, NOW, priority=q.WEDDING_DAY)[1].calls == 50
-    assert take(quota, rule, 20, after(601))[1].calls == 20
+    assert acquire(quota, rule, 1, NOW)[1].calls == 0
+    assert acquire(quota, rule, 50, NOW, priority=q.WEDDING_DAY)[1].calls == 50
+    assert acquire(quota, rule, 20, after(601))[1].calls == 20
 
 
 def crowded(quota: Quota, rule: QuotaPolicy, seconds: float, **who: Any) -> tuple[Quota, list[float], list[float]]:
@@ -170,7 +170,7 @@ def crowded(quota: Quota, rule: QuotaPolicy, seconds: float, **who: Any) -> tupl
     ordinary, others = list[float](), list[float]()
     for tick in range(round(seconds / 0.01)):
         for moments, asks in ((ordinary, {}), (others, who)):
-            quota, grant = take(quota, rule, 2, after(tick * 0.01), **asks)
+            quota, grant = acquire(quota, rule, 2, after(tick * 0.01), **asks)
             if grant.not_before is not None:
                 first = (grant.not_before - NOW).total_seconds()
                 moments += [first + place * grant.pace_seconds for place in range(grant.calls)]
@@ -198,9 +198,9 @@ def test_whose_calls_are_reserved_waits_for_nobody_whom_that_holds_back() -> Non
 def test_a_throttle_that_is_taken_away_leaves_nothing_behind() -> None:
     quota, rule = EMPTY.model_copy(update={"throttle": Throttle(percent=0)}), policy(minute=600)
     for call in range(20):
-        quota, grant = take(quota, rule, 1, after(call / 10), priority=q.WEDDING_DAY)
+        quota, grant = acquire(quota, rule, 1, after(call / 10), priority=q.WEDDING_DAY)
         assert grant.calls == 1
-    assert take(quota.model_copy(update={"throttle": None}), rule, 1, after(3))[1].calls == 1
+    assert acquire(quota.model_copy(update={"throttle": None}), rule, 1, after(3))[1].calls == 1
 
 
 def kept(calls: int = 30, starts: float = 1800, ends: float = 5400, **changes: Any) -> Quota:
@@ -210,60 +210,60 @@ def kept(calls: int = 30, starts: float = 1800, ends: float = 5400, **changes: A
 
 def test_what_is_reserved_is_there_for_its_wedding_however_much_others_want() -> None:
     rule = policy(hour=100)
-    quota, grant = take(kept(), rule, 100, NOW, priority=q.WEDDING_DAY)
+    quota, grant = acquire(kept(), rule, 100, NOW, priority=q.WEDDING_DAY)
     assert grant.calls == 70
-    quota, grant = take(quota, rule, 40, after(1800), wedding_id="w1")
+    quota, grant = acquire(quota, rule, 40, after(1800), wedding_id="w1")
     assert grant.calls == 30
     assert quota.reservations[0].used == 30
 
 
 def test_a_reservation_of_another_hour_holds_nothing_back_and_one_that_is_over_is_given_back() -> None:
     rule = policy(hour=100)
-    assert take(kept(starts=7200, ends=9000), rule, 92, NOW)[1].calls == 92
-    assert take(kept(starts=-3600, ends=-60), rule, 92, NOW)[1].calls == 92
+    assert acquire(kept(starts=7200, ends=9000), rule, 92, NOW)[1].calls == 92
+    assert acquire(kept(starts=-3600, ends=-60), rule, 92, NOW)[1].calls == 92
 
 
 def test_the_idle_share_of_a_minute_is_lent() -> None:
     quota = kept(calls=120, starts=0, ends=120)
     rule = QuotaPolicy(windows=(WindowLimit(window="minute", limit=100, burst=50),))
-    assert take(quota, rule, 100, after(0.1))[1].calls == 20
-    assert take(quota, rule, 100, after(31))[1].calls == 50
+    assert acquire(quota, rule, 100, after(0.1))[1].calls == 20
+    assert acquire(quota, rule, 100, after(31))[1].calls == 50
 
 
 @pytest.mark.parametrize("window", ["second", "minute", "hour", "day"])
 def test_a_throttle_says_when_it_ends(window: str) -> None:
     rule, until = policy(**{window: 100}), after(1200)
     shut = EMPTY.model_copy(update={"throttle": Throttle(percent=0, until=until)})
-    _, refused = take(shut, rule, 1, NOW)
+    _, refused = acquire(shut, rule, 1, NOW)
     assert (refused.until, refused.why) == (until, "throttled")
-    assert take(shut, rule, 1, until)[1].calls == 1
+    assert acquire(shut, rule, 1, until)[1].calls == 1
     endless = EMPTY.model_copy(update={"throttle": Throttle(percent=0)})
-    _, refused = take(endless, rule, 1, NOW)
+    _, refused = acquire(endless, rule, 1, NOW)
     assert refused.until == after(300)
 
 
 def test_a_share_that_is_used_comes_again_with_the_throttle_s_end_or_the_next_window() -> None:
     for ends, comes in ((600, 600), (7200, 3600)):
         quota = EMPTY.model_copy(update={"throttle": Throttle(percent=10, until=after(ends))})
-        quota, _ = take(quota, policy(hour=100), 10, NOW)
-        _, refused = take(quota, policy(hour=100), 1, NOW)
+        quota, _ = acquire(quota, policy(hour=100), 10, NOW)
+        _, refused = acquire(quota, policy(hour=100), 1, NOW)
         assert (refused.until, refused.why) == (after(comes), "throttled")
-    full, _ = take(EMPTY, policy(hour=100), 100, NOW, priority=q.WEDDING_DAY)
+    full, _ = acquire(EMPTY, policy(hour=100), 100, NOW, priority=q.WEDDING_DAY)
     quota = full.model_copy(update={"throttle": Throttle(percent=10, until=after(600))})
-    _, refused = take(quota, policy(hour=100), 1, NOW)
+    _, refused = acquire(quota, policy(hour=100), 1, NOW)
     assert (refused.until, refused.why) == (after(3600), "hour")
 
 
 def test_what_is_kept_of_a_second_is_free_from_its_second_half() -> None:
     quota = kept(calls=3600, starts=0, ends=3600)
-    _, refused = take(quota, policy(second=1), 1, NOW)
+    _, refused = acquire(quota, policy(second=1), 1, NOW)
     assert refused.until == after(0.5)
-    assert take(quota, policy(second=1), 1, after(0.5))[1].calls == 1
+    assert acquire(quota, policy(second=1), 1, after(0.5))[1].calls == 1
 
 
 @pytest.mark.parametrize("window", ["second", "minute", "hour", "day"])
 def test_the_greatest_limit_is_one(window: str) -> None:
-    assert take(EMPTY, policy(**{window: 1_000_000_000}), 5, NOW)[1].calls == 5
+    assert acquire(EMPTY, policy(**{window: 1_000_000_000}), 5, NOW)[1].calls == 5
 
 
 @pytest.mark.parametrize(("limit", "burst"), [(60, 60), (60, 30), (1, 1), (10, 1_000_000)])
@@ -275,7 +275,7 @@ def test_whatever_may_come_at_once_half_of_a_limit_can_be_used_and_none_is_passe
 
 
 def test_who_asks_for_none_is_given_none_and_told_what_is_left() -> None:
-    quota, grant = take(EMPTY, policy(day=100), 0, NOW)
+    quota, grant = acquire(EMPTY, policy(day=100), 0, NOW)
     assert (quota, grant.calls, grant.left) == (EMPTY, 0, 100)
 
 
@@ -298,7 +298,7 @@ def test_whoever_is_held_back_or_goes_ahead_no_second_holds_more_than_its_limit(
     at, moments = 0.0, list[float]()
     for pause, wanted, priority, wedding_id in asks:
         at += pause
-        quota, grant = take(quota, policy(second=limit), wanted, after(at), priority=priority, wedding_id=wedding_id)
+        quota, grant = acquire(quota, policy(second=limit), wanted, after(at), priority=priority, wedding_id=wedding_id)
         if grant.not_before is not None:
             first = (grant.not_before - NOW).total_seconds()
             moments += [first + place * grant.pace_seconds for place in range(grant.calls)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wedsync.domain.routing import quotas as q
 from wedsync.domain.routing.forecast import Demand, predicted
 from wedsync.domain.routing.quota_headers import blocked
-from wedsync.domain.routing.quota_take import take
+from wedsync.domain.routing.quota_take import acquire
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, Reservation
 from wedsync.domain.routing.schedule import Schedule, ScheduleRequest, schedule
 
@@ -94,7 +94,7 @@ def test_what_must_not_be_spread_waits_for_a_window_with_room_for_all() -> None:
 
 
 def test_running_plans_and_calls_made_and_reservations_take_room() -> None:
-    quota, _ = take(Quota(service="stripe"), limits(hour=100), 20, NOW)
+    quota, _ = acquire(Quota(service="stripe"), limits(hour=100), 20, NOW)
     kept = Reservation(id="r", wedding_id="w", calls=30, starts_at=NOW, ends_at=after(hours=1))
     quota = quota.model_copy(update={"reservations": (kept,)})
     found = asked(wants(calls=31), quota=quota, demand=(planned(20, after(minutes=10)),))
@@ -177,7 +177,7 @@ def test_as_much_as_may_be_asked_is_answered_soon(deadline: timedelta | None) ->
 
 def test_what_is_too_much_to_look_at_is_a_conflict_that_says_so() -> None:
     requests = [wants("high", 6_000, priority="high"), wants("low", 60_000, priority="low")]
-    found = schedule(requests, {STRIPE: limits(minute=600)}, {}, [], {}, NOW, looks=50)
+    found = schedule(requests, {STRIPE: limits(minute=600)}, {}, [], {}, NOW, checks=50)
     assert [one.id for one in found.delayed] == ["high"]
     (conflict,) = found.conflicts
     assert "ask for fewer requests" in conflict.detail

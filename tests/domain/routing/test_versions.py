@@ -47,7 +47,7 @@ SERVICE, TENANT = pin("s"), pin("t", "org")
         ((SERVICE,), "e", {}, "s"),
         ((TENANT, SERVICE), "e", {}, "t"),
         ((pin("t", "another"),), "e", {}, "e"),
-        ((TENANT, SERVICE), "e", {"asked": "x"}, "x"),
+        ((TENANT, SERVICE), "e", {"requested": "x"}, "x"),
         ((TENANT,), "e", {"facts": {"api_version": "x"}}, "x"),
         # What was made by the manifest's version carries no mark.
         ((TENANT,), "", {"facts": {"payment_id": "p"}}, "m"),

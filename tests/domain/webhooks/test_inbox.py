@@ -171,12 +171,12 @@ def test_a_kept_reason_is_never_longer_than_its_limit(reason: str) -> None:
 
 def test_an_unclaimed_event_is_looked_at_about_ten_times_in_its_first_ten_minutes() -> None:
     # However long nobody looked: the reference is written by those who were away as well.
-    first_look = NOW + timedelta(hours=3)
-    looked_at, looks, now = None, [], first_look
+    first_check = NOW + timedelta(hours=3)
+    checked, looks, now = None, [], first_check
     while True:
-        looks.append((now - first_look).total_seconds())
-        verdict = rules.unclaimed(row().model_copy(update={"received_at": NOW, "first_looked_at": looked_at}), now)
-        looked_at = first_look
+        looks.append((now - first_check).total_seconds())
+        verdict = rules.unclaimed(row().model_copy(update={"received_at": NOW, "first_looked_at": checked}), now)
+        checked = first_check
         assert verdict.state == "unmatched"
         if verdict.due_at is None:
             break

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.plans import booking, event, plan
 from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings.apply_result import apply_result, skip, undone_by_hand
+from wedsync.domain.weddings.apply_result import apply_result, manually_undone, skip
 from wedsync.domain.weddings.closing import open_matters
 from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
@@ -133,7 +133,7 @@ def test_a_hands_word_settles_what_needed_attention() -> None:
     before = before.model_copy(
         update={"states": {**before.states, "venue": parked}, "entries": {"venue": entry(state="parked")}}
     )
-    after = undone_by_hand(before, ("venue",))
+    after = manually_undone(before, ("venue",))
     assert (after.state.entries, after.state.cards["t1"].status) == ({}, "rolled_back")
     assert [u.status for u in after.updates] == ["rolled_back"]
 
@@ -182,5 +182,5 @@ def test_a_parked_effect_is_not_forgotten_for_that_of_the_next_try() -> None:
 def test_a_hands_word_leaves_what_stands_at_another_vendor() -> None:
     done = StepState(step_id="venue", status="succeeded", compensation=PARKED)
     before = with_venue(done, at("second"), leftovers=(at("first", state="parked"),))
-    after = undone_by_hand(before, ("venue",)).state
+    after = manually_undone(before, ("venue",)).state
     assert (after.leftovers, after.entries["venue"].binding.vendor) == ((), "second")

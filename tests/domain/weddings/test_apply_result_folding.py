@@ -99,9 +99,9 @@ def looked(compensation: Any, *, again: bool = False) -> WeddingState:
         parallelism=1, rechecks=(recheck,),
     )  # fmt: skip
     state = StepState(step_id="venue", status="failed", compensation=CompensationResult(status=compensation))
-    next_look = (recheck.model_copy(update={"due_at": NOW + timedelta(days=1), "look": 3}),) if again else ()
+    next_recheck = (recheck.model_copy(update={"due_at": NOW + timedelta(days=1), "look": 3}),) if again else ()
     result = TransactionResult(
-        id="t2", seq=9, kind="scheduled", status="needs_attention", steps=(state,), rechecks=next_look,
+        id="t2", seq=9, kind="scheduled", status="needs_attention", steps=(state,), rechecks=next_recheck,
         started_at=NOW, ended_at=NOW,
     )  # fmt: skip
     return apply_result(before, given, result).state

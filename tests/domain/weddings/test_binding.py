@@ -64,7 +64,7 @@ def test_a_binding_holds_the_vendors_terms_and_the_keys_of_its_round(
     step, plan = compiled(data)["deposit"], load(data)
     made = bound(step, "stripe", preparation(step, "stripe", plan, manifests), plan, number=3)
     assert made.spec == manifests["stripe"].action("payments.collect")
-    assert (made.timeout_seconds, made.idempotency_hours, made.hand_link) == (3, 24, "https://link")
+    assert (made.timeout_seconds, made.idempotency_hours, made.manual_link) == (3, 24, "https://link")
     assert (made.round, made.transaction_id, made.bound_at) == (3, "t1", NOW)
     assert made.reference == saga.reference("w", "t1", "deposit", "stripe", 3)
 

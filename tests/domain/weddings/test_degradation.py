@@ -91,15 +91,15 @@ def test_a_capability_that_nobody_has_is_refused(manifests: Mapping[str, Manifes
 
 def test_what_may_be_skipped_gives_a_default_to_who_refers_to_it(manifests: Mapping[str, Manifest]) -> None:
     forecast = {**WEATHER, "when_down": {"then": "skip"}}
-    teller = email(text="It will be ${weather.summary}.")
-    assert codes(manifests, forecast, teller) == [("steps[0].when_down", "missing_default")]
-    assert codes(manifests, {**forecast, "default_results": {"summary": "fine"}}, teller) == []
+    dispatcher = email(text="It will be ${weather.summary}.")
+    assert codes(manifests, forecast, dispatcher) == [("steps[0].when_down", "missing_default")]
+    assert codes(manifests, {**forecast, "default_results": {"summary": "fine"}}, dispatcher) == []
 
 
 @given(waited=st.integers(0, 200_000), left=st.integers(1, 200_000), jitter=st.floats(0, 0.999))
 def test_a_queued_step_is_tried_soon_ever_less_often_and_at_its_end(waited: int, left: int, jitter: float) -> None:
     since, until = NOW - timedelta(seconds=waited), NOW + timedelta(seconds=left)
-    look = degradation.next_look(since, until, NOW, jitter)
+    look = degradation.next_recheck(since, until, NOW, jitter)
     assert look is not None
     assert NOW < look <= until
     assert look - NOW <= timedelta(minutes=15)
@@ -107,7 +107,7 @@ def test_a_queued_step_is_tried_soon_ever_less_often_and_at_its_end(waited: int,
 
 
 def test_a_queue_whose_time_is_up_is_not_looked_at_again() -> None:
-    assert degradation.next_look(NOW - timedelta(hours=1), NOW, NOW, 0.0) is None
+    assert degradation.next_recheck(NOW - timedelta(hours=1), NOW, NOW, 0.0) is None
 
 
 def test_a_question_is_the_same_whatever_the_order_of_its_words() -> None:

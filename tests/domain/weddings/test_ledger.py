@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from wedsync.domain.routing.vendor import ActionSpec, Effect, OperationSpec
-from wedsync.domain.weddings.ledger import BY_HAND, Binding, Field, LedgerEntry, Recheck, first_recheck
+from wedsync.domain.weddings.ledger import MANUAL, Binding, Field, LedgerEntry, Recheck, first_recheck
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -57,7 +57,7 @@ ACTS: dict[str, tuple[Callable[[LedgerEntry], LedgerEntry], dict[str, Any]]] = {
         {"unknown_operation": None, "done": ("quote", "book", "move", "book")},
     ),
     "with facts": (lambda e: e.with_facts({"x": 1}), {"facts": {"reference": "R7", "x": 1}}),
-    "asked of a person": (lambda e: e.asked_of_a_person(), {"state": "waiting", "done": (BY_HAND,)}),
+    "asked of a person": (lambda e: e.asked_of_a_person(), {"state": "waiting", "done": (MANUAL,)}),
     "refused by hand": (lambda e: e.refused_by_hand(), {"done": ()}),
     "changing to": (
         lambda e: e.changing_to({"a": 2}, "t9"),

@@ -67,12 +67,12 @@ def event(type_: str = "payment.succeeded", **more: Any) -> VendorEvent:
     return VendorEvent(**{"source": "stripe", "event_id": "e1", "type": type_, "vendor_type": type_, **more})
 
 
-def ask(kind: Any = "orchestrate", **more: Any) -> TransactionRequest:
+def request_of(kind: Any = "orchestrate", **more: Any) -> TransactionRequest:
     return TransactionRequest(id="r", kind=kind, seq=1, **more)
 
 
 def decision(step_id: str, choice: Any, vendor: str | None = None) -> TransactionRequest:
-    return ask("scheduled", decision=Decision(step_id=step_id, choice=choice, vendor=vendor))
+    return request_of("scheduled", decision=Decision(step_id=step_id, choice=choice, vendor=vendor))
 
 
 HELD = {"a": state("a", "held", vendor="generic")}
@@ -86,22 +86,22 @@ PARKED_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="needs_
 @pytest.mark.parametrize(
     ("held", "request_", "code"),
     [
-        (wedding(step("a")), ask(), None),
-        (wedding(step("a"), origin="t1"), ask(), "already_orchestrated"),
-        (wedding(step("a"), cards=PARKED_CARD), ask(), "already_orchestrated"),
-        (wedding(step("a"), cards=PARKED_CARD), ask("undo", target="t1"), None),
-        (wedding(step("a"), cards=DONE_CARD), ask(), None),
-        (wedding(step("a"), status="ended"), ask(), "wedding_over"),
-        (wedding(step("a"), status="cancelled"), ask("undo", target="t1"), "wedding_over"),
-        (wedding(step("a"), closing=CLOSING), ask(), "wedding_over"),
-        (wedding(step("a"), closing=CLOSING), ask("timeline"), "wedding_over"),
-        (wedding(step("a"), closing=CLOSING), ask("undo", target="t1"), None),
+        (wedding(step("a")), request_of(), None),
+        (wedding(step("a"), origin="t1"), request_of(), "already_orchestrated"),
+        (wedding(step("a"), cards=PARKED_CARD), request_of(), "already_orchestrated"),
+        (wedding(step("a"), cards=PARKED_CARD), request_of("undo", target="t1"), None),
+        (wedding(step("a"), cards=DONE_CARD), request_of(), None),
+        (wedding(step("a"), status="ended"), request_of(), "wedding_over"),
+        (wedding(step("a"), status="cancelled"), request_of("undo", target="t1"), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), request_of(), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), request_of("timeline"), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), request_of("undo", target="t1"), None),
         (wedding(step("a"), closing=CLOSING, states=HELD), decision("a", "retry"), None),
-        (wedding(step("a"), cards=DONE_CARD), ask("undo", target="t1"), "already_undone"),
-        (wedding(step("a")), ask("undo", target="t9"), None),
-        (wedding(step("a"), states=HELD), ask("timeline"), "steps_open"),
-        (wedding(step("a"), states={"a": state("a", "waiting")}), ask("timeline"), "steps_open"),
-        (wedding(step("a")), ask("timeline"), None),
+        (wedding(step("a"), cards=DONE_CARD), request_of("undo", target="t1"), "already_undone"),
+        (wedding(step("a")), request_of("undo", target="t9"), None),
+        (wedding(step("a"), states=HELD), request_of("timeline"), "steps_open"),
+        (wedding(step("a"), states={"a": state("a", "waiting")}), request_of("timeline"), "steps_open"),
+        (wedding(step("a")), request_of("timeline"), None),
         (wedding(step("a")), decision("a", "retry"), "not_held"),
         (wedding(step("a")), decision("zz", "retry"), "not_held"),
         (wedding(step("a"), states=HELD), decision("a", "retry"), None),
@@ -172,7 +172,7 @@ def test_a_hand_undoes_only_what_waits_for_a_hand() -> None:
     parked = state("a", "failed", compensation=CompensationResult(status="needs_attention"))
     said = tuple(event("hand.undone", event_id=f"e-{i}", step_id=i) for i in "ab")
     held = wedding(step("a"), step("b"), states={"a": parked, "b": state("b", "succeeded")}, events=said)
-    assert requests.undone_by_hand(held) == ("a",)
+    assert requests.manually_undone(held) == ("a",)
 
 
 def test_the_agenda_brings_answers_late_ones_and_what_is_due_with_them() -> None:
@@ -217,7 +217,7 @@ WAITS = OperationSpec(name="do", waits_for="booking.confirmed")
     [
         # Whose word was waited for is asked, who was to do it by hand is asked again.
         ({"operations": (WAITS,)}, {}, "late", ("do",)),
-        ({"by_hand": True}, {}, "do", ()),
+        ({"manual": True}, {}, "do", ()),
         # What got lost is resolved; a step that waits for no word goes on.
         ({"operations": (WAITS,)}, {"unknown_operation": "more"}, "do", ("do",)),
         ({"operations": (WAITS,)}, {"unknown_operation": "do", "done": ()}, "do", ()),
@@ -370,7 +370,7 @@ def test_what_was_done_already_goes_on_without_a_need_that_was_undone() -> None:
     held = wedding(step("a"), step("b", "a"), step("c", "a"), states=states, entries={"b": entry("b")})
     answer = StepTask(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
     new = StepTask(kind="do", step=step("c", "a"), state=states["c"])
-    assert [task.step.needs for task in requests.on_standing_ground(held, (answer, new))] == [(), ("a",)]
+    assert [task.step.needs for task in requests.on_active_entries(held, (answer, new))] == [(), ("a",)]
 
 
 @pytest.mark.parametrize(

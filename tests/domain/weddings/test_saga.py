@@ -258,7 +258,7 @@ _READ = OperationSpec(name="do", read=True)
         ({"spec": {"operations": (_READ,)}}, {}, "nothing"),
         ({}, {"compensation": Compensation(by="none")}, "leave"),
         ({}, {"compensation": Compensation(by="hand")}, "hand"),
-        ({"spec": {"undo_by_hand": True}}, {}, "hand"),
+        ({"spec": {"undo_manual": True}}, {}, "hand"),
         ({"spec": {"undo": "none"}}, {}, "leave"),
         ({"spec": {"undo": "counter"}}, {}, "leave"),
         ({"spec": {"undo": "counter"}, "counter_text": "sorry"}, {}, "counter"),

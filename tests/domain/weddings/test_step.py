@@ -92,8 +92,8 @@ ACTS: dict[str, tuple[Callable[[StepState], StepState], dict[str, Any]]] = {
         {**AT_REST, "waits_for": "x", "refused_by": ("y",), "deadline_at": LATER, "error": None, "unknown": False},
     ),
     "waiting for a person": (
-        lambda s: s.waiting("x", (), LATER, StepError(code="by_hand", detail="d")),
-        {**AT_REST, "waits_for": "x", "deadline_at": LATER, "error": StepError(code="by_hand", detail="d"),
+        lambda s: s.waiting("x", (), LATER, StepError(code="manual", detail="d")),
+        {**AT_REST, "waits_for": "x", "deadline_at": LATER, "error": StepError(code="manual", detail="d"),
          "unknown": False},
     ),
     "queued": (

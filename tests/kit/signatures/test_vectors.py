@@ -131,7 +131,7 @@ def test_a_changed_or_cut_header_is_refused(vector: dict[str, Any]) -> None:
         flipped = value[:-1] + chr(ord(value[-1]) ^ 1)
         for other in (flipped, value[:-1], value[: len(value) // 2], ""):
             assert not judge(vector, headers={**vector["headers"], name: other}), (name, other)
-        without = {key: said for key, said in vector["headers"].items() if key != name}
+        without = {key: document for key, document in vector["headers"].items() if key != name}
         assert not judge(vector, headers=without), name
 
 
@@ -151,8 +151,8 @@ _NASTY = ["", "=", ",", "t=,v1=", "t=1", "v1", "v1,", "\udc80", "ä" * 300, "a" 
 def test_malformed_input_is_refused_and_never_raises(name: str) -> None:
     now = datetime.fromtimestamp(1_700_000_000, UTC)
     headers = {key for vector in POSTED for key in vector["headers"]} | {"X-Signature", "X-Zm-Signature", "X-Api-Key"}
-    for said in _NASTY:
-        given = dict.fromkeys(headers, said)
+    for document in _NASTY:
+        received = dict.fromkeys(headers, document)
         for body in (b"", b"\xff\xfe", b"[" * 100_000, b"{}", b'{"value": [1]}', b"a=1&sig=x&timestamp=1"):
             for url in ("https://x.test/hook", "http://[::1", "https://x.test/?token=%ff&token=b"):
-                assert SCHEMES[name].verify(body, given, url, ["secret", "whsec_AAAA"], now) is False
+                assert SCHEMES[name].verify(body, received, url, ["secret", "whsec_AAAA"], now) is False

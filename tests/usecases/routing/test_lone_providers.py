@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.support.routing import a_call, configure, eventually, fail, married_at, open_switchboard, rows
+from tests.support.routing import a_call, configure, eventually, fail, married_at, open_admission_controller, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.access.principal import Principal
@@ -25,7 +25,7 @@ from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.operate import Operator
 from wedsync.usecases.routing.read_health import read_health, read_history
 from wedsync.usecases.routing.registry import load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 from wedsync.usecases.routing.watch_health import Watch
 
 __all__ = ["stage_sandbox"]
@@ -34,9 +34,9 @@ STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
 
 
 @pytest.fixture
-async def board(fresh_database_urls: Any) -> AsyncIterator[Switchboard]:
+async def controller(fresh_database_urls: Any) -> AsyncIterator[AdmissionController]:
     """Of a platform that has an account at Stripe and nowhere else."""
-    async with open_switchboard(fresh_database_urls.app, set_up=["stripe"]) as opened:
+    async with open_admission_controller(fresh_database_urls.app, set_up=["stripe"]) as opened:
         await configure(opened, circuit=STUCK)
         yield opened
 
@@ -52,27 +52,27 @@ def test_set_up_are_those_with_an_account_or_an_address() -> None:
     assert found == {"stripe", "paypal", "twilio", "generic"}
 
 
-async def test_a_service_whose_backups_nobody_has_set_up_is_never_cut_off(board: Switchboard) -> None:
-    await fail(board, 20)
-    await board.outcomes.flush()
-    assert board.book.circuit("stripe", "default").state == "closed"
-    assert (await board.admit(a_call())).probe is None
-    assert await rows(board, "SELECT * FROM failovers") == []
+async def test_a_service_whose_backups_nobody_has_set_up_is_never_cut_off(controller: AdmissionController) -> None:
+    await fail(controller, 20)
+    await controller.call_recorder.flush()
+    assert controller.routing_table.circuit("stripe", "default").state == "closed"
+    assert (await controller.admit(a_call())).probe is None
+    assert await rows(controller, "SELECT * FROM failovers") == []
 
 
-async def test_a_hand_that_leaves_it_is_warned(board: Switchboard) -> None:
-    hand = Operator(board.transitions, Principal(organization_id="studio", key_id="k1"), utc_now())
+async def test_a_hand_that_leaves_it_is_warned(controller: AdmissionController) -> None:
+    hand = Operator(controller.breakers, Principal(organization_id="studio", key_id="k1"), utc_now())
     with pytest.raises(Conflict) as caught:
         await hand.failover("stripe", "default", "trigger")
     assert caught.value.reason == "last_provider"
 
 
 async def test_its_failover_names_a_backup_that_is_set_up(fresh_database_urls: Any) -> None:
-    async with open_switchboard(fresh_database_urls.app, set_up=["stripe", "paypal", "generic"]) as board:
-        await configure(board, circuit=STUCK, backups=("vonage", "paypal"))
-        await fail(board)
-        await eventually(lambda: board.book.circuit("stripe", "default").state == "open")
-        (record,) = await rows(board, "SELECT to_service FROM failovers")
+    async with open_admission_controller(fresh_database_urls.app, set_up=["stripe", "paypal", "generic"]) as controller:
+        await configure(controller, circuit=STUCK, backups=("vonage", "paypal"))
+        await fail(controller)
+        await eventually(lambda: controller.routing_table.circuit("stripe", "default").state == "open")
+        (record,) = await rows(controller, "SELECT to_service FROM failovers")
         assert record.to_service == "paypal"
 
 
@@ -81,38 +81,39 @@ async def test_weddings_can_be_held_only_by_who_is_set_up(
     fresh_database_urls: Any, set_up: list[str], ready: bool
 ) -> None:
     now = utc_now()
-    async with open_switchboard(fresh_database_urls.app, set_up=set_up) as board:
-        await married_at(board, now + timedelta(hours=20))
-        async with board.transitions.db.system() as conn:
+    async with open_admission_controller(fresh_database_urls.app, set_up=set_up) as controller:
+        await married_at(controller, now + timedelta(hours=20))
+        async with controller.breakers.db.system() as conn:
             await health.ensure(conn, ["stripe"], now)
             down = Health(status="down", since=now, checked_at=now)
             await health.write(conn, "stripe", Health(since=now), down, now)
-        report = await read_health(board.transitions.db, board.book, now, None)
+        report = await read_health(controller.breakers.db, controller.routing_table, now, None)
         assert report.wedding_day_readiness.ready is ready
         assert report.wedding_day_readiness.blocking == (() if ready else ("stripe",))
 
 
 async def test_its_calls_say_that_it_is_down_though_its_circuit_stays_closed_and_its_health_path_answers(
-    board: Switchboard, stage_sandbox: EmbeddedSandbox, tmp_path: Path
+    controller: AdmissionController, stage_sandbox: EmbeddedSandbox, tmp_path: Path
 ) -> None:
     pool = new_pool()
     settings = stage_settings("", stage_sandbox, tmp_path)
-    watch = Watch(VendorGateway(settings, load_registry(), pool, board), board)
+    watch = Watch(VendorGateway(settings, load_registry(), pool, controller), controller)
     begin = utc_now()
     await watch.chores(begin)
-    await watch.look_at_due(begin)
-    await fail(board, 20)
-    await board.outcomes.flush()
-    await watch.look_at_due(begin + timedelta(seconds=11))
-    await watch.look_at_due(begin + timedelta(seconds=22))
+    await watch.probe_due(begin)
+    await fail(controller, 20)
+    await controller.call_recorder.flush()
+    await watch.probe_due(begin + timedelta(seconds=11))
+    await watch.probe_due(begin + timedelta(seconds=22))
     found = await rows(
-        board, "SELECT source, status FROM health_changes WHERE service = 'stripe' AND source <> 'circuit' ORDER BY id"
+        controller,
+        "SELECT source, status FROM health_changes WHERE service = 'stripe' AND source <> 'circuit' ORDER BY id",
     )
     assert [(row.source, row.status) for row in found] == [("probe", "healthy"), ("calls", "down")]
-    assert board.book.circuit("stripe", "default").state == "closed"
-    report = await read_health(board.transitions.db, board.book, utc_now(), None)
+    assert controller.routing_table.circuit("stripe", "default").state == "closed"
+    report = await read_health(controller.breakers.db, controller.routing_table, utc_now(), None)
     assert next(api.status for api in report.apis if api.service == "stripe") == "down"
     now = utc_now()
-    history = await read_history(board.transitions.db, "org", "stripe", begin, now, now=now)
+    history = await read_history(controller.breakers.db, "org", "stripe", begin, now, now=now)
     assert history.down_seconds > 0
     await pool.aclose()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.routing import configure, eventually, open_switchboard, rows
+from tests.support.routing import configure, eventually, open_admission_controller, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.errors import VendorError
@@ -21,7 +21,7 @@ from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 __all__ = ["stage_sandbox"]
 ELSEWHERE = Situation(can_go_elsewhere=True)
@@ -32,7 +32,7 @@ class Sender:
     """Sends texts by Twilio, and by Vonage whenever Twilio does not take one."""
 
     gateway: VendorGateway
-    board: Switchboard
+    controller: AdmissionController
     sandbox: EmbeddedSandbox
     sent: int = 0
 
@@ -64,16 +64,16 @@ class Sender:
         return "twilio", ""
 
     def state(self) -> str:
-        return self.board.book.circuit("twilio", "default").state
+        return self.controller.routing_table.circuit("twilio", "default").state
 
 
 @pytest.fixture
 async def sender(fresh_database_urls: Any, stage_sandbox: EmbeddedSandbox, tmp_path: Path) -> AsyncIterator[Sender]:
     url, pool = fresh_database_urls.app, new_pool()
-    async with open_switchboard(url) as board:
-        await configure(board, "twilio", {"open_seconds": 0.5, "ramp_step_seconds": 0.1, "slow_seconds": 0.2})
-        gateway = VendorGateway(stage_settings(url, stage_sandbox, tmp_path), load_registry(), pool, board)
-        yield Sender(gateway, board, stage_sandbox)
+    async with open_admission_controller(url) as controller:
+        await configure(controller, "twilio", {"open_seconds": 0.5, "ramp_step_seconds": 0.1, "slow_seconds": 0.2})
+        gateway = VendorGateway(stage_settings(url, stage_sandbox, tmp_path), load_registry(), pool, controller)
+        yield Sender(gateway, controller, stage_sandbox)
     await stage_sandbox.clear_faults()
     await pool.aclose()
 
@@ -87,9 +87,9 @@ async def test_a_hard_outage_is_left_within_a_second_and_nothing_is_lost(sender:
     while sender.state() != "open":
         assert (await sender.send())[0] == "vonage"
         assert time.monotonic() - began < 1
-    asked = len(await sender.sandbox.requests("twilio"))
+    requests = len(await sender.sandbox.requests("twilio"))
     assert [await sender.send() for _ in range(5)] == [("vonage", "circuit_open")] * 5
-    assert len(await sender.sandbox.requests("twilio")) == asked
+    assert len(await sender.sandbox.requests("twilio")) == requests
 
 
 async def test_when_it_is_well_again_traffic_comes_back(sender: Sender) -> None:
@@ -102,7 +102,7 @@ async def test_when_it_is_well_again_traffic_comes_back(sender: Sender) -> None:
         return (await sender.send())[0] == "twilio" and sender.state() == "ramping"
 
     await eventually(is_back)
-    (record,) = await rows(sender.board, "SELECT status FROM failovers")
+    (record,) = await rows(sender.controller, "SELECT status FROM failovers")
     assert record.status == "restoring"
 
 
@@ -111,7 +111,7 @@ async def test_a_brown_out_counts_like_an_outage(sender: Sender) -> None:
     for _ in range(6):
         await sender.send()
     await eventually(lambda: sender.state() == "open")
-    assert sender.board.book.circuit("twilio", "default").reason == "slow_calls"
+    assert sender.controller.routing_table.circuit("twilio", "default").reason == "slow_calls"
 
 
 async def test_a_storm_of_429_trips_nothing(sender: Sender) -> None:
@@ -119,7 +119,7 @@ async def test_a_storm_of_429_trips_nothing(sender: Sender) -> None:
     for _ in range(12):
         by, why = await sender.send()
         assert (by, why != "circuit_open") == ("vonage", True)
-    await sender.board.outcomes.flush()
+    await sender.controller.call_recorder.flush()
     assert sender.state() == "closed"
 
 
@@ -129,12 +129,12 @@ async def test_a_flapping_service_stays_away_for_longer_each_time(sender: Sender
 
     async def has_come_and_gone() -> bool:
         await sender.send()
-        circuit = sender.board.book.circuit("twilio", "default")
+        circuit = sender.controller.routing_table.circuit("twilio", "default")
         if circuit.state == "open" and (not rounds or circuit.round != rounds[-1]):
             rounds.append(circuit.round)
         return len(rounds) >= 3
 
     await eventually(has_come_and_gone, 30)
-    circuit = sender.board.book.circuit("twilio", "default")
+    circuit = sender.controller.routing_table.circuit("twilio", "default")
     assert circuit.trips >= 3
-    assert (await rows(sender.board, "SELECT count(*) AS n FROM failovers"))[0].n == 1
+    assert (await rows(sender.controller, "SELECT count(*) AS n FROM failovers"))[0].n == 1

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.support.routing import configure, eventually, fail, open_switchboard, rows
-from wedsync.domain.health.status import Health, Look, next_health
+from tests.support.routing import configure, eventually, fail, open_admission_controller, rows
+from wedsync.domain.health.status import Health, ProbeResult, next_health
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
 from wedsync.domain.routing.strategy import Endpoint
@@ -25,7 +25,7 @@ from wedsync.usecases.routing.read_health import (
     read_health,
     read_history,
 )
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 from wedsync.usecases.routing.watch_health import POLICY
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -33,56 +33,56 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture
-async def board(fresh_database_urls: Any) -> AsyncIterator[Switchboard]:
-    async with open_switchboard(str(fresh_database_urls.app)) as opened:
+async def controller(fresh_database_urls: Any) -> AsyncIterator[AdmissionController]:
+    async with open_admission_controller(str(fresh_database_urls.app)) as opened:
         yield opened
-        async with opened.transitions.db.system() as conn:
+        async with opened.breakers.db.system() as conn:
             await conn.execute(text("DELETE FROM services"))
 
 
-async def told(board: Switchboard, *changes: tuple[timedelta, str], source: str = "probe") -> None:
+async def told(controller: AdmissionController, *changes: tuple[timedelta, str], source: str = "probe") -> None:
     """Changes of stripe's status, each so long before now."""
     statement = text(
         "INSERT INTO health_changes (service, source, from_status, status, at, error_rate, response_ms) "
         "VALUES ('stripe', :source, :was, :status, :at, 0, 0)"
     )
     was = None
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         for ago, status in changes:
             await conn.execute(statement, {"source": source, "was": was, "status": status, "at": NOW - ago})
             was = status
 
 
-async def history(board: Switchboard, since: timedelta, until: timedelta = timedelta()) -> HealthHistory:
-    db = board.transitions.db
+async def history(controller: AdmissionController, since: timedelta, until: timedelta = timedelta()) -> HealthHistory:
+    db = controller.breakers.db
     return await read_history(db, "org", "stripe", NOW - since, NOW - until, now=NOW)
 
 
-async def report(board: Switchboard, now: datetime = NOW) -> HealthReport:
-    return await read_health(board.transitions.db, board.book, now, None)
+async def report(controller: AdmissionController, now: datetime = NOW) -> HealthReport:
+    return await read_health(controller.breakers.db, controller.routing_table, now, None)
 
 
-async def stripe(board: Switchboard, now: datetime = NOW) -> ApiHealth:
-    return next(api for api in (await report(board, now)).apis if api.service == "stripe")
+async def stripe(controller: AdmissionController, now: datetime = NOW) -> ApiHealth:
+    return next(api for api in (await report(controller, now)).apis if api.service == "stripe")
 
 
-async def test_a_day_long_ago_knows_nothing_of_an_outage_now(board: Switchboard) -> None:
-    await told(board, (90 * DAY, "healthy"), (HOUR, "down"))
-    month_ago = await history(board, 31 * DAY, 30 * DAY)
+async def test_a_day_long_ago_knows_nothing_of_an_outage_now(controller: AdmissionController) -> None:
+    await told(controller, (90 * DAY, "healthy"), (HOUR, "down"))
+    month_ago = await history(controller, 31 * DAY, 30 * DAY)
     assert (month_ago.uptime, month_ago.down_seconds, month_ago.data) == (1.0, 0.0, ())
-    assert (await history(board, DAY)).down_seconds == 3600
+    assert (await history(controller, DAY)).down_seconds == 3600
 
 
-async def test_a_range_amid_an_outage_is_down_although_nothing_changed_in_it(board: Switchboard) -> None:
-    await told(board, (90 * DAY, "healthy"), (10 * DAY, "down"), (2 * DAY, "healthy"))
-    amid = await history(board, 6 * DAY, 5 * DAY)
+async def test_a_range_amid_an_outage_is_down_although_nothing_changed_in_it(controller: AdmissionController) -> None:
+    await told(controller, (90 * DAY, "healthy"), (10 * DAY, "down"), (2 * DAY, "healthy"))
+    amid = await history(controller, 6 * DAY, 5 * DAY)
     assert (amid.uptime, amid.down_seconds, amid.changes) == (0.0, 86_400, 0)
     assert amid.error_budget_seconds == pytest.approx(86.4 - 86_400)
-    assert (await history(board, 11 * DAY, 9 * DAY)).down_seconds == 86_400
+    assert (await history(controller, 11 * DAY, 9 * DAY)).down_seconds == 86_400
 
 
-async def test_however_many_changes_a_range_has_all_of_them_count(board: Switchboard) -> None:
-    async with board.transitions.db.system() as conn:
+async def test_however_many_changes_a_range_has_all_of_them_count(controller: AdmissionController) -> None:
+    async with controller.breakers.db.system() as conn:
         await conn.execute(
             text(
                 "INSERT INTO health_changes (service, from_status, status, at, error_rate, response_ms) "
@@ -91,65 +91,67 @@ async def test_however_many_changes_a_range_has_all_of_them_count(board: Switchb
             ),
             {"begin": NOW - DAY},
         )
-    found = await history(board, 2 * DAY)
+    found = await history(controller, 2 * DAY)
     assert (found.down_seconds, found.changes, len(found.data)) == (7000, 1400, 500)
 
 
-async def test_what_is_to_come_is_neither_up_nor_down(board: Switchboard) -> None:
-    await told(board, (2 * DAY, "healthy"), (HOUR, "down"))
-    found = await history(board, 2 * HOUR, -DAY)
+async def test_what_is_to_come_is_neither_up_nor_down(controller: AdmissionController) -> None:
+    await told(controller, (2 * DAY, "healthy"), (HOUR, "down"))
+    found = await history(controller, 2 * HOUR, -DAY)
     assert (found.until, found.uptime, found.down_seconds) == (NOW, 0.5, 3600)
 
 
-async def test_circuits_count_as_probes_do_and_the_same_moment_once(board: Switchboard) -> None:
-    await told(board, (90 * DAY, "healthy"), (3 * HOUR, "down"), (HOUR, "healthy"))
-    await told(board, (4 * HOUR, "down"), (2 * HOUR, "degraded"), (HOUR, "healthy"), source="circuit")
-    found = await history(board, 10 * HOUR)
+async def test_circuits_count_as_probes_do_and_the_same_moment_once(controller: AdmissionController) -> None:
+    await told(controller, (90 * DAY, "healthy"), (3 * HOUR, "down"), (HOUR, "healthy"))
+    await told(controller, (4 * HOUR, "down"), (2 * HOUR, "degraded"), (HOUR, "healthy"), source="circuit")
+    found = await history(controller, 10 * HOUR)
     assert (found.down_seconds, found.uptime) == (3 * 3600, 0.7)
     assert [(change.source, change.status) for change in found.data][-1] == ("circuit", "down")
 
 
-async def test_a_vendor_whose_health_path_answers_while_its_circuit_is_open_is_down(board: Switchboard) -> None:
-    await configure(board, circuit={"open_seconds": 0.2})
+async def test_a_vendor_whose_health_path_answers_while_its_circuit_is_open_is_down(
+    controller: AdmissionController,
+) -> None:
+    await configure(controller, circuit={"open_seconds": 0.2})
     now = utc_now()
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         await health.ensure(conn, ["stripe"], now)
         was = Health(since=now)
-        await health.write(conn, "stripe", was, next_health(was, Look(ok=True), now, POLICY), now)
-    await fail(board)
-    await board.outcomes.flush()
-    (opened,) = await rows(board, "SELECT * FROM health_changes WHERE source = 'circuit'")
+        await health.write(conn, "stripe", was, next_health(was, ProbeResult(ok=True), now, POLICY), now)
+    await fail(controller)
+    await controller.call_recorder.flush()
+    (opened,) = await rows(controller, "SELECT * FROM health_changes WHERE source = 'circuit'")
     assert (opened.from_status, opened.status, opened.error_rate) == ("healthy", "down", 1.0)
     later = opened.at + HOUR
-    assert (await stripe(board, later)).uptime_24h == pytest.approx(100 * 23 / 24, abs=0.01)
-    policy = board.book.policy("stripe")
+    assert (await stripe(controller, later)).uptime_24h == pytest.approx(100 * 23 / 24, abs=0.01)
+    policy = controller.routing_table.policy("stripe")
     for _ in range(policy.probes):
-        circuit = board.book.circuit("stripe", "default")
-        await board.transitions.apply(
+        circuit = controller.routing_table.circuit("stripe", "default")
+        await controller.breakers.apply(
             "stripe", "default", lambda c, _, at=circuit: rules.probed(c, "ok", at.round, later, policy), later
         )
-    found = await rows(board, "SELECT status FROM health_changes WHERE source = 'circuit' ORDER BY id")
+    found = await rows(controller, "SELECT status FROM health_changes WHERE source = 'circuit' ORDER BY id")
     assert [row.status for row in found] == ["down", "degraded"]
-    assert (await stripe(board, later + HOUR)).uptime_24h == pytest.approx(100 * 23 / 24, abs=0.01)
+    assert (await stripe(controller, later + HOUR)).uptime_24h == pytest.approx(100 * 23 / 24, abs=0.01)
 
 
-async def test_a_service_is_down_when_none_of_its_endpoints_takes_calls(board: Switchboard) -> None:
-    await configure(board, endpoints=(Endpoint(name="a"), Endpoint(name="b")))
-    now, policy = utc_now(), board.book.policy("stripe")
+async def test_a_service_is_down_when_none_of_its_endpoints_takes_calls(controller: AdmissionController) -> None:
+    await configure(controller, endpoints=(Endpoint(name="a"), Endpoint(name="b")))
+    now, policy = utc_now(), controller.routing_table.policy("stripe")
     for name in ("a", "b"):
-        await board.transitions.apply("stripe", name, lambda c, _: rules.opened(c, now, policy, "failure_rate"), now)
-    found = await rows(board, "SELECT status FROM health_changes WHERE service = 'stripe' ORDER BY id")
+        await controller.breakers.apply("stripe", name, lambda c, _: rules.opened(c, now, policy, "failure_rate"), now)
+    found = await rows(controller, "SELECT status FROM health_changes WHERE service = 'stripe' ORDER BY id")
     assert [row.status for row in found] == ["degraded", "down"]
 
 
-async def test_the_report_says_what_the_vendor_still_takes(board: Switchboard) -> None:
-    assert (await stripe(board)).rate_limit is None
+async def test_the_report_says_what_the_vendor_still_takes(controller: AdmissionController) -> None:
+    assert (await stripe(controller)).rate_limit is None
     now = utc_now()
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         limits = (WindowLimit(window="hour", limit=1000), WindowLimit(window="day", limit=40))
         await quotas.put_policy(conn, ("stripe", "default"), QuotaPolicy(windows=limits), "key:test", now)
-    await board.book.load()
-    limit = (await stripe(board, now)).rate_limit
+    await controller.routing_table.load()
+    limit = (await stripe(controller, now)).rate_limit
     assert limit is not None
     assert (limit.window, limit.limit, limit.remaining) == ("day", 40, 40)
     assert limit.resets_at is not None
@@ -157,20 +159,20 @@ async def test_the_report_says_what_the_vendor_still_takes(board: Switchboard) -
     assert limit.blocked_until is None
 
 
-async def test_the_report_says_until_when_a_vendor_takes_nothing(board: Switchboard) -> None:
+async def test_the_report_says_until_when_a_vendor_takes_nothing(controller: AdmissionController) -> None:
     now = utc_now()
-    board.quotas.block("stripe", "default", 120)
+    controller.rate_limiter.block("stripe", "default", 120)
 
     async def blocked() -> RateLimit | None:
-        return (await stripe(board, now)).rate_limit
+        return (await stripe(controller, now)).rate_limit
 
     limit = await eventually(blocked)
     assert now + timedelta(seconds=60) < limit.blocked_until <= utc_now() + timedelta(seconds=120)
-    assert (await stripe(board, now + HOUR)).rate_limit is None
+    assert (await stripe(controller, now + HOUR)).rate_limit is None
 
 
-async def test_only_weddings_of_the_next_two_days_are_counted_as_such(board: Switchboard) -> None:
-    db = board.transitions.db
+async def test_only_weddings_of_the_next_two_days_are_counted_as_such(controller: AdmissionController) -> None:
+    db = controller.breakers.db
     async with db.system() as conn:
         await conn.execute(
             text("INSERT INTO organizations (id, name, created_at) VALUES ('org', 'Studio', :now)"), {"now": NOW}
@@ -193,10 +195,10 @@ async def test_only_weddings_of_the_next_two_days_are_counted_as_such(board: Swi
                 ),
                 {"id": wedding_id, "now": NOW},
             )
-    found = await report(board)
+    found = await report(controller)
     assert next(api.dependent_weddings for api in found.apis if api.service == "stripe") == 40
     assert found.wedding_day_readiness.weddings_within_48h == 1
-    own = await read_health(db, board.book, NOW, "org")
-    others = await read_health(db, board.book, NOW, "others")
+    own = await read_health(db, controller.routing_table, NOW, "org")
+    others = await read_health(db, controller.routing_table, NOW, "others")
     assert (own.wedding_day_readiness.weddings_within_48h, others.wedding_day_readiness.weddings_within_48h) == (1, 0)
     assert others.apis[0].rate_limit is None

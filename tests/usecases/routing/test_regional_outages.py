@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.routing import a_call, configure, eventually, married_at, open_switchboard, rows
+from tests.support.routing import a_call, configure, eventually, married_at, open_admission_controller, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.errors import VendorError
 from wedsync.domain.routing import circuit as rules
 from wedsync.domain.routing.failover import CEREMONY_AFTER
-from wedsync.domain.routing.messages import GuardLook
+from wedsync.domain.routing.messages import RecoveryWake
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import Call
 from wedsync.kit.clock import utc_now
@@ -25,10 +25,10 @@ from wedsync.kit.http import new_pool
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.store import circuits
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.guard_vendor import guard_vendor
+from wedsync.usecases.routing.guard_vendor import recover_vendor
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 __all__ = ["stage_sandbox"]
 NEAR, FAR = "eu-west", "us-east"
@@ -41,7 +41,7 @@ class Texts:
     """Sends texts by Twilio, wherever the switchboard says."""
 
     gateway: VendorGateway
-    board: Switchboard
+    controller: AdmissionController
     sandbox: EmbeddedSandbox
     sent: int = 0
 
@@ -74,7 +74,7 @@ class Texts:
         return Counter(region for url in urls for region in (NEAR, FAR) if f"@{region}/" in url)
 
     def states(self) -> dict[str, str]:
-        return {name: self.board.book.circuit("twilio", name).state for name in (NEAR, FAR)}
+        return {name: self.controller.routing_table.circuit("twilio", name).state for name in (NEAR, FAR)}
 
     async def lose_near(self) -> None:
         await self.sandbox.faults("twilio", mode="down", region=NEAR)
@@ -90,27 +90,27 @@ class Texts:
 async def texts(fresh_database_urls: Any, stage_sandbox: EmbeddedSandbox, tmp_path: Path) -> AsyncIterator[Texts]:
     url, pool = fresh_database_urls.app, new_pool()
     await stage_sandbox.reset()
-    async with open_switchboard(url) as board:
+    async with open_admission_controller(url) as controller:
         ways = tuple(
             Endpoint(name=region, region=region, base_url=stage_sandbox.vendor_url("twilio", region))
             for region in (NEAR, FAR)
         )
-        await configure(board, "twilio", POLICY, endpoints=ways, strategy="round_robin")
-        gateway = VendorGateway(stage_settings(url, stage_sandbox, tmp_path), load_registry(), pool, board)
-        yield Texts(gateway, board, stage_sandbox)
+        await configure(controller, "twilio", POLICY, endpoints=ways, strategy="round_robin")
+        gateway = VendorGateway(stage_settings(url, stage_sandbox, tmp_path), load_registry(), pool, controller)
+        yield Texts(gateway, controller, stage_sandbox)
     await stage_sandbox.reset()
     await pool.aclose()
 
 
 async def test_what_was_made_at_the_only_region_is_asked_for_there_when_there_are_two(texts: Texts) -> None:
-    near, far = texts.board.book.config("twilio").endpoints
-    await configure(texts.board, "twilio", POLICY, endpoints=(near,))
+    near, far = texts.controller.routing_table.config("twilio").endpoints
+    await configure(texts.controller, "twilio", POLICY, endpoints=(near,))
     call = texts.next()
     made = await texts.gateway.send(call)
     assert made.facts["endpoint"] == NEAR
-    await configure(texts.board, "twilio", POLICY, endpoints=(far, near), strategy="failover")
+    await configure(texts.controller, "twilio", POLICY, endpoints=(far, near), strategy="failover")
     for _ in range(2):
-        await texts.gateway.look(call.model_copy(update={"facts": {**made.facts, "external_id": made.external_id}}))
+        await texts.gateway.inspect(call.model_copy(update={"facts": {**made.facts, "external_id": made.external_id}}))
     assert await texts.asked() == {NEAR: 3}
     await texts.send(1)
     assert await texts.asked() == {NEAR: 3, FAR: 1}
@@ -124,21 +124,21 @@ async def test_of_two_regions_the_one_that_is_down_is_left_and_the_service_goes_
     assert await texts.send(10) == {"sent": 10}
     assert await texts.asked() == before + Counter({FAR: 10})
     assert texts.states() == {NEAR: "open", FAR: "closed"}
-    found = await rows(texts.board, "SELECT endpoint FROM failovers")
+    found = await rows(texts.controller, "SELECT endpoint FROM failovers")
     assert [row.endpoint for row in found] == [NEAR]
 
 
 async def test_a_region_that_recovers_in_mid_vows_comes_back_only_when_they_are_over(texts: Texts) -> None:
     vows_at = utc_now() + timedelta(minutes=2)
-    await married_at(texts.board, vows_at, "twilio")
+    await married_at(texts.controller, vows_at, "twilio")
     await texts.lose_near()
     await texts.sandbox.clear_faults("twilio")
-    epoch = texts.board.book.circuit("twilio", NEAR).epoch
+    epoch = texts.controller.routing_table.circuit("twilio", NEAR).epoch
     before = await texts.asked()
 
     async def guarded_at(moment: datetime) -> Any:
-        look = GuardLook(service="twilio", endpoint=NEAR, epoch=epoch, now=moment)
-        return await guard_vendor(texts.gateway, texts.board, look)
+        recovery_wake = RecoveryWake(service="twilio", endpoint=NEAR, epoch=epoch, now=moment)
+        return await recover_vendor(texts.gateway, texts.controller, recovery_wake)
 
     for minutes in (3, 30, 59):
         news = await guarded_at(vows_at + timedelta(minutes=minutes))
@@ -154,34 +154,34 @@ async def test_a_region_that_recovers_in_mid_vows_comes_back_only_when_they_are_
 async def test_a_ceremony_that_is_set_meanwhile_is_heeded_by_calls_from_the_guards_next_wake_on(texts: Texts) -> None:
     await texts.lose_near()
     vows_at = utc_now() + timedelta(minutes=40)
-    await married_at(texts.board, vows_at, "twilio")
-    assert texts.board.book.circuit("twilio", NEAR).noisy_until is None
-    look = GuardLook(service="twilio", endpoint=NEAR, epoch=1, now=utc_now())
-    assert (await guard_vendor(texts.gateway, texts.board, look)).state == "open"
-    assert texts.board.book.circuit("twilio", NEAR).noisy_until == vows_at + CEREMONY_AFTER
+    await married_at(texts.controller, vows_at, "twilio")
+    assert texts.controller.routing_table.circuit("twilio", NEAR).noisy_until is None
+    recovery_wake = RecoveryWake(service="twilio", endpoint=NEAR, epoch=1, now=utc_now())
+    assert (await recover_vendor(texts.gateway, texts.controller, recovery_wake)).state == "open"
+    assert texts.controller.routing_table.circuit("twilio", NEAR).noisy_until == vows_at + CEREMONY_AFTER
 
 
 async def test_what_a_slow_wake_does_counts_from_its_own_moment(texts: Texts) -> None:
-    wake, policy = utc_now() - timedelta(hours=1), texts.board.book.policy("twilio")
+    wake, policy = utc_now() - timedelta(hours=1), texts.controller.routing_table.policy("twilio")
     before = wake - timedelta(hours=1)
-    await texts.board.transitions.apply("twilio", NEAR, lambda c, _: rules.opened(c, before, policy, "test"), before)
+    await texts.controller.breakers.apply("twilio", NEAR, lambda c, _: rules.opened(c, before, policy, "test"), before)
     await texts.sandbox.faults("twilio", mode="down", region=NEAR)
-    look = GuardLook(service="twilio", endpoint=NEAR, epoch=1, now=wake)
+    recovery_wake = RecoveryWake(service="twilio", endpoint=NEAR, epoch=1, now=wake)
     began = utc_now()
-    news = await guard_vendor(texts.gateway, texts.board, look)
-    circuit = texts.board.book.circuit("twilio", NEAR)
+    news = await recover_vendor(texts.gateway, texts.controller, recovery_wake)
+    circuit = texts.controller.routing_table.circuit("twilio", NEAR)
     assert (circuit.round, news.until) == (2, circuit.open_until)
     assert circuit.open_until is not None
     assert circuit.open_until >= began + timedelta(seconds=POLICY["open_seconds"])
 
 
 async def test_a_permit_is_leased_from_the_moment_it_is_taken(texts: Texts) -> None:
-    wake, policy = utc_now() - timedelta(hours=1), texts.board.book.policy("twilio")
+    wake, policy = utc_now() - timedelta(hours=1), texts.controller.routing_table.policy("twilio")
     before = wake - timedelta(hours=1)
-    await texts.board.transitions.apply("twilio", NEAR, lambda c, _: rules.opened(c, before, policy, "test"), before)
-    async with texts.board.transitions.db.system() as conn:
+    await texts.controller.breakers.apply("twilio", NEAR, lambda c, _: rules.opened(c, before, policy, "test"), before)
+    async with texts.controller.breakers.db.system() as conn:
         circuit = await circuits.lock_one(conn, "twilio", NEAR)
         slots = [await circuits.lease_permit(conn, circuit, "guard", timedelta(seconds=20), wake) for _ in range(4)]
     assert slots == [1, 2, 3, None]
-    (row,) = await rows(texts.board, "SELECT min(leased_until) AS ends FROM probe_permits")
+    (row,) = await rows(texts.controller, "SELECT min(leased_until) AS ends FROM probe_permits")
     assert row.ends > utc_now() + timedelta(seconds=10)

@@ -48,10 +48,10 @@ def test_every_vendor_with_an_api_has_a_client_and_its_whole_interface() -> None
     registry = load_registry()
     for name, manifest in registry.manifests.items():
         if not manifest.has_api:
-            assert all(action.by_hand for action in manifest.actions), name
+            assert all(action.manual for action in manifest.actions), name
             continue
         client = registry.client_class(name)
-        assert all(callable(getattr(client, method)) for method in ("send", "find", "look")), name
+        assert all(callable(getattr(client, method)) for method in ("send", "find", "inspect")), name
 
 
 def test_an_unknown_vendor_has_no_code() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.routing import configure, open_switchboard, pass_one, rows
+from tests.support.routing import configure, open_admission_controller, pass_one, rows
 from tests.support.stage import stage_settings
 from tests.support.stages import stage_sandbox
 from wedsync.domain.errors import VendorUnavailable
@@ -26,7 +26,7 @@ from wedsync.usecases.routing import migrate_version_step as step
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 __all__ = ["stage_sandbox"]
 
@@ -36,14 +36,14 @@ STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0}
 
 
 @pytest.fixture
-async def board(fresh_database_urls: Any) -> AsyncIterator[Switchboard]:
-    async with open_switchboard(fresh_database_urls.app) as opened:
+async def controller(fresh_database_urls: Any) -> AsyncIterator[AdmissionController]:
+    async with open_admission_controller(fresh_database_urls.app) as opened:
         await configure(opened, circuit=STUCK)
         yield opened
 
 
 async def test_a_new_version_that_fails_its_reads_cuts_off_nobody(
-    board: Switchboard, stage_sandbox: EmbeddedSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    controller: AdmissionController, stage_sandbox: EmbeddedSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def objects(*_: Any) -> list[Any]:
         named = {"organization_id": "studio", "transaction_id": "t", "step_id": "s", "account": "default"}
@@ -54,7 +54,7 @@ async def test_a_new_version_that_fails_its_reads_cuts_off_nobody(
         def __init__(self, _: VendorHttp, account: Account) -> None:
             self._version = account.api_version
 
-        async def look(self, call: Call) -> Effect:
+        async def inspect(self, call: Call) -> Effect:
             if self._version == NEW:
                 raise VendorUnavailable("it answered 500", vendor="stripe", status=500)
             return Effect(state="done", external_id=str(call.facts["payment_id"]))
@@ -68,24 +68,28 @@ async def test_a_new_version_that_fails_its_reads_cuts_off_nobody(
         id="m1", service="stripe", from_version=OLD, to_version=NEW, rules=MigrationRules(), stage="shadow",
         stage_since=now, observed_from=now, started_at=now,
     )  # fmt: skip
-    found = await step._compare(VendorGateway(settings, load_registry(), pool, board), board, migration)
+    found = await step._compare(VendorGateway(settings, load_registry(), pool, controller), controller, migration)
     await pool.aclose()
     assert found == {"readable": 20, "compared": 0, "different": 0}
-    await board.outcomes.flush()
-    assert board.book.circuit("stripe", "default").state == "closed"
-    assert await rows(board, "SELECT from_service FROM failovers") == []
-    recorded = await rows(board, "SELECT version, outcome, count(*) AS n FROM vendor_calls GROUP BY 1, 2 ORDER BY 1")
+    await controller.call_recorder.flush()
+    assert controller.routing_table.circuit("stripe", "default").state == "closed"
+    assert await rows(controller, "SELECT from_service FROM failovers") == []
+    recorded = await rows(
+        controller, "SELECT version, outcome, count(*) AS n FROM vendor_calls GROUP BY 1, 2 ORDER BY 1"
+    )
     assert [tuple(row) for row in recorded] == [(NEW, "vendor_unavailable", 20), (OLD, "ok", 20)]
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         assert await health.failing(conn, "stripe", now - timedelta(minutes=1)) == 0
 
 
-async def test_a_trial_takes_no_permit_from_those_who_want_the_service_back(board: Switchboard) -> None:
+async def test_a_trial_takes_no_permit_from_those_who_want_the_service_back(controller: AdmissionController) -> None:
     long_ago = utc_now() - timedelta(hours=2)
-    policy = board.book.policy("stripe")
-    await board.transitions.apply("stripe", "default", lambda c, _: rules.opened(c, long_ago, policy, "test"), long_ago)
+    policy = controller.routing_table.policy("stripe")
+    await controller.breakers.apply(
+        "stripe", "default", lambda c, _: rules.opened(c, long_ago, policy, "test"), long_ago
+    )
     with pytest.raises(VendorUnavailable) as refused:
-        await pass_one(board, ok=True, situation=TRIAL)
+        await pass_one(controller, ok=True, situation=TRIAL)
     assert refused.value.reason == "circuit_open"
-    assert await rows(board, "SELECT slot FROM probe_permits WHERE leased_until IS NOT NULL") == []
-    assert (await pass_one(board, ok=True)).probe is not None
+    assert await rows(controller, "SELECT slot FROM probe_permits WHERE leased_until IS NOT NULL") == []
+    assert (await pass_one(controller, ok=True)).probe is not None

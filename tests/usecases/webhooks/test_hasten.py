@@ -35,7 +35,7 @@ def turned(wedding_id: str, mode: Any, version: int) -> RecordWedding:
     return RecordWedding(header=header, wedding=row)
 
 
-async def is_drain_told(client: Client) -> bool:
+async def is_drain_signalled(client: Client) -> bool:
     with suppress(RPCError):
         described = await client.get_workflow_handle(drain_workflow_id("critical")).describe()
         return described.status == WorkflowExecutionStatus.RUNNING
@@ -49,13 +49,13 @@ async def test_a_wedding_whose_day_comes_has_its_waiting_events_told_first(house
     await house.record("held", object_id="pi_1")
     shelf = PlanShelf(house.db, load_registry().manifests)
     writer = HeldWriter(ProjectionWriter(house.db), house.provider)
-    doors = WeddingActivities(house.db, writer, shelf, link_maker(Settings()), house.provider)
-    await ActivityEnvironment().run(doors.record_wedding, turned(wedding, "normal", 1))
+    worker_activities = WeddingActivities(house.db, writer, shelf, link_maker(Settings()), house.provider)
+    await ActivityEnvironment().run(worker_activities.record_wedding, turned(wedding, "normal", 1))
     assert {row.priority for row in (await house.rows()).values()} == {3}
-    assert not await is_drain_told(house.client)
-    await ActivityEnvironment().run(doors.record_wedding, turned(wedding, "wedding_day", 2))
+    assert not await is_drain_signalled(house.client)
+    await ActivityEnvironment().run(worker_activities.record_wedding, turned(wedding, "wedding_day", 2))
     assert {row.priority for row in (await house.rows()).values()} == {0}
-    assert await is_drain_told(house.client)
+    assert await is_drain_signalled(house.client)
     assert (await drain_batch(house.db, house.provider, "critical", 50, NOW)).claimed == 2
     assert {event.event_id for event in await house.told(wedding)} == {"named", "held"}
 

@@ -39,7 +39,7 @@ from wedsync.store.tables.webhooks import webhook_checks
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.drain import drain_batch
-from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
+from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable, reconcile_every
 from wedsync.usecases.webhooks.register import Clerk, register
 from wedsync.usecases.webhooks.sweep import sweep_inbox
 from wedsync.vendors.stripe.reconcile import list_events
@@ -160,35 +160,35 @@ async def test_payments_that_paypal_never_told_of_are_filled_in_page_by_page(
     monkeypatch.setattr("wedsync.vendors.paypal.reconcile._PAGE", 2)
     orders = {await till.pay_by_paypal(number) for number in range(5)}
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = await till.reconciler.look("paypal", later)
-    assert (found.looked_at, found.gaps) == (5, 5)
+    found = await till.reconciler.reconcile("paypal", later)
+    assert (found.checked, found.gaps) == (5, 5)
     rows = await till.rows()
     assert {row.event["type"] for row in rows} == {"payment.succeeded"}
     assert {row.event["object_id"] for row in rows} == orders
-    assert (await till.reconciler.look("paypal", later + timedelta(minutes=1))).gaps == 0
+    assert (await till.reconciler.reconcile("paypal", later + timedelta(minutes=1))).gaps == 0
 
 
 async def test_deliveries_that_twilio_never_told_of_are_filled_in_as_their_callbacks_would(till: Till) -> None:
     sids = {await till.text_by_twilio(number) for number in range(3)}
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = await till.reconciler.look("twilio", later)
-    assert (found.looked_at, found.gaps) == (3, 3)
+    found = await till.reconciler.reconcile("twilio", later)
+    assert (found.checked, found.gaps) == (3, 3)
     rows = await till.rows()
     assert {(row.event["type"], row.event["vendor_type"]) for row in rows} == {("message.delivered", "delivered")}
     assert {row.event["object_id"] for row in rows} == sids
     assert {row.event["event_id"] for row in rows} == {f"{sid}:delivered" for sid in sids}
-    assert (await till.reconciler.look("twilio", later + timedelta(minutes=1))).gaps == 0
+    assert (await till.reconciler.reconcile("twilio", later + timedelta(minutes=1))).gaps == 0
 
 
 async def test_bookings_that_vsco_never_told_of_are_filled_in(till: Till) -> None:
     jobs = {await till.book_by_vsco(number) for number in range(3)}
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = await till.reconciler.look("vsco", later)
-    assert (found.looked_at, found.gaps) == (3, 3)
+    found = await till.reconciler.reconcile("vsco", later)
+    assert (found.checked, found.gaps) == (3, 3)
     rows = await till.rows()
     assert {(row.event["type"], row.event["vendor_type"]) for row in rows} == {("booking.confirmed", "order.booked")}
     assert {row.event["object_id"] for row in rows} == jobs
-    assert (await till.reconciler.look("vsco", later + timedelta(minutes=1))).gaps == 0
+    assert (await till.reconciler.reconcile("vsco", later + timedelta(minutes=1))).gaps == 0
 
 
 async def test_changes_that_google_never_told_of_are_filled_in_but_not_what_we_wrote_ourselves(
@@ -205,12 +205,12 @@ async def test_changes_that_google_never_told_of_are_filled_in_but_not_what_we_w
         assert (await till.http.patch(url, json=moved, headers=headers)).status_code == 200
     assert (await till.http.delete(ours[1], headers=headers)).status_code == 204
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = await till.reconciler.look("google_calendar", later)
+    found = await till.reconciler.reconcile("google_calendar", later)
     # Its notifications name no change, so that none of them is a gap.
-    assert (found.looked_at, found.gaps, found.news) == (2, 0, 2)
+    assert (found.checked, found.gaps, found.missed) == (2, 0, 2)
     told = {(row.event["object_id"], row.event["vendor_type"], row.event["wedding_id"]) for row in await till.rows()}
     assert told == {("event0", "confirmed", "w0"), ("event1", "cancelled", "w1")}
-    assert (await till.reconciler.look("google_calendar", later + timedelta(minutes=1))).news == 0
+    assert (await till.reconciler.reconcile("google_calendar", later + timedelta(minutes=1))).missed == 0
 
 
 @pytest.mark.parametrize("source", ["google_calendar", "paypal", "twilio", "vsco"])
@@ -218,7 +218,7 @@ async def test_a_look_that_fails_is_repeated_from_where_the_last_one_ended(till:
     root = till.gateway.account(source, "default").base_url.rpartition("/")[0]
     await till.http.put(f"{root}/_sandbox/faults/{source}", json={"mode": "down"})
     with pytest.raises(VendorError):
-        await till.reconciler.look(source, datetime.now(UTC))
+        await till.reconciler.reconcile(source, datetime.now(UTC))
     async with till.db.system() as conn:
         assert (await conn.execute(select(webhook_checks))).first() is None
 
@@ -227,23 +227,23 @@ async def test_events_that_never_came_are_filled_in_once_and_counted(till: Till)
     for number in range(3):
         await till.pay(number)
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = await till.reconciler.look("stripe", later)
-    assert (found.looked_at, found.gaps, found.lanes) == (3, 3, ("normal",))
+    found = await till.reconciler.reconcile("stripe", later)
+    assert (found.checked, found.gaps, found.lanes) == (3, 3, ("normal",))
     rows = await till.rows()
     assert {row.event["type"] for row in rows} == {"payment.succeeded"}
     assert {row.event["wedding_id"] for row in rows} == {"w0", "w1", "w2"}
-    again = await till.reconciler.look("stripe", later + timedelta(minutes=1))
+    again = await till.reconciler.reconcile("stripe", later + timedelta(minutes=1))
     assert (again.gaps, len(await till.rows())) == (0, 3)
     async with till.db.system() as conn:
         checked = (await conn.execute(select(webhook_checks))).one()
-    assert (checked.source, checked.gaps, checked.looked_at) == ("stripe", 3, 6)
+    assert (checked.source, checked.gaps, checked.checked) == ("stripe", 3, 6)
 
 
 async def test_what_came_by_itself_is_no_gap_and_what_is_young_is_left_alone(till: Till) -> None:
     await till.pay(1)
-    assert (await till.reconciler.look("stripe", datetime.now(UTC))).looked_at == 0
+    assert (await till.reconciler.reconcile("stripe", datetime.now(UTC))).checked == 0
     later = datetime.now(UTC) + timedelta(minutes=5)
-    listed = await till.gateway.ask(
+    listed = await till.gateway.query(
         "stripe", "list_events", lambda http, account: list_events(http, account, later - timedelta(days=1), later)
     )
     (body,) = listed.bodies
@@ -251,8 +251,8 @@ async def test_what_came_by_itself_is_no_gap_and_what_is_young_is_left_alone(til
     assert json.loads(body)["id"] == event.event_id
     async with till.db.system() as conn:
         await inbox.record(conn, "stripe", [NewRow(event=event, priority=2, sealed_body=b"")], later)
-    found = await till.reconciler.look("stripe", later)
-    assert (found.looked_at, found.gaps) == (1, 0)
+    found = await till.reconciler.reconcile("stripe", later)
+    assert (found.checked, found.gaps) == (1, 0)
 
 
 @pytest.mark.parametrize("source", ["stripe", "paypal", "google_calendar"])
@@ -273,10 +273,10 @@ async def test_a_list_that_is_longer_than_one_reading_is_read_to_its_end(
                 await till.note_in_google(number, wedding_id=f"w{number}", step_id="event")
                 await asyncio.sleep(0.01)
     later = datetime.now(UTC) + timedelta(minutes=5)
-    found = await till.reconciler.look(source, later)
-    assert found.gaps + found.news >= 4
-    again = await till.reconciler.look(source, later + timedelta(minutes=1))
-    assert again.gaps + again.news == 0
+    found = await till.reconciler.reconcile(source, later)
+    assert found.gaps + found.missed >= 4
+    again = await till.reconciler.reconcile(source, later + timedelta(minutes=1))
+    assert again.gaps + again.missed == 0
 
 
 async def test_a_look_that_is_broken_off_goes_on_from_where_it_was(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,13 +286,13 @@ async def test_a_look_that_is_broken_off_goes_on_from_where_it_was(till: Till, m
     for number in range(5):
         await till.pay(number)
     now = datetime.now(UTC) + timedelta(minutes=5)
-    await till.reconciler.look("stripe", now)
+    await till.reconciler.reconcile("stripe", now)
     async with till.db.system() as conn:
         (checked,) = (await conn.execute(select(webhook_checks.c.checked_until))).scalars()
     # The older half of three days, and not the end, which would leave what lies between to nobody.
     assert timedelta(days=1) < now - checked < timedelta(days=2)
     for _ in range(40):
-        await till.reconciler.look("stripe", now)
+        await till.reconciler.reconcile("stripe", now)
     assert len(await till.rows()) == 5
 
 
@@ -309,9 +309,9 @@ async def test_one_listed_object_that_nobody_can_read_keeps_no_other_out(
         return listed.model_copy(update={"bodies": worse, "unreadable": 1})
 
     monkeypatch.setattr("wedsync.vendors.stripe.reconcile.list_events", list_worse)
-    found = await till.reconciler.look("stripe", later)
+    found = await till.reconciler.reconcile("stripe", later)
     assert (found.gaps, found.unreadable) == (2, 5)
-    again = await till.reconciler.look("stripe", later + timedelta(minutes=1))
+    again = await till.reconciler.reconcile("stripe", later + timedelta(minutes=1))
     assert again.gaps == 0
 
 
@@ -320,24 +320,24 @@ async def test_a_vendor_that_is_down_leaves_the_look_for_the_next_time(till: Til
     root = base.rpartition("/")[0]
     await till.http.put(f"{root}/_sandbox/faults/stripe", json={"mode": "down"})
     with pytest.raises(VendorError):
-        await till.reconciler.look("stripe", datetime.now(UTC))
+        await till.reconciler.reconcile("stripe", datetime.now(UTC))
     async with till.db.system() as conn:
         assert (await conn.execute(select(webhook_checks))).first() is None
 
 
 async def test_a_vendor_without_a_key_or_a_list_is_left_alone(till: Till) -> None:
     for source in ("sendgrid", "vonage"):
-        assert (await till.reconciler.look(source, datetime.now(UTC))).looked_at == 0
+        assert (await till.reconciler.reconcile(source, datetime.now(UTC))).checked == 0
 
 
 async def test_the_schedules_workflow_looks_where_events_can_be_listed(till: Till, temporal_client: Client) -> None:
     async def provide() -> Client:
         return temporal_client
 
-    doors = WebhookActivities(till.db, provide, till.reconciler)
+    worker_activities = WebhookActivities(till.db, provide, till.reconciler)
     async with (
         Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource]),
-        Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]),
+        Worker(temporal_client, task_queue=BULK, activities=[worker_activities.reconcile]),
     ):
         answers = [
             await temporal_client.execute_workflow(
@@ -354,18 +354,18 @@ async def test_the_schedules_workflow_looks_where_events_can_be_listed(till: Til
 
 def test_a_vendor_that_never_sends_again_is_looked_at_more_often() -> None:
     registry = load_registry()
-    twilio, stripe = (look_every(registry, Settings(), name) for name in ("twilio", "stripe"))
+    twilio, stripe = (reconcile_every(registry, Settings(), name) for name in ("twilio", "stripe"))
     assert twilio is not None
     assert stripe is not None
     assert twilio < stripe
     with pytest.raises(KeyError):
-        look_every(registry, Settings(), "sendgrid")
+        reconcile_every(registry, Settings(), "sendgrid")
 
 
 @pytest.mark.parametrize(("minutes", "every"), [(7, timedelta(minutes=7)), (0, None), (None, timedelta(minutes=30))])
 def test_the_settings_say_how_often_a_vendors_list_is_looked_at(minutes: int | None, every: timedelta | None) -> None:
     settings = Settings.model_validate({"vendors": {"stripe": {"reconcile_every_minutes": minutes}}})
-    assert look_every(load_registry(), settings, "stripe") == every
+    assert reconcile_every(load_registry(), settings, "stripe") == every
 
 
 async def test_a_push_has_the_list_looked_at_at_once_and_tells_nothing_itself(
@@ -382,9 +382,9 @@ async def test_a_push_has_the_list_looked_at_at_once_and_tells_nothing_itself(
     now = datetime.now(UTC)
     async with till.db.system() as conn:
         await inbox.record(conn, "google_calendar", [NewRow(event=push, priority=3, sealed_body=b"")], now)
-    doors = WebhookActivities(till.db, provide, till.reconciler)
+    worker_activities = WebhookActivities(till.db, provide, till.reconciler)
     flow = Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource])
-    async with flow, Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]):
+    async with flow, Worker(temporal_client, task_queue=BULK, activities=[worker_activities.reconcile]):
         await ensure_reconciled(temporal_client, "google_calendar", timedelta(days=1))
         try:
             await drain_batch(till.db, provide, "normal", 10, now)
@@ -442,8 +442,8 @@ async def test_a_registered_source_is_reconciled_by_its_own_account_when_it_is_d
     await till.pay(1)
     now = datetime.now(UTC) + timedelta(minutes=5)
     assert await due(till, now) == [source]
-    found = await till.reconciler.look(source, now)
-    assert (found.looked_at, found.gaps) == (1, 1)
+    found = await till.reconciler.reconcile(source, now)
+    assert (found.checked, found.gaps) == (1, 1)
     (row,) = await till.rows()
     assert (row.source, row.organization_id, row.priority) == (source, "o1", 2)
     root = till.gateway.account("stripe", "default").base_url.rpartition("/")[0]
@@ -462,9 +462,9 @@ async def test_the_sweep_has_registered_sources_looked_at(till: Till, temporal_c
 
     for _ in range(2):
         await sweep_inbox(till.db, provide, datetime.now(UTC))
-    doors = WebhookActivities(till.db, provide, till.reconciler)
+    worker_activities = WebhookActivities(till.db, provide, till.reconciler)
     flow = Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource])
-    async with flow, Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]):
+    async with flow, Worker(temporal_client, task_queue=BULK, activities=[worker_activities.reconcile]):
         await temporal_client.get_workflow_handle(f"reconcile-{source}").result()
     assert await due(till, datetime.now(UTC)) == []
 
@@ -481,6 +481,6 @@ async def test_a_registered_sources_look_that_fails_is_not_repeated_before_it_is
     root = till.gateway.account("stripe", "default").base_url.rpartition("/")[0]
     await till.http.put(f"{root}/_sandbox/faults/stripe", json={"mode": "down"})
     with pytest.raises(VendorError):
-        await till.reconciler.look(source, now)
+        await till.reconciler.reconcile(source, now)
     assert await due(till, now + timedelta(minutes=14)) == []
-    assert (await till.reconciler.look("nobody", now)).looked_at == 0
+    assert (await till.reconciler.reconcile("nobody", now)).checked == 0

@@ -20,7 +20,7 @@ from wedsync.store.session import Database
 from wedsync.store.tables.webhooks import inbox
 from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.webhooks.record import Recorder
-from wedsync.usecases.webhooks.sources import SourceBook
+from wedsync.usecases.webhooks.sources import SourceRegistry
 
 
 def message(event_id: str, size: int = 10) -> list[tuple[str, NewRow]]:
@@ -36,8 +36,8 @@ async def hung_database() -> AsyncIterator[Database]:
         await db.close()
 
 
-async def reasons(*deeds: Any) -> list[str]:
-    ended = await asyncio.gather(*deeds, return_exceptions=True)
+async def reasons(*actions: Any) -> list[str]:
+    ended = await asyncio.gather(*actions, return_exceptions=True)
     return [one.reason for one in ended if isinstance(one, StoreUnavailable)]
 
 
@@ -86,12 +86,12 @@ async def test_a_database_that_answers_again_takes_what_is_sent_again(fresh_data
 async def test_a_registered_source_that_cannot_be_read_is_unavailable_in_time(settings: Settings) -> None:
     keyring = Keyring.parse(settings.codec_keys.get_secret_value())
     async with hung_database() as db:
-        book = SourceBook(settings, db, load_registry(), keyring, Limit(per_second=1.0, burst=1.0), 0.5)
+        sources = SourceRegistry(settings, db, load_registry(), keyring, Limit(per_second=1.0, burst=1.0), 0.5)
         started = time.monotonic()
-        assert await reasons(*(book.find("weather") for _ in range(20))) == ["timeout"] * 20
+        assert await reasons(*(sources.find("weather") for _ in range(20))) == ["timeout"] * 20
         assert time.monotonic() - started < 4
         # However many names are asked for, the reads are bounded; what no source is called is not even looked up.
-        assert (await reasons(*(book.find(f"weather-{n}") for n in range(300)))).count("full") >= 200
+        assert (await reasons(*(sources.find(f"weather-{n}") for n in range(300)))).count("full") >= 200
         with pytest.raises(NotFound):
-            await book.find("x" * 101)
-        await book.close()
+            await sources.find("x" * 101)
+        await sources.close()

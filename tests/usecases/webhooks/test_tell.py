@@ -8,7 +8,7 @@ from temporalio.client import Client, WorkflowHandle
 from wedsync.domain.webhooks.messages import DrainTotals, drain_workflow_id
 from wedsync.usecases.webhooks.drain import drain_batch
 from wedsync.usecases.webhooks.sweep import GRACE, sweep_inbox
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.usecases.webhooks.tell import InboxDispatcher
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 
@@ -19,14 +19,14 @@ async def signals(handle: WorkflowHandle[Any, Any]) -> int:
 
 
 async def test_many_tells_become_few_and_the_last_is_never_lost(house: Any) -> None:
-    teller = InboxTeller(house.provider, interval_seconds=0.05)
+    dispatcher = InboxDispatcher(house.provider, interval_seconds=0.05)
     for _ in range(500):
-        teller.tell("normal")
-    await teller.close()
+        dispatcher.dispatch("normal")
+    await dispatcher.close()
     handle = house.client.get_workflow_handle(drain_workflow_id("normal"))
     assert await signals(handle) == 1
-    teller.tell("normal")
-    await teller.close()
+    dispatcher.dispatch("normal")
+    await dispatcher.close()
     assert await signals(handle) == 2
 
 
@@ -37,12 +37,12 @@ async def test_a_tell_during_a_tell_is_followed_by_another(house: Any) -> None:
         # What is recorded while the first tell is under way must be told too.
         calls.append(1)
         if len(calls) == 1:
-            teller.tell("critical")
+            dispatcher.dispatch("critical")
         return await house.provider()
 
-    teller = InboxTeller(provider, interval_seconds=0.05)
-    teller.tell("critical")
-    await teller.close()
+    dispatcher = InboxDispatcher(provider, interval_seconds=0.05)
+    dispatcher.dispatch("critical")
+    await dispatcher.close()
     assert await signals(house.client.get_workflow_handle(drain_workflow_id("critical"))) == 2
 
 
@@ -54,20 +54,20 @@ async def test_a_tell_that_fails_stops_nobody_and_the_next_one_works(house: Any)
             raise failures.pop()
         return await house.provider()
 
-    teller = InboxTeller(provider, interval_seconds=0.01)
-    teller.tell("normal")
-    await teller.close()
-    teller.tell("normal")
-    await teller.close()
+    dispatcher = InboxDispatcher(provider, interval_seconds=0.01)
+    dispatcher.dispatch("normal")
+    await dispatcher.close()
+    dispatcher.dispatch("normal")
+    await dispatcher.close()
     assert await signals(house.client.get_workflow_handle(drain_workflow_id("normal"))) == 1
 
 
 async def test_the_sweep_tells_lanes_whose_rows_were_missed_and_no_others(house: Any) -> None:
     wedding = await house.add_wedding()
     await house.record("evt_1", wedding_id=wedding)
-    assert (await sweep_inbox(house.db, house.provider, NOW + GRACE)).told == ()
+    assert (await sweep_inbox(house.db, house.provider, NOW + GRACE)).signalled == ()
     swept = await sweep_inbox(house.db, house.provider, NOW + GRACE + timedelta(seconds=1))
-    assert swept.told == ("normal",)
+    assert swept.signalled == ("normal",)
     assert await signals(house.client.get_workflow_handle(drain_workflow_id("normal"))) == 1
 
 
@@ -81,11 +81,11 @@ async def test_the_sweep_wakes_what_nobody_claimed_once_a_step_holds_its_object(
     for moment in (NOW, late):
         await drain_batch(house.db, house.provider, "normal", 50, moment)
     assert {row.due_at for row in (await house.rows()).values()} == {None}
-    assert (await sweep_inbox(house.db, house.provider, late)).told == ()
+    assert (await sweep_inbox(house.db, house.provider, late)).signalled == ()
     await house.add_reference(wedding, "pi_1", at=late + timedelta(hours=5))
     soon = late + timedelta(hours=5, minutes=1)
-    assert (await sweep_inbox(house.db, house.provider, soon)).told == ("normal",)
+    assert (await sweep_inbox(house.db, house.provider, soon)).signalled == ("normal",)
     assert {name for name, row in (await house.rows()).items() if row.due_at} == {"early", "old"}
     drained = await drain_batch(house.db, house.provider, "normal", 50, soon)
     assert drained.totals == DrainTotals(processed=2)
-    assert {event.event_id for event in await house.told(wedding)} == {"early", "old"}
+    assert {event.event_id for event in await house.signalled(wedding)} == {"early", "old"}

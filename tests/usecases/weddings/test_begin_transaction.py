@@ -35,7 +35,7 @@ def begin(writer: HeldWriter, shelf: PlanShelf, settings: Settings, header: Wedd
 async def test_a_first_orchestration_is_given_the_plan_its_instants_and_what_is_due_first(
     wedding: Staged, begin: Any
 ) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     begun = await begin(tx, wants_plan=True, first=FirstSteps(rounds={"venue": 2}))
     assert [step.id for step in begun.plan.steps] == ["venue", "event", "after"]
     due = times.ceremony_instant(wedding.plan) - timedelta(days=3)
@@ -52,7 +52,7 @@ async def test_a_first_orchestration_is_given_the_plan_its_instants_and_what_is_
 
 
 async def test_a_later_transaction_is_given_only_what_it_asks_for(wedding: Staged, begin: Any) -> None:
-    tx = await wedding.ask("scheduled", untold=True)
+    tx = await wedding.request_change("scheduled", undispatched=True)
     begun = await begin(
         tx,
         kind="scheduled",
@@ -77,7 +77,7 @@ async def test_what_the_agenda_began_has_a_row_from_then_on(wedding: Staged, beg
 async def test_another_run_is_told_who_may_have_sent_something(
     wedding: Staged, begin: Any, header: WeddingHeader
 ) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     assert (await begin(tx)).held_by == "one"
     assert (await begin(tx)).held_by == "one"
     continued = header.model_copy(update={"continued_from": "one", "version": 14})
@@ -87,7 +87,7 @@ async def test_another_run_is_told_who_may_have_sent_something(
 async def test_what_has_settled_comes_back_as_it_was(
     wedding: Staged, begin: Any, writer: HeldWriter, header: WeddingHeader
 ) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     await begin(tx)
     result = TransactionResult(id=tx, seq=1, kind="orchestrate", status="held", started_at=NOW, ended_at=NOW)
     settled: ProjectionWrite = header.write("one", outcome=TransactionOutcome(result=result, version=13))
@@ -96,7 +96,7 @@ async def test_what_has_settled_comes_back_as_it_was(
 
 
 async def test_without_its_plan_nothing_begins(wedding: Staged, begin: Any) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     with pytest.raises(NotFound):
         await begin(tx, plan_version=9)
     assert (await wedding.transaction(tx)).run_id is None

@@ -47,7 +47,7 @@ class Gateway:
     async def find(self, call: Call, situation: Any) -> Effect | None:
         return await self._answer("find")  # type: ignore[no-any-return]
 
-    async def look(self, call: Call, situation: Any) -> Effect:
+    async def inspect(self, call: Call, situation: Any) -> Effect:
         return await self._answer("look")  # type: ignore[no-any-return]
 
 

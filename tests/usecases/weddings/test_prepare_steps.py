@@ -56,7 +56,7 @@ async def test_what_was_prepared_gives_the_inputs_that_the_plan_means(
     manifest = wedding.stage.registry.manifests[vendor]
     assert (made.spec, made.timeout_seconds) == (manifest.action(steps[step_id].action), manifest.timeout_seconds)
     assert made.account == {"generic": "villa", "vsco": "default"}.get(vendor, made.account)
-    assert made.hand_link == ""
+    assert made.manual_link == ""
 
 
 async def test_a_start_by_another_steps_result_is_prepared_when_that_is_known(wedding: Staged, prepare: Any) -> None:
@@ -97,7 +97,7 @@ async def test_a_vendor_that_cannot_do_it_is_prepared_as_one_that_cannot(
 async def test_a_hands_link_is_good_until_the_wedding_can_no_longer_be_closing(
     wedding: Staged, prepare: Any, shelf: PlanShelf, settings: Settings
 ) -> None:
-    link = bound(wedding, await prepare(wedding, ("venue", "honeybook")), "venue", "honeybook").hand_link
+    link = bound(wedding, await prepare(wedding, ("venue", "honeybook")), "venue", "honeybook").manual_link
     opened = read_link(link.rpartition("/")[2], settings)
     loaded = await load_plan(shelf, LoadPlan(organization_id=wedding.organization_id, wedding_id=wedding.id, version=1))
     assert (opened.link.wedding_id, opened.link.step_id) == (wedding.id, "venue")

@@ -38,7 +38,7 @@ EVENTS = "SELECT data FROM wedding_events WHERE wedding_id = :w ORDER BY id"
 async def test_progress_shows_steps_and_that_it_rolls_back(
     wedding: Staged, writer: HeldWriter, header: WeddingHeader
 ) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     async with wedding.stage.db.tenant(wedding.organization_id) as conn:
         await conn.execute(text("UPDATE transactions SET version = 1 WHERE id = :tx"), {"tx": tx})
     shown = ShowProgress(
@@ -51,7 +51,7 @@ async def test_progress_shows_steps_and_that_it_rolls_back(
 
 
 async def test_what_has_settled_rolls_back_no_more(wedding: Staged, writer: HeldWriter, header: WeddingHeader) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     done = RecordWedding(
         header=header, wedding=None, transactions=(TransactionUpdate(transaction_id=tx, status="completed"),)
     )

@@ -44,7 +44,7 @@ async def count(wedding: Staged, table: str) -> int:
 
 
 async def test_a_settled_result_is_written_once(wedding: Staged, settle: Any) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     for status, version in (("completed", 2), ("rolled_back", 2), ("held", 1)):
         await settle(tx, status, version)
     row = await wedding.transaction(tx)
@@ -60,7 +60,7 @@ def entry() -> LedgerEntry:
 
 
 async def test_all_that_moved_on_is_written_at_once_and_a_repeat_changes_nothing(wedding: Staged, settle: Any) -> None:
-    earlier, tx = [await wedding.ask(untold=True) for _ in range(2)]
+    earlier, tx = [await wedding.request_change(undispatched=True) for _ in range(2)]
     row = WeddingRow(
         status="active", phase="ceremony", mode="wedding_day", plan_version=1, ceremony_local="2027-06-19T16:00",
         zone="Europe/Rome", ceremony_at=NOW,
@@ -85,7 +85,7 @@ async def test_all_that_moved_on_is_written_at_once_and_a_repeat_changes_nothing
 
 
 async def test_settling_says_when_what_comes_later_is_due(wedding: Staged, settle: Any) -> None:
-    tx = await wedding.ask(untold=True)
+    tx = await wedding.request_change(undispatched=True)
     asked = ResolveAgenda(
         organization_id=wedding.organization_id, wedding_id=wedding.id, plan_version=1, ended={},
         steps=(unbegun("event", "x"), unbegun("after", "x")),

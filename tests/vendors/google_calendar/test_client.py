@@ -216,12 +216,12 @@ async def test_a_change_of_a_deleted_event_is_rejected(client: VendorClient, cal
 
 
 async def test_look_shows_the_event_and_its_version(client: VendorClient, calendar_call: Make) -> None:
-    assert (await client.look(calendar_call())).state == "absent"
+    assert (await client.inspect(calendar_call())).state == "absent"
     made = await client.send(calendar_call())
-    seen = await client.look(calendar_call(facts=made.facts))
+    seen = await client.inspect(calendar_call(facts=made.facts))
     assert (seen.state, seen.etag, seen.content) == ("done", made.etag, made.content)
     await client.send(calendar_call("delete_event", facts=made.facts))
-    assert (await client.look(calendar_call(facts=made.facts))).state == "absent"
+    assert (await client.inspect(calendar_call(facts=made.facts))).state == "absent"
 
 
 @pytest.mark.parametrize(

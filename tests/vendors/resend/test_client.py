@@ -186,14 +186,14 @@ async def test_look_tells_what_became_of_the_email(
     sandbox: EmbeddedSandbox, client: VendorClient, email: Callable[..., Call]
 ) -> None:
     effect = await client.send(email())
-    assert (await client.look(email(facts=effect.facts))).state == "done"
-    assert (await client.look(email(facts={"message_id": "unknown"}))).state == "absent"
+    assert (await client.inspect(email(facts=effect.facts))).state == "done"
+    assert (await client.inspect(email(facts={"message_id": "unknown"}))).state == "absent"
     await sandbox.webhook("resend", "email.bounced", effect.external_id)
     with pytest.raises(VendorRejected) as caught:
-        await client.look(email(facts=effect.facts))
+        await client.inspect(email(facts=effect.facts))
     assert caught.value.reason == "bounced"
     with pytest.raises(InvalidInput):
-        await client.look(email())
+        await client.inspect(email())
 
 
 async def test_an_email_can_not_be_looked_up_by_reference(client: VendorClient, email: Callable[..., Call]) -> None:

@@ -50,7 +50,7 @@ async def test_a_message_is_sent_and_known_by_its_id(
     (entry,) = await sandbox.ledger("vonage")
     assert sent.state == "done"
     assert sent.external_id == sent.facts["message_id"] == entry["object_id"]
-    assert (await client.look(call(facts=sent.facts))).state == "done"
+    assert (await client.inspect(call(facts=sent.facts))).state == "done"
     assert await assert_contract("vonage", "vonage-sms") == 1
     schemas = contract("vonage-sms").doc["components"]["schemas"]
     (one,) = await sandbox.requests("vonage")

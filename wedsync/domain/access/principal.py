@@ -71,10 +71,10 @@ def once(key: str, method: str, path: str, body: bytes) -> Once:
             reason="idempotency_key_invalid",
         )
     try:
-        said = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+        canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
     except (ValueError, RecursionError):
-        said = body
-    digest = hashlib.sha256(b"\0".join((method.encode(), path.encode(), said)))
+        canonical = body
+    digest = hashlib.sha256(b"\0".join((method.encode(), path.encode(), canonical)))
     return Once(key=key, fingerprint=digest.hexdigest())
 
 

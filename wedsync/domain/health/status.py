@@ -55,7 +55,7 @@ class Health(Value):
     detail: str = ""
 
 
-class Look(Value):
+class ProbeResult(Value):
     """One measurement of a service: a probe, or several real calls taken together."""
 
     ok: bool
@@ -63,16 +63,18 @@ class Look(Value):
     detail: str = ""
 
 
-def next_health(health: Health, look: Look, now: datetime, policy: HealthPolicy) -> Health:
+def next_health(health: Health, result: ProbeResult, now: datetime, policy: HealthPolicy) -> Health:
     """Return the health after one more probe."""
     part = policy.smoothing
-    rate = (1 - part) * health.error_rate + part * (0.0 if look.ok else 1.0)
-    response = look.response_ms if not health.response_ms else (1 - part) * health.response_ms + part * look.response_ms
-    failures = 0 if look.ok else health.failures_in_row + 1
-    successes = health.successes_in_row + 1 if look.ok else 0
+    rate = (1 - part) * health.error_rate + part * (0.0 if result.ok else 1.0)
+    response = (
+        result.response_ms if not health.response_ms else (1 - part) * health.response_ms + part * result.response_ms
+    )
+    failures = 0 if result.ok else health.failures_in_row + 1
+    successes = health.successes_in_row + 1 if result.ok else 0
     status = _next_status(health.status, rate, failures, successes, policy)
     changed = status != health.status
-    errors = 0 if changed and status == "healthy" else health.error_count + (not look.ok)
+    errors = 0 if changed and status == "healthy" else health.error_count + (not result.ok)
     return Health(
         status=status,
         since=now if changed else health.since,
@@ -83,7 +85,7 @@ def next_health(health: Health, look: Look, now: datetime, policy: HealthPolicy)
         failures_in_row=failures,
         successes_in_row=successes,
         error_count=errors,
-        detail=look.detail,
+        detail=result.detail,
     )
 
 
@@ -99,35 +101,35 @@ def _next_status(was: Status, rate: float, failures: int, successes: int, policy
     return "healthy"
 
 
-def seconds_to_next_look(health: Health, look: Look, interval_seconds: float, policy: HealthPolicy) -> float:
-    """Return the seconds from the end of `look`, which led to `health`, until the next probe is due.
+def seconds_to_next_probe(health: Health, result: ProbeResult, interval_seconds: float, policy: HealthPolicy) -> float:
+    """Return the seconds from the end of `result`, which led to `health`, until the next probe is due.
 
     The wait counts the time that the probe took, so that an outage that hangs is found as soon as one that answers.
     """
-    if look.ok:
+    if result.ok:
         return interval_seconds
     if health.status == "down":
         return min(policy.recheck_seconds, interval_seconds)
-    return min(_seconds_to_confirm(health.failures_in_row, look, policy), interval_seconds)
+    return min(_seconds_to_confirm(health.failures_in_row, result, policy), interval_seconds)
 
 
-def _seconds_to_confirm(failures: int, look: Look, policy: HealthPolicy) -> float:
+def _seconds_to_confirm(failures: int, result: ProbeResult, policy: HealthPolicy) -> float:
     if failures <= 1:
         return policy.confirm_seconds
-    return max(policy.confirm_seconds, policy.recheck_seconds - look.response_ms / 1000)
+    return max(policy.confirm_seconds, policy.recheck_seconds - result.response_ms / 1000)
 
 
-def failures_in_row(were: Mapping[Endpoint, int], looks: Mapping[Endpoint, Look]) -> dict[Endpoint, int]:
+def failures_in_row(were: Mapping[Endpoint, int], results: Mapping[Endpoint, ProbeResult]) -> dict[Endpoint, int]:
     """Count the probes in a row that each endpoint has failed; one that answered, or was changed, begins anew."""
-    return {endpoint: were.get(endpoint, 0) + 1 for endpoint, look in looks.items() if not look.ok}
+    return {endpoint: were.get(endpoint, 0) + 1 for endpoint, result in results.items() if not result.ok}
 
 
 def seconds_until_certain(
-    failures: Mapping[Endpoint, int], looks: Mapping[Endpoint, Look], policy: HealthPolicy
+    failures: Mapping[Endpoint, int], results: Mapping[Endpoint, ProbeResult], policy: HealthPolicy
 ) -> float | None:
     """Return the seconds to the next probe while a failing endpoint is not yet known to be down; None: none is."""
     waits = [
-        _seconds_to_confirm(times, looks[endpoint], policy)
+        _seconds_to_confirm(times, results[endpoint], policy)
         for endpoint, times in failures.items()
         if times < policy.down_after
     ]

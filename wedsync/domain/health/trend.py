@@ -32,7 +32,7 @@ class TrendPolicy(Value):
     #: A line is extended into the future by at most so many times the observed span.
     reach: Annotated[float, Field(gt=0)] = 24.0
     #: So many probes in a row must agree before a warning comes, and before it goes.
-    looks: Annotated[int, Field(ge=1)] = 3
+    samples: Annotated[int, Field(ge=1)] = 3
 
 
 class Sample(Value):
@@ -117,7 +117,7 @@ def next_concern(
     found = _seen(was, samples, threshold, next_wedding_at, now, policy)
     if (found is None) == (was.warned is None):
         return Concern(metric=was.metric, warned=found)
-    if was.against + 1 >= policy.looks:
+    if was.against + 1 >= policy.samples:
         return Concern(metric=was.metric, warned=found)
     return was.model_copy(update={"against": was.against + 1})
 

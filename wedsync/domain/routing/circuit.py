@@ -20,10 +20,10 @@ from wedsync.domain.routing.window import Bucket, Outcome, Tally, is_failing, me
 State = Literal["closed", "draining", "open", "ramping"]
 Phase = Literal["closed", "draining", "open", "half_open", "ramping"]
 Forced = Literal["open", "closed"]
-Admission = Literal["pass", "probe", "refuse"]
+CircuitDecision = Literal["pass", "probe", "refuse"]
 
 #: Without its guard a ramp (or a drain) goes on by itself, so many times slower.
-UNGUARDED_PACE = 3
+SLOW_PACE = 3
 #: The reason of a circuit that a person wants back: it comes back even during a ceremony.
 RESTORE_ASKED = "restore_asked"
 #: How long a service that was cut off by hand stays so before the next probe.
@@ -171,11 +171,11 @@ def advanced(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> Circuit:
     return closed(circuit, now) if circuit.state == "ramping" else opened(circuit, now, policy, circuit.reason)
 
 
-def forced(circuit: Circuit, by_hand: Forced | None, now: datetime, policy: CircuitPolicy) -> Circuit:
+def forced(circuit: Circuit, manual: Forced | None, now: datetime, policy: CircuitPolicy) -> Circuit:
     """Hold it open or closed by hand whatever the calls say; None: automatic again (an open one is probed at once)."""
-    if by_hand == "closed":
+    if manual == "closed":
         return closed(circuit, now).model_copy(update={"forced": "closed", "reason": "by_hand"})
-    if by_hand == "open":
+    if manual == "open":
         cut = circuit if circuit.state == "open" else opened(circuit, now, policy, "by_hand")
         return cut.model_copy(
             update={"forced": "open", "reason": "by_hand", "open_until": now + _LONG, "changed_at": now}
@@ -253,7 +253,7 @@ def share_percent(circuit: Circuit, now: datetime, policy: CircuitPolicy) -> int
         passed = now - circuit.stage_since
         if circuit.state == "ramping":
             passed -= noise(circuit, circuit.stage_since, now)
-        by_itself = int(max(passed.total_seconds(), 0.0) // (policy.ramp_step_seconds * UNGUARDED_PACE))
+        by_itself = int(max(passed.total_seconds(), 0.0) // (policy.ramp_step_seconds * SLOW_PACE))
     return stages[min(circuit.stage + by_itself, len(stages) - 1)]
 
 
@@ -266,7 +266,7 @@ def admit(
     can_go_elsewhere: bool = False,
     is_last: bool = False,
     overrides: bool = False,
-) -> Admission:
+) -> CircuitDecision:
     """Tell whether a call may go out. `probe`: only with a permit.
 
     `key` names the traffic that stays together (a wedding) while a share of it is let through. `can_go_elsewhere`: the

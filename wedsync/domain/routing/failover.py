@@ -14,7 +14,7 @@ from wedsync.domain.routing.window import Tally, is_failing, merged, total
 FailoverStrategy = Literal["immediate", "gradual", "manual"]
 
 #: A guard with nothing to do by itself checks so often whether it missed a signal.
-IDLE_LOOK = timedelta(hours=1)
+IDLE_WAKE = timedelta(hours=1)
 #: So long before and after the moment of a ceremony nothing is switched back.
 CEREMONY_BEFORE = timedelta(minutes=15)
 CEREMONY_AFTER = timedelta(hours=1)
@@ -31,7 +31,7 @@ class FailoverPolicy(Value):
     waits_for_quiet: bool = True
 
 
-class GuardStep(Value):
+class RecoveryStep(Value):
     """A guard's next act."""
 
     kind: Literal["wait", "probe", "advance", "postpone", "done"]
@@ -47,36 +47,36 @@ def next_step(
     policy: CircuitPolicy,
     failover: FailoverPolicy,
     quiet_at: datetime | None = None,
-) -> GuardStep:
+) -> RecoveryStep:
     """Decide what the guard of `epoch` does now. `quiet_at`: until then a dependent wedding's ceremony is under way.
 
     A person's decision comes first: forced and held circuits wait. Falling back is not the guard's: a failing call
     reopens the circuit by itself, and the guard sees it here.
     """
     if circuit.epoch != epoch or circuit.state == "closed":
-        return GuardStep(kind="done", why="restored" if circuit.epoch == epoch else "another epoch has begun")
+        return RecoveryStep(kind="done", why="restored" if circuit.epoch == epoch else "another epoch has begun")
     if circuit.forced is not None or circuit.held:
-        return GuardStep(kind="wait", until=now + IDLE_LOOK, why="held by hand")
+        return RecoveryStep(kind="wait", until=now + IDLE_WAKE, why="held by hand")
     if circuit.state == "draining":
         return _in_stages(circuit, now, policy, "before the next share is taken away")
     must_be_quiet = waits_for_quiet(circuit, failover) and quiet_at is not None and quiet_at > now
     if circuit.state == "ramping":
         step = _in_stages(circuit, now, policy, "before the next share comes back")
         if step.kind == "advance" and must_be_quiet:
-            return GuardStep(kind="wait", until=quiet_at, why="until the ceremony is over")
+            return RecoveryStep(kind="wait", until=quiet_at, why="until the ceremony is over")
         return step
     if must_be_quiet:
         if circuit.open_until is not None and quiet_at is not None and circuit.open_until >= quiet_at:
-            return GuardStep(kind="wait", until=circuit.open_until, why="cool down, until the ceremony is over")
-        return GuardStep(kind="postpone", until=quiet_at, why="until the ceremony is over")
+            return RecoveryStep(kind="wait", until=circuit.open_until, why="cool down, until the ceremony is over")
+        return RecoveryStep(kind="postpone", until=quiet_at, why="until the ceremony is over")
     if circuit.open_until is not None and now < circuit.open_until:
-        return GuardStep(kind="wait", until=circuit.open_until, why="cool down")
-    return GuardStep(kind="probe", why=f"round {circuit.round}")
+        return RecoveryStep(kind="wait", until=circuit.open_until, why="cool down")
+    return RecoveryStep(kind="probe", why=f"round {circuit.round}")
 
 
-def _in_stages(circuit: Circuit, now: datetime, policy: CircuitPolicy, why: str) -> GuardStep:
+def _in_stages(circuit: Circuit, now: datetime, policy: CircuitPolicy, why: str) -> RecoveryStep:
     due = (circuit.stage_since or now) + timedelta(seconds=policy.ramp_step_seconds)
-    return GuardStep(kind="advance") if now >= due else GuardStep(kind="wait", until=due, why=why)
+    return RecoveryStep(kind="advance") if now >= due else RecoveryStep(kind="wait", until=due, why=why)
 
 
 def noisy_time(ceremonies: Iterable[datetime], now: datetime) -> tuple[datetime, datetime] | None:
@@ -109,8 +109,8 @@ def as_configured(
         return now_is
     begins, ends = noisy if noisy is not None and waits_for_quiet(now_is, failover) else (None, None)
     is_new = now_is.state == "open" and now_is.round != was.round
-    is_by_hand = now_is.forced is not None or now_is.reason == RESTORE_ASKED
-    is_held = now_is.held or (is_new and not failover.restores_by_itself and not is_by_hand)
+    is_manual = now_is.forced is not None or now_is.reason == RESTORE_ASKED
+    is_held = now_is.held or (is_new and not failover.restores_by_itself and not is_manual)
     return now_is.model_copy(update={"noisy_from": begins, "noisy_until": ends, "held": is_held})
 
 

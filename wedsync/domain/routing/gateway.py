@@ -115,9 +115,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(words.get(part) or re.escape(part) for part in parts))
 
 
-def request_headers(given: Iterable[tuple[str, str]], policy: GatewayPolicy) -> Headers:
+def request_headers(received: Iterable[tuple[str, str]], policy: GatewayPolicy) -> Headers:
     """Select the headers of a partner's request that go on to the vendor, names in lower case."""
-    headers = [(name.lower(), value) for name, value in given]
+    headers = [(name.lower(), value) for name, value in received]
     named = _named_by_connection(headers)
     further = {name.lower() for name in policy.headers}
     kept = [
@@ -131,9 +131,9 @@ def request_headers(given: Iterable[tuple[str, str]], policy: GatewayPolicy) -> 
     return kept
 
 
-def response_headers(given: Iterable[tuple[str, str]]) -> Headers:
+def response_headers(received: Iterable[tuple[str, str]]) -> Headers:
     """Select the headers of a vendor's answer that go back to the partner, names in lower case."""
-    headers = [(name.lower(), value) for name, value in given]
+    headers = [(name.lower(), value) for name, value in received]
     named = _named_by_connection(headers)
     return [(name, value) for name, value in headers if not _is_refused(name, _NEVER_RETURNED, named)]
 

@@ -7,19 +7,19 @@ from typing import Literal
 
 from wedsync.domain.routing.vendor import Value
 
-GUARD_VENDOR_WORKFLOW = "GuardVendor"
+RECOVER_VENDOR_WORKFLOW = "GuardVendor"
 WATCH_HEALTH_WORKFLOW = "WatchHealth"
 WATCH_HEALTH_ID = "watch-health"
-#: Signal of `GuardVendor`: the row has changed, read it.
-LOOK_SIGNAL = "look"
+#: Signal of `RecoverVendor`: the row has changed, read it.
+WAKE_SIGNAL = "look"
 #: The reason of a call that we refused here, before anything was sent.
 CIRCUIT_OPEN = "circuit_open"
 #: The same: the process already had as many calls to the vendor under way as it makes at once.
 AT_CAPACITY = "at_capacity"
 
 
-class GuardStart(Value):
-    """Input of `GuardVendor`: one trip of one service's endpoint, until it is restored."""
+class RecoveryStart(Value):
+    """Input of `RecoverVendor`: one trip of one service's endpoint, until it is restored."""
 
     service: str
     endpoint: str = "default"
@@ -28,7 +28,7 @@ class GuardStart(Value):
     wakes: int = 0
 
 
-class GuardLook(Value):
+class RecoveryWake(Value):
     """A guard's request to find and do what is due at `now`, the guard's own time."""
 
     service: str
@@ -37,17 +37,17 @@ class GuardLook(Value):
     now: datetime
 
 
-class GuardNews(Value):
+class RecoveryWakeResult(Value):
     """Acts of a guard, and the time before which nothing is due; None: the guard's work is done."""
 
     until: datetime | None
     why: str
     state: str
     #: What was done, for people, in order.
-    deeds: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
 
 
-class GuardResult(Value):
+class RecoveryResult(Value):
     """Result of a guard."""
 
     outcome: Literal["restored", "superseded"]
@@ -68,9 +68,9 @@ class Watched(Value):
 
     probes: int
     changes: int
-    guards_started: int
+    recoveries_started: int
 
 
-def guard_workflow_id(service: str, endpoint: str, epoch: int) -> str:
+def recovery_workflow_id(service: str, endpoint: str, epoch: int) -> str:
     """Return the workflow id, which lets only one guard live per trip."""
     return f"vendor:{service}:{epoch}" if endpoint == "default" else f"vendor:{service}.{endpoint}:{epoch}"

@@ -99,12 +99,12 @@ def failover_started(
     service: str, endpoint: str, to_service: str | None, reason: str, status: str, epoch: int, now: datetime
 ) -> Notice:
     """Notify that a service's endpoint is left, or, with the status `proposed`, that a person should leave it."""
-    deed = "should be left: a person decides" if status == "proposed" else "is left"
+    action = "should be left: a person decides" if status == "proposed" else "is left"
     return Notice(
         kind="failover.started",
         severity="critical" if to_service is None or status == "proposed" else "warning",
         service=service,
-        summary=f"{service} ({endpoint}) {deed}; {to_service or 'nobody'} stands in ({reason})",
+        summary=f"{service} ({endpoint}) {action}; {to_service or 'nobody'} stands in ({reason})",
         occurred_at=now,
         detail={
             "endpoint": endpoint, "to_service": to_service, "reason": reason, "status": status, "epoch": epoch,

@@ -19,8 +19,8 @@ from wedsync.domain.routing.quotas import (
     QuotaPolicy,
     Reservation,
     WindowLimit,
-    guard_seconds,
     limit_of,
+    margin_seconds,
     opened,
     throttled,
 )
@@ -34,13 +34,13 @@ _LEFT_UNTIL_PART = 0.8
 _IDLE_AHEAD_PART, _AHEAD_PART = 0.02, 0.2
 _REMEMBERED, _ROOM_AFTER = timedelta(minutes=1), timedelta(seconds=2)
 #: How soon to recheck a throttle without an end: each recheck of a step makes its history longer.
-_LOOK_AGAIN = timedelta(minutes=5)
+_RECHECK_AFTER = timedelta(minutes=5)
 #: An operator's throttle refuses.
 THROTTLED = "throttled"
 _LONG_AFTER = datetime.max.replace(tzinfo=UTC)
 
 
-class _Taker(Value):
+class _Waiter(Value):
     """A caller that acquires: its priority and its reservation."""
 
     priority: int
@@ -52,7 +52,7 @@ class _Taker(Value):
         return self.held is not None or self.priority == WEDDING_DAY
 
 
-def take(
+def acquire(
     quota: Quota, policy: QuotaPolicy, wanted: int, now: datetime, *, priority: int = ORDINARY, wedding_id: str = ""
 ) -> tuple[Quota, Grant]:
     """Acquire up to `wanted` calls of every window at once, or learn when the next can be had."""
@@ -61,35 +61,35 @@ def take(
         return quota, Grant(calls=wanted, good_until=good_until)
     if quota.blocked_until is not None and now < quota.blocked_until:
         return quota, Grant(calls=0, good_until=now, until=quota.blocked_until, left=0, why="blocked")
-    who = _Taker(priority=priority, held=reservation_of(quota, wedding_id, now) if wedding_id else None)
+    who = _Waiter(priority=priority, held=reservation_of(quota, wedding_id, now) if wedding_id else None)
     rooms = {one.window: _room(quota, one, now, who) for one in policy.windows}
     left = min(room.left for room in rooms.values())
     if wanted <= 0:
         return quota, Grant(calls=0, good_until=now, until=now, left=left)
-    given = min(wanted, *(room.calls for room in rooms.values()))
+    granted = min(wanted, *(room.calls for room in rooms.values()))
     if who.held is not None:
-        given = min(given, who.held.calls - who.held.used)
+        granted = min(granted, who.held.calls - who.held.used)
     pace_seconds = max(room.pace_seconds for room in rooms.values())
-    if given <= 0:
+    if granted <= 0:
         tightest = max((name for name in rooms if rooms[name].calls <= 0), key=lambda name: rooms[name].until)
         until, why = rooms[tightest].until, rooms[tightest].why or tightest
         return quota, Grant(calls=0, pace_seconds=pace_seconds, good_until=now, until=until, left=left, why=why)
     not_before = max(now, *(room.until for room in rooms.values()))
-    last = not_before + timedelta(seconds=pace_seconds * (given - 1))
-    counters = tuple(_counted(quota, one, given, last, now, who) for one in policy.windows)
+    last = not_before + timedelta(seconds=pace_seconds * (granted - 1))
+    counters = tuple(_counted(quota, one, granted, last, now, who) for one in policy.windows)
     after = last + timedelta(seconds=pace_seconds or BLOCK_SECONDS)
     grant = Grant(
-        calls=given,
+        calls=granted,
         not_before=not_before,
         pace_seconds=pace_seconds,
         good_until=min([after, *(counter.ends_at for counter in counters if counter.window != "second")]),
-        left=left - given,
+        left=left - granted,
     )
-    reservations = _used(quota, who, given, now)
+    reservations = _used(quota, who, granted, now)
     return quota.model_copy(update={"counters": counters, "reservations": reservations}), grant
 
 
-def _used(quota: Quota, who: _Taker, calls: int, now: datetime) -> tuple[Reservation, ...]:
+def _used(quota: Quota, who: _Waiter, calls: int, now: datetime) -> tuple[Reservation, ...]:
     return tuple(
         one.model_copy(update={"used": one.used + calls}) if who.held is not None and one.id == who.held.id else one
         for one in quota.reservations
@@ -108,7 +108,7 @@ class _Room(Value):
     why: str = ""
 
 
-def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
+def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Waiter) -> _Room:
     """Return how many calls a window gives now, and when it gives the next otherwise."""
     counter = opened(quota, one, now)
     limit = limit_of(one, counter)
@@ -117,14 +117,14 @@ def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
         (counter.ends_at - counter.started_at).total_seconds(), 1e-6
     )
     kept = _kept(quota, counter, now, who)
-    is_all_given = who.is_favoured or passed >= _LEFT_UNTIL_PART
-    left_to_others = 0 if is_all_given else math.floor(limit * _LEFT_TO_OTHERS[who.priority])
+    is_all_granted = who.is_favoured or passed >= _LEFT_UNTIL_PART
+    left_to_others = 0 if is_all_granted else math.floor(limit * _LEFT_TO_OTHERS[who.priority])
     free = min(share, limit - left_to_others) - kept - counter.used
-    guard = timedelta(seconds=guard_seconds(one.window))
+    margin = timedelta(seconds=margin_seconds(one.window))
     if one.window == "second":
         # Paced only: the line never ends with a second.
         free = share - kept
-    elif now >= counter.ends_at - guard:
+    elif now >= counter.ends_at - margin:
         return _Room(calls=0, until=counter.ends_at, left=max(limit - counter.used, 0))
     if free <= 0:
         used = 0 if one.window == "second" else counter.used
@@ -143,23 +143,21 @@ def _room(quota: Quota, one: WindowLimit, now: datetime, who: _Taker) -> _Room:
     return _Room(calls=free, until=now, left=limit - counter.used)
 
 
-def _free_again(
-    quota: Quota, counter: Counter, now: datetime, in_the_way: set[str], share: int
-) -> tuple[datetime, str]:
-    """Return when an exhausted window gives the next call, and why not before; `in_the_way`: each reason alone."""
+def _free_again(quota: Quota, counter: Counter, now: datetime, obstacles: set[str], share: int) -> tuple[datetime, str]:
+    """Return when an exhausted window gives the next call, and why not before; `obstacles`: each reason alone."""
     until, length = counter.ends_at, counter.ends_at - counter.started_at
-    if "left" in in_the_way:
+    if "left" in obstacles:
         until = counter.started_at + length * _LEFT_UNTIL_PART
-    if "kept" in in_the_way and counter.window in SPREAD:
+    if "kept" in obstacles and counter.window in SPREAD:
         until = min(until, lent_from(counter))
-    if quota.throttle is None or "throttle" not in in_the_way:
+    if quota.throttle is None or "throttle" not in obstacles:
         return until, ""
     # Nobody knows when a throttle without an end is removed.
-    ends_at = quota.throttle.until or now + _LOOK_AGAIN
+    ends_at = quota.throttle.until or now + _RECHECK_AFTER
     return ends_at if share <= 0 else min(until, ends_at), THROTTLED
 
 
-def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now: datetime, who: _Taker) -> _Room:
+def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now: datetime, who: _Waiter) -> _Room:
     """Return the free moments that lie before everybody else's."""
     left = max(limit_of(one, counter) - counter.used, 0)
     if who.is_favoured and _goes_ahead(one, counter, now):
@@ -168,7 +166,7 @@ def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now
     firsts = [_first_moment(line, one, counter, now, who) for line in lines]
     first = max(firsts)
     pace = max(line.pace for line in lines)
-    end = _LONG_AFTER if one.window == "second" else counter.ends_at - timedelta(seconds=guard_seconds(one.window))
+    end = _LONG_AFTER if one.window == "second" else counter.ends_at - timedelta(seconds=margin_seconds(one.window))
     if who.held is None and lent(quota, counter, now):
         # Lent calls lie within the window: in the next one the share is its wedding's again.
         end = min(end, counter.ends_at)
@@ -181,7 +179,7 @@ def _paced_room(quota: Quota, one: WindowLimit, counter: Counter, free: int, now
     return _Room(calls=calls, until=max(first, now), left=left, pace_seconds=seconds)
 
 
-def _counted(quota: Quota, one: WindowLimit, calls: int, last: datetime, now: datetime, who: _Taker) -> Counter:
+def _counted(quota: Quota, one: WindowLimit, calls: int, last: datetime, now: datetime, who: _Waiter) -> Counter:
     """Count so many calls in the window, the last of them at `last`."""
     counter = opened(quota, one, now)
     changes: dict[str, object] = {"used": counter.used + calls}
@@ -218,7 +216,7 @@ class _Line(NamedTuple):
         return max(getattr(counter, self.name) or now, now)
 
 
-def _lines(quota: Quota, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> list[_Line]:
+def _lines(quota: Quota, one: WindowLimit, counter: Counter, now: datetime, who: _Waiter) -> list[_Line]:
     """Return the lines that a call waits in.
 
     All wait in one line at the limit's own pace. Whoever gets only a share waits in a slower one besides: were the
@@ -237,14 +235,14 @@ def _lines(quota: Quota, one: WindowLimit, counter: Counter, now: datetime, who:
 
 def _pace(one: WindowLimit, calls: int) -> timedelta:
     """Return the time between two of so many calls, evenly spread, with room for those that come late."""
-    guard = guard_seconds(one.window)
+    margin = margin_seconds(one.window)
     # A second's calls are only paced, so any stretch is a little longer than it; a minute's end before it does.
-    seconds = one.seconds + guard if one.window == "second" else one.seconds - guard
+    seconds = one.seconds + margin if one.window == "second" else one.seconds - margin
     # Rounded up, and never zero: moments less than a microsecond apart could not be told apart.
     return timedelta(microseconds=max(math.ceil(seconds / max(calls, 1) * 1_000_000), 1))
 
 
-def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime, who: _Taker) -> datetime:
+def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime, who: _Waiter) -> datetime:
     """Return when the line's next call is due: long past after a pause, as far as the burst goes."""
     first = line.reaches(counter, now) - line.pace * (line.at_once - 1)
     # A longer window's counter holds the limit: a wedding day's call takes no moment.
@@ -252,7 +250,7 @@ def _first_moment(line: _Line, one: WindowLimit, counter: Counter, now: datetime
     return min(first, now) if is_free else first
 
 
-def _kept(quota: Quota, counter: Counter, now: datetime, who: _Taker) -> int:
+def _kept(quota: Quota, counter: Counter, now: datetime, who: _Waiter) -> int:
     if who.held is None:
         return withheld(quota, counter, now)
     # Within seconds and minutes they share one line; what others keep of longer windows is not theirs to acquire.

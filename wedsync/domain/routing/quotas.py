@@ -27,7 +27,7 @@ WEDDING_DAY: Priority = 1
 ORDINARY: Priority = 3
 
 #: No call begins so shortly before a window ends: it would arrive in the next one.
-_GUARD_PART, _GUARD_CAP_SECONDS = 0.05, 1.0
+_MARGIN_PART, _MARGIN_CAP_SECONDS = 0.05, 1.0
 #: A moment that is so near is given out already.
 HORIZON_SECONDS = 0.5
 #: A block is at most so much of what remains, and lasts at most so long.
@@ -195,15 +195,15 @@ def opened(quota: Quota, one: WindowLimit, now: datetime) -> Counter:
     return known.model_copy(update=changes)
 
 
-def guard_seconds(window: WindowName) -> float:
+def margin_seconds(window: WindowName) -> float:
     """Return how many seconds before its end a window grants nothing more."""
-    return min(SECONDS[window] * _GUARD_PART, _GUARD_CAP_SECONDS)
+    return min(SECONDS[window] * _MARGIN_PART, _MARGIN_CAP_SECONDS)
 
 
 def slack(policy: QuotaPolicy) -> timedelta:
     """Return how late after its moment a call may still begin."""
     shortest = min((one.window for one in policy.windows), key=SECONDS.__getitem__)
-    return timedelta(seconds=guard_seconds(shortest) if shortest in SPREAD else BLOCK_SECONDS)
+    return timedelta(seconds=margin_seconds(shortest) if shortest in SPREAD else BLOCK_SECONDS)
 
 
 def limit_of(one: WindowLimit, counter: Counter) -> int:

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from wedsync.domain.routing.forecast import Demand
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy
-from wedsync.domain.routing.schedule_books import Books, Budget, Found, Key, Page
+from wedsync.domain.routing.schedule_books import Budget, CapacityPlan, Found, Key, Page
 from wedsync.domain.routing.vendor import Value
 
 Urgency = Literal["wedding_day", "high", "normal", "low"]
@@ -23,7 +23,7 @@ _BY_RANK: dict[int, Urgency] = {rank: name for name, rank in RANK.items()}
 #: Nothing is planned farther ahead.
 HORIZON = timedelta(days=31)
 #: One preview inspects so many windows: about a second's work.
-MOST_LOOKS = 200_000
+MOST_CHECKS = 200_000
 #: A wedding so near goes before all others.
 NEAR = timedelta(hours=48)
 
@@ -93,10 +93,10 @@ Places = dict[str, Found]
 
 
 @dataclass
-class _Desk:
+class _Scheduler:
     """Data by which requests are placed."""
 
-    books: Books
+    capacity: CapacityPlan
     budget: Budget
     now: datetime
 
@@ -113,11 +113,11 @@ class _Desk:
 
     def _place(self, one: ScheduleRequest, pages: dict[Key, Page]) -> Found:
         key = (one.service, one.account)
-        at = max(self.now, one.not_before or self.now, self.books.blocked_until(key) or self.now)
-        windows = self.books.windows(key)
+        at = max(self.now, one.not_before or self.now, self.capacity.blocked_until(key) or self.now)
+        windows = self.capacity.windows(key)
         if not windows:
             return Found([(at, one.calls)], 0)
-        page = pages.setdefault(key, Page(windows, self.books.effort(key)))
+        page = pages.setdefault(key, Page(windows, self.capacity.effort(key)))
         return page.place(one.calls, at, self.now + HORIZON, self.budget, may_be_spread=one.may_be_spread)
 
 
@@ -128,7 +128,7 @@ def schedule(
     demand: Sequence[Demand],
     ceremonies: Mapping[str, datetime],
     now: datetime,
-    looks: int = MOST_LOOKS,
+    checks: int = MOST_CHECKS,
 ) -> Schedule:
     """Place every request; `ceremonies`: when the weddings that requests name take place.
 
@@ -136,18 +136,18 @@ def schedule(
     """
     adjusted: dict[str, Adjusted] = {}
     current = {one.id: _near_first(one, ceremonies, adjusted, now) for one in requests}
-    desk = _Desk(Books(policies, quotas, demand, now), Budget(looks), now)
-    placed = desk.place_all(list(current.values()))
+    scheduler = _Scheduler(CapacityPlan(policies, quotas, demand, now), Budget(checks), now)
+    placed = scheduler.place_all(list(current.values()))
     for one in requests:
         late = current[one.id]
-        if not _is_late(late, placed[late.id], now) or desk.is_hopeless(late):
+        if not _is_late(late, placed[late.id], now) or scheduler.is_hopeless(late):
             continue
         for rank in range(RANK[late.priority] - 1, 1, -1):
             raised = late.model_copy(update={"priority": _BY_RANK[rank]})
             # Nobody at another vendor feels it.
             beside = [each for each in current.values() if (each.service, each.account) == (one.service, one.account)]
-            trial = desk.place_all([raised if each.id == late.id else each for each in beside])
-            if desk.budget.left < 0:
+            trial = scheduler.place_all([raised if each.id == late.id else each for each in beside])
+            if scheduler.budget.left < 0:
                 break
             was_late = {each.id for each in beside if _is_late(each, placed[each.id], now)}
             is_late = {each.id for each in beside if _is_late(each, trial[each.id], now)}
@@ -157,7 +157,7 @@ def schedule(
                 current[late.id] = raised
                 placed |= trial
                 break
-    return _told(list(current.values()), placed, tuple(adjusted.values()), now)
+    return _report(list(current.values()), placed, tuple(adjusted.values()), now)
 
 
 def _near_first(
@@ -176,7 +176,7 @@ def _is_late(one: ScheduleRequest, found: Found, now: datetime) -> bool:
     return found.left > 0 or (one.deadline is not None and last > one.deadline)
 
 
-def _told(
+def _report(
     requests: Sequence[ScheduleRequest], places: Places, adjusted: tuple[Adjusted, ...], now: datetime
 ) -> Schedule:
     immediate, delayed, conflicts = list[Placed](), list[Placed](), list[Conflicted]()

@@ -19,12 +19,12 @@ Key = tuple[str, str]
 class Budget:
     """Number of windows that may be inspected in all, so that a preview answers in about a second."""
 
-    def __init__(self, looks: int) -> None:
-        self.left = looks
+    def __init__(self, checks: int) -> None:
+        self.left = checks
 
-    def spend(self, looks: int = 1) -> bool:
+    def spend(self, checks: int = 1) -> bool:
         """Spend so many inspections; False when fewer were left."""
-        self.left -= looks
+        self.left -= checks
         return self.left >= 0
 
 
@@ -77,7 +77,7 @@ class _Window:
         return kept + (counter.used if counter is not None else 0)
 
 
-class Books:
+class CapacityPlan:
     """Planned state: calls made, calls that plans want, reservations."""
 
     def __init__(

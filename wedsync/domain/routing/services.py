@@ -83,7 +83,7 @@ class ServiceConfig(Value):
         return self
 
 
-def standing(
+def available_backups(
     config: ServiceConfig, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> tuple[str, ...]:
     """Return the backups that could take over now, in order: those with an endpoint that is not cut off.
@@ -107,12 +107,12 @@ def watched_every_seconds(config: ServiceConfig, *, is_near: bool) -> float:
 def is_last(
     config: ServiceConfig, endpoint: str, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> bool:
-    """Tell whether nobody else could take the endpoint's calls: no other endpoint, no backup. See `standing`."""
+    """Tell whether nobody else could take the endpoint's calls: no other endpoint, no backup. See `available_backups`."""
     if any(
         e.name != endpoint and not e.dedicated and (config.service, e.name) not in cut_off for e in config.endpoints
     ):
         return False
-    return not standing(config, cut_off, others)
+    return not available_backups(config, cut_off, others)
 
 
 def default_config(manifest: Manifest, manifests: Mapping[str, Manifest]) -> ServiceConfig:

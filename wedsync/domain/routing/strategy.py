@@ -133,9 +133,9 @@ def _fitting(pairs: list[tuple[Endpoint, Load]], is_wedding_day: bool) -> list[t
 
     ordinary = [pair for pair in pairs if not pair[0].dedicated]
     own = [pair for pair in pairs if pair[0].dedicated] if is_wedding_day else []
-    standing = [[pair for pair in group if not pair[1].is_cut_off] for group in (own, ordinary)]
-    with_room = [list(filter(has_room, group)) for group in standing]
-    return next(filter(None, (*with_room, *standing)), (own or ordinary or pairs)[:1])
+    available = [[pair for pair in group if not pair[1].is_cut_off] for group in (own, ordinary)]
+    with_room = [list(filter(has_room, group)) for group in available]
+    return next(filter(None, (*with_room, *available)), (own or ordinary or pairs)[:1])
 
 
 def _weighted(endpoints: Sequence[Endpoint], seed: str) -> Endpoint:

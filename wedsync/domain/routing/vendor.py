@@ -57,9 +57,9 @@ class ActionSpec(Value):
     #: Moves an effect to new inputs (another time); the same operation with the old inputs undoes it.
     change_operations: tuple[OperationSpec, ...] = ()
     #: The vendor has no API for it: we send the vendor a signed link, and the step needs attention.
-    by_hand: bool = False
+    manual: bool = False
     #: The vendor has no API for the undo.
-    undo_by_hand: bool = False
+    undo_manual: bool = False
     #: The payer needs an instrument (stored card, vault token) of this vendor.
     needs_instrument: bool = False
 

@@ -20,12 +20,12 @@ Stage = Literal["prepare", "shadow", "canary", "verify", "done", "rolled_back"]
 
 MIGRATE_VERSION_WORKFLOW = "MigrateVendorVersion"
 #: Signal of `MigrateVendorVersion`: the row has changed, read it.
-LOOK_SIGNAL = "look"
+WAKE_SIGNAL = "look"
 ENDED: tuple[Stage, ...] = ("done", "rolled_back")
 #: Nothing is moved so long before and after the ceremony of a wedding that depends on the service.
 FREEZE_BEFORE, FREEZE_AFTER = timedelta(hours=48), timedelta(hours=12)
 #: A paused migration checks so often whether it missed a signal.
-IDLE_LOOK = timedelta(hours=1)
+IDLE_WAKE = timedelta(hours=1)
 #: So many standard errors above the old version the new one must fail to count: a bad day of both is none.
 _CERTAINTY = 3.0
 #: While no read was answered by both versions, the shadow lasts so many times as long.
@@ -171,7 +171,7 @@ def next_move(m: Migration, seen: Seen, now: datetime) -> Move:
     if (back := _way_back(m, seen)) is not None:
         return Move(kind="go", stage="rolled_back", why=back)
     if m.paused:
-        return Move(kind="wait", until=now + IDLE_LOOK, why="paused by hand")
+        return Move(kind="wait", until=now + IDLE_WAKE, why="paused by hand")
     match m.stage:
         case "prepare":
             return Move(kind="go", stage="shadow", why="nothing forbids it")
@@ -180,24 +180,24 @@ def next_move(m: Migration, seen: Seen, now: datetime) -> Move:
         case "canary":
             due = _due(m, m.rules.canary_seconds)
             if now < due:
-                return _look_again(m, now, due, "while some weddings' calls go by the new version")
+                return _wake_again(m, now, due, "while some weddings' calls go by the new version")
             length = timedelta(seconds=m.rules.verify_seconds)
             return _unless_frozen(m, seen, now, length, "verify", "the canary is well")
         case _:
             due = _due(m, m.rules.verify_seconds)
             if now < due:
-                return _look_again(m, now, due, "while all calls by the new version are watched")
+                return _wake_again(m, now, due, "while all calls by the new version are watched")
             return Move(kind="go", stage="done", why="all is well")
 
 
 def _after_shadow(m: Migration, seen: Seen, now: datetime) -> Move:
     due = _due(m, m.rules.shadow_seconds)
     if now < due:
-        return _look_again(m, now, due, "while reads are compared")
+        return _wake_again(m, now, due, "while reads are compared")
     if not m.compared + seen.compared:
         last = _due(m, m.rules.shadow_seconds * _PATIENCE)
         if seen.readable and now < last:
-            return _look_again(m, now, last, "until a read is answered by both versions")
+            return _wake_again(m, now, last, "until a read is answered by both versions")
         return Move(kind="go", stage="rolled_back", why="nothing could be compared")
     return _unless_frozen(m, seen, now, m.rules.risky, "canary", "the reads agree")
 
@@ -233,7 +233,7 @@ def _due(m: Migration, seconds: float) -> datetime:
     return m.stage_since + timedelta(seconds=seconds)
 
 
-def _look_again(m: Migration, now: datetime, due: datetime, why: str) -> Move:
+def _wake_again(m: Migration, now: datetime, due: datetime, why: str) -> Move:
     return Move(kind="wait", until=min(due, now + timedelta(seconds=m.rules.look_seconds)), why=why)
 
 
@@ -269,14 +269,14 @@ class MigrationStart(Value):
     wakes: int = 0
 
 
-class MigrationLook(Value):
+class MigrationWake(Value):
     """A migration's request to find and do what is due at `now`, the migration's own time."""
 
     migration_id: str
     now: datetime
 
 
-class MigrationNews(Value):
+class MigrationWakeResult(Value):
     """Acts of a migration, and the time before which nothing is due; None: it has ended."""
 
     until: datetime | None

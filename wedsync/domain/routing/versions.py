@@ -57,7 +57,7 @@ class Chosen(Value):
 
 
 #: Before it is known.
-UNSAID = Chosen(name="")
+UNSPECIFIED = Chosen(name="")
 
 
 def draw(salt: str, wedding_id: str) -> int:
@@ -65,7 +65,7 @@ def draw(salt: str, wedding_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{salt}:{wedding_id}".encode()).digest()[:8], "big") % WHOLE
 
 
-def standing(
+def in_effect(
     pins: Iterable[Pin], organization_id: str | None, wedding_id: str, at: datetime
 ) -> tuple[str | None, str | None]:
     """Return the versions of the organization's own pin and of the service's pin, in this order; None: no such pin.
@@ -102,7 +102,7 @@ def resolve(
     endpoint_version: str,
     manifest_version: str,
     facts: Mapping[str, JsonValue] = {},
-    asked: str = "",
+    requested: str = "",
     today: date | None = None,
 ) -> Chosen:
     """Choose the version of a call first sent `at`: requested by name > the step's own > tenant's pin > service's pin >
@@ -112,15 +112,15 @@ def resolve(
     Because `at` is the same for every attempt, a retry is sent as the first attempt was.
     """
     fallback = endpoint_version or manifest_version
-    if asked:
-        return Chosen(name=asked, spec=specs.get(asked))
+    if requested:
+        return Chosen(name=requested, spec=specs.get(requested))
     bound = facts.get(FACT)
     if facts and not isinstance(bound, str):
         # What was made by the manifest's version carries no mark.
         bound = fallback if fallback not in specs else manifest_version
     if isinstance(bound, str) and bound and not is_sunset(specs.get(bound), today or at.date()):
         return Chosen(name=bound, spec=specs.get(bound))
-    own, common = standing(pins, organization_id, wedding_id, at)
+    own, common = in_effect(pins, organization_id, wedding_id, at)
     name = own or common or fallback
     return Chosen(name=name, spec=specs.get(name))
 

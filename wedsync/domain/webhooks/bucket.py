@@ -19,7 +19,7 @@ class Bucket(Value):
     at: float
 
 
-def take(bucket: Bucket | None, limit: Limit, now: float) -> tuple[Bucket, float]:
+def acquire(bucket: Bucket | None, limit: Limit, now: float) -> tuple[Bucket, float]:
     """Take one token: return the bucket afterwards and 0.0, or the same bucket and the seconds until there is one."""
     if bucket is None:
         bucket = Bucket(tokens=limit.burst, at=now)

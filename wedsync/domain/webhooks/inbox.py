@@ -126,8 +126,8 @@ def lane_of(priority: int) -> Lane:
 
 def object_keys(event: VendorEvent) -> tuple[tuple[str, str], ...]:
     """Return the (vendor, object id) pairs of what the event is about: object, calendar channel or subscription."""
-    told = (event.object_id, event.facts.get("channel_id"), event.facts.get("subscription_id"))
-    return tuple((event.source, found) for found in told if isinstance(found, str) and found)
+    channel_keys = (event.object_id, event.facts.get("channel_id"), event.facts.get("subscription_id"))
+    return tuple((event.source, found) for found in channel_keys if isinstance(found, str) and found)
 
 
 def find_match(
@@ -158,11 +158,11 @@ def find_match(
         return None
     steps = {ref.step_id for ref in held if ref.wedding_id == named.id}
     by_object = next(iter(steps)) if len(steps) == 1 else None
-    is_told_by_event = event.wedding_id == named.id and event.step_id is not None
+    is_named_by_event = event.wedding_id == named.id and event.step_id is not None
     return Match(
         organization_id=named.organization_id,
         wedding_id=named.id,
-        step_id=event.step_id if is_told_by_event else by_object,
+        step_id=event.step_id if is_named_by_event else by_object,
         ended=named.ended,
     )
 

@@ -93,7 +93,7 @@ def _event(
     return VendorEvent(
         source=config.vendor or config.scheme,
         event_id=_text(part(id_paths)) or unnamed_id,
-        type=our_word(config, vendor_type),
+        type=our_type(config, vendor_type),
         vendor_type=vendor_type[:200],
         object_id=_text(part(paths.object_id)),
         wedding_id=_text(part(paths.wedding)),
@@ -112,10 +112,10 @@ def _meta_id(document: Any) -> str | None:
     return None
 
 
-def our_word(config: SourceConfig, vendor_type: str) -> str:
+def our_type(config: SourceConfig, vendor_type: str) -> str:
     """Translate a source's type: as configured, as the scheme documents, or the same if we know it; else `other`."""
-    told = config.type_map.get(vendor_type) or _TYPES.get(config.scheme, {}).get(vendor_type)
-    return told or (vendor_type if vendor_type in KNOWN_TYPES else "other")
+    mapped_type = config.type_map.get(vendor_type) or _TYPES.get(config.scheme, {}).get(vendor_type)
+    return mapped_type or (vendor_type if vendor_type in KNOWN_TYPES else "other")
 
 
 def moment(value: Any) -> datetime | None:

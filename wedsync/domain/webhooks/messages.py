@@ -77,7 +77,7 @@ class SweptInbox(Message):
     """Answer of `webhooks.sweep_inbox`."""
 
     #: Lanes whose drains were signalled again.
-    told: tuple[Lane, ...] = ()
+    signalled: tuple[Lane, ...] = ()
     #: Events whose own retry workflow was started again.
     retried: int = 0
 
@@ -92,11 +92,11 @@ class Reconciled(Message):
     """Answer of `webhooks.reconcile`."""
 
     #: Events that the vendor listed.
-    looked_at: int = 0
+    checked: int = 0
     #: Those that the inbox did not have.
     gaps: int = 0
     #: Those of a vendor whose webhooks name no change: only the list brings them, so they are no gaps.
-    news: int = 0
+    missed: int = 0
     #: Those that nobody can interpret.
     unreadable: int = 0
     lanes: tuple[Lane, ...] = ()

@@ -190,7 +190,7 @@ def skip(state: WeddingState, step_id: str, tx: str, now: datetime) -> WeddingSt
     return state.with_ledger(states={**state.states, step_id: skipped}, entries=entries, rechecks=rechecks)
 
 
-def undone_by_hand(state: WeddingState, step_ids: tuple[str, ...]) -> Applied:
+def manually_undone(state: WeddingState, step_ids: tuple[str, ...]) -> Applied:
     """Take a person's word that the effects are gone: their undo no longer needs attention."""
     done = CompensationResult(status="undone", detail="undone by hand")
     states = {**state.states, **{i: state.states[i].compensated(done) for i in step_ids}}

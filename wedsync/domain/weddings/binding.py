@@ -93,7 +93,7 @@ def bind(
         spec=terms.spec,
         endpoints=step.endpoints if is_own else {},
         transaction_id=transaction_id,
-        hand_link=given.hand_links.get(f"{step.id}/{vendor}", ""),
+        manual_link=given.hand_links.get(f"{step.id}/{vendor}", ""),
         counter_text=fill_text(step.compensation.text, facts) if step.compensation.text else "",
         timeout_seconds=terms.timeout_seconds,
         idempotency_hours=terms.idempotency_hours,

@@ -18,7 +18,7 @@ _OVER = ("rolled_back", "cancelled")
 _ENDED = ("cancelled", "ended")
 
 
-class Standing(Message):
+class ActiveTransaction(Message):
     """A transaction on record."""
 
     id: str
@@ -31,7 +31,7 @@ class Standing(Message):
     target: str | None = None
     everything: bool = False
 
-    def touches(self, other: Standing) -> bool:
+    def touches(self, other: ActiveTransaction) -> bool:
         """Tell whether it works on what `other` did: by its steps, or because it undoes it."""
         return self.everything or self.target == other.id or not set(self.step_ids).isdisjoint(other.step_ids)
 
@@ -44,33 +44,33 @@ def check_open(wedding_status: str, *, begins: bool) -> None:
         raise Conflict("the wedding is closing: nothing new is begun", reason="wedding_over")
 
 
-def check_orchestrate(standing: Iterable[Standing]) -> None:
+def check_orchestrate(active: Iterable[ActiveTransaction]) -> None:
     """Raise Conflict while an orchestration stands."""
-    for other in standing:
+    for other in active:
         if other.kind == "orchestrate" and other.status not in _OVER:
             detail = f"transaction {other.id} orchestrates this wedding already; undo it first"
             raise Conflict(detail, reason="already_orchestrated")
 
 
-def check_whole(standing: Iterable[Standing]) -> None:
+def check_whole(active: Iterable[ActiveTransaction]) -> None:
     """Raise Conflict, naming it, while a transaction runs: the change touches every step."""
-    for other in standing:
+    for other in active:
         if other.status in RUNNING:
             raise _running(other)
 
 
-def check_cancel(standing: Iterable[Standing]) -> None:
+def check_cancel(active: Iterable[ActiveTransaction]) -> None:
     """Raise Conflict, naming it, while an undo runs; any other transaction is stopped and then undone."""
-    for other in standing:
+    for other in active:
         if other.status in RUNNING and other.kind == "undo":
             raise _running(other)
 
 
-def _running(other: Standing) -> Conflict:
+def _running(other: ActiveTransaction) -> Conflict:
     return Conflict(f"transaction {other.id} ({other.kind}) is {other.status}", reason="transaction_running")
 
 
-def check_undo(target: Standing, standing: Iterable[Standing]) -> None:
+def check_undo(target: ActiveTransaction, active: Iterable[ActiveTransaction]) -> None:
     """Raise Conflict when `target` can't be undone, or not now: another transaction that touches its steps runs.
 
     The undo waits for a transaction that touches none of them.
@@ -79,13 +79,13 @@ def check_undo(target: Standing, standing: Iterable[Standing]) -> None:
         raise Conflict(f"transaction {target.id} is {target.status}", reason="already_undone")
     if target.kind == "undo":
         raise Conflict(f"transaction {target.id} is itself an undo", reason="not_undoable")
-    for other in standing:
+    for other in active:
         if other.status in RUNNING and other.id != target.id and other.touches(target):
             raise _running(other)
 
 
 def check_decision(
-    decision: Decision, status: StepStatus | None, standing: Iterable[Standing], steps: Sequence[PlannedStep]
+    decision: Decision, status: StepStatus | None, active: Iterable[ActiveTransaction], steps: Sequence[PlannedStep]
 ) -> None:
     """Raise NotFound, InvalidInput, or Conflict when the step does not wait for this decision."""
     step_id = decision.step_id
@@ -95,7 +95,7 @@ def check_decision(
     if (decision.choice == "use") != (decision.vendor is not None):
         detail = "`use` needs a vendor" if decision.choice == "use" else "a vendor goes with `use` only"
         raise InvalidInput(detail, field="vendor", reason="vendor")
-    for other in standing:
+    for other in active:
         if other.status in RUNNING and other.decides == step_id:
             detail = f"transaction {other.id} carries out a decision on {step_id}"
             raise Conflict(detail, reason="transaction_running")

@@ -141,8 +141,8 @@ def _check_kinds(report: Report, instance: Instance, action: Action, shown: dict
         field, value = _field(instance, name), shown.get(name)
         if value is None or report.has(field):
             continue
-        given = value if isinstance(value, list) else [value]
-        for index, item in enumerate(given):
+        input_value = value if isinstance(value, list) else [value]
+        for index, item in enumerate(input_value):
             here = f"{field}[{index}]" if isinstance(value, list) else field
             if not isinstance(item, str):
                 continue
@@ -184,12 +184,12 @@ def _check_amount(report: Report, instance: Instance, amount: str, currency: str
 
 def _check_time(report: Report, instance: Instance, time: str, shown: Mapping[str, JsonValue], field: str) -> None:
     ceremony = report.plan.wedding.ceremony
-    given = shown.get("zone")
+    input_value = shown.get("zone")
     fold: times.Fold | None = "earlier" if shown.get("fold") == "earlier" else "later" if "fold" in shown else None
-    if isinstance(given, str):
+    if isinstance(input_value, str):
         with report.noting(_field(instance, "zone")):
-            times.zone_info(given)
-    zone = given if isinstance(given, str) else ceremony.zone
+            times.zone_info(input_value)
+    zone = input_value if isinstance(input_value, str) else ceremony.zone
     is_relative = time.startswith(times.CEREMONY)
     if report.has(_field(instance, "zone")) or report.has("wedding.ceremony.zone"):
         return

@@ -32,8 +32,8 @@ def check_steps(report: Report) -> None:
             _check_when_down(report, step.when_down, f"{field}.when_down")
         _check_message_keys(report, step, field)
         _check_defaults(report, step, field, referred)
-    for capability, said in report.plan.when_down.items():
-        _check_when_down(report, said, f"when_down.{capability}")
+    for capability, rule in report.plan.when_down.items():
+        _check_when_down(report, rule, f"when_down.{capability}")
         if capability not in CAPABILITIES:
             hint = report.hint(capability, CAPABILITIES, f"; known are {', '.join(sorted(CAPABILITIES))}")
             report.add(f"when_down.{capability}", "unknown_capability", f"unknown capability {capability!r}{hint}")
@@ -41,12 +41,12 @@ def check_steps(report: Report) -> None:
         _check_vendors(report, instance)
 
 
-def _check_when_down(report: Report, said: WhenDown, field: str) -> None:
-    extra = degradation.misplaced(said)
+def _check_when_down(report: Report, rule: WhenDown, field: str) -> None:
+    extra = degradation.misplaced(rule)
     if extra:
         goes_with = "queue" if extra == "max_wait" else "cached"
         report.add(f"{field}.{extra}", "conflicting_keys", f"{extra!r} goes with 'then: {goes_with}'")
-    for key, text in (("max_wait", said.max_wait), ("max_age", said.max_age)):
+    for key, text in (("max_wait", rule.max_wait), ("max_age", rule.max_age)):
         _check_duration(report, f"{field}.{key}", text)
 
 
@@ -137,12 +137,12 @@ def _check_at(report: Report, step: Step, field: str) -> None:
 
 
 def _check_durations(report: Report, step: Step, field: str) -> None:
-    given = {
+    spans = {
         "timeout": step.timeout,
         "decide_within": step.decide_within,
         "compensation.deadline": step.compensation.deadline,
     }
-    for key, text in given.items():
+    for key, text in spans.items():
         _check_duration(report, f"{field}.{key}", text)
 
 
@@ -210,11 +210,11 @@ def _check_defaults(
         if name not in action.results:
             hint = report.hint(name, action.results, f"; it gives {', '.join(action.results)}")
             report.add(f"{field}.default_results.{name}", "unknown_result", f"{step.action} gives no {name!r}{hint}")
-    said = step.when_down or report.plan.when_down.get(action.capability)
-    if said is not None and said.then == "cached" and action.kind != "read":
+    rule = step.when_down or report.plan.when_down.get(action.capability)
+    if rule is not None and rule.then == "cached" and action.kind != "read":
         where = f"{field}.when_down.then" if step.when_down else f"when_down.{action.capability}.then"
         report.add(where, "conflicting_keys", f"only reads can be answered from before; {step.action} is none")
-    skips_when_down = said is not None and said.then == "skip"
+    skips_when_down = rule is not None and rule.then == "skip"
     if step.otherwise != "skip" and not skips_when_down:
         return
     why, key = ("its vendors are down", "when_down") if skips_when_down else ("nobody decides", "otherwise")

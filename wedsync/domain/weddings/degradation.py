@@ -13,8 +13,8 @@ from wedsync.domain.weddings.durations import parse_duration
 from wedsync.domain.weddings.plan import Degradation, Plan, PlannedStep, Step, WhenDown
 
 #: A queued step is tried again after half of the time that it has waited, within these bounds.
-FIRST_LOOK = timedelta(minutes=1)
-LONGEST_LOOK = timedelta(minutes=15)
+FIRST_RECHECK = timedelta(minutes=1)
+LONGEST_RECHECK = timedelta(minutes=15)
 #: Used if the plan gives no length.
 DEFAULT_MAX_WAIT_SECONDS = 24 * 3600
 DEFAULT_MAX_AGE_SECONDS = 24 * 3600
@@ -22,13 +22,13 @@ DEFAULT_MAX_AGE_SECONDS = 24 * 3600
 
 def of_step(plan: Plan, step: Step) -> Degradation:
     """Return what the plan says for a step: by the step itself, else by its capability, else nothing."""
-    said = step.when_down or plan.when_down.get(step.action.partition(".")[0])
-    if said is None:
+    rule = step.when_down or plan.when_down.get(step.action.partition(".")[0])
+    if rule is None:
         return Degradation()
     return Degradation(
-        do=said.then,
-        max_wait_seconds=_seconds(said.max_wait, DEFAULT_MAX_WAIT_SECONDS) if said.then == "queue" else 0,
-        max_age_seconds=_seconds(said.max_age, DEFAULT_MAX_AGE_SECONDS) if said.then == "cached" else 0,
+        do=rule.then,
+        max_wait_seconds=_seconds(rule.max_wait, DEFAULT_MAX_WAIT_SECONDS) if rule.then == "queue" else 0,
+        max_age_seconds=_seconds(rule.max_age, DEFAULT_MAX_AGE_SECONDS) if rule.then == "cached" else 0,
     )
 
 
@@ -36,11 +36,11 @@ def _seconds(duration: str | None, default: int) -> int:
     return default if duration is None else int(parse_duration(duration).total_seconds())
 
 
-def misplaced(said: WhenDown) -> str:
+def misplaced(rule: WhenDown) -> str:
     """Return the key that has no meaning beside `do`; empty: there is none."""
-    if said.max_wait is not None and said.then != "queue":
+    if rule.max_wait is not None and rule.then != "queue":
         return "max_wait"
-    return "max_age" if said.max_age is not None and said.then != "cached" else ""
+    return "max_age" if rule.max_age is not None and rule.then != "cached" else ""
 
 
 def gives_way(step: PlannedStep) -> bool:
@@ -48,11 +48,11 @@ def gives_way(step: PlannedStep) -> bool:
     return step.when_down.do != "fail"
 
 
-def next_look(queued_at: datetime, until: datetime, now: datetime, jitter: float) -> datetime | None:
+def next_recheck(queued_at: datetime, until: datetime, now: datetime, jitter: float) -> datetime | None:
     """Return when a queued step is tried again, last at `until`; None: its time is up. `jitter` in [0, 1)."""
     if now >= until:
         return None
-    pause = min(max((now - queued_at) / 2, FIRST_LOOK), LONGEST_LOOK)
+    pause = min(max((now - queued_at) / 2, FIRST_RECHECK), LONGEST_RECHECK)
     return min(now + pause * (1 - 0.2 * jitter), until)
 
 

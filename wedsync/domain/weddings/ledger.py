@@ -13,7 +13,7 @@ from wedsync.domain.weddings.messages import Message
 #: An effect that was found absent after an unknown outcome is rechecked so long after.
 RECHECK_AFTER = (timedelta(hours=1), timedelta(hours=24))
 #: Stands for the operation of an action that has no API.
-BY_HAND = "by_hand"
+MANUAL = "by_hand"
 
 EntryState = Literal["begun", "standing", "waiting", "parked", "undone"]
 
@@ -37,7 +37,7 @@ class Binding(Message):
     #: The transaction that bound it: part of its idempotency keys for ever.
     transaction_id: str
     #: The signed link where the vendor, or a person, confirms an effect without an API; empty if an API does it.
-    hand_link: str = ""
+    manual_link: str = ""
     #: The counter-message's text, references filled in; empty: none is sent.
     counter_text: str = ""
     bound_at: datetime
@@ -138,7 +138,7 @@ class LedgerEntry(Message):
 
     def asked_of_a_person(self) -> Self:
         """Wait for a person. From now on something may stand at the vendor: an undo needs a person, too."""
-        return self._with(state="waiting", done=(BY_HAND,))
+        return self._with(state="waiting", done=(MANUAL,))
 
     def refused_by_hand(self) -> Self:
         """Take a person's no: nothing was done."""

@@ -81,7 +81,7 @@ def explain(
 
 
 def _words(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
-    kind, given, context = item["type"], item["input"], item.get("ctx", {})
+    kind, input_value, context = item["type"], item["input"], item.get("ctx", {})
     last = str(item["loc"][-1]) if item["loc"] else ""
     if kind == "extra_forbidden":
         known = _fields_at(model, item["loc"][:-1])
@@ -89,27 +89,30 @@ def _words(item: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "missing":
         return "missing_key", f"{last!r} is missing"
     if kind == "literal_error":
-        return "bad_value", f"{_show(given)} is not {context['expected']}{_near(given, str(context['expected']))}"
+        return (
+            "bad_value",
+            f"{_show(input_value)} is not {context['expected']}{_near(input_value, str(context['expected']))}",
+        )
     if kind == "string_pattern_mismatch":
         wanted = _PATTERNS.get(context["pattern"], f"text like {context['pattern']}")
-        return "bad_value", f"{_show(given)} is not {wanted}"
+        return "bad_value", f"{_show(input_value)} is not {wanted}"
     if kind in _WANTED:
-        return "wrong_type", _wrong_type(given, _WANTED[kind])
-    return "bad_value", f"{_show(given)}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+        return "wrong_type", _wrong_type(input_value, _WANTED[kind])
+    return "bad_value", f"{_show(input_value)}: {item['msg'][:1].lower()}{item['msg'][1:]}"
 
 
-def _wrong_type(given: object, wanted: str) -> str:
-    if wanted == "text" and isinstance(given, int | float) and not isinstance(given, bool):
-        return f'{_show(given)} is a number: put it in quotes, "{given}"'
-    if wanted == "text" and isinstance(given, bool):
-        return f'{_show(given)} is true or false: put it in quotes, "{str(given).lower()}"'
-    if given is None:
+def _wrong_type(input_value: object, wanted: str) -> str:
+    if wanted == "text" and isinstance(input_value, int | float) and not isinstance(input_value, bool):
+        return f'{_show(input_value)} is a number: put it in quotes, "{input_value}"'
+    if wanted == "text" and isinstance(input_value, bool):
+        return f'{_show(input_value)} is true or false: put it in quotes, "{str(input_value).lower()}"'
+    if input_value is None:
         return f"nothing stands here: {wanted} is wanted, or leave the key out"
-    return f"{_show(given)} is not {wanted}"
+    return f"{_show(input_value)} is not {wanted}"
 
 
-def _near(given: object, expected: str) -> str:
-    return did_you_mean(str(given), [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")])
+def _near(input_value: object, expected: str) -> str:
+    return did_you_mean(str(input_value), [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")])
 
 
 def _known_keys(known: list[str]) -> str:

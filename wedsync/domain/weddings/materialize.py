@@ -163,69 +163,69 @@ class _Filler:
             raise InvalidInput(error.detail, field=field, reason=error.reason) from None
 
 
-def _payment(given: catalogue.CollectPayment, fill: _Filler) -> Value:
-    currency = given.currency or fill.facts.currency
+def _payment(inputs: catalogue.CollectPayment, fill: _Filler) -> Value:
+    currency = inputs.currency or fill.facts.currency
     return filled.Payment(
-        amount=given.amount,
+        amount=inputs.amount,
         currency=currency,
-        amount_minor=fill.minor(given.amount, currency, "amount"),
-        payer=fill.person(given.payer, "payer"),
-        description=given.description,
+        amount_minor=fill.minor(inputs.amount, currency, "amount"),
+        payer=fill.person(inputs.payer, "payer"),
+        description=inputs.description,
     )
 
 
-def _sms(given: catalogue.SendSms, fill: _Filler) -> Value:
-    return filled.Sms(to=fill.person(given.to, "to"), text=given.text)
+def _sms(inputs: catalogue.SendSms, fill: _Filler) -> Value:
+    return filled.Sms(to=fill.person(inputs.to, "to"), text=inputs.text)
 
 
-def _email(given: catalogue.SendEmail, fill: _Filler) -> Value:
-    return filled.Email(to=fill.person(given.to, "to"), subject=given.subject, text=given.text)
+def _email(inputs: catalogue.SendEmail, fill: _Filler) -> Value:
+    return filled.Email(to=fill.person(inputs.to, "to"), subject=inputs.subject, text=inputs.text)
 
 
-def _event(given: catalogue.CreateEvent, fill: _Filler) -> Value:
-    starts, ends = fill.period(given.starts, given.minutes, given.zone, given.fold)
+def _event(inputs: catalogue.CreateEvent, fill: _Filler) -> Value:
+    starts, ends = fill.period(inputs.starts, inputs.minutes, inputs.zone, inputs.fold)
     return filled.CalendarEvent(
-        title=given.title,
+        title=inputs.title,
         starts=starts,
         ends=ends,
-        place=given.place,
-        notes=given.notes,
-        attendees=tuple(fill.person(contact, f"attendees[{index}]") for index, contact in enumerate(given.attendees)),
+        place=inputs.place,
+        notes=inputs.notes,
+        attendees=tuple(fill.person(contact, f"attendees[{index}]") for index, contact in enumerate(inputs.attendees)),
     )
 
 
-def _booking(given: catalogue.RequestBooking, fill: _Filler) -> Value:
-    starts, ends = fill.period(given.starts, given.minutes, given.zone, given.fold)
-    currency = given.currency or fill.facts.currency
+def _booking(inputs: catalogue.RequestBooking, fill: _Filler) -> Value:
+    starts, ends = fill.period(inputs.starts, inputs.minutes, inputs.zone, inputs.fold)
+    currency = inputs.currency or fill.facts.currency
     return filled.Booking(
-        title=given.title,
+        title=inputs.title,
         starts=starts,
         ends=ends,
-        guests=given.guests,
-        contact=fill.person(given.contact, "contact"),
-        price=given.price,
+        guests=inputs.guests,
+        contact=fill.person(inputs.contact, "contact"),
+        price=inputs.price,
         currency=currency,
-        price_minor=None if given.price is None else fill.minor(given.price, currency, "price"),
-        notes=given.notes,
+        price_minor=None if inputs.price is None else fill.minor(inputs.price, currency, "price"),
+        notes=inputs.notes,
         answer="webhook" if fill.step.real_time_updates else "now",
     )
 
 
-def _file(given: catalogue.PutFile, fill: _Filler) -> Value:
-    return filled.File(name=given.name, text=given.text, content_type=given.content_type)
+def _file(inputs: catalogue.PutFile, fill: _Filler) -> Value:
+    return filled.File(name=inputs.name, text=inputs.text, content_type=inputs.content_type)
 
 
-def _meeting(given: catalogue.CreateMeeting, fill: _Filler) -> Value:
-    starts, _ = fill.period(given.starts, given.minutes, given.zone, given.fold)
-    return filled.Meeting(topic=given.topic, starts=starts, minutes=given.minutes)
+def _meeting(inputs: catalogue.CreateMeeting, fill: _Filler) -> Value:
+    starts, _ = fill.period(inputs.starts, inputs.minutes, inputs.zone, inputs.fold)
+    return filled.Meeting(topic=inputs.topic, starts=starts, minutes=inputs.minutes)
 
 
-def _forecast(given: catalogue.ReadForecast, fill: _Filler) -> Value:
-    return filled.ForecastQuery(latitude=given.latitude, longitude=given.longitude)
+def _forecast(inputs: catalogue.ReadForecast, fill: _Filler) -> Value:
+    return filled.ForecastQuery(latitude=inputs.latitude, longitude=inputs.longitude)
 
 
-def _chat(given: catalogue.PostChat, fill: _Filler) -> Value:
-    return filled.ChatMessage(channel=given.channel, text=given.text)
+def _chat(inputs: catalogue.PostChat, fill: _Filler) -> Value:
+    return filled.ChatMessage(channel=inputs.channel, text=inputs.text)
 
 
 _FILL: dict[type[catalogue.Inputs], Callable[..., Value]] = {

@@ -88,7 +88,7 @@ class WeddingStart(Message):
 #: Registered names.
 WEDDING_WORKFLOW = "Wedding"
 DRAIN_INBOX_WORKFLOW = "DrainInbox"
-SWEEP_HANDOFFS_WORKFLOW = "SweepHandoffs"
+REDISPATCH_PENDING_WORKFLOW = "SweepHandoffs"
 #: Update of `Wedding`: TransactionRequest in, its id out; a known id gets the same answer.
 SUBMIT_UPDATE = "submit"
 #: Update of `Wedding`: nothing in, the number of steps written anew out.

@@ -43,10 +43,10 @@ def refusal(state: WeddingState, request: TransactionRequest) -> StepError | Non
 def _orchestrate_refusal(state: WeddingState) -> StepError | None:
     """Refuse a second orchestration: one stands at a time, also one whose undo needs a person."""
     cards = (card.id for card in state.cards.values() if card.kind == "orchestrate" and card.status not in _OVER)
-    standing = state.origin or next(cards, "")
-    if not standing:
+    committed = state.origin or next(cards, "")
+    if not committed:
         return None
-    return StepError(code="already_orchestrated", detail=f"transaction {standing} stands; undo it first")
+    return StepError(code="already_orchestrated", detail=f"transaction {committed} stands; undo it first")
 
 
 def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | None:
@@ -154,7 +154,7 @@ def stands(state: WeddingState, step_id: str) -> bool:
     return entry is not None and entry.state != "parked"
 
 
-def on_standing_ground(state: WeddingState, tasks: Iterable[StepTask]) -> tuple[StepTask, ...]:
+def on_active_entries(state: WeddingState, tasks: Iterable[StepTask]) -> tuple[StepTask, ...]:
     """Return the tasks; those whose step has an effect already drop the needs that were undone since."""
     return tuple(
         task if task.kind == "do" and task.entry is None else task.on(_grounded(state, task)) for task in tasks
@@ -212,16 +212,16 @@ def _ids(entry: LedgerEntry) -> set[str]:
 
 
 #: A person's answers through a signed link, for a vendor without an API: done, unavailable, undone.
-HAND_CONFIRMED, HAND_DECLINED, HAND_UNDONE = "hand.confirmed", "hand.declined", "hand.undone"
+MANUAL_CONFIRMED, MANUAL_DECLINED, MANUAL_UNDONE = "hand.confirmed", "hand.declined", "hand.undone"
 
 
-def undone_by_hand(state: WeddingState) -> tuple[str, ...]:
+def manually_undone(state: WeddingState) -> tuple[str, ...]:
     """Name the steps whose parked undo a person reports as done."""
-    said = {event.step_id for event in state.events if event.type == HAND_UNDONE}
+    answered = {event.step_id for event in state.events if event.type == MANUAL_UNDONE}
     return tuple(
         step_id
         for step_id, step in state.states.items()
-        if step_id in said and step.compensation is not None and step.compensation.status == "needs_attention"
+        if step_id in answered and step.compensation is not None and step.compensation.status == "needs_attention"
     )
 
 
@@ -244,7 +244,7 @@ def decision_tasks(state: WeddingState, decision: Decision, now: datetime) -> tu
 def _retried(step: PlannedStep, held: StepState, entry: LedgerEntry) -> StepTask:
     """Retry a step that may have an effect: probe it if it waited for its vendor's confirmation, else go on with it."""
     spec, vendor = entry.binding.spec, entry.binding.vendor
-    if spec.by_hand:
+    if spec.manual:
         entry = entry.refused_by_hand()
     elif entry.unknown_operation is None and any(o.waits_for and o.name in entry.done[-1:] for o in spec.operations):
         return StepTask(kind="late", step=step, entry=entry, state=held)

@@ -229,7 +229,7 @@ def undo_plan(entry: LedgerEntry, step: PlannedStep) -> tuple[UndoPlan, str]:
         return "leave", "left standing, as the plan says"
     if lost is not None and lost.on_unknown == "unsafe":
         return "ask", "may have happened, and the vendor can't be asked"
-    if step.compensation.by == "hand" or spec.undo_by_hand or spec.by_hand:
+    if step.compensation.by == "hand" or spec.undo_manual or spec.manual:
         return "hand", "to be undone by hand"
     if spec.undo == "none" or (spec.undo == "counter" and not entry.binding.counter_text):
         return "leave", "a sent message can't be unsent"

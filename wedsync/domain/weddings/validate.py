@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy, read_url
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy, read_url
 from wedsync.domain.weddings import durations, money, times
 from wedsync.domain.weddings.check_inputs import check_inputs
 from wedsync.domain.weddings.check_names import check_names
@@ -109,7 +109,7 @@ def _check_vendor(report: Report, vendor: str, field: str) -> None:
 def _check_address(report: Report, url: str, field: str) -> None:
     try:
         # A stand-in on this machine passes if our own account is there, too: its calls find out.
-        read_url(url, GuardPolicy(allow_loopback=True))
+        read_url(url, SsrfPolicy(allow_loopback=True))
     except ForbiddenTarget as error:
         report.add(field, "url_forbidden", error.detail)
 

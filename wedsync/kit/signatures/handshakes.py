@@ -47,9 +47,9 @@ def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secr
 
 def slack(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
     """Answer Slack with the `challenge` of a `url_verification`. https://api.slack.com/events/url_verification"""
-    said = _document(body)
-    challenge = said.get("challenge")
-    if said.get("type") != "url_verification" or not isinstance(challenge, str):
+    document = _document(body)
+    challenge = document.get("challenge")
+    if document.get("type") != "url_verification" or not isinstance(challenge, str):
         return None
     return 200, "text/plain", text_bytes(challenge[:MAX_TOKEN_CHARACTERS])
 
@@ -59,10 +59,10 @@ def zoom(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secr
 
     https://developers.zoom.us/docs/api/webhooks/#validate-your-webhook-endpoint
     """
-    said = _document(body)
-    payload = said.get("payload")
+    document = _document(body)
+    payload = document.get("payload")
     token = payload.get("plainToken") if isinstance(payload, dict) else None
-    if said.get("event") != "endpoint.url_validation" or not isinstance(token, str) or not secrets:
+    if document.get("event") != "endpoint.url_validation" or not isinstance(token, str) or not secrets:
         return None
     mac = hmac.digest(text_bytes(secrets[0]), text_bytes(token), "sha256").hex()
     answer = json.dumps({"plainToken": token, "encryptedToken": mac}, separators=(",", ":"))
@@ -71,7 +71,7 @@ def zoom(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secr
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}

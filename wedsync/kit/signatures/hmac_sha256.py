@@ -35,12 +35,12 @@ def verify(
     if options.timestamp_header and not is_fresh(unix_seconds(stamp), now, options.tolerance_seconds):
         return False
     signed = signed_bytes(body, headers, options)
-    given = [
+    received = [
         text_bytes(part.strip()[len(options.prefix) :])
         for part in header(headers, options.header).split(",")
         if part.strip().startswith(options.prefix)
     ]
-    return any_equal((_written(secret, signed, options) for secret in secrets if secret), given)
+    return any_equal((_written(secret, signed, options) for secret in secrets if secret), received)
 
 
 def signed_bytes(body: bytes, headers: Mapping[str, str], options: HmacOptions) -> bytes:

@@ -35,17 +35,17 @@ def text_bytes(text: str) -> bytes:
 def unbase64(text: str, altchars: bytes | None = None) -> bytes:
     """Return the bytes of base64 in its one canonical spelling; empty for anything else."""
     try:
-        given = text.encode("ascii")
-        raw = base64.b64decode(given, altchars=altchars, validate=True)
+        received = text.encode("ascii")
+        raw = base64.b64decode(received, altchars=altchars, validate=True)
     except ValueError:
         return b""
     # The last character may hold unused bits: only zeros are accepted, so that a changed one is refused.
-    return raw if hmac.compare_digest(base64.b64encode(raw, altchars), given) else b""
+    return raw if hmac.compare_digest(base64.b64encode(raw, altchars), received) else b""
 
 
-def any_equal(expected: Iterable[bytes], given: Iterable[bytes]) -> bool:
+def any_equal(expected: Iterable[bytes], received: Iterable[bytes]) -> bool:
     """Tell whether any pair is equal; every pair is compared, so that the time reveals nothing of which."""
-    offered = list(given)
+    offered = list(received)
     valid = False
     for one in expected:
         for other in offered:

@@ -70,13 +70,13 @@ def _jwt_holds(token: str, body: bytes, secret: str, now: datetime) -> bool:
         return False
     try:
         header, claims = json.loads(_base64url(parts[0])), json.loads(_base64url(parts[1]))
-        given = _base64url(parts[2])
+        received = _base64url(parts[2])
     except (ValueError, RecursionError):
         return False
     if not isinstance(header, dict) or not isinstance(claims, dict) or header.get("alg") != "HS256" or "crit" in header:
         return False
     expected = hmac.digest(text_bytes(secret), f"{parts[0]}.{parts[1]}".encode(), "sha256")
-    return hmac.compare_digest(expected, given) and _claims_hold(claims, body, now.timestamp())
+    return hmac.compare_digest(expected, received) and _claims_hold(claims, body, now.timestamp())
 
 
 def _claims_hold(claims: Mapping[str, Any], body: bytes, now: float) -> bool:

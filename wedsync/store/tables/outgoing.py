@@ -45,7 +45,7 @@ webhook_subscriptions = Table(
     Column("success_count", BigInteger, nullable=False, server_default=sql("0")),
     Column("failure_count", BigInteger, nullable=False, server_default=sql("0")),
     instant("last_delivery_at", nullable=True),
-    # The endpoint's health: `wedsync.domain.webhooks.outgoing.endpoint.EndpointState`.
+    # The endpoint's health: `wedsync.domain.webhooks.outgoing.endpoint.SubscriptionState`.
     Column("consecutive_failures", Integer, nullable=False, server_default=sql("0")),
     Column("round", Integer, nullable=False, server_default=sql("0")),
     instant("failing_since", nullable=True),

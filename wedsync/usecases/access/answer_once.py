@@ -17,7 +17,7 @@ from wedsync.store.session import Database
 _HELD_UNTIL = "held-until"
 
 #: Acts within the given transaction, and returns the answer.
-Deed = Callable[[AsyncConnection], Awaitable[Answer]]
+Write = Callable[[AsyncConnection], Awaitable[Answer]]
 
 
 class IdempotencyMismatch(WedsyncError):
@@ -27,7 +27,7 @@ class IdempotencyMismatch(WedsyncError):
 
 
 async def answer_once(
-    db: Database, organization_id: str, once: Once, deed: Deed, *, wait: timedelta = timedelta()
+    db: Database, organization_id: str, once: Once, write: Write, *, wait: timedelta = timedelta()
 ) -> tuple[Answer, bool]:
     """Return `(answer, is_replay)`: the action's own answer, or the one that this key got before.
 
@@ -42,7 +42,7 @@ async def answer_once(
         known = await access.read_once(conn, organization_id, once.key)
         if known is not None:
             return _replayed(known, once, now), True
-        answer = await deed(conn)
+        answer = await write(conn)
         held = {_HELD_UNTIL: (now + wait).isoformat()} if wait else {}
         kept = answer.model_copy(update={"headers": {**answer.headers, **held}})
         if not await access.remember_once(conn, organization_id, once, kept, is_final=not wait, now=now):
@@ -51,7 +51,7 @@ async def answer_once(
 
 
 async def answer_repeatable(
-    db: Database, organization_id: str, once: Once, deed: Callable[[], Awaitable[Answer]]
+    db: Database, organization_id: str, once: Once, write: Callable[[], Awaitable[Answer]]
 ) -> tuple[Answer, bool]:
     """Answer as `answer_once` does, for an action that is idempotent by itself: it holds no connection.
 
@@ -63,7 +63,7 @@ async def answer_repeatable(
         known = await access.read_once(conn, organization_id, once.key)
     if known is not None:
         return _replayed(known, once, now), True
-    answer = await deed()
+    answer = await write()
 
     async def done(_: AsyncConnection) -> Answer:
         return answer

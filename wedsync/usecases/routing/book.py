@@ -13,7 +13,7 @@ from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.quotas import Quota, QuotaPolicy, policy_of
-from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
+from wedsync.domain.routing.services import ServiceConfig, available_backups, default_config, is_last
 from wedsync.domain.routing.vendor import Manifest, VersionSpec
 from wedsync.domain.routing.versions import Pin
 from wedsync.domain.routing.window import Tally, is_failing, merged, total
@@ -31,7 +31,7 @@ UNLIMITED = QuotaPolicy()
 _BREATH_SECONDS = 0.02
 
 
-class Book:
+class RoutingTable:
     """Holds the process's copy of the routing state, at most one notification old; kept as it is without Postgres."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Book:
         self._loading = asyncio.Lock()
         self._specs: dict[str, dict[str, VersionSpec]] = {}
         self._pins: dict[str, tuple[Pin, ...]] = {}
-        self._news = asyncio.Event()
+        self._has_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.clock = FleetClock()
         #: How often everything was read.
@@ -97,11 +97,11 @@ class Book:
             # What a newer release wrote and this one can't read stays as it was.
             configured = await circuits.read_configs(conn, self._configured)
             found = await circuits.read_all(conn, self._circuits)
-            given = await versions.read_specs(conn, self._specs)
+            specs = await versions.read_specs(conn, self._specs)
             pins = await versions.read_pins(conn, utc_now())
             self._quota_policies = await quotas.read_policies(conn, self._quota_policies)
             self._quotas = await quotas.read_all(conn, self._quotas)
-        self._specs = {name: self._manifest_versions(name) | given.get(name, {}) for name in self._manifests}
+        self._specs = {name: self._manifest_versions(name) | specs.get(name, {}) for name in self._manifests}
         self._pins = pins
         self._configured = {name: config for name, config in configured.items() if name in self._manifests}
         # What this process wrote meanwhile may be newer than the rows that were read; its own notification comes, too.
@@ -155,8 +155,8 @@ class Book:
         in_use = [
             total(merged(circuit.window, Tally(), now, config.circuit)) for circuit in every if circuit.state != "open"
         ]
-        said = {is_failing(calls, config.circuit) for calls in in_use}
-        return bool(said) and said <= {"failure_rate", "failures_in_row"}
+        verdicts = {is_failing(calls, config.circuit) for calls in in_use}
+        return bool(verdicts) and verdicts <= {"failure_rate", "failures_in_row"}
 
     def quota_policy(self, service: str, account: str) -> QuotaPolicy:
         """Return an account's limits: an operator's for it, else for all the vendor's accounts, else the manifest's."""
@@ -217,9 +217,9 @@ class Book:
         """Tell whether no other vendor is left to do the endpoint's work; by `known` circuits when they are given."""
         return is_last(self.config(service), endpoint, self._cut_off(known), self._others(service))
 
-    def standing(self, service: str, known: Iterable[Circuit] | None = None) -> tuple[str, ...]:
+    def available_backups(self, service: str, known: Iterable[Circuit] | None = None) -> tuple[str, ...]:
         """List who could take over the vendor's work now, in order; by `known` circuits when they are given."""
-        return standing(self.config(service), self._cut_off(known), self._others(service))
+        return available_backups(self.config(service), self._cut_off(known), self._others(service))
 
     def _others(self, service: str) -> dict[str, ServiceConfig]:
         return {name: self.config(name) for name in self.config(service).backups if self.is_set_up(name)}
@@ -230,16 +230,16 @@ class Book:
 
     async def _listen(self) -> None:
         async for _ in self._db.listen(circuits.CHANNEL):
-            self._news.set()
+            self._has_changed.set()
 
     async def _refresh(self) -> None:
         while True:
             # Not `wait_for`: on Python 3.11 it may swallow a cancellation that comes with the notification.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
-                    await self._news.wait()
+                    await self._has_changed.wait()
                 await asyncio.sleep(_BREATH_SECONDS)
-            self._news.clear()
+            self._has_changed.clear()
             await self._try_to_load()
 
     async def _try_to_load(self) -> None:

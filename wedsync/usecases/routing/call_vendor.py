@@ -28,14 +28,14 @@ from wedsync.kit.vendor import Account, VendorClient
 from wedsync.usecases.routing import route
 from wedsync.usecases.routing.registry import Registry, is_set_up
 from wedsync.usecases.routing.route import ORDINARY, Situation
-from wedsync.usecases.routing.switchboard import Switchboard, Ticket
+from wedsync.usecases.routing.switchboard import Admission, AdmissionController
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Ask = Literal["send", "find", "look"]
-_Question = Callable[[VendorHttp], Awaitable[VendorResponse]]
+Intent = Literal["send", "find", "look"]
+_Request = Callable[[VendorHttp], Awaitable[VendorResponse]]
 #: For calls that no wedding waits for.
 LOW = Situation(priority=4)
 
@@ -44,13 +44,13 @@ class VendorGateway:
     """Sends calls to vendors through the process's shared pool."""
 
     def __init__(
-        self, settings: Settings, registry: Registry, pool: Any, switchboard: Switchboard | None = None
+        self, settings: Settings, registry: Registry, pool: Any, admission_controller: AdmissionController | None = None
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._pool = pool
         #: Without one, every call goes to its account's own address, and nothing is counted.
-        self.switchboard = switchboard
+        self.admission_controller = admission_controller
 
     def manifest(self, vendor: str) -> Manifest:
         """Return the vendor's manifest; raises InvalidInput for a vendor that is not installed."""
@@ -62,15 +62,15 @@ class VendorGateway:
     def account(self, vendor: str, name: str) -> Account:
         """Return the credential and address of one of the platform's accounts."""
         manifest = self.manifest(vendor)
-        given = self._settings.vendor(vendor)
+        settings = self._settings.vendor(vendor)
         return Account(
             vendor=vendor,
             name=name,
-            base_url=given.base_url or manifest.base_url,
-            api_key=given.api_key.get_secret_value(),
-            account_id=given.account_id,
-            client_id=given.client_id,
-            client_secret=given.client_secret.get_secret_value(),
+            base_url=settings.base_url or manifest.base_url,
+            api_key=settings.api_key.get_secret_value(),
+            account_id=settings.account_id,
+            client_id=settings.client_id,
+            client_secret=settings.client_secret.get_secret_value(),
             webhook_secrets=self._settings.vendor_webhook_secrets(vendor),
             webhook_url=f"{self._settings.api_url.rstrip('/')}/api/integrations/webhooks/{vendor}",
         )
@@ -83,40 +83,40 @@ class VendorGateway:
         """Find what an earlier attempt of the call did; None: it took no effect."""
         return await self._observed("find", call, lambda client: client.find(call), situation)
 
-    async def look(self, call: Call, situation: Situation = ORDINARY) -> Effect:
+    async def inspect(self, call: Call, situation: Situation = ORDINARY) -> Effect:
         """Return the present state of what the step did."""
-        return await self._observed("look", call, lambda client: client.look(call), situation)
+        return await self._observed("look", call, lambda client: client.inspect(call), situation)
 
-    async def ask(
+    async def query(
         self,
         vendor: str,
         operation: str,
-        deed: Callable[[VendorHttp, Account], Awaitable[T]],
+        perform: Callable[[VendorHttp, Account], Awaitable[T]],
         situation: Situation = LOW,
         *,
         account: str = PLATFORM_ACCOUNT,
     ) -> T:
-        """Return what `deed` returns when it puts its questions by the platform's account, outside any step.
+        """Return what `perform` returns when it puts its questions by the platform's account, outside any step.
 
-        Another name for the account has quotas of its own, for a `deed` that uses other credentials.
+        Another name for the account has quotas of its own, for a `perform` that uses other credentials.
 
         Each of its requests is one call (a page of a list, a token), which is admitted, counted and recorded as
         `operation`; all go to one endpoint, by the manifest's version. Raises InvalidInput for a vendor that is not
-        installed, what `Switchboard.admit` raises, and what `deed` raises.
+        installed, what `AdmissionController.admit` raises, and what `perform` raises.
         """
         manifest = self.manifest(vendor)
         situation = situation.model_copy(update={"version": manifest.api_version})
         call = _platform_call(vendor, operation, account)
         endpoint = None
-        if self.switchboard is not None:
-            endpoint = await self.switchboard.endpoint_of(call, situation)
+        if self.admission_controller is not None:
+            endpoint = await self.admission_controller.endpoint_of(call, situation)
             call = call.model_copy(update={"facts": {"endpoint": endpoint.name}})
         _, reached = self.reach(call, endpoint, None)
 
-        async def put(send: _Question) -> VendorResponse:
+        async def admit_request(send: _Request) -> VendorResponse:
             return await self._passed("look", call, lambda http, _: send(http), situation)
 
-        return await deed(_Questions(self._pool, reached, manifest.timeout_seconds, put), reached)
+        return await perform(_CountedHttp(self._pool, reached, manifest.timeout_seconds, admit_request), reached)
 
     def is_set_up(self, vendor: str) -> bool:
         """Tell whether somebody has given the platform an account at the vendor, or an address."""
@@ -152,68 +152,68 @@ class VendorGateway:
     def reach(self, call: Call, endpoint: Endpoint | None, version: Chosen | None) -> tuple[VendorHttp, Account]:
         """Return the transport and the account of one call, at the endpoint and by the version that it was given."""
         # Only the local stand-ins learn whom a call is for: a real vendor has no need to know.
-        told = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
+        marks = {WEDDING_HEADER: call.wedding_id, STEP_HEADER: call.step_id} if self._settings.is_local else {}
         account = self.account(call.vendor, call.account)
         if endpoint is not None and endpoint.base_url and call.account == PLATFORM_ACCOUNT:
             account = account.model_copy(update={"base_url": endpoint.base_url})
         if version is not None:
             account = speaking(account, version, self.manifest(call.vendor))
-        http = self._transport(account, told)
-        if self.switchboard is not None:
-            http.on_headers = partial(self.switchboard.quotas.learn, call.vendor, call.account)
+        http = self._transport(account, marks)
+        if self.admission_controller is not None:
+            http.on_headers = partial(self.admission_controller.rate_limiter.learn, call.vendor, call.account)
         return http, account
 
     async def _observed(
-        self, ask: Ask, call: Call, deed: Callable[[VendorClient], Awaitable[T]], situation: Situation
+        self, intent: Intent, call: Call, perform: Callable[[VendorClient], Awaitable[T]], situation: Situation
     ) -> T:
         def by_client(http: VendorHttp, account: Account) -> Awaitable[T]:
-            return deed(self._registry.client_class(call.vendor)(http, account))
+            return perform(self._registry.client_class(call.vendor)(http, account))
 
-        return await self._passed(ask, call, by_client, situation)
+        return await self._passed(intent, call, by_client, situation)
 
     async def _passed(
-        self, ask: Ask, call: Call, deed: Callable[[VendorHttp, Account], Awaitable[T]], situation: Situation
+        self, intent: Intent, call: Call, perform: Callable[[VendorHttp, Account], Awaitable[T]], situation: Situation
     ) -> T:
         """Admit the call, send it, and record its outcome."""
-        if self.switchboard is None:
+        if self.admission_controller is None:
             http, account = self.reach(call, None, None)
-            return await self._recorded(ask, call, lambda: deed(http, account))
+            return await self._recorded(intent, call, lambda: perform(http, account))
         self.manifest(call.vendor)
-        ticket = await self.switchboard.admit(call, situation)
+        admission = await self.admission_controller.admit(call, situation)
         started = time.perf_counter()
         fault: BaseException | None = None
         try:
-            http, account = self.reach(call, ticket.endpoint, ticket.version)
-            answer = await self._recorded(ask, call, lambda: deed(http, account))
+            http, account = self.reach(call, admission.endpoint, admission.version)
+            answer = await self._recorded(intent, call, lambda: perform(http, account))
         except BaseException as error:
             fault = error
             raise
         finally:
-            await self.switchboard.settle(ticket, call, ask, fault, time.perf_counter() - started)
-        return self._located(answer, ticket)
+            await self.admission_controller.complete(admission, call, intent, fault, time.perf_counter() - started)
+        return self._located(answer, admission)
 
-    def _located(self, answer: T, ticket: Ticket) -> T:
+    def _located(self, answer: T, admission: Admission) -> T:
         """Note on an effect its endpoint and version: later calls about it go there, by that version,
         even when the vendor has more endpoints by then."""
         if not isinstance(answer, Effect) or answer.state == "absent":
             return answer
         facts = dict(answer.facts)
-        if ticket.key is not None:
-            facts[route.FACT] = ticket.endpoint.name
-        if marked(ticket.version, self.manifest(ticket.service).api_version):
-            facts[FACT] = ticket.version.name
+        if admission.key is not None:
+            facts[route.FACT] = admission.endpoint.name
+        if marked(admission.version, self.manifest(admission.service).api_version):
+            facts[FACT] = admission.version.name
         return cast("T", answer.model_copy(update={"facts": facts}))
 
-    async def _recorded(self, ask: Ask, call: Call, deed: Callable[[], Awaitable[T]]) -> T:
+    async def _recorded(self, intent: Intent, call: Call, perform: Callable[[], Awaitable[T]]) -> T:
         started = time.perf_counter()
         outcome = "ok"
         name = f"{call.vendor} {call.operation}"
         with telemetry.tracer().start_as_current_span(name, kind=trace.SpanKind.CLIENT) as span:
             span.set_attributes(
-                {"vendor": call.vendor, "operation": call.operation, "ask": ask, "wedding.id": call.wedding_id}
+                {"vendor": call.vendor, "operation": call.operation, "intent": intent, "wedding.id": call.wedding_id}
             )
             try:
-                return await deed()
+                return await perform()
             except VendorError as error:
                 outcome = error.code
                 span.set_attribute("error.type", error.code)
@@ -225,7 +225,7 @@ class VendorGateway:
                     "vendor.call",
                     vendor=call.vendor,
                     operation=call.operation,
-                    ask=ask,
+                    query=intent,
                     outcome=outcome,
                     milliseconds=round(seconds * 1000, 1),
                     wedding_id=call.wedding_id,
@@ -234,7 +234,7 @@ class VendorGateway:
                 )
 
 
-class _Questions(VendorHttp):
+class _CountedHttp(VendorHttp):
     """A transport that makes each request a call of its own, which goes by the transport that its admission gives."""
 
     def __init__(
@@ -242,22 +242,22 @@ class _Questions(VendorHttp):
         pool: Any,
         account: Account,
         timeout_seconds: float,
-        put: Callable[[_Question], Awaitable[VendorResponse]],
+        admit_request: Callable[[_Request], Awaitable[VendorResponse]],
     ) -> None:
         super().__init__(pool, vendor=account.vendor, base_url=account.base_url, timeout_seconds=timeout_seconds)
-        self._put = put
+        self._admit_request = admit_request
 
-    async def request(self, *given: Any, **named: Any) -> VendorResponse:
-        """Send as `VendorHttp.request` does; raises what `Switchboard.admit` raises, too."""
+    async def request(self, *settings: Any, **named: Any) -> VendorResponse:
+        """Send as `VendorHttp.request` does; raises what `AdmissionController.admit` raises, too."""
 
         async def send(http: VendorHttp) -> VendorResponse:
             http.read_error = self.read_error
             try:
-                return await http.request(*given, **named)
+                return await http.request(*settings, **named)
             finally:
                 self.last_headers = http.last_headers
 
-        return await self._put(send)
+        return await self._admit_request(send)
 
     async def stream(self, *_: Any, **__: Any) -> StreamedAnswer:
         """Refuse: only the gateway streams."""

@@ -22,7 +22,7 @@ from wedsync.store.session import Database
 from wedsync.usecases.routing.authorize import Credential, authorize, tokens_of
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.route import ORDINARY, Situation
-from wedsync.usecases.routing.switchboard import Switchboard, Ticket
+from wedsync.usecases.routing.switchboard import Admission, AdmissionController
 from wedsync.usecases.weddings.read_wedding import wedding_row
 
 log = structlog.get_logger(__name__)
@@ -30,10 +30,10 @@ log = structlog.get_logger(__name__)
 #: For a request that no wedding waits for.
 _ACTION, _LOW = "gateway", Situation(priority=4)
 #: Used when nobody knows how long a circuit stays open.
-_LOOK_AGAIN_SECONDS = 1.0
+_RETRY_AFTER_SECONDS = 1.0
 
 
-class Asked(Value):
+class PartnerRequest(Value):
     """A partner's request without its body."""
 
     organization_id: str
@@ -52,19 +52,19 @@ class Asked(Value):
 class Passed:
     """A vendor's answer on its way to the partner. Close it, read or not: this counts the call."""
 
-    def __init__(self, trip: _Trip, answer: StreamedAnswer, fault: VendorError | None) -> None:
+    def __init__(self, proxied: _ProxiedCall, answer: StreamedAnswer, fault: VendorError | None) -> None:
         self.status = answer.status
         self.headers: Headers = rules.response_headers(answer.headers)
-        self._trip = trip
+        self._call = proxied
         self._answer = answer
         self._fault: BaseException | None = fault
         self._is_closed = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body; raises VendorError when it breaks off, Conflict beyond the limits: it must not look whole."""
-        size, most = 0, self._trip.policy.response_max_bytes
+        size, most = 0, self._call.policy.response_max_bytes
         try:
-            async for chunk in _within(self._answer.chunks(), self._trip.seconds_left):
+            async for chunk in _within(self._answer.chunks(), self._call.seconds_left):
                 size += len(chunk)
                 if size > most:
                     raise Conflict(f"the answer is longer than {most} bytes", reason="answer_too_large")
@@ -75,7 +75,7 @@ class Passed:
 
     def seconds_left(self) -> float:
         """Return what is left of the whole exchange's time."""
-        return self._trip.seconds_left()
+        return self._call.seconds_left()
 
     async def close(self) -> None:
         """Let go of the connection and count the call, once."""
@@ -85,111 +85,133 @@ class Passed:
         try:
             await self._answer.close()
         finally:
-            await self._trip.end(self._fault)
+            await self._call.end(self._fault)
 
 
 class Gateway:
     """Passes partners' requests to vendors; the process has one."""
 
-    def __init__(self, vendors: VendorGateway, switchboard: Switchboard, db: Database) -> None:
+    def __init__(self, vendors: VendorGateway, admission_controller: AdmissionController, db: Database) -> None:
         self._vendors = vendors
-        self._switchboard = switchboard
+        self._admission_controller = admission_controller
         self._db = db
 
     def retry_after_seconds(self, service: str, now: datetime) -> float:
         """Return how soon a vendor that is cut off may be called again."""
-        book = self._switchboard.book
-        circuits = [book.circuit(service, endpoint.name) for endpoint in book.config(service).endpoints]
+        routing_table = self._admission_controller.routing_table
+        circuits = [
+            routing_table.circuit(service, endpoint.name) for endpoint in routing_table.config(service).endpoints
+        ]
         until = [circuit.open_until for circuit in circuits if circuit.open_until is not None]
-        return max((min(until) - now).total_seconds(), _LOOK_AGAIN_SECONDS) if until else _LOOK_AGAIN_SECONDS
+        return max((min(until) - now).total_seconds(), _RETRY_AFTER_SECONDS) if until else _RETRY_AFTER_SECONDS
 
-    async def pass_on(self, asked: Asked, body: AsyncIterator[bytes]) -> Passed:
+    async def pass_on(self, partner_request: PartnerRequest, body: AsyncIterator[bytes]) -> Passed:
         """Send the request and return the vendor's answer, of any status, once it begins.
 
         Raises NotFound (service, wedding), Conflict(reason="gateway_forbidden" or "answer_too_large"), InvalidInput
-        (reason="gateway_path_invalid", "content_too_large", "request_timeout"), what `Switchboard.admit` raises,
-        NotAuthorized, VendorUnavailable, OutcomeUnknown, and what reading `body` raises.
+        (reason="gateway_path_invalid", "content_too_large", "request_timeout"), what
+        `AdmissionController.admit` raises, NotAuthorized, VendorUnavailable,
+        OutcomeUnknown, and what reading `body` raises.
         """
-        policy = self._policy(asked)
-        path = rules.clean_path(asked.path)
-        rules.check_query(asked.query)
-        rule = rules.allowed_by(policy, asked.method, path)
+        policy = self._policy(partner_request)
+        path = rules.clean_path(partner_request.path)
+        rules.check_query(partner_request.query)
+        rule = rules.allowed_by(policy, partner_request.method, path)
         if rule is None:
-            raise Conflict(f"{asked.method} of this path of {asked.service} is not allowed", reason="gateway_forbidden")
-        headers = rules.request_headers(asked.headers, policy)
+            raise Conflict(
+                f"{partner_request.method} of this path of {partner_request.service} is not allowed",
+                reason="gateway_forbidden",
+            )
+        headers = rules.request_headers(partner_request.headers, policy)
         declared = next((value for name, value in headers if name == "content-length"), "0")
         if not declared.isdecimal() or len(declared) > 18 or int(declared) > policy.request_max_bytes:
             raise _too_large(policy)
-        call = await self._call(asked, rule)
-        ticket = await self._switchboard.admit(call, ORDINARY if call.wedding_id else _LOW)
-        trip = _Trip(self._switchboard, ticket, call, self._vendors.manifest(asked.service), policy)
+        call = await self._call(partner_request, rule)
+        admission = await self._admission_controller.admit(call, ORDINARY if call.wedding_id else _LOW)
+        proxied = _ProxiedCall(
+            self._admission_controller, admission, call, self._vendors.manifest(partner_request.service), policy
+        )
         try:
-            return await self._send(trip, asked, path, headers, body)
+            return await self._send(proxied, partner_request, path, headers, body)
         except BaseException as error:
-            await trip.end(error)
+            await proxied.end(error)
             raise
 
-    def _policy(self, asked: Asked) -> GatewayPolicy:
-        if asked.service not in self._switchboard.book.services():
-            raise NotFound(f"there is no service {asked.service!r}")
-        policy = self._switchboard.book.config(asked.service).gateway
-        if not rules.may_use(policy, asked.organization_id, is_operator=asked.is_operator):
-            raise Conflict(f"{asked.service} is not open to your organization's keys", reason="gateway_forbidden")
+    def _policy(self, partner_request: PartnerRequest) -> GatewayPolicy:
+        if partner_request.service not in self._admission_controller.routing_table.services():
+            raise NotFound(f"there is no service {partner_request.service!r}")
+        policy = self._admission_controller.routing_table.config(partner_request.service).gateway
+        if not rules.may_use(policy, partner_request.organization_id, is_operator=partner_request.is_operator):
+            raise Conflict(
+                f"{partner_request.service} is not open to your organization's keys", reason="gateway_forbidden"
+            )
         return policy
 
-    async def _call(self, asked: Asked, rule: str) -> Call:
+    async def _call(self, partner_request: PartnerRequest, rule: str) -> Call:
         wedding_id = ""
-        if asked.wedding:
-            async with self._db.tenant(asked.organization_id) as conn:
-                wedding_id = (await wedding_row(conn, asked.wedding)).id
-        key = next((value for name, value in asked.headers if name.lower() == "idempotency-key"), "")
+        if partner_request.wedding:
+            async with self._db.tenant(partner_request.organization_id) as conn:
+                wedding_id = (await wedding_row(conn, partner_request.wedding)).id
+        key = next((value for name, value in partner_request.headers if name.lower() == "idempotency-key"), "")
         return Call(
-            organization_id=asked.organization_id,
+            organization_id=partner_request.organization_id,
             wedding_id=wedding_id,
             transaction_id="",
             step_id="",
-            vendor=asked.service,
+            vendor=partner_request.service,
             account=PLATFORM_ACCOUNT,
             action=_ACTION,
             # By the rule, not by the path: there are as many paths as objects.
-            operation=f"{asked.method} {rule.partition(' ')[2]}",
+            operation=f"{partner_request.method} {rule.partition(' ')[2]}",
             idempotency_key=key,
             reference=new_id(),
             inputs={},
             first_sent_at=utc_now(),
         )
 
-    async def _send(self, trip: _Trip, asked: Asked, path: str, headers: Headers, body: AsyncIterator[bytes]) -> Passed:
-        http, account = self._vendors.reach(trip.call, trip.ticket.endpoint, trip.ticket.version)
-        by_version = _version_header(trip.ticket, trip.manifest)
-        credential = await authorize(trip.manifest, http, account)
-        content = trip.bounded(body) if asked.has_body else None
+    async def _send(
+        self,
+        proxied: _ProxiedCall,
+        partner_request: PartnerRequest,
+        path: str,
+        headers: Headers,
+        body: AsyncIterator[bytes],
+    ) -> Passed:
+        http, account = self._vendors.reach(proxied.call, proxied.admission.endpoint, proxied.admission.version)
+        by_version = _version_header(proxied.admission, proxied.manifest)
+        credential = await authorize(proxied.manifest, http, account)
+        content = proxied.bounded(body) if partner_request.has_body else None
         ours = {name for name, _ in (*by_version, *credential.headers)}
         headers = [*(header for header in headers if header[0] not in ours), *by_version]
-        answer = await _exchange(trip, http, asked, path, headers, credential, content)
+        answer = await _exchange(proxied, http, partner_request, path, headers, credential, content)
         if answer.status == 401 and credential.token:
-            tokens_of(trip.manifest, http, account).forget(credential.token)
+            tokens_of(proxied.manifest, http, account).forget(credential.token)
             if content is None:
                 # As the vendor's client does: what was not authorized did nothing. A body can't be sent twice.
                 await answer.close()
-                credential = await authorize(trip.manifest, http, account)
-                answer = await _exchange(trip, http, asked, path, headers, credential, None)
-        return await trip.answered(answer, asked.method)
+                credential = await authorize(proxied.manifest, http, account)
+                answer = await _exchange(proxied, http, partner_request, path, headers, credential, None)
+        return await proxied.answered(answer, partner_request.method)
 
 
-class _Trip:
+class _ProxiedCall:
     """One admitted request, from its admission to its record."""
 
     def __init__(
-        self, switchboard: Switchboard, ticket: Ticket, call: Call, manifest: Manifest, policy: GatewayPolicy
+        self,
+        admission_controller: AdmissionController,
+        admission: Admission,
+        call: Call,
+        manifest: Manifest,
+        policy: GatewayPolicy,
     ) -> None:
-        self.ticket = ticket
+        self.admission = admission
         self.call = call
         self.manifest = manifest
         self.policy = policy
         #: Whether all of the partner's body has gone out.
         self.has_sent = False
-        self._switchboard = switchboard
+        self._admission_controller = admission_controller
         self._began = time.perf_counter()
         #: A vendor's latency runs from the end of the partner's body until the vendor's answer begins.
         self._waits_since = self._began
@@ -238,14 +260,14 @@ class _Trip:
     async def end(self, error: BaseException | None) -> None:
         """Count the call and write its record."""
         seconds = time.perf_counter() - self._waits_since if self._seconds is None else self._seconds
-        await self._switchboard.settle(self.ticket, self.call, "send", error, seconds)
+        await self._admission_controller.complete(self.admission, self.call, "send", error, seconds)
         outcome = "ok" if error is None else getattr(error, "code", "internal")
         telemetry.record_vendor_call(self.call.vendor, self.call.operation, outcome, seconds)
         log.info(
             "vendor.call",
             vendor=self.call.vendor,
             operation=self.call.operation,
-            ask="gateway",
+            query="gateway",
             outcome=outcome,
             milliseconds=round(seconds * 1000, 1),
             wedding_id=self.call.wedding_id,
@@ -253,34 +275,36 @@ class _Trip:
 
 
 async def _exchange(
-    trip: _Trip,
+    proxied: _ProxiedCall,
     http: VendorHttp,
-    asked: Asked,
+    partner_request: PartnerRequest,
     path: str,
     headers: Headers,
     credential: Credential,
     content: AsyncIterator[bytes] | None,
 ) -> StreamedAnswer:
     sent = [*headers, *credential.headers]
-    query = rules.with_params(asked.query, credential.params)
+    query = rules.with_params(partner_request.query, credential.params)
     if content is None:
         sent = [(name, value) for name, value in sent if name != "content-length"]
-        if asked.method not in ("GET", "HEAD"):
+        if partner_request.method not in ("GET", "HEAD"):
             sent.append(("content-length", "0"))
     try:
-        async with asyncio.timeout(trip.seconds_left()):
-            return await http.stream(asked.method, path, headers=sent, query=query, body=content)
+        async with asyncio.timeout(proxied.seconds_left()):
+            return await http.stream(partner_request.method, path, headers=sent, query=query, body=content)
     except TimeoutError:
-        if content is not None and not trip.has_sent:
+        if content is not None and not proxied.has_sent:
             # Else slow partners could open the vendor's circuit.
-            raise _stalled(f"the body took longer than {trip.policy.total_seconds:g} s") from None
-        kind = VendorUnavailable if asked.method in ("GET", "HEAD") else OutcomeUnknown
-        raise kind(f"{asked.service} gave no answer in time", vendor=asked.service, reason=TIMED_OUT) from None
+            raise _stalled(f"the body took longer than {proxied.policy.total_seconds:g} s") from None
+        kind = VendorUnavailable if partner_request.method in ("GET", "HEAD") else OutcomeUnknown
+        raise kind(
+            f"{partner_request.service} gave no answer in time", vendor=partner_request.service, reason=TIMED_OUT
+        ) from None
 
 
-def _version_header(ticket: Ticket, manifest: Manifest) -> Headers:
+def _version_header(admission: Admission, manifest: Manifest) -> Headers:
     """Return the header for the version that the pins say; a partner never chooses another."""
-    spec = ticket.version.spec
+    spec = admission.version.spec
     if spec is None:
         spec = next((known for known in manifest.versions if known.name == manifest.api_version), None)
     return [(spec.header.lower(), spec.name)] if spec is not None and spec.header else []

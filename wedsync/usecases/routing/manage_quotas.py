@@ -18,7 +18,7 @@ from wedsync.store import access, quotas
 from wedsync.store.quotas import Key
 from wedsync.usecases.routing.book import ANY_ACCOUNT
 from wedsync.usecases.routing.quotas import Also
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 #: Nobody plans farther ahead.
 _FARTHEST = timedelta(days=1098)
@@ -54,12 +54,12 @@ class QuotaView(Value):
     upgrade: str
 
 
-def show(
-    board: Switchboard, key: Key, quota: Quota | None = None, weddings: Collection[str] = frozenset()
+def show_quota(
+    controller: AdmissionController, key: Key, quota: Quota | None = None, weddings: Collection[str] = frozenset()
 ) -> QuotaView:
     """Return an account's quota as this process knows it (`quota`: as just read), for whoever has these weddings."""
-    now, policy = board.quotas.now(), board.book.quota_policy(*key)
-    known = quota or board.book.quota(*key)
+    now, policy = controller.rate_limiter.now(), controller.routing_table.quota_policy(*key)
+    known = quota or controller.routing_table.quota(*key)
     windows = []
     for one in policy.windows:
         counter: Counter = rules.opened(known, one, now)
@@ -86,37 +86,39 @@ def show(
         reserved_by_others=sum(
             one.calls - one.used for one in known.reservations if one.wedding_id not in weddings and one.ends_at > now
         ),
-        upgrade=policy.upgrade or board.book.quota_upgrade(key[0]),
+        upgrade=policy.upgrade or controller.routing_table.quota_upgrade(key[0]),
     )
 
 
-async def list_quotas(board: Switchboard, organization_id: str, service: str | None = None) -> tuple[QuotaView, ...]:
+async def list_quotas(
+    controller: AdmissionController, organization_id: str, service: str | None = None
+) -> tuple[QuotaView, ...]:
     """List for an organization every account that has limits or has acquired calls, as the database has it now.
 
     Raises StoreUnavailable.
     """
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         rows = await quotas.read_all(conn)
-    keys = sorted({*board.book.accounts(), *(key for key in rows if key[1] != ANY_ACCOUNT)})
-    asked = [key for key in keys if service is None or key[0] == service]
-    named = {one.wedding_id for key in asked if key in rows for one in rows[key].reservations}
-    weddings = await _ours(board, organization_id, named)
-    return tuple(show(board, key, rows.get(key), weddings) for key in asked)
+    keys = sorted({*controller.routing_table.accounts(), *(key for key in rows if key[1] != ANY_ACCOUNT)})
+    wanted_keys = [key for key in keys if service is None or key[0] == service]
+    named = {one.wedding_id for key in wanted_keys if key in rows for one in rows[key].reservations}
+    weddings = await _ours(controller, organization_id, named)
+    return tuple(show_quota(controller, key, rows.get(key), weddings) for key in wanted_keys)
 
 
-async def _ours(board: Switchboard, organization_id: str, weddings: Collection[str]) -> Collection[str]:
+async def _ours(controller: AdmissionController, organization_id: str, weddings: Collection[str]) -> Collection[str]:
     """Return those of the weddings that are the organization's."""
     if not weddings:
         return frozenset()
-    async with board.transitions.db.tenant(organization_id) as conn:
+    async with controller.breakers.db.tenant(organization_id) as conn:
         return frozenset(await quotas.read_ceremonies(conn, sorted(weddings)))
 
 
 class QuotaManager:
     """Changes quotas in one person's name. Raises StoreUnavailable."""
 
-    def __init__(self, board: Switchboard, principal: Principal, now: datetime) -> None:
-        self._board = board
+    def __init__(self, controller: AdmissionController, principal: Principal, now: datetime) -> None:
+        self._controller = controller
         self._principal = principal
         self._now = now
 
@@ -126,12 +128,12 @@ class QuotaManager:
         Forgets what the vendor's answers said of the limits before.
         """
         self._known(key)
-        async with self._board.transitions.db.system() as conn:
+        async with self._controller.breakers.db.system() as conn:
             await quotas.put_policy(conn, key, policy, self._principal.actor, self._now)
             await self._audit(conn, "quota.limited", key, policy)
-        await self._board.book.load()
-        for one in self._board.book.governed(key):
-            await self._board.quotas.change(one, quota_headers.forgotten)
+        await self._controller.routing_table.load()
+        for one in self._controller.routing_table.governed(key):
+            await self._controller.rate_limiter.change(one, quota_headers.forgotten)
 
     async def throttle(self, key: Key, throttle: Throttle | None) -> Quota:
         """Give ordinary calls a share of each limit, or all of it again (None). Raises NotFound, InvalidInput."""
@@ -150,7 +152,7 @@ class QuotaManager:
         Raises NotFound, InvalidInput.
         """
         self._one_account(key)
-        now = self._board.quotas.now()
+        now = self._controller.rate_limiter.now()
 
         async def also(conn: AsyncConnection) -> None:
             await self._audit(conn, "quota.unblocked", key, None)
@@ -164,7 +166,7 @@ class QuotaManager:
         more than 80 % of a window would be reserved.
         """
         self._one_account(key)
-        policy = self._board.book.quota_policy(*key)
+        policy = self._controller.routing_table.quota_policy(*key)
         if not policy.windows:
             raise Conflict(f"{key[0]} has no limits that anything could be reserved of", reason="no_limits")
         if wanted.ends_at <= self._now:
@@ -205,20 +207,20 @@ class QuotaManager:
         await self._change(key, change, also)
 
     async def _is_ours(self, wedding_id: str) -> bool:
-        return bool(await _ours(self._board, self._principal.organization_id, [wedding_id]))
+        return bool(await _ours(self._controller, self._principal.organization_id, [wedding_id]))
 
     async def _read(self, key: Key) -> Quota:
-        async with self._board.transitions.db.system() as conn:
+        async with self._controller.breakers.db.system() as conn:
             return (await quotas.read_all(conn)).get(key) or Quota(service=key[0], account=key[1])
 
     async def _change(self, key: Key, change: Callable[[Quota], Quota], also: Also) -> Quota:
-        changed = await self._board.quotas.change(key, change, also)
-        await self._board.book.load()
+        changed = await self._controller.rate_limiter.change(key, change, also)
+        await self._controller.routing_table.load()
         return changed
 
     async def _audit(self, conn: AsyncConnection, action: str, key: Key, detail: Value | None) -> None:
-        told = {"account": key[1], **(detail.model_dump(mode="json") if detail is not None else {})}
-        await access.audit(conn, self._principal, action, f"quota/{key[0]}", told, self._now)
+        audited = {"account": key[1], **(detail.model_dump(mode="json") if detail is not None else {})}
+        await access.audit(conn, self._principal, action, f"quota/{key[0]}", audited, self._now)
 
     def _one_account(self, key: Key) -> None:
         self._known(key)
@@ -226,7 +228,7 @@ class QuotaManager:
             raise InvalidInput("only limits are set for all accounts: name the one that is meant", field="account")
 
     def _known(self, key: Key) -> None:
-        if key[0] not in self._board.book.services():
+        if key[0] not in self._controller.routing_table.services():
             raise NotFound(f"there is no service {key[0]!r}")
 
 

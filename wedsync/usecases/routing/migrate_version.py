@@ -20,7 +20,7 @@ from wedsync.domain.routing.version_migration import Migration, MigrationRules, 
 from wedsync.kit.clock import utc_now
 from wedsync.store import access, versions
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.book import RoutingTable
 from wedsync.usecases.routing.read_services import RoutingView
 from wedsync.usecases.routing.versions import default_version, known, require_usable, spoken
 
@@ -59,9 +59,13 @@ class Migrations(RoutingView):
     data: tuple[MigrationView, ...]
 
 
-def show(migration: Migration, book: Book) -> MigrationView:
+def show_migration(migration: Migration, routing_table: RoutingTable) -> MigrationView:
     """Return a migration as people see it."""
-    spec = book.versions(migration.service).get(migration.to_version) if migration.service in book.services() else None
+    spec = (
+        routing_table.versions(migration.service).get(migration.to_version)
+        if migration.service in routing_table.services()
+        else None
+    )
     fields = migration.model_dump(include=set(MigrationView.model_fields) & set(Migration.model_fields))
     return MigrationView(
         **fields,
@@ -72,12 +76,12 @@ def show(migration: Migration, book: Book) -> MigrationView:
 
 
 def plan_migration(
-    book: Book,
+    routing_table: RoutingTable,
     manifest: Manifest,
     service: str,
     organization_id: str | None,
     to_version: str,
-    given: MigrationRules,
+    migration_rules: MigrationRules,
     *,
     migration_id: str,
     now: datetime,
@@ -87,11 +91,11 @@ def plan_migration(
     Raises NotFound, InvalidInput(reason="unknown_version"), Conflict with the reason `version_sunset`,
     `version_not_for_weddings` or `version_in_use`.
     """
-    known(book, service)
-    spec = require_usable(book, service, to_version, now)
-    own, _ = choice.standing(book.pins(service), organization_id, "", now)
-    from_version = own or default_version(book, service, now)
-    if spoken(book, service, from_version) == to_version:
+    known(routing_table, service)
+    spec = require_usable(routing_table, service, to_version, now)
+    own, _ = choice.in_effect(routing_table.pins(service), organization_id, "", now)
+    from_version = own or default_version(routing_table, service, now)
+    if spoken(routing_table, service, from_version) == to_version:
         raise Conflict(f"{service} is at {to_version} already", reason="version_in_use")
     return Migration(
         id=migration_id,
@@ -99,7 +103,7 @@ def plan_migration(
         organization_id=organization_id,
         from_version=from_version,
         to_version=to_version,
-        rules=given,
+        rules=migration_rules,
         stage_since=now,
         observed_from=now,
         started_at=now,
@@ -148,7 +152,7 @@ async def _start(client: Client, migration_id: str) -> None:
         raise TemporalUnreachable("the migration could not be started", reason=error.status.name) from error
 
 
-async def ask(
+async def request_move(
     db: Database,
     client: Client,
     principal: Principal,
@@ -165,13 +169,13 @@ async def ask(
         found = await versions.read(conn, migration_id, lock=True)
         if found is None:
             raise NotFound("there is no such migration")
-        if not await versions.ask(conn, migration_id, paused=paused, rollback=rollback):
+        if not await versions.request_move(conn, migration_id, paused=paused, rollback=rollback):
             if rollback and found[0].stage == "rolled_back":
                 return found[0]
             raise Conflict("the migration has ended", reason="migration_ended")
-        deed = "rollback" if rollback else "paused" if paused else "resumed"
+        action = "rollback" if rollback else "paused" if paused else "resumed"
         subject = f"service/{found[0].service}/migration/{migration_id}"
-        await access.audit(conn, principal, f"version.migration_{deed}", subject, {}, utc_now())
+        await access.audit(conn, principal, f"version.migration_{action}", subject, {}, utc_now())
         now_is = await versions.read(conn, migration_id)
     await _wake(client, migration_id)
     return now_is[0] if now_is is not None else found[0]
@@ -180,7 +184,7 @@ async def ask(
 async def _wake(client: Client, migration_id: str) -> None:
     handle = client.get_workflow_handle(rules.migration_workflow_id(migration_id))
     try:
-        await handle.signal(rules.LOOK_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+        await handle.signal(rules.WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise TemporalUnreachable("the wish is recorded, and heard later", reason=error.status.name) from error

@@ -13,13 +13,13 @@ from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import VendorThrottled, VendorUnavailable, WedsyncError
 from wedsync.domain.routing import version_migration as rules
 from wedsync.domain.routing.vendor import Call, Effect
-from wedsync.domain.routing.version_migration import Migration, MigrationLook, MigrationNews, Move, Seen
+from wedsync.domain.routing.version_migration import Migration, MigrationWake, MigrationWakeResult, Move, Seen
 from wedsync.domain.routing.versions import NOTICE
 from wedsync.kit.clock import utc_now
 from wedsync.store import access, versions
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 log = structlog.get_logger(__name__)
 
@@ -34,49 +34,51 @@ _ERROR_BUDGET_RANGE = timedelta(hours=1)
 _NAMES = ("external_id", "payment_id", "booking_id", "message_id", "event_id")
 
 
-async def migrate_version(gateway: VendorGateway, board: Switchboard, look: MigrationLook) -> MigrationNews:
-    """Do all that is due at `look.now`. Idempotent: the row is the truth, pins move with it in one transaction.
+async def migrate_version(
+    gateway: VendorGateway, controller: AdmissionController, wake: MigrationWake
+) -> MigrationWakeResult:
+    """Do all that is due at `wake.now`. Idempotent: the row is the truth, pins move with it in one transaction.
 
     Raises StoreUnavailable.
     """
-    await board.book.load()
+    await controller.routing_table.load()
     for _ in range(_MOST_MOVES):
-        async with board.transitions.db.system() as conn:
-            found = await versions.read(conn, look.migration_id)
+        async with controller.breakers.db.system() as conn:
+            found = await versions.read(conn, wake.migration_id)
         if found is None:
-            return MigrationNews(until=look.now + _EARLY, why="not recorded yet", stage="prepare")
+            return MigrationWakeResult(until=wake.now + _EARLY, why="not recorded yet", stage="prepare")
         if found[0].has_ended:
-            return _news(found[0], None, found[0].reason)
-        seen = await _observe(gateway, board, found[0], look.now)
-        async with board.transitions.db.system() as conn:
-            now_is, move = await _move(conn, found[0], seen, look)
+            return _result(found[0], None, found[0].reason)
+        seen = await _observe(gateway, controller, found[0], wake.now)
+        async with controller.breakers.db.system() as conn:
+            now_is, move = await _move(conn, found[0], seen, wake)
         if move is None:
             continue
         if move.kind == "wait":
-            return _news(now_is, move.until, move.why)
+            return _result(now_is, move.until, move.why)
         log.info("version.migration", migration_id=now_is.id, service=now_is.service, stage=now_is.stage, why=move.why)
-        await board.book.load()
+        await controller.routing_table.load()
         if not now_is.has_ended:
-            return _news(now_is, look.now, move.why)
-    return _news(now_is, look.now + _EARLY, "more to do")
+            return _result(now_is, wake.now, move.why)
+    return _result(now_is, wake.now + _EARLY, "more to do")
 
 
-def _news(m: Migration, until: datetime | None, why: str) -> MigrationNews:
-    return MigrationNews(until=until, why=why, stage=m.stage, steps=m.steps, testing_required=m.testing_required)
+def _result(m: Migration, until: datetime | None, why: str) -> MigrationWakeResult:
+    return MigrationWakeResult(until=until, why=why, stage=m.stage, steps=m.steps, testing_required=m.testing_required)
 
 
 async def _move(
-    conn: AsyncConnection, observed: Migration, seen: Seen, look: MigrationLook
+    conn: AsyncConnection, observed: Migration, seen: Seen, wake: MigrationWake
 ) -> tuple[Migration, Move | None]:
     """Decide on the locked row and write what follows; None: the row has changed since it was observed."""
-    found = await versions.read(conn, look.migration_id, lock=True)
+    found = await versions.read(conn, wake.migration_id, lock=True)
     if found is None or found[0].stage != observed.stage:
         return observed, None
     m, actor = found
-    move = rules.next_move(m, seen, look.now)
+    move = rules.next_move(m, seen, wake.now)
     counted = {"compared": m.compared + seen.compared, "different": m.different + seen.different}
     if move.kind == "wait":
-        waits = (m.waits_since or look.now) if move.is_frozen else None
+        waits = (m.waits_since or wake.now) if move.is_frozen else None
         now_is = m.model_copy(update={**counted, "waits_since": waits})
     else:
         await _lay_pins(conn, m, move, actor)
@@ -84,12 +86,12 @@ async def _move(
             update={
                 **counted,
                 "stage": move.stage,
-                "stage_since": look.now,
+                "stage_since": wake.now,
                 "observed_from": utc_now() + NOTICE,
                 "waits_since": None,
                 "steps": (*m.steps, f"{move.stage}: {move.why}"),
                 "reason": move.why,
-                "ended_at": look.now if move.stage in rules.ENDED else None,
+                "ended_at": wake.now if move.stage in rules.ENDED else None,
             }
         )
         await _audit(conn, now_is, move, actor)
@@ -125,17 +127,17 @@ async def _lay_pins(conn: AsyncConnection, m: Migration, move: Move, actor: str)
             return
 
 
-async def _observe(gateway: VendorGateway, board: Switchboard, m: Migration, now: datetime) -> Seen:
+async def _observe(gateway: VendorGateway, controller: AdmissionController, m: Migration, now: datetime) -> Seen:
     """Gather all that the present stage is judged by."""
-    spec = board.book.versions(m.service).get(m.to_version)
+    spec = controller.routing_table.versions(m.service).get(m.to_version)
     manifest = gateway.manifest(m.service)
     found: dict[str, Any] = {"obstacles": rules.obstacles(spec, manifest, m.to_version, m.from_version, utc_now())}
     if not found["obstacles"] and not m.rollback_asked and m.stage != "prepare":
-        found |= await _compare(gateway, board, m)
-        await board.outcomes.flush()
+        found |= await _compare(gateway, controller, m)
+        await controller.call_recorder.flush()
     horizon = m.rules.risky + timedelta(seconds=m.rules.longest_wait_seconds) + rules.FREEZE_BEFORE
     since = utc_now() - _ERROR_BUDGET_RANGE if m.stage == "prepare" else m.observed_from
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         found["ceremonies"] = await versions.ceremonies(conn, m.service, m.organization_id, now, horizon)
         calls = await versions.calls_since(conn, m.service, m.organization_id, since)
     new, old = calls.get(m.to_version, (0, 0)), calls.get(m.from_version, (0, 0))
@@ -144,9 +146,9 @@ async def _observe(gateway: VendorGateway, board: Switchboard, m: Migration, now
     return Seen(**found)
 
 
-async def _compare(gateway: VendorGateway, board: Switchboard, m: Migration) -> dict[str, int]:
+async def _compare(gateway: VendorGateway, controller: AdmissionController, m: Migration) -> dict[str, int]:
     """Read the newest objects by both versions; return how many were compared and how many differed."""
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         rows = await versions.objects(conn, m.service, m.organization_id, m.rules.shadow_reads)
     gate = asyncio.Semaphore(_READS_AT_ONCE)
     until = asyncio.get_running_loop().time() + _READS_SECONDS
@@ -180,7 +182,7 @@ async def _differs(gateway: VendorGateway, m: Migration, call: Call) -> bool | N
 async def _answer(gateway: VendorGateway, call: Call, version: str) -> Effect | str | None:
     """Return a version's answer, or the name of the error that it makes of the read; None: it gave no answer."""
     try:
-        return await gateway.look(call, Situation(version=version, is_trial=True, priority=4))
+        return await gateway.inspect(call, Situation(version=version, is_trial=True, priority=4))
     except (VendorUnavailable, VendorThrottled):
         return None
     except WedsyncError as error:

@@ -17,10 +17,10 @@ from wedsync.domain.webhooks.outgoing.signing import headers_of
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.http_guard import SsrfSafeHttp
 from wedsync.store import notifications as store
 from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 log = structlog.get_logger(__name__)
 
@@ -28,16 +28,18 @@ log = structlog.get_logger(__name__)
 TIMEOUT_SECONDS = 15.0
 _LEASE = timedelta(seconds=60)
 _AT_ONCE = 20
-_TOLD = telemetry.meter().create_counter("operator_notices", description="Attempts to tell operators, by outcome")
+_NOTIFIED = telemetry.meter().create_counter("operator_notices", description="Attempts to tell operators, by outcome")
 
 
 class Notifier:
     """Sends notifications to operators. Several processes may do so at once: one of them claims each message."""
 
-    def __init__(self, gateway: VendorGateway, board: Switchboard, http: GuardedHttp, keyring: Keyring) -> None:
+    def __init__(
+        self, gateway: VendorGateway, controller: AdmissionController, http: SsrfSafeHttp, keyring: Keyring
+    ) -> None:
         self._gateway = gateway
-        self._board = board
-        self._db = board.transitions.db
+        self._controller = controller
+        self._db = controller.breakers.db
         self._http = http
         self._keyring = keyring
 
@@ -66,11 +68,11 @@ class Notifier:
             error = f"it can't be told ({type(fault).__name__})"
         pause = pause_after(claimed.attempts) if error else None
         outcome = "ok" if not error else "given_up" if pause is None else "failed"
-        _TOLD.add(1, {"channel": claimed.kind, "outcome": outcome})
+        _NOTIFIED.add(1, {"channel": claimed.kind, "outcome": outcome})
         if error:
             log.warning("notify.failed", channel=claimed.channel_id, kind=claimed.kind, error=error, outcome=outcome)
         async with self._db.system() as conn:
-            await store.settle(conn, claimed, now, error[:300] or None, None if pause is None else now + pause)
+            await store.complete(conn, claimed, now, error[:300] or None, None if pause is None else now + pause)
 
     async def _send(self, claimed: Any, notice: Notice) -> str:
         """Send one message. Return what went wrong, empty for nothing; raises WedsyncError, which says the same."""
@@ -107,8 +109,8 @@ class Notifier:
         spec = self._gateway.manifest(vendor).action(f"{capability}.send")
         assert spec is not None  # noqa: S101 - `_vendors` has seen it
         to = {"id": "operator", "name": "Operator", "email" if capability == "email" else "phone": claimed.target}
-        said = {"text": _text(notice)} if capability == "sms" else {"subject": _subject(notice), "text": _text(notice)}
-        inputs: dict[str, JsonValue] = {"to": to, **said}
+        body = {"text": _text(notice)} if capability == "sms" else {"subject": _subject(notice), "text": _text(notice)}
+        inputs: dict[str, JsonValue] = {"to": to, **body}
         return Call(
             organization_id=claimed.organization_id,
             wedding_id="",
@@ -125,27 +127,30 @@ class Notifier:
 
     def _vendors(self, capability: str) -> list[str]:
         """List the vendors that are set up to send it, those with a closed circuit first."""
-        book = self._board.book
+        routing_table = self._controller.routing_table
         found = [
             name
-            for name in book.services()
+            for name in routing_table.services()
             if self._gateway.is_set_up(name)
             and (spec := self._gateway.manifest(name).action(f"{capability}.send")) is not None
             and spec.operations
         ]
         return sorted(
-            found, key=lambda name: all(book.circuit(name, e.name).state != "closed" for e in _ends(book, name))
+            found,
+            key=lambda name: all(
+                routing_table.circuit(name, e.name).state != "closed" for e in _ends(routing_table, name)
+            ),
         )
 
 
-def _ends(book: Any, service: str) -> Any:
-    return book.config(service).endpoints
+def _ends(routing_table: Any, service: str) -> Any:
+    return routing_table.config(service).endpoints
 
 
 def _body(message_id: str, notice: Notice) -> bytes:
     """Return the JSON of a webhook, the same bytes each time."""
-    said = notice.model_dump(mode="json", exclude={"about", "kind"})
-    content = {"id": message_id, "type": notice.kind, **said}
+    body = notice.model_dump(mode="json", exclude={"about", "kind"})
+    content = {"id": message_id, "type": notice.kind, **body}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -102,8 +102,8 @@ async def create(
         "created_by": principal.actor,
     }
     await store.add(conn, values)
-    told = {"kind": wanted.kind, "events": list(wanted.events), "least_severity": wanted.least_severity}
-    await access.audit(conn, principal, "notification_channel.created", _subject(channel_id), told, now)
+    audited = {"kind": wanted.kind, "events": list(wanted.events), "least_severity": wanted.least_severity}
+    await access.audit(conn, principal, "notification_channel.created", _subject(channel_id), audited, now)
     shown = await show(conn, channel_id)
     return ChannelWithSecret(**shown.model_dump(), secret=secret)
 

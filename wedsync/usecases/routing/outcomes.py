@@ -17,7 +17,7 @@ from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.window import Outcome, Tally
 from wedsync.kit import telemetry
 from wedsync.store import circuits, failovers
-from wedsync.usecases.routing.transitions import Transitions
+from wedsync.usecases.routing.transitions import CircuitBreakers
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +41,12 @@ _LOST = telemetry.meter().create_counter("vendor_call_records_lost", description
 Key = tuple[str, str]
 
 
-class Outcomes:
+class CallRecorder:
     """Buffers the process's outcomes and writes them."""
 
-    def __init__(self, transitions: Transitions) -> None:
-        self._transitions = transitions
-        self._book = transitions.book
+    def __init__(self, breakers: CircuitBreakers) -> None:
+        self._breakers = breakers
+        self._routing_table = breakers.routing_table
         self._tallies: dict[Key, Tally] = {}
         self._records: deque[Mapping[str, Any]] = deque()
         self._wedding_day: dict[Key, Any] = {}
@@ -92,19 +92,21 @@ class Outcomes:
             return
         self._tallies[key] = self._tallies.get(key, Tally()).plus(outcome)
         if is_wedding_day:
-            self._wedding_day[key] = self._book.now() + _WEDDING_DAY
+            self._wedding_day[key] = self._routing_table.now() + _WEDDING_DAY
         if outcome != "ok" and self._is_due(key):
             self._urgent.set()
 
     def _is_due(self, key: Key) -> bool:
         """Tell whether a transition is due by what this process knows."""
         policy = self._policy(key)
-        here = rules.counted(self._book.circuit(*key), self._tallies[key], self._book.now(), policy)
+        here = rules.counted(self._routing_table.circuit(*key), self._tallies[key], self._routing_table.now(), policy)
         return bool(rules.verdict(here, policy))
 
     def _policy(self, key: Key) -> CircuitPolicy:
         until = self._wedding_day.get(key)
-        return self._book.policy(key[0], is_wedding_day=until is not None and self._book.now() < until)
+        return self._routing_table.policy(
+            key[0], is_wedding_day=until is not None and self._routing_table.now() < until
+        )
 
     async def _run(self) -> None:
         while not self._is_closing:
@@ -179,15 +181,15 @@ class Outcomes:
 
     async def _write(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> list[Key]:
         due = []
-        async with self._transitions.db.system() as conn:
+        async with self._breakers.db.system() as conn:
             # In one order everywhere, so that writers never wait for each other in a ring.
             for key in sorted(tallies):
                 circuit = await circuits.lock_one(conn, *key)
                 policy = self._policy(key)
-                now_is = rules.counted(circuit, tallies[key], self._book.now(), policy)
+                now_is = rules.counted(circuit, tallies[key], self._routing_table.now(), policy)
                 if now_is != circuit:
                     await circuits.count(conn, now_is)
-                self._book.learn(now_is)
+                self._routing_table.learn(now_is)
                 if rules.verdict(now_is, policy):
                     due.append(key)
             if batch:
@@ -205,7 +207,7 @@ class Outcomes:
 
     async def _trip(self, key: Key) -> None:
         until = self._wedding_day.get(key)
-        is_wedding_day = until is not None and self._book.now() < until
-        moved = await self._transitions.trip(*key, self._book.now(), is_wedding_day=is_wedding_day)
+        is_wedding_day = until is not None and self._routing_table.now() < until
+        moved = await self._breakers.trip(*key, self._routing_table.now(), is_wedding_day=is_wedding_day)
         if moved is not None and moved.failover_id is not None:
-            await self._transitions.describe(moved.failover_id, key[0], self._book.now())
+            await self._breakers.describe(moved.failover_id, key[0], self._routing_table.now())

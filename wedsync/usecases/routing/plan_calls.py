@@ -15,7 +15,7 @@ from wedsync.domain.routing.schedule import HORIZON, Schedule, ScheduleRequest
 from wedsync.domain.routing.vendor import Manifest, Value
 from wedsync.store import quotas
 from wedsync.store.quotas import Key
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 
 
 class Forecast(Value):
@@ -40,8 +40,10 @@ def _calls_of(manifest: Manifest, action: str) -> int:
     return len(spec.operations) if spec is not None else 0
 
 
-async def _demand(board: Switchboard, manifests: dict[str, Manifest], since: datetime, until: datetime) -> list[Demand]:
-    async with board.transitions.db.system() as conn:
+async def _demand(
+    controller: AdmissionController, manifests: dict[str, Manifest], since: datetime, until: datetime
+) -> list[Demand]:
+    async with controller.breakers.db.system() as conn:
         rows = await quotas.read_planned(conn, since, until)
     found = []
     for row in rows:
@@ -54,21 +56,23 @@ async def _demand(board: Switchboard, manifests: dict[str, Manifest], since: dat
     return found
 
 
-async def _stands(board: Switchboard, keys: Sequence[Key]) -> tuple[dict[Key, QuotaPolicy], dict[Key, Quota]]:
-    async with board.transitions.db.system() as conn:
+async def _stands(
+    controller: AdmissionController, keys: Sequence[Key]
+) -> tuple[dict[Key, QuotaPolicy], dict[Key, Quota]]:
+    async with controller.breakers.db.system() as conn:
         rows = await quotas.read_all(conn)
-    return {key: board.book.quota_policy(*key) for key in keys}, rows
+    return {key: controller.routing_table.quota_policy(*key) for key in keys}, rows
 
 
 async def forecast_quotas(
-    board: Switchboard, manifests: dict[str, Manifest], since: datetime, until: datetime
+    controller: AdmissionController, manifests: dict[str, Manifest], since: datetime, until: datetime
 ) -> Forecast:
     """Count what running plans will use of each window between the two. Raises StoreUnavailable."""
-    demand = await _demand(board, manifests, since, until)
-    keys = sorted({(one.service, one.account) for one in demand} | set(board.book.accounts()))
-    policies, rows = await _stands(board, keys)
+    demand = await _demand(controller, manifests, since, until)
+    keys = sorted({(one.service, one.account) for one in demand} | set(controller.routing_table.accounts()))
+    policies, rows = await _stands(controller, keys)
     found = forecast.predicted(demand, policies, rows)
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         undated = await quotas.count_undated(conn)
     return Forecast(
         since=since,
@@ -81,7 +85,7 @@ async def forecast_quotas(
 
 
 async def preview_schedule(
-    board: Switchboard,
+    controller: AdmissionController,
     manifests: dict[str, Manifest],
     organization_id: str,
     requests: Sequence[ScheduleRequest],
@@ -91,25 +95,25 @@ async def preview_schedule(
 
     Raises InvalidInput for an id given twice, an unknown service or wedding; StoreUnavailable.
     """
-    _check(board, requests)
-    demand = await _demand(board, manifests, now - timedelta(days=1), now + HORIZON)
+    _check(controller, requests)
+    demand = await _demand(controller, manifests, now - timedelta(days=1), now + HORIZON)
     weddings = sorted({one.wedding_id for one in requests if one.wedding_id is not None})
-    async with board.transitions.db.tenant(organization_id) as conn:
+    async with controller.breakers.db.tenant(organization_id) as conn:
         ceremonies = await quotas.read_ceremonies(conn, weddings)
     for place, one in enumerate(requests):
         if one.wedding_id is not None and one.wedding_id not in ceremonies:
             raise InvalidInput(f"no wedding {one.wedding_id!r}", field=f"requests[{place}].wedding_id")
     keys = sorted({(one.service, one.account) for one in requests} | {(one.service, one.account) for one in demand})
-    policies, rows = await _stands(board, keys)
+    policies, rows = await _stands(controller, keys)
     # Up to a second's work: beside the event loop.
     return await asyncio.to_thread(rules.schedule, requests, policies, rows, demand, ceremonies, now)
 
 
-def _check(board: Switchboard, requests: Sequence[ScheduleRequest]) -> None:
+def _check(controller: AdmissionController, requests: Sequence[ScheduleRequest]) -> None:
     seen = set()
     for place, one in enumerate(requests):
         if one.id in seen:
             raise InvalidInput(f"{one.id!r} is given twice", field=f"requests[{place}].id")
         seen.add(one.id)
-        if one.service not in board.book.services():
+        if one.service not in controller.routing_table.services():
             raise InvalidInput(f"there is no service {one.service!r}", field=f"requests[{place}].service")

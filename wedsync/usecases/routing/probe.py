@@ -8,7 +8,7 @@ import time
 import structlog
 
 from wedsync.domain.errors import InvalidInput, VendorError, WedsyncError
-from wedsync.domain.health.status import Look
+from wedsync.domain.health.status import ProbeResult
 from wedsync.domain.routing.services import HealthCheck, ServiceConfig
 from wedsync.domain.routing.strategy import Endpoint
 from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT
@@ -23,12 +23,12 @@ log = structlog.get_logger(__name__)
 _NOT_EXPECTED = "an answer that is not expected"
 
 
-async def probe(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> Look:
+async def probe(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> ProbeResult:
     """Probe an endpoint once, within the check's timeout. Never raises: the result says what went wrong."""
     seconds, started = config.health.timeout_seconds, time.perf_counter()
     try:
         async with asyncio.timeout(seconds):
-            detail = await _ask(gateway, config, endpoint)
+            detail = await _probe_by_kind(gateway, config, endpoint)
     except WedsyncError as error:
         detail = error.detail or error.code
     except TimeoutError:
@@ -37,28 +37,28 @@ async def probe(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoin
         # A vendor's own probe may have any fault: that is no reason to stop watching the others.
         log.exception("probe.broken", service=config.service)
         detail = f"the probe is broken ({type(error).__name__})"
-    return Look(ok=not detail, response_ms=round((time.perf_counter() - started) * 1000, 3), detail=detail[:300])
+    return ProbeResult(ok=not detail, response_ms=round((time.perf_counter() - started) * 1000, 3), detail=detail[:300])
 
 
-async def _ask(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> str:
+async def _probe_by_kind(gateway: VendorGateway, config: ServiceConfig, endpoint: Endpoint) -> str:
     """Return what is wrong; empty: nothing. Raises WedsyncError, which says the same."""
     check = config.health
     if check.kind == "database":
-        return await _ask_database(gateway, check)
+        return await _probe_database(gateway, check)
     http = gateway.transport_to(config.service, endpoint, check.timeout_seconds)
     if check.kind == "http":
-        return await _ask_http(http, check)
+        return await _probe_http(http, check)
     account = gateway.account(config.service, PLATFORM_ACCOUNT)
     if check.kind == "oauth":
-        return await _ask_oauth(http, check, account)
-    ask = vendor_probe(config.service)
-    if ask is None:
+        return await _probe_oauth(http, check, account)
+    probe_vendor = vendor_probe(config.service)
+    if probe_vendor is None:
         raise InvalidInput(f"{config.service} has no probe of its own", reason="no_probe")
-    await ask(http, account.model_copy(update={"base_url": http.base_url}))
+    await probe_vendor(http, account.model_copy(update={"base_url": http.base_url}))
     return ""
 
 
-async def _ask_http(http: VendorHttp, check: HealthCheck, headers: dict[str, str] | None = None) -> str:
+async def _probe_http(http: VendorHttp, check: HealthCheck, headers: dict[str, str] | None = None) -> str:
     try:
         status = (await http.request("GET", check.url, headers=headers)).status
     except VendorError as error:
@@ -69,23 +69,23 @@ async def _ask_http(http: VendorHttp, check: HealthCheck, headers: dict[str, str
     return "" if check.accepts(status) else _NOT_EXPECTED
 
 
-async def _ask_oauth(http: VendorHttp, check: HealthCheck, account: Account) -> str:
+async def _probe_oauth(http: VendorHttp, check: HealthCheck, account: Account) -> str:
     """Get a token by client credentials (RFC 6749, sections 2.3.1 and 4.4), and make one request that it authorizes."""
     form = [("grant_type", "client_credentials"), *([("scope", check.scope)] if check.scope else [])]
     answer = await http.request(
         "POST", check.token_url, write=False, form=form, auth=(account.client_id, account.client_secret)
     )
-    said = answer.json()
-    token = said.get("access_token") if isinstance(said, dict) else None
+    document = answer.json()
+    token = document.get("access_token") if isinstance(document, dict) else None
     if not isinstance(token, str) or not token:
         return "the token endpoint gave no token"
-    return await _ask_http(http, check, {"Authorization": f"Bearer {token}"})
+    return await _probe_http(http, check, {"Authorization": f"Bearer {token}"})
 
 
-async def _ask_database(gateway: VendorGateway, check: HealthCheck) -> str:
+async def _probe_database(gateway: VendorGateway, check: HealthCheck) -> str:
     if check.database:
-        await alive.ask(gateway.probe_database_url(check.database), check.timeout_seconds)
-    elif gateway.switchboard is not None:
-        async with gateway.switchboard.transitions.db.system() as conn:
-            await alive.ask_within(conn)
+        await alive.probe(gateway.probe_database_url(check.database), check.timeout_seconds)
+    elif gateway.admission_controller is not None:
+        async with gateway.admission_controller.breakers.db.system() as conn:
+            await alive.probe_within(conn)
     return ""

@@ -24,7 +24,7 @@ _WHY = {
 
 
 @dataclass(order=True)
-class Taker:
+class Waiter:
     """A call that waits in line."""
 
     priority: int
@@ -33,10 +33,10 @@ class Taker:
     #: No longer in line.
     leaves_at: datetime = field(compare=False)
     #: How many calls are left, and the call's moment.
-    given: asyncio.Future[tuple[int, datetime]] = field(compare=False)
+    granted: asyncio.Future[tuple[int, datetime]] = field(compare=False)
 
 
-class Told:
+class RetrySlots:
     """Retry moments given to calls that had to leave: the next to leave gets a later one.
 
     By priority: no call gets a moment after those of lower priority.
@@ -69,10 +69,10 @@ class Account:
     #: With fewer calls in hand the process requests the next block.
     low: int = 0
     left: int = 0
-    waiting: list[Taker] = field(default_factory=list)
+    waiting: list[Waiter] = field(default_factory=list)
     #: Requests for wedding days go one after another: they would only hinder each other.
     urgent: asyncio.Lock = field(default_factory=asyncio.Lock)
-    told: Told = field(default_factory=Told)
+    retry_slots: RetrySlots = field(default_factory=RetrySlots)
     task: asyncio.Task[None] | None = None
     #: Moments of the last calls, to estimate the next ones.
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=64))
@@ -88,18 +88,18 @@ class Account:
     #: What was acquired without Postgres: a read of the row must not wipe it.
     alone: Quota | None = None
 
-    def as_told(self, now: datetime) -> Quota:
+    def as_reported(self, now: datetime) -> Quota:
         """Return the row as last read, with what the vendor has told this process since."""
         until = self.blocked_until
         return (
             self.known if until is None or now >= until else quota_headers.blocked(self.known, until, self.blocked_at)
         )
 
-    def heed(self, told: Quota) -> None:
+    def heed(self, stored: Quota) -> None:
         """Adopt a newer row; a changed throttle or block in it ends this process's block at once."""
-        if told.version > self.known.version:
-            is_stricter = told.throttle != self.known.throttle or told.blocked_until != self.known.blocked_until
-            self.known = told
+        if stored.version > self.known.version:
+            is_stricter = stored.throttle != self.known.throttle or stored.blocked_until != self.known.blocked_until
+            self.known = stored
             if is_stricter:
                 self.calls = 0
 
@@ -118,7 +118,7 @@ class Account:
         earliest = quota_line.in_line(grant, policy, place, now)
         if grant.why not in (*rules.SPREAD, quota_line.CONTENDED):
             return earliest
-        return self.told.next(priority, earliest, quota_line.pace_of(grant, policy))
+        return self.retry_slots.next(priority, earliest, quota_line.pace_of(grant, policy))
 
 
 def refusal(service: str, until: datetime, why: str, now: datetime) -> ThrottledUntil:

@@ -15,7 +15,7 @@ from wedsync.domain.errors import StoreUnavailable, ThrottledUntil
 from wedsync.domain.routing import quota_headers, quota_line
 from wedsync.domain.routing import quotas as rules
 from wedsync.domain.routing.quota_reservations import reservation_of
-from wedsync.domain.routing.quota_take import take
+from wedsync.domain.routing.quota_take import acquire
 from wedsync.domain.routing.quotas import Grant, Quota, QuotaPolicy
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
@@ -23,8 +23,8 @@ from wedsync.kit.ids import new_id
 from wedsync.store import quotas
 from wedsync.store.quotas import Key
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
-from wedsync.usecases.routing.quota_accounts import MISSED, Account, Taker, refusal
+from wedsync.usecases.routing.book import RoutingTable
+from wedsync.usecases.routing.quota_accounts import MISSED, Account, Waiter, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -52,21 +52,21 @@ _THROTTLED = telemetry.meter().create_counter("quota_throttled", description="Ca
 _LEFT = telemetry.meter().create_gauge("quota_left", description="Calls left of the tightest window")
 
 
-class QuotaDesk:
+class RateLimiter:
     """Limits the process's calls to each vendor account."""
 
-    def __init__(self, db: Database, book: Book) -> None:
+    def __init__(self, db: Database, routing_table: RoutingTable) -> None:
         self._db = db
-        self._book = book
+        self._routing_table = routing_table
         self._accounts: dict[Key, Account] = {}
         self._numbers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         #: How often Postgres was asked.
-        self.asked = 0
+        self.requests = 0
 
     def now(self) -> datetime:
         """Return the fleet's time."""
-        return self._book.now()
+        return self._routing_table.now()
 
     async def close(self) -> None:
         """Refuse the calls that wait, finish what is being written."""
@@ -75,42 +75,46 @@ class QuotaDesk:
             task.cancel()
         await asyncio.gather(*tasks, *self._tasks, return_exceptions=True)
         for account in self._accounts.values():
-            for taker in account.waiting:
-                taker.given.cancel()
+            for waiter in account.waiting:
+                waiter.granted.cancel()
 
-    async def take(self, service: str, account: str, priority: int, wedding_id: str = "") -> int | None:
+    async def acquire(self, service: str, account: str, priority: int, wedding_id: str = "") -> int | None:
         """Acquire leave for one call; return how many are left of the tightest window, None: there is no limit.
 
         Raises ThrottledUntil with the exact moment from which to retry; then nothing was acquired.
         """
         key = (service, account)
-        policy, told, here = self._book.quota_policy(*key), self._book.quota(*key), self._accounts.get(key)
-        if not policy.windows and here is None and told.blocked_until is None:
+        policy, stored, here = (
+            self._routing_table.quota_policy(*key),
+            self._routing_table.quota(*key),
+            self._accounts.get(key),
+        )
+        if not policy.windows and here is None and stored.blocked_until is None:
             return None
         if here is None:
-            here = self._accounts[key] = Account(known=told)
+            here = self._accounts[key] = Account(known=stored)
         now = self.now()
-        here.heed(told)
+        here.heed(stored)
         if not policy.windows:
             self._stop_if_blocked(here, now)
             return None
         here.recent.append(now.timestamp())
         slack, began = rules.slack(policy), now
         while True:
-            left, moment = self._in_hand(key, here) or await self._asked(key, here, priority, wedding_id)
+            left, moment = self._from_block(key, here) or await self._request_block(key, here, priority, wedding_id)
             wait = (moment - self.now()).total_seconds()
             if wait > 0:
                 await asyncio.sleep(wait)
             # A 429 that came meanwhile, here or elsewhere, applies to moments given out before it, too.
-            here.heed(self._book.quota(*key))
+            here.heed(self._routing_table.quota(*key))
             self._stop_if_blocked(here, self.now())
             if self.now() - moment <= slack:
                 return left
             # So late that the call could arrive in a later window: its moment is lost.
             if self.now() - began > _LONGEST_WAIT:
-                raise self._sent_away(key, self.now() + _TOGETHER, MISSED)
+                raise self._refused(key, self.now() + _TOGETHER, MISSED)
 
-    def _in_hand(self, key: Key, here: Account) -> tuple[int, datetime] | None:
+    def _from_block(self, key: Key, here: Account) -> tuple[int, datetime] | None:
         """Give a call of the block that the process holds."""
         now = self.now()
         if here.waiting or (found := here.next_of_block(now)) is None:
@@ -124,7 +128,7 @@ class QuotaDesk:
     async def _refill(self, key: Key, here: Account) -> None:
         """Request the next block before this one's last call is given out; then serve those who came meanwhile."""
         try:
-            grant = await self._grant(key, here, self._book.quota_policy(*key), 0, rules.ORDINARY, "")
+            grant = await self._grant(key, here, self._routing_table.quota_policy(*key), 0, rules.ORDINARY, "")
             if grant.calls and not grant.pace_seconds:
                 here.calls += grant.calls
                 here.good_until, here.low, here.left = grant.good_until, here.calls // 4, (grant.left or 0) + here.calls
@@ -133,21 +137,21 @@ class QuotaDesk:
         if here.waiting:
             await self._serve_all(key, here)
 
-    async def _asked(self, key: Key, here: Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
+    async def _request_block(self, key: Key, here: Account, priority: int, wedding_id: str) -> tuple[int, datetime]:
         """Wait in line for a call of a new block; wedding days have a line of their own. Raises ThrottledUntil."""
         if priority == rules.WEDDING_DAY:
-            return await self._asked_at_once(key, here, wedding_id)
+            return await self._request_at_once(key, here, wedding_id)
         self._numbers += 1
-        given: asyncio.Future[tuple[int, datetime]] = asyncio.get_running_loop().create_future()
-        here.waiting.append(Taker(priority, self._numbers, wedding_id, self.now() + _IN_LINE, given))
+        granted: asyncio.Future[tuple[int, datetime]] = asyncio.get_running_loop().create_future()
+        here.waiting.append(Waiter(priority, self._numbers, wedding_id, self.now() + _IN_LINE, granted))
         if here.task is None or here.task.done():
             here.task = asyncio.create_task(self._serve_all(key, here), name=f"quota-{key[0]}")
-        return await given
+        return await granted
 
-    async def _asked_at_once(self, key: Key, here: Account, wedding_id: str) -> tuple[int, datetime]:
+    async def _request_at_once(self, key: Key, here: Account, wedding_id: str) -> tuple[int, datetime]:
         leaves_at = self.now() + _IN_LINE
         while True:
-            policy = self._book.quota_policy(*key)
+            policy = self._routing_table.quota_policy(*key)
             async with here.urgent:
                 grant = await self._grant(key, here, policy, 1, rules.WEDDING_DAY, wedding_id)
             now = self.now()
@@ -155,15 +159,15 @@ class QuotaDesk:
                 return grant.left or 0, grant.not_before or now
             until = grant.until or now
             if until - now > _SHORT_WAIT or until > leaves_at:
-                raise self._sent_away(key, here.moment(grant, policy, rules.WEDDING_DAY, 0, now), grant.why)
+                raise self._refused(key, here.moment(grant, policy, rules.WEDDING_DAY, 0, now), grant.why)
             await asyncio.sleep(max(until - now, _LEAST_WAIT).total_seconds())
 
-    def _sent_away(self, key: Key, until: datetime, why: str) -> ThrottledUntil:
+    def _refused(self, key: Key, until: datetime, why: str) -> ThrottledUntil:
         _THROTTLED.add(1, {"service": key[0]})
         return refusal(key[0], until, why, self.now())
 
     def _stop_if_blocked(self, here: Account, now: datetime) -> None:
-        until = here.as_told(now).blocked_until
+        until = here.as_reported(now).blocked_until
         if until is not None and now < until:
             _THROTTLED.add(1, {"service": here.known.service})
             here.refused = here.refused + 1 if here.refused_until == until else 0
@@ -179,9 +183,9 @@ class QuotaDesk:
             # Pass the error on to the calls that wait: nobody else would ever wake them.
             log.exception("quota.failed", service=key[0])
             waiting, here.waiting = here.waiting, []
-            for taker in waiting:
-                if not taker.given.done():
-                    taker.given.set_exception(error)
+            for waiter in waiting:
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(error)
 
     async def _serve(self, key: Key, here: Account) -> None:
         """Request blocks for the calls that wait, the most urgent first, until none waits."""
@@ -190,14 +194,14 @@ class QuotaDesk:
             if not here.waiting:
                 return
             first = here.waiting[0]
-            policy = self._book.quota_policy(*key)
+            policy = self._routing_table.quota_policy(*key)
             wedding_id = first.wedding_id
             is_reserved = reservation_of(here.known, wedding_id, self.now()) is not None
             same = [first] if is_reserved else [t for t in here.waiting if t.priority == first.priority]
             grant = await self._grant(key, here, policy, len(same), first.priority, wedding_id if is_reserved else "")
             _LEFT.set(grant.left or 0, {"service": key[0]})
             if grant.calls:
-                self._hand_out(here, same, grant)
+                self._distribute(here, same, grant)
                 continue
             staying = self._send_away(key, here, policy, grant, first.priority)
             if staying:
@@ -211,37 +215,37 @@ class QuotaDesk:
         Else they would request another block, and those that come meanwhile again: at a steady rate each call would
         then wait for Postgres for as long as the rate lasts.
         """
-        here.waiting = sorted(taker for taker in here.waiting if not taker.given.done())
+        here.waiting = sorted(waiter for waiter in here.waiting if not waiter.granted.done())
         while here.waiting and (found := here.next_of_block(self.now())) is not None:
-            here.waiting.pop(0).given.set_result(found)
+            here.waiting.pop(0).granted.set_result(found)
 
-    def _hand_out(self, here: Account, takers: list[Taker], grant: Grant) -> None:
+    def _distribute(self, here: Account, waiters: list[Waiter], grant: Grant) -> None:
         left, at, pace = grant.left or 0, grant.not_before or self.now(), timedelta(seconds=grant.pace_seconds)
         if at <= self.now():
             # Nobody came for the earlier moments: the later ones given out do not stand in the way.
-            here.told.clear()
-        for place, taker in enumerate(takers[: grant.calls]):
-            here.waiting.remove(taker)
-            if not taker.given.done():
-                taker.given.set_result((left + max(grant.calls - place - 1, 0), at + place * pace))
-        rest = grant.calls - len(takers)
+            here.retry_slots.clear()
+        for place, waiter in enumerate(waiters[: grant.calls]):
+            here.waiting.remove(waiter)
+            if not waiter.granted.done():
+                waiter.granted.set_result((left + max(grant.calls - place - 1, 0), at + place * pace))
+        rest = grant.calls - len(waiters)
         if rest > 0:
             here.calls, here.good_until, here.left = rest, grant.good_until, left + rest
-            here.next_at, here.pace, here.low = at + len(takers) * pace, pace, rest // 4
+            here.next_at, here.pace, here.low = at + len(waiters) * pace, pace, rest // 4
 
     def _send_away(self, key: Key, here: Account, policy: QuotaPolicy, grant: Grant, priority: int) -> int:
         """Keep in line, of this priority and lower, only the calls whose turn comes soon; the others retry, each at a
         moment of its own. Returns how many stay."""
         now = self.now()
-        stay = [taker for taker in here.waiting if taker.priority < priority]
+        stay = [waiter for waiter in here.waiting if waiter.priority < priority]
         before = len(stay)
-        for place, taker in enumerate(here.waiting[before:]):
+        for place, waiter in enumerate(here.waiting[before:]):
             turn = quota_line.in_line(grant, policy, place, now)
-            if turn - now <= _SHORT_WAIT and turn <= taker.leaves_at:
-                stay.append(taker)
-            elif not taker.given.done():
-                until = here.moment(grant, policy, taker.priority, place, now)
-                taker.given.set_exception(self._sent_away(key, until, grant.why))
+            if turn - now <= _SHORT_WAIT and turn <= waiter.leaves_at:
+                stay.append(waiter)
+            elif not waiter.granted.done():
+                until = here.moment(grant, policy, waiter.priority, place, now)
+                waiter.granted.set_exception(self._refused(key, until, grant.why))
         here.waiting = stay
         return len(stay) - before
 
@@ -253,10 +257,10 @@ class QuotaDesk:
         patience_ends = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         for _ in range(_MOST_SWAPS):
             now = self.now()
-            known = here.as_told(now)
-            left = take(known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
+            known = here.as_reported(now)
+            left = acquire(known, policy, 1, now, priority=priority, wedding_id=wedding_id)[1].left
             wanted = quota_line.block_size(policy, left, waiting, ahead)
-            changed, grant = take(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
+            changed, grant = acquire(known, policy, wanted, now, priority=priority, wedding_id=wedding_id)
             if not grant.calls and here.known.version:
                 # Refused by what is known: others may only have acquired more meanwhile, or released nothing.
                 return grant
@@ -298,17 +302,17 @@ class QuotaDesk:
             # Those who still wait raise it; nobody else needs to know.
             task.exception()
 
-    async def _swap(self, here: Account, wanted: Quota, *, tells: bool = False, also: Also | None = None) -> bool:
+    async def _swap(self, here: Account, wanted: Quota, *, publishes: bool = False, also: Also | None = None) -> bool:
         """Write the change and remember the row as it then is."""
-        self.asked += 1
+        self.requests += 1
         before = utc_now()
         async with self._db.system() as conn:
-            written = await quotas.swap(conn, wanted, new_id(), hurries=not tells)
-            if tells and written.is_ours:
-                await quotas.tell(conn, wanted.service)
+            written = await quotas.swap(conn, wanted, new_id(), hurries=not publishes)
+            if publishes and written.is_ours:
+                await quotas.publish(conn, wanted.service)
             if also is not None and written.is_ours:
                 await also(conn)
-        self._book.clock.set(written.at, before, utc_now())
+        self._routing_table.clock.set(written.at, before, utc_now())
         if written.quota.version >= here.known.version:
             here.known = written.quota
         return written.is_ours
@@ -318,11 +322,11 @@ class QuotaDesk:
         log.warning("quota.alone", service=here.known.service)
         part = tuple(one.model_copy(update={"limit": max(one.limit // _ALONE_PART, 1)}) for one in policy.windows)
         mine = policy.model_copy(update={"windows": part})
-        _, spare = take(here.as_told(now), policy, waiting, now, priority=priority)
+        _, spare = acquire(here.as_reported(now), policy, waiting, now, priority=priority)
         if not spare.calls:
             return spare
         so_far = here.alone or Quota(service=here.known.service, account=here.known.account)
-        here.alone, grant = take(so_far, mine, spare.calls, now, priority=priority)
+        here.alone, grant = acquire(so_far, mine, spare.calls, now, priority=priority)
         return grant
 
     # ---- what the vendor says
@@ -335,18 +339,21 @@ class QuotaDesk:
             log.exception("quota.not_learned", service=service)
 
     def _learn(self, key: Key, headers: Mapping[str, str]) -> None:
-        policy = self._book.quota_policy(*key)
+        policy = self._routing_table.quota_policy(*key)
         here = self._accounts.get(key)
         if here is None or not policy.windows:
             return
         now = self.now()
-        said = quota_headers.read(headers, now)
-        if said is None or (here.learned_at is not None and now - here.learned_at < _LEARN_EVERY):
+        parsed = quota_headers.read(headers, now)
+        if parsed is None or (here.learned_at is not None and now - here.learned_at < _LEARN_EVERY):
             return
-        if quota_headers.corrected(here.known, policy, said, now) != here.known:
+        if quota_headers.corrected(here.known, policy, parsed, now) != here.known:
             here.learned_at = now
             self._soon(
-                key, lambda quota: quota_headers.corrected(quota, self._book.quota_policy(*key), said, self.now())
+                key,
+                lambda quota: quota_headers.corrected(
+                    quota, self._routing_table.quota_policy(*key), parsed, self.now()
+                ),
             )
 
     def block(self, service: str, account: str, seconds: float) -> None:
@@ -354,9 +361,13 @@ class QuotaDesk:
         key = (service, account)
         now = self.now()
         until = now + timedelta(seconds=seconds)
-        here = self._accounts.setdefault(key, Account(known=self._book.quota(*key)))
+        here = self._accounts.setdefault(key, Account(known=self._routing_table.quota(*key)))
         # Not into the known row: whoever finds it there assumes that it is written.
-        here.calls, here.blocked_until, here.blocked_at = 0, max(until, here.as_told(now).blocked_until or until), now
+        here.calls, here.blocked_until, here.blocked_at = (
+            0,
+            max(until, here.as_reported(now).blocked_until or until),
+            now,
+        )
         self._soon(key, lambda quota: quota_headers.blocked(quota, until, now))
 
     def _soon(self, key: Key, change: Callable[[Quota], Quota]) -> None:
@@ -370,15 +381,15 @@ class QuotaDesk:
 
     async def change(self, key: Key, change: Callable[[Quota], Quota], also: Also | None = None) -> Quota:
         """Change an account's row and notify every process; `also` is written with it. Raises StoreUnavailable."""
-        told = self._book.quota(*key)
-        here = self._accounts.setdefault(key, Account(known=told))
-        known = Account(known=max(here.known, told, key=lambda quota: quota.version))
+        stored = self._routing_table.quota(*key)
+        here = self._accounts.setdefault(key, Account(known=stored))
+        known = Account(known=max(here.known, stored, key=lambda quota: quota.version))
         while True:
             wanted = change(known.known)
             # A person's change always starts from the row: this process's copy may be old.
             if wanted == known.known and known.known.version and also is None:
                 here.known = known.known
                 return wanted
-            if await self._swap(known, wanted, tells=True, also=also):
+            if await self._swap(known, wanted, publishes=True, also=also):
                 here.known, here.calls = known.known, 0
                 return known.known

@@ -19,7 +19,7 @@ from wedsync.domain.routing.services import Dependency, ServiceConfig
 from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT
 from wedsync.store import failovers, health, quotas
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.book import RoutingTable
 from wedsync.usecases.routing.read_services import RoutingView
 
 #: Calls so recent count as the present.
@@ -128,16 +128,21 @@ class HealthHistory(RoutingView):
 
 
 async def read_health(
-    db: Database, book: Book, now: datetime, organization_id: str | None, *, wedding_critical_only: bool = False
+    db: Database,
+    routing_table: RoutingTable,
+    now: datetime,
+    organization_id: str | None,
+    *,
+    wedding_critical_only: bool = False,
 ) -> HealthReport:
     """Report the health of every vendor, and whether weddings can be held. Raises StoreUnavailable.
 
     With an organization, only its own weddings and calls are counted; None: everybody's.
     """
     async with db.system() if organization_id is None else db.tenant(organization_id) as conn:
-        facts = await _facts(conn, book, now)
+        facts = await _facts(conn, routing_table, now)
         near = await failovers.count_ceremonies(conn, now, now + _NEAR)
-    apis = [_api(book, name, facts, now) for name in book.services()]
+    apis = [_api(routing_table, name, facts, now) for name in routing_table.services()]
     if wedding_critical_only:
         apis = [api for api in apis if api.dependency == "critical"]
     used = [api for api in apis if api.dependent_weddings or api.checked_at is not None]
@@ -151,7 +156,7 @@ async def read_health(
 class _Facts:
     """Facts from the database, each by vendor."""
 
-    looks: Mapping[str, Health]
+    healths: Mapping[str, Health]
     depends: Mapping[str, tuple[int, datetime | None]]
     calls: Mapping[str, Any]
     warned: Mapping[str, tuple[Warned, ...]]
@@ -160,13 +165,13 @@ class _Facts:
     quotas: Mapping[quotas.Key, Quota]
 
 
-async def _facts(conn: AsyncConnection, book: Book, now: datetime) -> _Facts:
+async def _facts(conn: AsyncConnection, routing_table: RoutingTable, now: datetime) -> _Facts:
     return _Facts(
-        looks=await health.read_all(conn),
+        healths=await health.read_all(conn),
         depends=await failovers.dependents(conn, now),
         calls=await health.read_calls(conn, now - RECENT),
         warned=await health.read_warnings(conn),
-        down=await health.down_seconds(conn, book.services(), now - _DAY, now),
+        down=await health.down_seconds(conn, routing_table.services(), now - _DAY, now),
         quotas=await quotas.read_all(conn),
     )
 
@@ -187,21 +192,21 @@ def _readiness(apis: Sequence[ApiHealth], weddings: int, now: datetime) -> Weddi
     return WeddingDayReadiness(ready=not blocking, blocking=blocking, weddings_within_48h=weddings)
 
 
-def _api(book: Book, service: str, facts: _Facts, now: datetime) -> ApiHealth:
-    config, look, calls = book.config(service), facts.looks.get(service), facts.calls.get(service)
-    phases = [rules.phase(book.circuit(service, one.name), now) for one in config.endpoints]
+def _api(routing_table: RoutingTable, service: str, facts: _Facts, now: datetime) -> ApiHealth:
+    config, health_of, calls = routing_table.config(service), facts.healths.get(service), facts.calls.get(service)
+    phases = [rules.phase(routing_table.circuit(service, one.name), now) for one in config.endpoints]
     weddings, next_at = facts.depends.get(service, (0, None))
-    status = worst([_status(look, phases, calls), "down" if book.is_failing(service, now) else "healthy"])
-    is_available = _has_backup(book, config, now)
+    status = worst([_status(health_of, phases, calls), "down" if routing_table.is_failing(service, now) else "healthy"])
+    is_available = _has_backup(routing_table, config, now)
     days = None if next_at is None else (next_at - now).total_seconds() / 86_400
     return ApiHealth(
         service=service,
         status=status,
-        since=look.since if look else None,
-        checked_at=look.checked_at if look else None,
-        response_time_ms=round(look.response_ms, 1) if look else 0.0,
-        error_rate=round(look.error_rate, 4) if look else 0.0,
-        error_count=look.error_count if look else 0,
+        since=health_of.since if health_of else None,
+        checked_at=health_of.checked_at if health_of else None,
+        response_time_ms=round(health_of.response_ms, 1) if health_of else 0.0,
+        error_rate=round(health_of.error_rate, 4) if health_of else 0.0,
+        error_count=health_of.error_count if health_of else 0,
         dependency=config.dependency,
         wedding_impact=wedding_impact(status, config.dependency, weddings, days, is_available),
         dependent_weddings=weddings,
@@ -213,9 +218,9 @@ def _api(book: Book, service: str, facts: _Facts, now: datetime) -> ApiHealth:
         failed_calls=calls.failed if calls else 0,
         throttled_calls=calls.throttled if calls else 0,
         p95_ms=round(calls.p95_ms, 1) if calls else None,
-        uptime_24h=_uptime_percent(facts.down.get(service, 0.0)) if look else None,
-        rate_limit=_rate_limit(book, service, facts.quotas.get((service, PLATFORM_ACCOUNT)), now),
-        detail=look.detail if look else "not probed: nobody has set it up",
+        uptime_24h=_uptime_percent(facts.down.get(service, 0.0)) if health_of else None,
+        rate_limit=_rate_limit(routing_table, service, facts.quotas.get((service, PLATFORM_ACCOUNT)), now),
+        detail=health_of.detail if health_of else "not probed: nobody has set it up",
         warnings=facts.warned.get(service, ()),
     )
 
@@ -224,9 +229,9 @@ def _uptime_percent(down_seconds: float) -> float:
     return round(100 * (1 - min(down_seconds / _DAY.total_seconds(), 1.0)), 3)
 
 
-def _rate_limit(book: Book, service: str, quota: Quota | None, now: datetime) -> RateLimit | None:
-    policy = book.quota_policy(service, PLATFORM_ACCOUNT)
-    known = quota if quota is not None else book.quota(service, PLATFORM_ACCOUNT)
+def _rate_limit(routing_table: RoutingTable, service: str, quota: Quota | None, now: datetime) -> RateLimit | None:
+    policy = routing_table.quota_policy(service, PLATFORM_ACCOUNT)
+    known = quota if quota is not None else routing_table.quota(service, PLATFORM_ACCOUNT)
     blocked = known.blocked_until if known.blocked_until is not None and known.blocked_until > now else None
     counters = [(one, quota_rules.opened(known, one, now)) for one in policy.windows]
     left = [(max(quota_rules.limit_of(one, counter) - counter.used, 0), one, counter) for one, counter in counters]
@@ -244,19 +249,19 @@ def _rate_limit(book: Book, service: str, quota: Quota | None, now: datetime) ->
     )
 
 
-def _status(look: Health | None, phases: Sequence[Phase], calls: Any) -> Status:
+def _status(health_of: Health | None, phases: Sequence[Phase], calls: Any) -> Status:
     """Return the worst status of probes, circuits and real calls."""
-    said: list[Status] = [look.status if look else "healthy", by_circuits(phases)]
+    statuses: list[Status] = [health_of.status if health_of else "healthy", by_circuits(phases)]
     if calls and calls.calls >= 10 and calls.failed / calls.calls >= 0.05:
-        said.append("degraded")
-    return worst(said)
+        statuses.append("degraded")
+    return worst(statuses)
 
 
-def _has_backup(book: Book, config: ServiceConfig, now: datetime) -> bool:
+def _has_backup(routing_table: RoutingTable, config: ServiceConfig, now: datetime) -> bool:
     return any(
-        rules.phase(book.circuit(name, one.name), now) not in ("open", "half_open")
-        for name in filter(book.is_set_up, config.backups)
-        for one in book.config(name).endpoints
+        rules.phase(routing_table.circuit(name, one.name), now) not in ("open", "half_open")
+        for name in filter(routing_table.is_set_up, config.backups)
+        for one in routing_table.config(name).endpoints
     )
 
 

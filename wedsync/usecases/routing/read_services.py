@@ -17,7 +17,7 @@ from wedsync.domain.routing.vendor import GatewayPolicy
 from wedsync.domain.routing.window import Tally, merged, total
 from wedsync.store import failovers
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.book import RoutingTable
 
 
 class RoutingView(BaseModel):
@@ -116,14 +116,16 @@ class Failovers(RoutingView):
     data: tuple[FailoverView, ...]
 
 
-def show_service(book: Book, service: str, now: datetime) -> ServiceView:
+def show_service(routing_table: RoutingTable, service: str, now: datetime) -> ServiceView:
     """Return a vendor as its process's book knows it."""
-    config = book.config(service)
+    config = routing_table.config(service)
     return ServiceView(
         **{name: getattr(config, name) for name in type(config).model_fields if name != "gateway"},
         gateway=config.gateway.model_copy(update={"organizations": ()}),
-        is_configured=book.is_configured(service),
-        circuits=tuple(_show_circuit(book.circuit(service, one.name), config.circuit, now) for one in config.endpoints),
+        is_configured=routing_table.is_configured(service),
+        circuits=tuple(
+            _show_circuit(routing_table.circuit(service, one.name), config.circuit, now) for one in config.endpoints
+        ),
     )
 
 

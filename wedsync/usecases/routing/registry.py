@@ -109,7 +109,7 @@ def _action_faults(action: ActionSpec, field: str, manifest: Manifest) -> Iterab
         yield f"{field}.name", f"{action.name!r} is not in the catalogue"
     elif known.capability not in manifest.capabilities:
         yield f"{field}.name", f"{known.capability!r} is not among the capabilities"
-    if not action.operations and not action.by_hand:
+    if not action.operations and not action.manual:
         yield f"{field}.operations", "an action needs an operation, or by_hand = true"
     # A compensation is the same operation again, so only a second mention within one list is a mistake.
     for kind in ("operations", "undo_operations", "change_operations"):
@@ -143,8 +143,8 @@ def limited_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> fr
 
 def is_set_up(settings: Settings, vendor: str) -> bool:
     """Tell whether somebody has given the platform an account at the vendor, or an address."""
-    given = settings.vendor(vendor)
-    return bool(given.base_url or given.api_key.get_secret_value() or given.client_id)
+    configured = settings.vendor(vendor)
+    return bool(configured.base_url or configured.api_key.get_secret_value() or configured.client_id)
 
 
 def set_up_vendors(settings: Settings, manifests: Mapping[str, Manifest]) -> frozenset[str]:

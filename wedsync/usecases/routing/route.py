@@ -11,7 +11,7 @@ from typing import Literal
 
 from wedsync.domain.errors import StoreUnavailable, VendorError, VendorRejected, VendorUnavailable
 from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Admission, Circuit
+from wedsync.domain.routing.circuit import Circuit, CircuitDecision
 from wedsync.domain.routing.messages import CIRCUIT_OPEN
 from wedsync.domain.routing.quotas import WEDDING_DAY
 from wedsync.domain.routing.services import ServiceConfig
@@ -19,7 +19,7 @@ from wedsync.domain.routing.strategy import Endpoint, Load, choose, home
 from wedsync.domain.routing.vendor import PLATFORM_ACCOUNT, Call, Manifest, Value
 from wedsync.store import circuits, failovers
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.book import RoutingTable
 
 #: After "all permits are taken" nobody requests one again for so long.
 _NO_PERMIT = timedelta(milliseconds=500)
@@ -55,7 +55,7 @@ ORDINARY = Situation()
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """A route: where a call goes, or why it is not sent."""
 
     endpoint: Endpoint
@@ -64,81 +64,81 @@ class Way:
     error: VendorError | None = None
 
 
-class Router:
+class EndpointSelector:
     """Chooses each call's endpoint; `load` returns what the process has measured of an endpoint."""
 
     def __init__(
         self,
         db: Database,
-        book: Book,
+        routing_table: RoutingTable,
         manifests: Mapping[str, Manifest],
         holder: str,
         load: Callable[[str, str], Load],
     ) -> None:
         self._db = db
-        self._book = book
+        self._routing_table = routing_table
         self._manifests = manifests
         self._holder = holder
         self._load = load
         self._turns: dict[str, itertools.count[int]] = defaultdict(itertools.count)
         self._no_permit: dict[tuple[str, str, int], datetime] = {}
-        self._asking: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._leasing: dict[tuple[str, str, int], int] = defaultdict(int)
         self._venues: OrderedDict[str, tuple[float, float] | None] = OrderedDict()
 
-    async def route(self, config: ServiceConfig, call: Call, situation: Situation) -> Way:
+    async def route(self, config: ServiceConfig, call: Call, situation: Situation) -> Route:
         """Choose the route of one call. What was begun at an endpoint stays there, whatever its state."""
         endpoints: Sequence[Endpoint] = config.endpoints
         if call.facts:
             lives_at = call.facts.get(FACT)
             found = home(endpoints, lives_at if isinstance(lives_at, str) else None)
             if found is None and call.account == PLATFORM_ACCOUNT:
-                return Way(Endpoint(name=str(lives_at)), error=_removed(config.service, str(lives_at)))
+                return Route(Endpoint(name=str(lives_at)), error=_removed(config.service, str(lives_at)))
             endpoints = [found or endpoints[0]]
         if len(endpoints) > 1 and not situation.can_go_elsewhere:
             # Another endpoint is an alternative, too. Only when none takes the call is each tried as if it were alone.
-            way = await self._among(config, endpoints, call, situation, elsewhere=True)
-            if way.error is None:
-                return way
-        return await self._among(config, endpoints, call, situation, elsewhere=situation.can_go_elsewhere)
+            route = await self._route_among(config, endpoints, call, situation, elsewhere=True)
+            if route.error is None:
+                return route
+        return await self._route_among(config, endpoints, call, situation, elsewhere=situation.can_go_elsewhere)
 
     async def endpoint_of(self, config: ServiceConfig, call: Call, situation: Situation) -> Endpoint:
         """Tell where a call would go; it takes no permit, and prefers an endpoint that needs none."""
-        may = self._said(config, config.endpoints, call, situation, elsewhere=True)
-        may = {name: said if said == "pass" else "refuse" for name, said in may.items()}
+        decisions = self._decisions(config, config.endpoints, call, situation, elsewhere=True)
+        decisions = {name: decision if decision == "pass" else "refuse" for name, decision in decisions.items()}
         pick = await self._picker(config, config.endpoints, call, situation)
-        return pick(may)
+        return pick(decisions)
 
-    async def _among(
+    async def _route_among(
         self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation, *, elsewhere: bool
-    ) -> Way:
+    ) -> Route:
         """Choose, by the vendor's strategy, among the endpoints that let the call through."""
-        may = self._said(config, endpoints, call, situation, elsewhere=elsewhere)
-        if situation.is_trial or (situation.is_wedding_day and "pass" in may.values()):
-            may = {name: said if said == "pass" else "refuse" for name, said in may.items()}
+        decisions = self._decisions(config, endpoints, call, situation, elsewhere=elsewhere)
+        if situation.is_trial or (situation.is_wedding_day and "pass" in decisions.values()):
+            decisions = {name: decision if decision == "pass" else "refuse" for name, decision in decisions.items()}
         pick = await self._picker(config, endpoints, call, situation)
         while True:
-            taken = pick(may)
-            if may[taken.name] == "pass":
-                return Way(taken)
-            circuit = self._book.circuit(config.service, taken.name)
-            if may[taken.name] == "refuse":
-                return Way(taken, error=_closed(circuit))
-            if (slot := await self._permit(circuit, self._book.now())) is not None:
-                return Way(taken, probe=(circuit, slot))
-            may[taken.name] = "refuse"
+            chosen = pick(decisions)
+            if decisions[chosen.name] == "pass":
+                return Route(chosen)
+            circuit = self._routing_table.circuit(config.service, chosen.name)
+            if decisions[chosen.name] == "refuse":
+                return Route(chosen, error=_closed(circuit))
+            if (slot := await self._permit(circuit, self._routing_table.now())) is not None:
+                return Route(chosen, probe=(circuit, slot))
+            decisions[chosen.name] = "refuse"
 
     async def _picker(
         self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation
-    ) -> Callable[[Mapping[str, Admission]], Endpoint]:
+    ) -> Callable[[Mapping[str, CircuitDecision]], Endpoint]:
         """Choose an endpoint by the vendor's strategy; to be repeated when the endpoints' state has changed."""
         if len(endpoints) == 1:
             return lambda _: endpoints[0]
         turn = next(self._turns[config.service])
         venue = await self._venue(call) if config.strategy == "geographic" else None
 
-        def pick(may: Mapping[str, Admission]) -> Endpoint:
+        def pick(decisions: Mapping[str, CircuitDecision]) -> Endpoint:
             loads = [
-                self._load(config.service, one.name).model_copy(update={"is_cut_off": may[one.name] == "refuse"})
+                self._load(config.service, one.name).model_copy(update={"is_cut_off": decisions[one.name] == "refuse"})
                 for one in endpoints
             ]
             return choose(
@@ -153,16 +153,16 @@ class Router:
 
         return pick
 
-    def _said(
+    def _decisions(
         self, config: ServiceConfig, endpoints: Sequence[Endpoint], call: Call, situation: Situation, *, elsewhere: bool
-    ) -> dict[str, Admission]:
-        now = self._book.now()
-        return {one.name: self._may(config, one, call, situation, elsewhere, now) for one in endpoints}
+    ) -> dict[str, CircuitDecision]:
+        now = self._routing_table.now()
+        return {one.name: self._decide(config, one, call, situation, elsewhere, now) for one in endpoints}
 
-    def _may(
+    def _decide(
         self, config: ServiceConfig, one: Endpoint, call: Call, situation: Situation, elsewhere: bool, now: datetime
-    ) -> Admission:
-        circuit = self._book.circuit(config.service, one.name)
+    ) -> CircuitDecision:
+        circuit = self._routing_table.circuit(config.service, one.name)
         if circuit.state == "closed" and circuit.forced is None:
             return "pass"
         return rules.admit(
@@ -171,7 +171,7 @@ class Router:
             config.circuit,
             key=call.wedding_id,
             can_go_elsewhere=elsewhere,
-            is_last=self._book.is_last(config.service, one.name),
+            is_last=self._routing_table.is_last(config.service, one.name),
             overrides=situation.is_wedding_day,
         )
 
@@ -192,21 +192,21 @@ class Router:
     async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
         """Acquire one of the epoch's permits, which all processes share."""
         place = (*circuit.key, circuit.round)
-        asking = self._asking.get(place, 0)
-        probes = self._book.policy(circuit.service).probes
-        if now < self._no_permit.get(place, now) or asking >= probes:
+        leasing = self._leasing.get(place, 0)
+        probes = self._routing_table.policy(circuit.service).probes
+        if now < self._no_permit.get(place, now) or leasing >= probes:
             return None
         lease = timedelta(seconds=self._manifests[circuit.service].timeout_seconds) + _LEASE_MARGIN
-        self._asking[place] = asking + 1
+        self._leasing[place] = leasing + 1
         try:
             async with self._db.system() as conn:
                 slot = await circuits.lease_permit(conn, circuit, self._holder, lease, probes=probes)
         except StoreUnavailable:
             return None
         finally:
-            self._asking[place] -= 1
-            if not self._asking[place]:
-                del self._asking[place]
+            self._leasing[place] -= 1
+            if not self._leasing[place]:
+                del self._leasing[place]
         if slot is None:
             self._no_permit = {place: now + _NO_PERMIT, **{k: v for k, v in self._no_permit.items() if v > now}}
         return slot

@@ -29,11 +29,11 @@ from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
-from wedsync.usecases.routing.outcomes import Outcomes
-from wedsync.usecases.routing.quotas import QuotaDesk
-from wedsync.usecases.routing.route import ORDINARY, Router, Situation
-from wedsync.usecases.routing.transitions import ClientProvider, Transitions
+from wedsync.usecases.routing.book import RoutingTable
+from wedsync.usecases.routing.outcomes import CallRecorder
+from wedsync.usecases.routing.quotas import RateLimiter
+from wedsync.usecases.routing.route import ORDINARY, EndpointSelector, Situation
+from wedsync.usecases.routing.transitions import CircuitBreakers, ClientProvider
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ TRIAL = "trial"
 
 
 @dataclass
-class Ticket:
+class Admission:
     """One call's admission."""
 
     service: str
@@ -61,7 +61,7 @@ class Ticket:
     is_trial: bool = False
     #: The epoch and slot of the permit with which a probe went out.
     probe: tuple[Circuit, int] | None = None
-    version: Chosen = versions.UNSAID
+    version: Chosen = versions.UNSPECIFIED
     #: Of the tightest window; None: there is no limit.
     quota_left: int | None = None
 
@@ -72,7 +72,7 @@ class _Measured:
     latency_ms: float = 0.0
 
 
-class Switchboard:
+class AdmissionController:
     """Admits the process's calls and records their outcomes."""
 
     def __init__(
@@ -88,36 +88,36 @@ class Switchboard:
     ) -> None:
         self._db = db
         self._manifests = manifests
-        self.book = Book(db, manifests, policy=policy, limited=limited, set_up=set_up)
-        self.quotas = QuotaDesk(db, self.book)
-        self.transitions = Transitions(db, self.book, provide)
-        self.outcomes = Outcomes(self.transitions)
+        self.routing_table = RoutingTable(db, manifests, policy=policy, limited=limited, set_up=set_up)
+        self.rate_limiter = RateLimiter(db, self.routing_table)
+        self.breakers = CircuitBreakers(db, self.routing_table, provide)
+        self.call_recorder = CallRecorder(self.breakers)
         #: Ordinary calls under way in this process at most, to one vendor or one business, so that a slow one leaves
         #: others room; 0: no limit.
         self._most_in_flight = most_in_flight
         #: Names this process on permits.
         self.holder = new_id()
         self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
-        self._router = Router(db, self.book, manifests, self.holder, self._load)
+        self._endpoint_selector = EndpointSelector(db, self.routing_table, manifests, self.holder, self._load)
         #: Calls admitted and not yet recorded, by vendor and, where each is another business, its account.
-        self._under_way: Counter[tuple[str, str]] = Counter()
+        self._in_flight_by_place: Counter[tuple[str, str]] = Counter()
         #: The day of each version's last warning.
         self._warned: dict[tuple[str, str], date] = {}
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Switchboard]:
+    async def open(self) -> AsyncIterator[AdmissionController]:
         """Read, listen and write for as long as the block lasts."""
-        await self.book.start()
-        self.outcomes.start()
+        await self.routing_table.start()
+        self.call_recorder.start()
         try:
             yield self
         finally:
-            await self.quotas.close()
-            await self.outcomes.close()
-            await self.transitions.close()
-            await self.book.close()
+            await self.rate_limiter.close()
+            await self.call_recorder.close()
+            await self.breakers.close()
+            await self.routing_table.close()
 
-    async def admit(self, call: Call, situation: Situation = ORDINARY) -> Ticket:
+    async def admit(self, call: Call, situation: Situation = ORDINARY) -> Admission:
         """Admit a call and choose its endpoint.
 
         Raises VendorUnavailable(reason="circuit_open"), VendorThrottled(reason="at_capacity"), ThrottledUntil, or
@@ -125,96 +125,96 @@ class Switchboard:
         """
         place = (call.vendor, call.account if self._manifests[call.vendor].endpoints else "")
         if not situation.is_wedding_day:
-            self._keep_room(place)
+            self._require_room(place)
         # Counted from here on: a call that waits for a quota fills the process, too.
-        self._under_way[place] += 1
+        self._in_flight_by_place[place] += 1
         try:
-            return await self._let_in(call, situation, place)
+            return await self._admit(call, situation, place)
         except BaseException:
-            self._make_room(place)
+            self._release_room(place)
             raise
 
-    async def _let_in(self, call: Call, situation: Situation, place: tuple[str, str]) -> Ticket:
+    async def _admit(self, call: Call, situation: Situation, place: tuple[str, str]) -> Admission:
         if self._manifests[call.vendor].endpoints:
             # Each business of the generic vendor has its own address, and nobody stands in for it.
-            ticket = Ticket(call.vendor, Endpoint(name=call.account), None, place, situation.is_wedding_day)
-            ticket.version = self._version(ticket, call, situation)
-            await self._take_quota(ticket, call, situation)
-            return ticket
-        config = self.book.config(call.vendor)
-        way = await self._router.route(config, call, situation)
-        key = (call.vendor, way.endpoint.name)
-        ticket = Ticket(
-            call.vendor, way.endpoint, key, place, situation.is_wedding_day, situation.is_trial, probe=way.probe
+            admission = Admission(call.vendor, Endpoint(name=call.account), None, place, situation.is_wedding_day)
+            admission.version = self._version(admission, call, situation)
+            await self._acquire_quota(admission, call, situation)
+            return admission
+        config = self.routing_table.config(call.vendor)
+        route = await self._endpoint_selector.route(config, call, situation)
+        key = (call.vendor, route.endpoint.name)
+        admission = Admission(
+            call.vendor, route.endpoint, key, place, situation.is_wedding_day, situation.is_trial, probe=route.probe
         )
         try:
-            ticket.version = self._version(ticket, call, situation)
-            if way.error is not None:
-                self._remember_refused(ticket, call, way.error)
-                raise way.error
-            await self._take_quota(ticket, call, situation)
+            admission.version = self._version(admission, call, situation)
+            if route.error is not None:
+                self._remember_refused(admission, call, route.error)
+                raise route.error
+            await self._acquire_quota(admission, call, situation)
         except BaseException:
             # Whatever kept the call from going out, a cancellation too, says nothing about the vendor.
-            if ticket.probe is not None:
-                await self.end_probe(*ticket.probe, "ignored")
+            if admission.probe is not None:
+                await self.end_probe(*admission.probe, "ignored")
             raise
         self._measured[key].in_flight += 1
-        return ticket
+        return admission
 
     async def endpoint_of(self, call: Call, situation: Situation = ORDINARY) -> Endpoint:
         """Return the endpoint that a call made now would go to."""
         if self._manifests[call.vendor].endpoints:
             return Endpoint(name=call.account)
-        return await self._router.endpoint_of(self.book.config(call.vendor), call, situation)
+        return await self._endpoint_selector.endpoint_of(self.routing_table.config(call.vendor), call, situation)
 
     def _load(self, service: str, endpoint: str) -> Load:
         measured = self._measured[service, endpoint]
         return Load(in_flight=measured.in_flight, latency_ms=measured.latency_ms)
 
-    async def _take_quota(self, ticket: Ticket, call: Call, situation: Situation) -> None:
+    async def _acquire_quota(self, admission: Admission, call: Call, situation: Situation) -> None:
         try:
-            ticket.quota_left = await self.quotas.take(
+            admission.quota_left = await self.rate_limiter.acquire(
                 call.vendor, call.account, situation.rank, wedding_id=call.wedding_id
             )
         except ThrottledUntil as error:
             telemetry.record_vendor_call(call.vendor, call.operation, error.code, 0.0)
-            self.transitions.quota_exhausted(call.vendor, error.until, self.quotas.now())
+            self.breakers.quota_exhausted(call.vendor, error.until, self.rate_limiter.now())
             raise
 
-    def _keep_room(self, place: tuple[str, str]) -> None:
-        under_way = self._under_way[place]
-        if self._most_in_flight and under_way >= self._most_in_flight:
+    def _require_room(self, place: tuple[str, str]) -> None:
+        in_flight = self._in_flight_by_place[place]
+        if self._most_in_flight and in_flight >= self._most_in_flight:
             raise VendorThrottled(
-                f"{place[1] or place[0]} has {under_way} calls under way here; nothing was sent",
+                f"{place[1] or place[0]} has {in_flight} calls under way here; nothing was sent",
                 vendor=place[0],
                 reason=AT_CAPACITY,
                 retry_after_seconds=_ROOM_AGAIN_SECONDS,
             )
 
-    def _make_room(self, place: tuple[str, str]) -> None:
-        self._under_way[place] -= 1
-        if self._under_way[place] <= 0:
-            del self._under_way[place]
+    def _release_room(self, place: tuple[str, str]) -> None:
+        self._in_flight_by_place[place] -= 1
+        if self._in_flight_by_place[place] <= 0:
+            del self._in_flight_by_place[place]
 
-    def _version(self, ticket: Ticket, call: Call, situation: Situation) -> Chosen:
+    def _version(self, admission: Admission, call: Call, situation: Situation) -> Chosen:
         now = utc_now()
         chosen = versions.resolve(
-            self.book.versions(call.vendor),
-            self.book.pins(call.vendor),
+            self.routing_table.versions(call.vendor),
+            self.routing_table.pins(call.vendor),
             organization_id=call.organization_id,
             wedding_id=call.wedding_id,
             at=call.first_sent_at,
-            endpoint_version=ticket.endpoint.version,
+            endpoint_version=admission.endpoint.version,
             manifest_version=self._manifests[call.vendor].api_version,
             facts=call.facts,
-            asked=situation.version,
+            requested=situation.version,
             today=now.date(),
         )
         try:
             versions.refuse(call.vendor, chosen, now.date())
         except VendorRejected as error:
-            ticket.version = chosen
-            self._remember_refused(ticket, call, error)
+            admission.version = chosen
+            self._remember_refused(admission, call, error)
             raise
         self._warn(call.vendor, chosen, now)
         return chosen
@@ -228,52 +228,54 @@ class Switchboard:
             left = versions.days_left(chosen.spec, now.date())
             log.warning("version.deprecated", service=service, version=chosen.name, notice=notice, days_left=left)
 
-    def _remember_refused(self, ticket: Ticket, call: Call, error: WedsyncError) -> None:
+    def _remember_refused(self, admission: Admission, call: Call, error: WedsyncError) -> None:
         telemetry.record_vendor_call(call.vendor, call.operation, error.reason or error.code, 0.0)
-        record = {**_record(ticket, call, "send", 0.0), "outcome": error.code, "reason": error.reason}
-        self.outcomes.add(None, "ignored", record, is_wedding_day=False)
+        record = {**_record(admission, call, "send", 0.0), "outcome": error.code, "reason": error.reason}
+        self.call_recorder.add(None, "ignored", record, is_wedding_day=False)
 
-    async def settle(self, ticket: Ticket, call: Call, ask: str, error: BaseException | None, seconds: float) -> None:
+    async def complete(
+        self, admission: Admission, call: Call, intent: str, error: BaseException | None, seconds: float
+    ) -> None:
         """Record the outcome of an admitted call: a probe's at once, all others in batches."""
-        policy = self.book.policy(ticket.service)
+        policy = self.routing_table.policy(admission.service)
         outcome = classify_outcome(error, seconds, policy)
-        self._make_room(ticket.place)
-        if ticket.key is not None:
-            measured = self._measured[ticket.key]
+        self._release_room(admission.place)
+        if admission.key is not None:
+            measured = self._measured[admission.key]
             measured.in_flight -= 1
             if error is None:
                 smooth = measured.latency_ms or seconds * 1000
                 measured.latency_ms = (1 - _SMOOTHING) * smooth + _SMOOTHING * seconds * 1000
         reason = error.reason if isinstance(error, WedsyncError) else None
         if isinstance(error, VendorThrottled) and error.status is not None:
-            self.quotas.block(call.vendor, call.account, error.retry_after_seconds)
-        record = {**_record(ticket, call, ask, seconds), "outcome": _code(error), "reason": reason}
-        counts_for = None if ticket.probe is not None or ticket.is_trial else ticket.key
-        self.outcomes.add(counts_for, outcome, record, is_wedding_day=ticket.is_wedding_day)
-        if ticket.probe is not None:
-            await self.end_probe(*ticket.probe, outcome)
+            self.rate_limiter.block(call.vendor, call.account, error.retry_after_seconds)
+        record = {**_record(admission, call, intent, seconds), "outcome": _code(error), "reason": reason}
+        counts_for = None if admission.probe is not None or admission.is_trial else admission.key
+        self.call_recorder.add(counts_for, outcome, record, is_wedding_day=admission.is_wedding_day)
+        if admission.probe is not None:
+            await self.end_probe(*admission.probe, outcome)
 
     async def end_probe(self, circuit: Circuit, slot: int, outcome: Outcome) -> None:
         """Record a probe's outcome; if that can't be written, its permit lapses and another probes."""
         try:
-            await self.transitions.end_probe(circuit, slot, self.holder, outcome, self.book.now())
+            await self.breakers.end_probe(circuit, slot, self.holder, outcome, self.routing_table.now())
         except StoreUnavailable:
             log.warning("probe.outcome_lost", service=circuit.service, endpoint=circuit.endpoint)
 
 
-def _record(ticket: Ticket, call: Call, ask: str, seconds: float) -> dict[str, object]:
+def _record(admission: Admission, call: Call, intent: str, seconds: float) -> dict[str, object]:
     return {
         "organization_id": call.organization_id,
         "wedding_id": call.wedding_id,
         "transaction_id": call.transaction_id,
         "step_id": call.step_id,
-        "service": ticket.service,
-        "endpoint": ticket.endpoint.name,
-        "version": ticket.version.name,
+        "service": admission.service,
+        "endpoint": admission.endpoint.name,
+        "version": admission.version.name,
         "operation": call.operation,
-        "ask": TRIAL if ticket.is_trial else ask,
+        "ask": TRIAL if admission.is_trial else intent,
         "duration_ms": round(seconds * 1000, 3),
-        "quota_left": ticket.quota_left,
+        "quota_left": admission.quota_left,
         "at": utc_now().isoformat(),
     }
 

@@ -12,45 +12,45 @@ from wedsync.domain.health.status import Health
 from wedsync.domain.routing import failover as rules
 from wedsync.domain.routing.circuit import Circuit
 from wedsync.store import circuits, failovers, health
-from wedsync.usecases.routing.book import Book
-from wedsync.usecases.routing.transitions import Transitions
+from wedsync.usecases.routing.book import RoutingTable
+from wedsync.usecases.routing.transitions import CircuitBreakers
 
 log = structlog.get_logger(__name__)
 
 
-async def tend_failovers(transitions: Transitions, now: datetime, up: Mapping[tuple[str, str], bool] = {}) -> int:
+async def tend_failovers(breakers: CircuitBreakers, now: datetime, up: Mapping[tuple[str, str], bool] = {}) -> int:
     """Start guards for failovers that never got one, and for those whose guard did not wake when it should have.
     A guard that lives is not started twice. Returns how many were started.
 
     `up`: which of the endpoints of a service that has several answer their probes. Raises StoreUnavailable.
     """
-    async with transitions.db.system() as conn:
+    async with breakers.db.system() as conn:
         await failovers.refresh_moments(conn, now)
-        proposed = _installed(transitions.book, await failovers.proposed(conn))
+        proposed = _installed(breakers.routing_table, await failovers.proposed(conn))
         if proposed:
             known = {circuit.key: circuit for circuit in await circuits.read_all(conn)}
-            over = _over(transitions.book, proposed, known, await health.read_all(conn), up, now)
+            over = _over(breakers.routing_table, proposed, known, await health.read_all(conn), up, now)
             await failovers.supersede(conn, [one.id for one in over])
-        missing = _installed(transitions.book, await failovers.unguarded(conn, now))
+        missing = _installed(breakers.routing_table, await failovers.without_recovery(conn, now))
     started = 0
     for failover in missing:
-        circuit = transitions.book.circuit(failover.from_service, failover.endpoint)
+        circuit = breakers.routing_table.circuit(failover.from_service, failover.endpoint)
         circuit = circuit.model_copy(update={"epoch": failover.epoch})
-        started += await transitions.start_guard(failover.id, circuit, now)
+        started += await breakers.start_recovery(failover.id, circuit, now)
     return started
 
 
-def _installed(book: Book, found: Iterable[Any]) -> list[Any]:
+def _installed(routing_table: RoutingTable, found: Iterable[Any]) -> list[Any]:
     """Keep the failovers of vendors that are still installed: a vendor that was taken out stops nobody."""
-    services = frozenset(book.services())
+    services = frozenset(routing_table.services())
     return [failover for failover in found if failover.from_service in services]
 
 
 def _over(
-    book: Book,
+    routing_table: RoutingTable,
     proposed: Any,
     known: Mapping[tuple[str, str], Circuit],
-    looks: Mapping[str, Health],
+    healths: Mapping[str, Health],
     up: Mapping[tuple[str, str], bool],
     now: datetime,
 ) -> list[Any]:
@@ -58,12 +58,14 @@ def _over(
     found = []
     for one in proposed:
         key = (one.from_service, one.endpoint)
-        circuit, look = known.get(key), looks.get(one.from_service)
-        is_up = None if look is None or look.checked_at is None else look.status in ("healthy", "degraded")
-        if len(book.config(one.from_service).endpoints) > 1:
+        circuit, health_of = known.get(key), healths.get(one.from_service)
+        is_up = (
+            None if health_of is None or health_of.checked_at is None else health_of.status in ("healthy", "degraded")
+        )
+        if len(routing_table.config(one.from_service).endpoints) > 1:
             # A vendor is as well as its best endpoint, which need not be this one.
             is_up = up.get(key)
-        if circuit is not None and rules.is_well_again(circuit, is_up, now, book.policy(one.from_service)):
+        if circuit is not None and rules.is_well_again(circuit, is_up, now, routing_table.policy(one.from_service)):
             log.info("failover.superseded", service=one.from_service, endpoint=one.endpoint, reason=one.reason)
             found.append(one)
     return found

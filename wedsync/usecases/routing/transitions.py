@@ -23,14 +23,14 @@ from wedsync.domain.routing import failover as rules_of_failover
 from wedsync.domain.routing import notify
 from wedsync.domain.routing.circuit import Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.messages import GUARD_VENDOR_WORKFLOW, LOOK_SIGNAL, GuardStart, guard_workflow_id
+from wedsync.domain.routing.messages import RECOVER_VENDOR_WORKFLOW, WAKE_SIGNAL, RecoveryStart, recovery_workflow_id
 from wedsync.domain.routing.queues import WORKFLOWS
 from wedsync.domain.routing.window import Outcome, total
 from wedsync.kit import telemetry
 from wedsync.kit.ids import new_id
 from wedsync.store import circuits, failovers, health, notifications
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.book import RoutingTable
 
 log = structlog.get_logger(__name__)
 
@@ -65,28 +65,28 @@ class Moved:
         return self.was != self.now_is
 
 
-class Transitions:
+class CircuitBreakers:
     """Makes the process's transitions."""
 
-    def __init__(self, db: Database, book: Book, provide: ClientProvider | None = None) -> None:
+    def __init__(self, db: Database, routing_table: RoutingTable, provide: ClientProvider | None = None) -> None:
         self.db = db
-        self.book = book
+        self.routing_table = routing_table
         self._provide = provide
-        self._tells: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         #: When operators were last notified about a vendor's quota.
         self._exhausted: dict[str, datetime] = {}
 
     async def close(self) -> None:
         """Wait a moment for the notifications that are under way."""
-        if self._tells:
-            await asyncio.wait(self._tells, timeout=_CLOSE_SECONDS)
-        for task in self._tells:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+        for task in self._tasks:
             task.cancel()
 
-    def _soon(self, tell: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(tell)
-        self._tells.add(task)
-        task.add_done_callback(self._tells.discard)
+    def _soon(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def apply(
         self,
@@ -109,11 +109,11 @@ class Transitions:
             if after is not None:
                 await after(conn, moved)
         if moved.has_moved:
-            self.book.learn(moved.now_is)
-            self._tell(moved.was, moved.now_is, actor)
+            self.routing_table.learn(moved.now_is)
+            self._log_transition(moved.was, moved.now_is, actor)
         if moved.failover_id is not None:
             # Nobody waits for Temporal: the health watch starts what could not be started.
-            self._soon(self.start_guard(moved.failover_id, moved.now_is, now))
+            self._soon(self.start_recovery(moved.failover_id, moved.now_is, now))
         return moved
 
     async def _move(
@@ -131,10 +131,10 @@ class Transitions:
         was = await circuits.lock_one(conn, service, endpoint)
         if before is not None and not await before(conn):
             return Moved(was, was)
-        now_is = change(was, self.book.is_last(service, endpoint, known))
+        now_is = change(was, self.routing_table.is_last(service, endpoint, known))
         if now_is != was:
             now_is = await self._as_configured(conn, was, now_is, now)
-        if now_is == was or not await circuits.move(conn, was, now_is, self.book.policy(service).probes):
+        if now_is == was or not await circuits.move(conn, was, now_is, self.routing_table.policy(service).probes):
             return Moved(was, was)
         await self._note(conn, was, now_is, known, now)
         return Moved(was, now_is, await self._account(conn, was, now_is, known, actor, now))
@@ -144,7 +144,7 @@ class Transitions:
     ) -> None:
         """Write into the vendor's history when its circuits let nothing through, and when they do again."""
         states = {circuit.endpoint: circuit.state for circuit in known if circuit.service == was.service}
-        names = [endpoint.name for endpoint in self.book.config(was.service).endpoints]
+        names = [endpoint.name for endpoint in self.routing_table.config(was.service).endpoints]
         before = by_circuits([{**states, was.endpoint: was.state}.get(name, "closed") for name in names])
         after = by_circuits([{**states, was.endpoint: now_is.state}.get(name, "closed") for name in names])
         if before != after:
@@ -155,14 +155,14 @@ class Transitions:
             )
 
     async def _as_configured(self, conn: AsyncConnection, was: Circuit, now_is: Circuit, now: datetime) -> Circuit:
-        policy = self.book.config(now_is.service).failover
+        policy = self.routing_table.config(now_is.service).failover
         noisy = None
         if now_is.state != "closed" and rules_of_failover.waits_for_quiet(now_is, policy):
             ceremonies = await failovers.ceremonies_near(conn, now_is.service, now)
             noisy = rules_of_failover.noisy_time(ceremonies, now)
         return rules_of_failover.as_configured(was, now_is, policy, noisy)
 
-    def _tell(self, was: Circuit, now_is: Circuit, actor: str) -> None:
+    def _log_transition(self, was: Circuit, now_is: Circuit, actor: str) -> None:
         if was.state == now_is.state and was.round == now_is.round:
             return
         _TRANSITIONS.add(1, {"service": was.service, "from": was.state, "to": now_is.state})
@@ -202,10 +202,10 @@ class Transitions:
     async def _begin(
         self, conn: AsyncConnection, circuit: Circuit, known: list[Circuit], actor: str, status: str, now: datetime
     ) -> str | None:
-        config = self.book.config(circuit.service)
-        backup = next(iter(self.book.standing(circuit.service, known)), None)
+        config = self.routing_table.config(circuit.service)
+        backup = next(iter(self.routing_table.available_backups(circuit.service, known)), None)
         past = await failovers.past_downtimes_ms(conn, circuit.service)
-        said = "held" if _is_held(circuit) else status
+        recorded = "held" if _is_held(circuit) else status
         record = {
             "id": new_id(),
             "from_service": circuit.service,
@@ -214,7 +214,7 @@ class Transitions:
             "to_service": backup,
             "reason": circuit.reason,
             "strategy": config.failover.strategy,
-            "status": said,
+            "status": recorded,
             "actor": actor,
             "estimated_downtime_ms": rules_of_failover.estimated_downtime_ms(circuit, now, config.circuit, past),
             "rollback_plan": rules_of_failover.rollback_plan(circuit.service, backup, config.circuit),
@@ -222,7 +222,7 @@ class Transitions:
         failover_id = await failovers.begin(conn, record, now)
         if failover_id is not None:
             notice = notify.failover_started(
-                circuit.service, circuit.endpoint, backup, circuit.reason, said, circuit.epoch, now
+                circuit.service, circuit.endpoint, backup, circuit.reason, recorded, circuit.epoch, now
             )
             await notifications.announce(conn, notice)
         return failover_id
@@ -234,11 +234,11 @@ class Transitions:
 
         Its window must say so, or `is_down`: its probes have.
         """
-        policy = self.book.policy(service, is_wedding_day=is_wedding_day)
-        if self.book.is_last(service, endpoint):
+        policy = self.routing_table.policy(service, is_wedding_day=is_wedding_day)
+        if self.routing_table.is_last(service, endpoint):
             await self._hasten_backups(service, now)
             return None
-        strategy = self.book.config(service).failover.strategy
+        strategy = self.routing_table.config(service).failover.strategy
         if strategy == "manual":
             await self._propose(service, endpoint, now, is_down=is_down)
             return None
@@ -255,7 +255,7 @@ class Transitions:
         async with self.db.system() as conn:
             known = await circuits.read_all(conn)
             circuit = await circuits.lock_one(conn, service, endpoint)
-            policy = self.book.policy(service)
+            policy = self.routing_table.policy(service)
             why = PROBES_SAY_DOWN if is_down else rules.verdict(circuit, policy)
             if not why or circuit.state != "closed":
                 return
@@ -267,20 +267,20 @@ class Transitions:
 
     async def _hasten_backups(self, service: str, now: datetime) -> None:
         """Have whoever stands in for the last provider probed again soon."""
-        for backup in filter(self.book.is_set_up, self.book.config(service).backups):
-            for endpoint in self.book.config(backup).endpoints:
-                known = self.book.circuit(backup, endpoint.name)
-                hasten = functools.partial(_hastened, now=now, policy=self.book.policy(backup))
+        for backup in filter(self.routing_table.is_set_up, self.routing_table.config(service).backups):
+            for endpoint in self.routing_table.config(backup).endpoints:
+                known = self.routing_table.circuit(backup, endpoint.name)
+                hasten = functools.partial(_hastened, now=now, policy=self.routing_table.policy(backup))
                 if hasten(known, False) != known:
                     await self.apply(backup, endpoint.name, hasten, now)
 
     async def end_probe(self, circuit: Circuit, slot: int, holder: str, outcome: Outcome, now: datetime) -> Moved:
         """Record a probe's outcome: it counts once, in its own epoch. Raises StoreUnavailable."""
-        policy = self.book.policy(circuit.service)
-        said = None if outcome == "ignored" else outcome
+        policy = self.routing_table.policy(circuit.service)
+        recorded = None if outcome == "ignored" else outcome
 
         async def mine(conn: AsyncConnection) -> bool:
-            return await circuits.end_permit(conn, circuit, slot, holder, said) and said is not None
+            return await circuits.end_permit(conn, circuit, slot, holder, recorded) and recorded is not None
 
         return await self.apply(
             circuit.service,
@@ -313,17 +313,17 @@ class Transitions:
         except StoreUnavailable:
             log.warning("failover.not_described", failover_id=failover_id)
 
-    async def start_guard(self, failover_id: str, circuit: Circuit, now: datetime) -> bool:
+    async def start_recovery(self, failover_id: str, circuit: Circuit, now: datetime) -> bool:
         """Start the guard of the circuit's epoch; False: not now, the health watch starts it later."""
         if self._provide is None:
             return False
-        start = GuardStart(service=circuit.service, endpoint=circuit.endpoint, epoch=circuit.epoch)
+        start = RecoveryStart(service=circuit.service, endpoint=circuit.endpoint, epoch=circuit.epoch)
         try:
             client = await self._provide()
             await client.start_workflow(
-                GUARD_VENDOR_WORKFLOW,
+                RECOVER_VENDOR_WORKFLOW,
                 start,
-                id=guard_workflow_id(start.service, start.endpoint, start.epoch),
+                id=recovery_workflow_id(start.service, start.endpoint, start.epoch),
                 task_queue=WORKFLOWS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 # A guard that was ended by hand, or lost, may be started again; one that is done finds nothing to do.
@@ -338,12 +338,12 @@ class Transitions:
             return False
         try:
             async with self.db.system() as conn:
-                await failovers.guarded(conn, failover_id, now, now + _FIRST_WAKE)
+                await failovers.note_recovery(conn, failover_id, now, now + _FIRST_WAKE)
         except StoreUnavailable:
             return False
         return True
 
-    def wake_guard(self, circuit: Circuit) -> None:
+    def wake_recovery(self, circuit: Circuit) -> None:
         """Wake the guard soon; it wakes by itself anyway."""
         if self._provide is not None:
             self._soon(self._wake(self._provide, circuit))
@@ -351,8 +351,8 @@ class Transitions:
     async def _wake(self, provide: ClientProvider, circuit: Circuit) -> None:
         try:
             client = await provide()
-            name = guard_workflow_id(circuit.service, circuit.endpoint, circuit.epoch)
-            await client.get_workflow_handle(name).signal(LOOK_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+            name = recovery_workflow_id(circuit.service, circuit.endpoint, circuit.epoch)
+            await client.get_workflow_handle(name).signal(WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
         except (RPCError, RuntimeError, OSError, WedsyncError) as error:
             log.info("guard.not_woken", service=circuit.service, epoch=circuit.epoch, error=type(error).__name__)
 

@@ -11,7 +11,7 @@ from wedsync.domain.routing.vendor import VersionSpec
 from wedsync.domain.routing.versions import Chosen, Pin, VersionStatus
 from wedsync.store import access, versions
 from wedsync.store.session import Database
-from wedsync.usecases.routing.book import Book
+from wedsync.usecases.routing.book import RoutingTable
 from wedsync.usecases.routing.read_services import RoutingView
 
 
@@ -76,25 +76,25 @@ class Usage(RoutingView):
     data: tuple[UsageView, ...]
 
 
-class VersionDesk:
+class VersionManager:
     """Changes versions and pins in one person's name. Raises StoreUnavailable."""
 
-    def __init__(self, db: Database, book: Book, principal: Principal, now: datetime) -> None:
+    def __init__(self, db: Database, routing_table: RoutingTable, principal: Principal, now: datetime) -> None:
         self._db = db
-        self._book = book
+        self._routing_table = routing_table
         self._principal = principal
         self._now = now
 
     async def put(self, service: str, spec: VersionSpec) -> VersionView:
         """Add a version or change one, audited and in effect in every process within a second. Raises NotFound."""
-        known(self._book, service)
+        known(self._routing_table, service)
         async with self._db.system() as conn:
             await versions.put_spec(conn, service, spec, self._principal.actor, self._now)
             detail = spec.model_dump(mode="json")
             subject = f"service/{service}/version/{spec.name}"
             await access.audit(conn, self._principal, "version.put", subject, detail, self._now)
-        await self._book.load()
-        return show_version(self._book, service, spec, self._now)
+        await self._routing_table.load()
+        return show_version(self._routing_table, service, spec, self._now)
 
     async def pin(self, service: str, organization_id: str | None, version: str | None) -> VersionsView:
         """Pin a vendor for one organization or for all; None removes the pin.
@@ -102,27 +102,27 @@ class VersionDesk:
         What was begun stays with its version. Raises NotFound, InvalidInput(reason="unknown_version"),
         Conflict(reason="version_not_for_weddings" or "version_sunset").
         """
-        known(self._book, service)
+        known(self._routing_table, service)
         if version is not None:
-            require_usable(self._book, service, version, self._now)
+            require_usable(self._routing_table, service, version, self._now)
         async with self._db.system() as conn:
             await versions.require_organization(conn, organization_id)
             await versions.pin(conn, service, organization_id, version, self._principal.actor, self._now)
             detail = {"organization_id": organization_id, "version": version}
             await access.audit(conn, self._principal, "version.pinned", f"service/{service}/version", detail, self._now)
-        await self._book.load()
-        return show_versions(self._book, service, self._principal.organization_id, self._now)
+        await self._routing_table.load()
+        return show_versions(self._routing_table, service, self._principal.organization_id, self._now)
 
 
-def known(book: Book, service: str) -> None:
+def known(routing_table: RoutingTable, service: str) -> None:
     """Raise NotFound for a vendor that gets no calls."""
-    if service not in book.services():
+    if service not in routing_table.services():
         raise NotFound(f"there is no service {service!r}")
 
 
-def require_usable(book: Book, service: str, version: str, now: datetime) -> VersionSpec:
-    """Return the version, if weddings may be pinned to it; raises as `VersionDesk.pin`."""
-    spec = book.versions(service).get(version)
+def require_usable(routing_table: RoutingTable, service: str, version: str, now: datetime) -> VersionSpec:
+    """Return the version, if weddings may be pinned to it; raises as `VersionManager.pin`."""
+    spec = routing_table.versions(service).get(version)
     if spec is None:
         raise InvalidInput(f"{service} has no version {version!r}", field="version", reason="unknown_version")
     try:
@@ -132,56 +132,65 @@ def require_usable(book: Book, service: str, version: str, now: datetime) -> Ver
     return spec
 
 
-def default_version(book: Book, service: str, now: datetime) -> str:
+def default_version(routing_table: RoutingTable, service: str, now: datetime) -> str:
     """Return the name that calls are recorded by without a tenant's own pin: a version, or an endpoint's label."""
-    whole = (pin for pin in book.pins(service) if pin.share_percent == rules.WHOLE)
-    _, common = rules.standing(whole, None, "", now)
-    return common or book.config(service).endpoints[0].version or book.manifest_version(service)
+    whole = (pin for pin in routing_table.pins(service) if pin.share_percent == rules.WHOLE)
+    _, common = rules.in_effect(whole, None, "", now)
+    return common or routing_table.config(service).endpoints[0].version or routing_table.manifest_version(service)
 
 
-def spoken(book: Book, service: str, name: str) -> str:
+def spoken(routing_table: RoutingTable, service: str, name: str) -> str:
     """Return the version of calls recorded by `name`: the manifest's where it is only a label."""
-    return name if name in book.versions(service) else book.manifest_version(service)
+    return name if name in routing_table.versions(service) else routing_table.manifest_version(service)
 
 
-def show_version(book: Book, service: str, spec: VersionSpec, now: datetime) -> VersionView:
+def show_version(routing_table: RoutingTable, service: str, spec: VersionSpec, now: datetime) -> VersionView:
     """Return a version as it is today."""
     return VersionView(
         **spec.model_dump(exclude={"status", "header", "path"}),
         status=rules.status_of(spec, now.date()),
         days_left=rules.days_left(spec, now.date()),
         notice=rules.notice_of(service, spec, now.date()),
-        is_default=spec.name == spoken(book, service, default_version(book, service, now)),
+        is_default=spec.name == spoken(routing_table, service, default_version(routing_table, service, now)),
     )
 
 
-def show_versions(book: Book, service: str, organization_id: str | None, now: datetime) -> VersionsView:
+def show_versions(
+    routing_table: RoutingTable, service: str, organization_id: str | None, now: datetime
+) -> VersionsView:
     """List a vendor's versions, newest name first, and the pins that concern the organization; None: all pins."""
-    known(book, service)
+    known(routing_table, service)
 
     def concerns(pin: Pin) -> bool:
         mine = organization_id is None or pin.organization_id in (None, organization_id)
         return mine and (pin.until is None or pin.until > now)
 
-    specs = sorted(book.versions(service).values(), key=lambda spec: spec.name, reverse=True)
+    specs = sorted(routing_table.versions(service).values(), key=lambda spec: spec.name, reverse=True)
     return VersionsView(
         service=service,
-        data=tuple(show_version(book, service, spec, now) for spec in specs),
+        data=tuple(show_version(routing_table, service, spec, now) for spec in specs),
         pins=tuple(
-            PinView(**pin.model_dump(exclude={"service", "until"})) for pin in book.pins(service) if concerns(pin)
+            PinView(**pin.model_dump(exclude={"service", "until"}))
+            for pin in routing_table.pins(service)
+            if concerns(pin)
         ),
     )
 
 
 async def read_usage(
-    db: Database, book: Book, organization_id: str | None, service: str | None, since: datetime, until: datetime
+    db: Database,
+    routing_table: RoutingTable,
+    organization_id: str | None,
+    service: str | None,
+    since: datetime,
+    until: datetime,
 ) -> Usage:
     """Count calls by version in a range, of one organization or, with None, of all. Raises StoreUnavailable."""
     async with db.system() if organization_id is None else db.tenant(organization_id) as conn:
         rows = await versions.usage(conn, service, since, until)
 
     def notice(row_service: str, version: str) -> str:
-        spec = book.versions(row_service).get(version) if row_service in book.services() else None
+        spec = routing_table.versions(row_service).get(version) if row_service in routing_table.services() else None
         return rules.notice_of(row_service, spec, until.date()) if spec is not None else ""
 
     data = tuple(UsageView(**row._mapping, notice=notice(row.service, row.version)) for row in rows)

@@ -14,10 +14,10 @@ from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.health.status import (
     Health,
     HealthPolicy,
-    Look,
+    ProbeResult,
     failures_in_row,
     next_health,
-    seconds_to_next_look,
+    seconds_to_next_probe,
     seconds_until_certain,
 )
 from wedsync.domain.health.trend import Metric, Sample, TrendPolicy, new_warnings, next_concerns
@@ -31,7 +31,7 @@ from wedsync.store import failovers, health, notifications
 from wedsync.usecases.routing.call_vendor import VendorGateway
 from wedsync.usecases.routing.notify import Notifier
 from wedsync.usecases.routing.probe import probe
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.usecases.routing.switchboard import AdmissionController
 from wedsync.usecases.routing.tend_failovers import tend_failovers
 
 log = structlog.get_logger(__name__)
@@ -53,38 +53,40 @@ _HURRIED_TICK_SECONDS = 0.25
 _LEASE_MARGIN_SECONDS = 1.0
 _CALLS_FAIL = "its calls fail, and its circuit stays closed"
 #: A watch that ends waits so long for its notifications to operators.
-_TELL_SECONDS = 2.0
+_NOTIFY_SECONDS = 2.0
 
 
 class Watch:
     """Probes vendors. Several watches may run at once: one of them claims each probe."""
 
-    def __init__(self, gateway: VendorGateway, board: Switchboard, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self, gateway: VendorGateway, controller: AdmissionController, notifier: Notifier | None = None
+    ) -> None:
         self._gateway = gateway
-        self._board = board
+        self._controller = controller
         self._notifier = notifier
-        self._telling: asyncio.Task[None] | None = None
-        self._db = board.transitions.db
+        self._notifying: asyncio.Task[None] | None = None
+        self._db = controller.breakers.db
         self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._near: set[str] = set()
         self._next: dict[str, datetime] = {}
         #: By vendor; a probe that hangs holds up no other.
-        self._looks: dict[str, asyncio.Task[None]] = {}
+        self._probing: dict[str, asyncio.Task[None]] = {}
         #: Vendors with a failed probe that is to be confirmed.
         self._unsure: set[str] = set()
         #: By vendor: how many probes in a row its endpoints have failed.
         self._failures: dict[str, dict[Endpoint, int]] = {}
-        self.probes = self.changes = self.guards_started = 0
+        self.probes = self.changes = self.recoveries_started = 0
 
     async def run(self, start: WatchStart, stop: asyncio.Event) -> Watched:
         """Watch for `start.seconds`, or until told to stop."""
         try:
             return await self._run(start, stop)
         finally:
-            under_way = [*self._looks.values(), *([self._telling] if self._telling is not None else [])]
+            under_way = [*self._probing.values(), *([self._notifying] if self._notifying is not None else [])]
             if under_way:
                 # The next watch repeats what is cut short.
-                await asyncio.wait(under_way, timeout=_TELL_SECONDS)
+                await asyncio.wait(under_way, timeout=_NOTIFY_SECONDS)
                 for task in under_way:
                     task.cancel()
                 await asyncio.gather(*under_way, return_exceptions=True)
@@ -97,20 +99,20 @@ class Watch:
                 if loop.time() >= chores_at:
                     await self.chores(utc_now())
                     chores_at = loop.time() + _CHORES_SECONDS
-                await self.start_looks(utc_now())
-                self._tell()
+                await self.start_probes(utc_now())
+                self._notify()
             except StoreUnavailable:
                 log.warning("health.store_away")
             tick = min(start.tick_seconds, _HURRIED_TICK_SECONDS) if self._unsure else start.tick_seconds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(tick):
                     await stop.wait()
-        return Watched(probes=self.probes, changes=self.changes, guards_started=self.guards_started)
+        return Watched(probes=self.probes, changes=self.changes, recoveries_started=self.recoveries_started)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Send operators what they were not sent yet; nobody waits for their servers."""
-        if self._notifier is not None and (self._telling is None or self._telling.done()):
-            self._telling = asyncio.create_task(self._deliver(self._notifier))
+        if self._notifier is not None and (self._notifying is None or self._notifying.done()):
+            self._notifying = asyncio.create_task(self._deliver(self._notifier))
 
     async def _deliver(self, notifier: Notifier) -> None:
         try:
@@ -120,7 +122,7 @@ class Watch:
 
     def services(self) -> list[str]:
         """List the vendors at which somebody has an account; a generic business has only its plan's address."""
-        every = self._board.book.services()
+        every = self._controller.routing_table.services()
         return [name for name in every if self._gateway.is_set_up(name) and not self._gateway.manifest(name).endpoints]
 
     async def chores(self, now: datetime) -> None:
@@ -132,30 +134,30 @@ class Watch:
             await notifications.forget(conn, now - RETENTION)
         self._next = {name: next_at for name, (_, next_at) in found.items() if next_at is not None}
         self._near = {name for name, next_at in self._next.items() if next_at - now <= NEAR}
-        self.guards_started += await tend_failovers(self._board.transitions, now, self._up())
+        self.recoveries_started += await tend_failovers(self._controller.breakers, now, self._up())
 
-    async def start_looks(self, now: datetime) -> list[asyncio.Task[None]]:
+    async def start_probes(self, now: datetime) -> list[asyncio.Task[None]]:
         """Begin to probe every vendor that is due. Raises StoreUnavailable."""
-        leases = {name: self._lease(name) for name in self.services() if name not in self._looks}
+        leases = {name: self._lease(name) for name in self.services() if name not in self._probing}
         async with self._db.system() as conn:
             due = await health.claim(conn, leases, now)
         return [self._start(name, was) for name, was in due.items()]
 
-    async def look_at_due(self, now: datetime) -> int:
+    async def probe_due(self, now: datetime) -> int:
         """Probe every vendor that is due; return how many. Raises StoreUnavailable."""
-        begun = await self.start_looks(now)
+        begun = await self.start_probes(now)
         await asyncio.gather(*begun)
         return len(begun)
 
     def _start(self, service: str, was: Health) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._try_to_look(service, was), name=f"look-{service}")
-        self._looks[service] = task
-        task.add_done_callback(lambda _: self._looks.pop(service, None))
+        task = asyncio.create_task(self._try_to_probe(service, was), name=f"look-{service}")
+        self._probing[service] = task
+        task.add_done_callback(lambda _: self._probing.pop(service, None))
         return task
 
-    async def _try_to_look(self, service: str, was: Health) -> None:
+    async def _try_to_probe(self, service: str, was: Health) -> None:
         try:
-            await self._look(service, was)
+            await self._probe_vendor(service, was)
         except StoreUnavailable:
             log.warning("health.store_away")
         except Exception:
@@ -163,26 +165,26 @@ class Watch:
             log.exception("health.look_broken", service=service)
 
     def _interval(self, service: str) -> float:
-        return watched_every_seconds(self._board.book.config(service), is_near=service in self._near)
+        return watched_every_seconds(self._controller.routing_table.config(service), is_near=service in self._near)
 
     def _lease(self, service: str) -> float:
         """Return how long after this watch falls silent another one probes."""
-        timeout = self._board.book.config(service).health.timeout_seconds
+        timeout = self._controller.routing_table.config(service).health.timeout_seconds
         return max(self._interval(service), timeout + _LEASE_MARGIN_SECONDS)
 
-    async def _look(self, service: str, was: Health) -> None:
-        config = self._board.book.config(service)
+    async def _probe_vendor(self, service: str, was: Health) -> None:
+        config = self._controller.routing_table.config(service)
         async with self._slots:
             found = await asyncio.gather(*(probe(self._gateway, config, one) for one in config.endpoints))
-        looks = dict(zip(config.endpoints, found, strict=True))
-        self.probes += len(looks)
-        failures = self._failures[service] = failures_in_row(self._failures.get(service, {}), looks)
+        results = dict(zip(config.endpoints, found, strict=True))
+        self.probes += len(results)
+        failures = self._failures[service] = failures_in_row(self._failures.get(service, {}), results)
         # A vendor is as well as its best endpoint; each endpoint has a circuit of its own.
-        best = next((look for look in found if look.ok), found[0])
+        best = next((result for result in found if result.ok), found[0])
         now = utc_now()
         now_is = next_health(was, best, now, POLICY)
         async with self._db.system() as conn:
-            await health.write(conn, service, was, now_is, now + self._pause(service, now_is, best, looks))
+            await health.write(conn, service, was, now_is, now + self._pause(service, now_is, best, results))
             if now_is.status != was.status:
                 notice = notify.health_changed(service, was.status, now_is.status, now_is.detail, now)
                 await notifications.announce(conn, notice)
@@ -191,12 +193,16 @@ class Watch:
             self.changes += 1
             log.warning("health.changed", service=service, was=was.status, now_is=now_is.status, detail=now_is.detail)
         least = 1 if now_is.status == "down" else POLICY.down_after
-        await self._leave(service, [one for one, times in failures.items() if times >= least], self._board.book.now())
+        await self._leave(
+            service, [one for one, times in failures.items() if times >= least], self._controller.routing_table.now()
+        )
 
-    def _pause(self, service: str, now_is: Health, best: Look, looks: Mapping[Endpoint, Look]) -> timedelta:
+    def _pause(
+        self, service: str, now_is: Health, best: ProbeResult, results: Mapping[Endpoint, ProbeResult]
+    ) -> timedelta:
         """Return the time until the next probe: short while nobody knows whether the vendor or an endpoint is down."""
-        wait = seconds_to_next_look(now_is, best, self._interval(service), POLICY)
-        doubt = seconds_until_certain(self._failures[service], looks, POLICY) if best.ok else None
+        wait = seconds_to_next_probe(now_is, best, self._interval(service), POLICY)
+        doubt = seconds_until_certain(self._failures[service], results, POLICY) if best.ok else None
         if doubt is None and (best.ok or now_is.status == "down"):
             self._unsure.discard(service)
         else:
@@ -208,20 +214,22 @@ class Watch:
         return {
             (service, one.name): one not in failures
             for service, failures in self._failures.items()
-            if len(endpoints := self._board.book.config(service).endpoints) > 1
+            if len(endpoints := self._controller.routing_table.config(service).endpoints) > 1
             for one in endpoints
         }
 
-    async def _follow(self, conn: AsyncConnection, service: str, look: Look, now_is: Health, now: datetime) -> None:
+    async def _follow(
+        self, conn: AsyncConnection, service: str, result: ProbeResult, now_is: Health, now: datetime
+    ) -> None:
         """Find the probes' trends, and warn of what will come before the next wedding."""
         rate = max(now_is.error_rate, await health.failing(conn, service, now - _RECENT_CALLS))
-        fails = self._board.book.is_failing(service, now)
+        fails = self._controller.routing_table.is_failing(service, now)
         await health.note_calls(
             conn, service, "down" if fails else "healthy", now, error_rate=rate, detail=_CALLS_FAIL if fails else ""
         )
-        sample = Sample(at=now, response_ms=look.response_ms, error_rate=rate)
+        sample = Sample(at=now, response_ms=result.response_ms, error_rate=rate)
         samples, were = await health.add_sample(conn, service, sample, TREND.keep)
-        config = self._board.book.config(service)
+        config = self._controller.routing_table.config(service)
         slow_seconds = min(config.circuit.slow_seconds, config.health.timeout_seconds)
         thresholds: dict[Metric, float] = {"response_time": slow_seconds * 1000, "error_rate": POLICY.unhealthy_at}
         now_are = next_concerns(were, samples, thresholds, self._next.get(service), now, TREND)
@@ -234,11 +242,11 @@ class Watch:
 
     async def _leave(self, service: str, endpoints: Sequence[Endpoint], now: datetime) -> None:
         """Cut off the endpoints that gave no answer, with or without traffic that would show it."""
-        configured = self._board.book.config(service).endpoints
+        configured = self._controller.routing_table.config(service).endpoints
         # Nothing is known of one that was changed while it was probed.
         for endpoint in (one for one in endpoints if one in configured):
-            known = self._board.book.circuit(service, endpoint.name)
+            known = self._controller.routing_table.circuit(service, endpoint.name)
             if known.state == "closed" and known.forced is None:
-                moved = await self._board.transitions.trip(service, endpoint.name, now, is_down=True)
+                moved = await self._controller.breakers.trip(service, endpoint.name, now, is_down=True)
                 if moved is not None and moved.failover_id is not None:
-                    await self._board.transitions.describe(moved.failover_id, service, now)
+                    await self._controller.breakers.describe(moved.failover_id, service, now)

@@ -36,7 +36,7 @@ _OVERTAKEN = "a newer event of the same object was processed before"
 
 
 @dataclass(frozen=True)
-class _Told:
+class _PendingSignal:
     """One event that may go to its wedding."""
 
     row: ClaimedRow
@@ -68,19 +68,19 @@ async def decide(
         except ValidationError as error:
             verdicts[row.id] = rules.after_fault(row, _misfit(error), now, policy=policy_of(row, configs))
     matches = await _matches(connection, events, configs)
-    to_tell: list[_Told] = []
+    to_signal: list[_PendingSignal] = []
     for row, event in events:
         match = matches.get(row.id)
         config = configs.get(row.source)
-        is_untold = config is not None and not config.wedding_correlation
-        if event.type == rules.OTHER or is_push(row.source, event.facts) or is_untold:
+        is_uncorrelated = config is not None and not config.wedding_correlation
+        if event.type == rules.OTHER or is_push(row.source, event.facts) or is_uncorrelated:
             verdicts[row.id] = rules.processed(row, match)
         elif match is None:
             verdicts[row.id] = rules.unclaimed(row, now)
         else:
-            to_tell.append(_Told(row, event, match, policy_of(row, configs)))
-    if to_tell:
-        verdicts |= await _tell_newer(connection, client_provider, to_tell, now)
+            to_signal.append(_PendingSignal(row, event, match, policy_of(row, configs)))
+    if to_signal:
+        verdicts |= await _signal_newer(connection, client_provider, to_signal, now)
     return verdicts
 
 
@@ -95,10 +95,14 @@ async def _matches(
     events: Sequence[tuple[ClaimedRow, VendorEvent]],
     configs: Mapping[str, SourceConfig],
 ) -> dict[int, Match]:
-    asked = [pair for pair in events if pair[0].source not in configs or configs[pair[0].source].wedding_correlation]
-    references = await inbox.references(connection, {key for _, event in asked for key in rules.object_keys(event)})
-    contacts = await inbox.contact_references(connection, {digest for row, _ in asked for digest in row.contacts})
-    wedding_ids = {event.wedding_id for _, event in asked if event.wedding_id}
+    correlated = [
+        pair for pair in events if pair[0].source not in configs or configs[pair[0].source].wedding_correlation
+    ]
+    references = await inbox.references(
+        connection, {key for _, event in correlated for key in rules.object_keys(event)}
+    )
+    contacts = await inbox.contact_references(connection, {digest for row, _ in correlated for digest in row.contacts})
+    wedding_ids = {event.wedding_id for _, event in correlated if event.wedding_id}
     wedding_ids |= {ref.wedding_id for held in references.values() for ref in held}
     wedding_ids |= {ref.wedding_id for ref in contacts}
     weddings = await inbox.wedding_rows(connection, wedding_ids)
@@ -110,37 +114,37 @@ async def _matches(
             organization_id=row.organization_id,
             contacts=[ref for ref in contacts if ref.digest in row.contacts],
         )
-        for row, event in asked
+        for row, event in correlated
     }
     return {row_id: match for row_id, match in found.items() if match is not None}
 
 
-async def _tell_newer(
-    connection: AsyncConnection, client_provider: ClientProvider, to_tell: Sequence[_Told], now: datetime
+async def _signal_newer(
+    connection: AsyncConnection, client_provider: ClientProvider, to_signal: Sequence[_PendingSignal], now: datetime
 ) -> dict[int, Verdict]:
     """Signal the events that no newer event of the same object has overtaken, the older of one batch first."""
-    known = await inbox.newest(connection, {told.key for told in to_tell if told.key[1]})
+    known = await inbox.newest_events(connection, {pending.key for pending in to_signal if pending.key[1]})
     verdicts: dict[int, Verdict] = {}
-    lines: dict[tuple[str, str, str], list[_Told]] = defaultdict(list)
-    for told in to_tell:
-        if rules.is_overtaken(told.event, known.get(told.key)):
-            verdicts[told.row.id] = rules.processed(told.row, told.match, _OVERTAKEN)
+    lines: dict[tuple[str, str, str], list[_PendingSignal]] = defaultdict(list)
+    for pending in to_signal:
+        if rules.is_overtaken(pending.event, known.get(pending.key)):
+            verdicts[pending.row.id] = rules.processed(pending.row, pending.match, _OVERTAKEN)
         else:
-            lines[told.key].append(told)
+            lines[pending.key].append(pending)
     if lines:
-        verdicts |= await _tell_all(await client_provider(), list(lines.values()), now)
-    await inbox.note_newest(connection, _newest_of(lines, verdicts))
+        verdicts |= await _signal_all(await client_provider(), list(lines.values()), now)
+    await inbox.note_newest_events(connection, _newest_of(lines, verdicts))
     return verdicts
 
 
 def _newest_of(
-    lines: Mapping[tuple[str, str, str], Sequence[_Told]], verdicts: Mapping[int, Verdict]
+    lines: Mapping[tuple[str, str, str], Sequence[_PendingSignal]], verdicts: Mapping[int, Verdict]
 ) -> list[dict[str, Any]]:
     noted = []
     for (source, object_id, topic), line in lines.items():
-        done = [told for told in line if object_id and verdicts[told.row.id].state == "processed"]
+        done = [pending for pending in line if object_id and verdicts[pending.row.id].state == "processed"]
         if done:
-            newest = max(done, key=lambda told: told.event.occurred_at or told.row.received_at)
+            newest = max(done, key=lambda pending: pending.event.occurred_at or pending.row.received_at)
             noted.append(
                 {
                     "organization_id": newest.match.organization_id,
@@ -154,46 +158,50 @@ def _newest_of(
     return noted
 
 
-async def _tell_all(client: Client, lines: Sequence[Sequence[_Told]], now: datetime) -> dict[int, Verdict]:
-    answered = await asyncio.gather(*(_tell_line(client, line, now) for line in lines))
+async def _signal_all(client: Client, lines: Sequence[Sequence[_PendingSignal]], now: datetime) -> dict[int, Verdict]:
+    answered = await asyncio.gather(*(_signal_in_order(client, line, now) for line in lines))
     answers = [pair for line in answered for pair in line]
-    verdicts = {told.row.id: answer for told, answer in answers if isinstance(answer, Verdict)}
+    verdicts = {pending.row.id: answer for pending, answer in answers if isinstance(answer, Verdict)}
     failed = [answer for _, answer in answers if isinstance(answer, RPCError)]
     if failed and not verdicts:
         raise failed[0]
-    for told, answer in answers:
+    for pending, answer in answers:
         if isinstance(answer, RPCError):
-            verdicts[told.row.id] = _put_off(
-                told, f"the wedding could not be told ({answer.status.name})", now + BUSY_WAIT
+            verdicts[pending.row.id] = _put_off(
+                pending, f"the wedding could not be told ({answer.status.name})", now + BUSY_WAIT
             )
     return verdicts
 
 
-def _put_off(told: _Told, reason: str, until: datetime) -> Verdict:
+def _put_off(pending: _PendingSignal, reason: str, until: datetime) -> Verdict:
     """Put the event off: it was not signalled, and that is not its fault."""
-    return Verdict(state="received", attempts=told.row.attempts, error=reason, match=told.match, due_at=until)
+    return Verdict(state="received", attempts=pending.row.attempts, error=reason, match=pending.match, due_at=until)
 
 
-async def _tell_line(client: Client, line: Sequence[_Told], now: datetime) -> list[tuple[_Told, Verdict | RPCError]]:
+async def _signal_in_order(
+    client: Client, line: Sequence[_PendingSignal], now: datetime
+) -> list[tuple[_PendingSignal, Verdict | RPCError]]:
     """Signal the events of one object in the order in which they occurred."""
-    ordered = sorted(line, key=lambda told: (told.event.occurred_at or told.row.received_at, told.row.id))
-    return [(told, await _tell(client, told, now)) for told in ordered]
+    ordered = sorted(line, key=lambda pending: (pending.event.occurred_at or pending.row.received_at, pending.row.id))
+    return [(pending, await _signal(client, pending, now)) for pending in ordered]
 
 
-async def _tell(client: Client, told: _Told, now: datetime) -> Verdict | RPCError:
+async def _signal(client: Client, pending: _PendingSignal, now: datetime) -> Verdict | RPCError:
     """Signal the wedding; return the RPCError when Temporal fails."""
-    row, match = told.row, told.match
-    said = told.event.model_copy(update={"wedding_id": match.wedding_id, "step_id": match.step_id})
+    row, match = pending.row, pending.match
+    event = pending.event.model_copy(update={"wedding_id": match.wedding_id, "step_id": match.step_id})
     handle = client.get_workflow_handle(wedding_workflow_id(match.wedding_id))
     try:
-        await handle.signal(VENDOR_EVENT_SIGNAL, said, rpc_timeout=_RPC_TIMEOUT)
+        await handle.signal(VENDOR_EVENT_SIGNAL, event, rpc_timeout=_RPC_TIMEOUT)
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
-            return rules.after_silence(row, match, now, told.policy)
+            return rules.after_silence(row, match, now, pending.policy)
         if _SIGNALS_USED_UP in error.message:
-            return _put_off(told, "the wedding's run has taken all the signals it may", now + FULL_WAIT)
+            return _put_off(pending, "the wedding's run has taken all the signals it may", now + FULL_WAIT)
         if error.status in _EVENT_FAULTS:
-            return rules.after_fault(row, f"Temporal refused the event: {error.status.name}", now, match, told.policy)
+            return rules.after_fault(
+                row, f"Temporal refused the event: {error.status.name}", now, match, pending.policy
+            )
         return error
     return rules.processed(row, match)
 

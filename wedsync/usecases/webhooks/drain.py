@@ -17,12 +17,12 @@ from wedsync.store import inbox
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.decide import decide, policy_of
-from wedsync.usecases.webhooks.pushes import is_push, look_now
+from wedsync.usecases.webhooks.pushes import is_push, reconcile_now
 from wedsync.usecases.webhooks.retry import start_retries
 from wedsync.usecases.webhooks.tell import ClientProvider
 
 #: After signals to so many weddings of a failed batch have failed, Temporal counts as away.
-_MOST_UNTOLD = 3
+_MOST_UNSIGNALLED = 3
 
 _log = logs.get(__name__)
 
@@ -48,18 +48,18 @@ async def drain_batch(
                 return DrainedBatch(claimed=0, next_due_seconds=wait)
             verdicts = await decide(connection, client_provider, rows, now)
             # Statistics count latency up to the signals to the weddings.
-            told_at = now + timedelta(seconds=time.monotonic() - started)
-            await inbox.settle(connection, verdicts, told_at)
+            signalled_at = now + timedelta(seconds=time.monotonic() - started)
+            await inbox.record_outcomes(connection, verdicts, signalled_at)
     except Exception as error:
         if not rows or _is_infrastructure(error):
             raise
         _log.error("webhook_batch_fault", lane=lane, rows=len(rows), error=_name(error))
         verdicts = await _drain_each(db, client_provider, rows, now)
-        told_at = now + timedelta(seconds=time.monotonic() - started)
-    settled = [row for row in rows if row.id in verdicts]
-    _count(lane, settled, verdicts, told_at)
-    await start_retries(client_provider, _retries(settled, verdicts, now))
-    await look_now(client_provider, {row.source for row in settled if is_push(row.source, row.event.get("facts"))})
+        signalled_at = now + timedelta(seconds=time.monotonic() - started)
+    decided = [row for row in rows if row.id in verdicts]
+    _count(lane, decided, verdicts, signalled_at)
+    await start_retries(client_provider, _retries(decided, verdicts, now))
+    await reconcile_now(client_provider, {row.source for row in decided if is_push(row.source, row.event.get("facts"))})
     return DrainedBatch(claimed=len(rows), totals=_totals(verdicts))
 
 
@@ -71,18 +71,18 @@ async def _drain_each(
     Leaves rows whose weddings could not be signalled as they are. Raises as `drain_batch`.
     """
     verdicts: dict[int, Verdict] = {}
-    untold: list[RPCError] = []
+    unsignalled: list[RPCError] = []
     for row in rows:
         try:
             verdict = await _drain_one(db, client_provider, row.id, now)
         except RPCError as error:
-            untold.append(error)
-            if len(untold) == _MOST_UNTOLD:
+            unsignalled.append(error)
+            if len(unsignalled) == _MOST_UNSIGNALLED:
                 break
         else:
             verdicts |= {} if verdict is None else {row.id: verdict}
-    if untold and not verdicts:
-        raise untold[0]
+    if unsignalled and not verdicts:
+        raise unsignalled[0]
     return verdicts
 
 
@@ -95,7 +95,7 @@ async def _drain_one(db: Database, client_provider: ClientProvider, row_id: int,
             if row is None:
                 return None
             verdicts = await decide(connection, client_provider, [row], now)
-            await inbox.settle(connection, verdicts, now)
+            await inbox.record_outcomes(connection, verdicts, now)
     except Exception as error:
         if row is None or _is_infrastructure(error):
             raise
@@ -111,7 +111,7 @@ async def _note_fault(db: Database, row: ClaimedRow, error: Exception, now: date
         verdict = after_fault(
             row, f"the event could not be processed: {_name(error)}", now, policy=policy_of(row, configs)
         )
-        await inbox.settle(connection, {row.id: verdict}, now)
+        await inbox.record_outcomes(connection, {row.id: verdict}, now)
     return verdict
 
 
@@ -140,7 +140,7 @@ async def retry_event(db: Database, client_provider: ClientProvider, row_id: int
                 state, attempts = await inbox.state_of(connection, row_id)
                 return RetriedEvent(state=state, attempts=attempts)
             verdicts = await decide(connection, client_provider, [row], now)
-            await inbox.settle(connection, verdicts, now)
+            await inbox.record_outcomes(connection, verdicts, now)
     except Exception as error:
         if row is None or _is_infrastructure(error):
             raise

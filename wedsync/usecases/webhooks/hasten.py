@@ -8,7 +8,7 @@ from wedsync.domain.errors import WedsyncError
 from wedsync.kit import logs
 from wedsync.store import inbox
 from wedsync.store.session import Database
-from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain
+from wedsync.usecases.webhooks.tell import ClientProvider, signal_drain
 
 _log = logs.get(__name__)
 
@@ -23,7 +23,7 @@ async def hasten_inbox(db: Database, client_provider: ClientProvider, wedding_id
     if raised:
         _log.info("webhooks_hastened", wedding_id=wedding_id, rows=raised)
         try:
-            await tell_drain(await client_provider(), "critical")
+            await signal_drain(await client_provider(), "critical")
         except (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError) as error:
             _log.warning("webhook_drain_untold", lane="critical", error=type(error).__name__)
     return raised

@@ -15,7 +15,7 @@ PROCESSED = _meter.create_counter("inbox_processed", description="inbound events
 #: From recorded to processed, in seconds, by `lane`.
 LAG = _meter.create_histogram("inbox_lag", unit="s", description="time from recorded to processed")
 #: Dispatches that did not reach Temporal, by `lane`; the sweep repeats them.
-UNTOLD = _meter.create_counter("inbox_untold", description="tells that failed")
+UNDISPATCHED = _meter.create_counter("inbox_untold", description="tells that failed")
 #: Objects of a vendor's own list that could not be read, by `source`.
 UNREADABLE = _meter.create_counter("inbox_unreadable", description="listed objects that were skipped")
 #: Events of a vendor's own list that the inbox lacked, by `source`.

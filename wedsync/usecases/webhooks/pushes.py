@@ -40,7 +40,7 @@ def is_push(source: str, facts: Any) -> bool:
     return learns_by_list(source) and isinstance(facts, Mapping) and "channel_id" in facts
 
 
-async def look_now(client_provider: ClientProvider, sources: Collection[str]) -> None:
+async def reconcile_now(client_provider: ClientProvider, sources: Collection[str]) -> None:
     """Have vendors' lists read; one that is being read is read once more after it. The Schedule repeats what fails."""
     for source in sorted(sources):
         try:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from wedsync.domain.errors import InvalidInput, NotFound, WedsyncError
 from wedsync.domain.routing.vendor import Value, VendorEvent
-from wedsync.domain.webhooks.bucket import Bucket, Limit, take
+from wedsync.domain.webhooks.bucket import Bucket, Limit, acquire
 from wedsync.domain.webhooks.clean import clean_event
 from wedsync.domain.webhooks.inbox import NewRow, priority_of
 from wedsync.domain.webhooks.messages import Lane
@@ -24,9 +24,9 @@ from wedsync.usecases.routing.registry import Registry
 from wedsync.usecases.routing.route import ORDINARY
 from wedsync.usecases.webhooks import metrics
 from wedsync.usecases.webhooks.record import STORE_TIMEOUT_SECONDS, Recorder
-from wedsync.usecases.webhooks.sources import DEFAULT_LIMIT, Source, SourceBook
+from wedsync.usecases.webhooks.sources import DEFAULT_LIMIT, Source, SourceRegistry
 from wedsync.usecases.webhooks.tally import Tally
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.usecases.webhooks.tell import InboxDispatcher
 
 #: The most contacts of one event that are looked up.
 _MAX_CONTACTS = 20
@@ -82,7 +82,7 @@ class Received(Value):
     duplicate: bool
 
 
-class Reception:
+class WebhookReceiver:
     """Receives the process's inbound webhooks."""
 
     def __init__(
@@ -90,16 +90,16 @@ class Reception:
         settings: Settings,
         db: Database,
         registry: Registry,
-        teller: InboxTeller,
+        dispatcher: InboxDispatcher,
         *,
         limit: Limit = DEFAULT_LIMIT,
         store_timeout_seconds: float = STORE_TIMEOUT_SECONDS,
         gateway: VendorGateway | None = None,
     ) -> None:
-        self._teller = teller
+        self._dispatcher = dispatcher
         self._pepper = settings.api_key_pepper.get_secret_value()
         self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
-        self._book = SourceBook(settings, db, registry, self._keyring, limit, store_timeout_seconds)
+        self._sources = SourceRegistry(settings, db, registry, self._keyring, limit, store_timeout_seconds)
         self._recorder = Recorder(db, store_timeout_seconds)
         self._tally = Tally(db)
         self._buckets: dict[str, Bucket] = {}
@@ -113,7 +113,7 @@ class Reception:
         not what the source documents), StoreUnavailable (nothing is recorded, send again).
         """
         try:
-            source = await self._book.find(message.source, message.connection)
+            source = await self._sources.find(message.source, message.connection)
         except NotFound as error:
             metrics.REFUSED.add(1, {"source": "unknown", "reason": error.code})
             raise
@@ -126,7 +126,7 @@ class Reception:
             self.count_refusal(source, error.code)
             raise
         for lane in set(lanes.values()):
-            self._teller.tell(lane)
+            self._dispatcher.dispatch(lane)
         self._note(source, wanted, lanes)
         return Received(event_id=events[0].event_id if events else None, duplicate=bool(wanted) and not lanes)
 
@@ -135,7 +135,7 @@ class Reception:
 
         Raises NotFound, StoreUnavailable.
         """
-        source = await self._book.find(message.source, message.connection)
+        source = await self._sources.find(message.source, message.connection)
         if source.handshake is None:
             return None
         try:
@@ -155,18 +155,18 @@ class Reception:
 
     async def count_too_large(self, path: str, connection: str) -> None:
         """Count a message that was too large to be read."""
-        self.count_refusal(await self._book.find(path, connection), "content_too_large")
+        self.count_refusal(await self._sources.find(path, connection), "content_too_large")
 
-    def tell(self, lane: Lane) -> None:
+    def dispatch(self, lane: Lane) -> None:
         """Have the lane's drain dispatched soon: rows of it are due."""
-        self._teller.tell(lane)
+        self._dispatcher.dispatch(lane)
 
     async def close(self) -> None:
         """Finish what is being written, counted and dispatched."""
-        await self._book.close()
+        await self._sources.close()
         await self._recorder.close()
         await self._tally.close()
-        await self._teller.close()
+        await self._dispatcher.close()
 
     async def _read(self, source: Source, message: InboundMessage) -> list[VendorEvent]:
         if source.config is not None and not may_post(source.config.allowed_networks, message.client):
@@ -174,7 +174,7 @@ class Reception:
         prepare, headers, client = source.prepare, message.headers, message.client
         if prepare is not None and self._gateway is not None:
             # No request goes out while what it needs is at hand.
-            await self._gateway.ask(
+            await self._gateway.query(
                 source.vendor,
                 "signing_key",
                 lambda http, _: prepare(headers, http, client=client),
@@ -202,7 +202,7 @@ class Reception:
 
     def _throttle(self, source: Source) -> None:
         bucket = self._buckets.get(source.key)
-        self._buckets[source.key], wait_seconds = take(bucket, source.limit, time.monotonic())
+        self._buckets[source.key], wait_seconds = acquire(bucket, source.limit, time.monotonic())
         if wait_seconds:
             raise SourceThrottled("too many messages from this source", retry_after_seconds=wait_seconds)
 

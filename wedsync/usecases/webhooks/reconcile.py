@@ -35,14 +35,14 @@ from wedsync.usecases.webhooks.pushes import learns_by_list
 from wedsync.usecases.webhooks.sources import Parse, by_vendor
 
 #: The first reading goes so far back; Stripe keeps 30 days.
-FIRST_LOOK = timedelta(days=3)
+FIRST_SPAN = timedelta(days=3)
 #: Each reading begins so long before the last one's end: lists are not always complete at once.
 OVERLAP = timedelta(minutes=10)
 #: Younger events may simply be under way.
 PATIENCE = timedelta(minutes=2)
 _BATCH = 100
 #: A list that is longer than one reading is read on for so long.
-LOOK_SECONDS = 150.0
+RECONCILE_SECONDS = 150.0
 
 #: The operation's name on records of calls that read a page of a list.
 LIST = "list_events"
@@ -61,7 +61,7 @@ def lister(registry: Registry, source: str) -> ListEvents | None:
     return found
 
 
-def look_every(registry: Registry, settings: Settings, source: str) -> timedelta | None:
+def reconcile_every(registry: Registry, settings: Settings, source: str) -> timedelta | None:
     """Return how often to read the vendor's list: as the settings say, else `reconcile.EVERY` of its package.
 
     None: never. Raises KeyError for a vendor without a list.
@@ -95,7 +95,7 @@ class _Subject:
     organization_id: str | None = None
     config: SourceConfig | None = None
 
-    def asker(self, since: datetime, until: datetime) -> Callable[[VendorHttp, Account], Awaitable[Listed]]:
+    def querier(self, since: datetime, until: datetime) -> Callable[[VendorHttp, Account], Awaitable[Listed]]:
         """Return what reads the list in a window, by the source's own account where it has one."""
         own = self.account.model_dump() if self.account is not None else {}
         return lambda http, account: self.list_events(http, account.model_copy(update=own), since, until)
@@ -120,11 +120,11 @@ class Reconciler:
         self._gateway = gateway
         self._keyring = Keyring.parse(settings.codec_keys.get_secret_value())
 
-    async def look(self, source: str, now: datetime) -> Reconciled:
+    async def reconcile(self, source: str, now: datetime) -> Reconciled:
         """Record what the vendor lists and the inbox lacks, from where the last reading ended.
 
         `source`: a vendor's name, or the id of a registered source, whose own account is then used. Raises
-        StoreUnavailable, what `Switchboard.admit` raises, and the vendor errors of `wedsync.domain.errors`.
+        StoreUnavailable, what `AdmissionController.admit` raises, and the vendor errors of `wedsync.domain.errors`.
         """
         subject = await self._subject(source)
         if subject is None:
@@ -136,12 +136,12 @@ class Reconciler:
             )
         # What its webhooks can't have named needs no waiting for them.
         until = now if learns_by_list(subject.vendor) else now - PATIENCE
-        since = now - FIRST_LOOK if checked is None else checked - OVERLAP
-        ends_at, found = time.monotonic() + LOOK_SECONDS, Reconciled()
+        since = now - FIRST_SPAN if checked is None else checked - OVERLAP
+        ends_at, found = time.monotonic() + RECONCILE_SECONDS, Reconciled()
         while since < until:
             try:
-                asker = subject.asker(since, until)
-                listed = await self._gateway.ask(subject.vendor, LIST, asker, account=subject.account_name)
+                querier = subject.querier(since, until)
+                listed = await self._gateway.query(subject.vendor, LIST, querier, account=subject.account_name)
             except VendorError:
                 # An organization's own source is read again when it is due, not sooner: its account may be wrong.
                 if subject.organization_id is not None:
@@ -156,7 +156,7 @@ class Reconciler:
             if listed.until <= since or (is_further and time.monotonic() > ends_at):
                 break
             since = listed.until
-        _tell(subject, found)
+        _signal(subject, found)
         return found
 
     async def _subject(self, source: str) -> _Subject | None:
@@ -238,22 +238,22 @@ async def _fill(db: Database, subject: _Subject, rows: list[NewRow], until: date
         }
         await connection.execute(statement.on_conflict_do_update(index_elements=("source",), set_=changed))
     lanes = tuple(sorted(set(filled.values())))
-    return Reconciled(looked_at=len(rows), gaps=gaps, news=len(filled) - gaps, lanes=lanes)
+    return Reconciled(checked=len(rows), gaps=gaps, missed=len(filled) - gaps, lanes=lanes)
 
 
 def _sum(one: Reconciled, other: Reconciled, unreadable: int) -> Reconciled:
     return Reconciled(
-        looked_at=one.looked_at + other.looked_at,
+        checked=one.checked + other.checked,
         gaps=one.gaps + other.gaps,
-        news=one.news + other.news,
+        missed=one.missed + other.missed,
         unreadable=one.unreadable + unreadable,
         lanes=tuple(sorted({*one.lanes, *other.lanes})),
     )
 
 
-def _tell(subject: _Subject, found: Reconciled) -> None:
+def _signal(subject: _Subject, found: Reconciled) -> None:
     if found.gaps:
         metrics.GAPS.add(found.gaps, {"source": subject.label})
-        _log.warning("webhook_gaps", source=subject.key, gaps=found.gaps, looked_at=found.looked_at)
+        _log.warning("webhook_gaps", source=subject.key, gaps=found.gaps, checked=found.checked)
     if found.unreadable:
         metrics.UNREADABLE.add(found.unreadable, {"source": subject.label})

@@ -107,21 +107,21 @@ async def register(
             break
     else:
         raise Conflict(f"a webhook source {name!r} is registered already", reason="webhook_name_taken")
-    given = secret or _new_secret()
-    await _add_secret(conn, clerk, source_id, given)
+    used_secret = secret or _new_secret()
+    await _add_secret(conn, clerk, source_id, used_secret)
     detail = {"name": name, "scheme": config.scheme}
     await access.audit(
         conn, clerk.principal, "webhook_source.created", f"webhook_source/{source_id}", detail, clerk.now
     )
-    return await show(conn, clerk, source_id, secret=given)
+    return await show_source(conn, clerk, source_id, secret=used_secret)
 
 
-async def show(conn: AsyncConnection, clerk: Clerk, source: str, *, secret: str | None = None) -> SourceView:
+async def show_source(conn: AsyncConnection, clerk: Clerk, source: str, *, secret: str | None = None) -> SourceView:
     """Return the source by its id or name; raises NotFound."""
     return await _view(conn, clerk, await _row(conn, source), secret)
 
 
-async def list_all(conn: AsyncConnection, clerk: Clerk) -> SourceList:
+async def list_sources(conn: AsyncConnection, clerk: Clerk) -> SourceList:
     """List the organization's sources."""
     return SourceList(data=tuple([await _view(conn, clerk, row, None) for row in await store.list_sources(conn)]))
 
@@ -148,7 +148,7 @@ async def change(
     await store.change_source(conn, row.id, values)
     detail = {"state": values["state"], "fields": sorted([*changes, *(["account"] if account else [])])}
     await _audit(conn, clerk, "changed", row.id, detail)
-    return await show(conn, clerk, row.id)
+    return await show_source(conn, clerk, row.id)
 
 
 async def rotate(
@@ -162,11 +162,11 @@ async def rotate(
     if len(alive) >= MAX_SECRETS:
         raise Conflict(f"{len(alive)} secrets of this source still overlap: rotate once they have ended")
     await store.expire_secrets(conn, row.id, clerk.now + overlap)
-    given = secret or _new_secret()
-    await _add_secret(conn, clerk, row.id, given)
+    used_secret = secret or _new_secret()
+    await _add_secret(conn, clerk, row.id, used_secret)
     detail = {"overlap_seconds": int(overlap.total_seconds())}
     await _audit(conn, clerk, "rotated", row.id, detail)
-    return await show(conn, clerk, row.id, secret=given)
+    return await show_source(conn, clerk, row.id, secret=used_secret)
 
 
 async def delete(conn: AsyncConnection, clerk: Clerk, source: str) -> None:
@@ -177,9 +177,9 @@ async def delete(conn: AsyncConnection, clerk: Clerk, source: str) -> None:
     await _audit(conn, clerk, "deleted", row.id, detail)
 
 
-async def _audit(conn: AsyncConnection, clerk: Clerk, deed: str, source_id: str, detail: dict[str, Any]) -> None:
+async def _audit(conn: AsyncConnection, clerk: Clerk, action: str, source_id: str, detail: dict[str, Any]) -> None:
     subject = f"webhook_source/{source_id}"
-    await access.audit(conn, clerk.principal, f"webhook_source.{deed}", subject, detail, clerk.now)
+    await access.audit(conn, clerk.principal, f"webhook_source.{action}", subject, detail, clerk.now)
 
 
 def _check_list(clerk: Clerk, config: SourceConfig, *, has_account: bool) -> None:

@@ -92,7 +92,7 @@ class Source:
         return PRIORITIES[named] if named else None
 
 
-class SourceBook:
+class SourceRegistry:
     """Finds the source at an address; keeps registered ones for a second."""
 
     def __init__(

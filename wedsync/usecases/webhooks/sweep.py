@@ -8,14 +8,14 @@ from wedsync.domain.webhooks.messages import LANES, SweptInbox
 from wedsync.store import inbox, sources
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.retry import start_retry
-from wedsync.usecases.webhooks.tell import ClientProvider, tell_drain, tell_reconcile
+from wedsync.usecases.webhooks.tell import ClientProvider, signal_drain, start_reconcile
 
 #: The dispatches missed a row that has been due for so long, or it was put off until now.
 GRACE = timedelta(seconds=10)
 #: No workflow has a retry that has been due for so long: it was never started, or is gone.
 RETRY_GRACE = timedelta(minutes=2)
 #: The most registered sources whose lists one sweep has read by their workflows.
-_MOST_LOOKS = 50
+_MOST_RECONCILES = 50
 
 
 async def sweep_inbox(db: Database, client_provider: ClientProvider, now: datetime) -> SweptInbox:
@@ -28,16 +28,16 @@ async def sweep_inbox(db: Database, client_provider: ClientProvider, now: dateti
     Raises StoreUnavailable, TemporalUnreachable, RPCError.
     """
     async with db.system() as connection:
-        due = await inbox.rearm(connection, now) | set(await inbox.overdue_lanes(connection, now - GRACE))
+        due = await inbox.make_due(connection, now) | set(await inbox.overdue_lanes(connection, now - GRACE))
         lanes = tuple(lane for lane in LANES if lane in due)
         retries = await inbox.overdue_retries(connection, now - RETRY_GRACE)
-        unlisted = await sources.due_to_reconcile(connection, now, _MOST_LOOKS)
+        unlisted = await sources.due_to_reconcile(connection, now, _MOST_RECONCILES)
     if lanes or retries or unlisted:
         client = await client_provider()
         for lane in lanes:
-            await tell_drain(client, lane)
+            await signal_drain(client, lane)
         for retry in retries:
             await start_retry(client, retry)
         for source in unlisted:
-            await tell_reconcile(client, source)
-    return SweptInbox(told=lanes, retried=len(retries))
+            await start_reconcile(client, source)
+    return SweptInbox(signalled=lanes, retried=len(retries))

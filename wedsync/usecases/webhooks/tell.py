@@ -28,12 +28,12 @@ from wedsync.usecases.webhooks import metrics
 ClientProvider = Callable[[], Awaitable[Client]]
 
 #: Signals to one lane are at least this far apart; those that come between become one.
-TELL_INTERVAL_SECONDS = 0.25
+SIGNAL_INTERVAL_SECONDS = 0.25
 #: The same for the critical lane, whose few events must be dispatched within 200 ms.
 CRITICAL_INTERVAL_SECONDS = 0.04
 _RPC_TIMEOUT = timedelta(seconds=5)
 #: Connecting included: a signal never holds the lane's place for longer.
-_TELL_TIMEOUT_SECONDS = 10.0
+_SIGNAL_TIMEOUT_SECONDS = 10.0
 _PRIORITY = {"critical": Priority(priority_key=1), "normal": Priority(priority_key=3)}
 #: What a signal that does not reach Temporal raises.
 _UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
@@ -41,7 +41,7 @@ _UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
 _log = logs.get(__name__)
 
 
-async def tell_drain(client: Client, lane: Lane, partition: int = 0) -> None:
+async def signal_drain(client: Client, lane: Lane, partition: int = 0) -> None:
     """Signal the lane's drain, starting it when none runs; raises RPCError."""
     await client.start_workflow(
         DRAIN_INBOX_WORKFLOW,
@@ -55,7 +55,7 @@ async def tell_drain(client: Client, lane: Lane, partition: int = 0) -> None:
     )
 
 
-async def tell_reconcile(client: Client, source: str) -> None:
+async def start_reconcile(client: Client, source: str) -> None:
     """Have a registered source's list read, unless it is being read; raises RPCError."""
     await client.start_workflow(
         RECONCILE_SOURCE_WORKFLOW,
@@ -68,11 +68,11 @@ async def tell_reconcile(client: Client, source: str) -> None:
     )
 
 
-class InboxTeller:
+class InboxDispatcher:
     """Dispatches the process's rows. A signal that fails is only logged and counted: the sweep repeats it."""
 
     def __init__(
-        self, client_provider: ClientProvider, *, interval_seconds: float = TELL_INTERVAL_SECONDS, partition: int = 0
+        self, client_provider: ClientProvider, *, interval_seconds: float = SIGNAL_INTERVAL_SECONDS, partition: int = 0
     ) -> None:
         self._client_provider = client_provider
         self._interval_seconds = interval_seconds
@@ -80,7 +80,7 @@ class InboxTeller:
         self._wanted: set[Lane] = set()
         self._running: dict[Lane, asyncio.Task[None]] = {}
 
-    def tell(self, lane: Lane) -> None:
+    def dispatch(self, lane: Lane) -> None:
         """Have the lane's drain signalled soon; returns at once."""
         self._wanted.add(lane)
         if lane not in self._running:
@@ -94,7 +94,7 @@ class InboxTeller:
         try:
             while lane in self._wanted:
                 self._wanted.discard(lane)
-                await self._tell(lane)
+                await self._signal(lane)
                 await asyncio.sleep(self._interval(lane))
         finally:
             del self._running[lane]
@@ -102,10 +102,10 @@ class InboxTeller:
     def _interval(self, lane: Lane) -> float:
         return min(CRITICAL_INTERVAL_SECONDS, self._interval_seconds) if lane == "critical" else self._interval_seconds
 
-    async def _tell(self, lane: Lane) -> None:
+    async def _signal(self, lane: Lane) -> None:
         try:
-            async with asyncio.timeout(_TELL_TIMEOUT_SECONDS):
-                await tell_drain(await self._client_provider(), lane, self._partition)
+            async with asyncio.timeout(_SIGNAL_TIMEOUT_SECONDS):
+                await signal_drain(await self._client_provider(), lane, self._partition)
         except _UNREACHED as error:
-            metrics.UNTOLD.add(1, {"lane": lane})
+            metrics.UNDISPATCHED.add(1, {"lane": lane})
             _log.warning("inbox_untold", lane=lane, error=type(error).__name__)

@@ -11,20 +11,20 @@ from pydantic import ValidationError
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
 from wedsync.domain.routing.vendor import Value, VendorEvent
 from wedsync.domain.webhooks.inbox import NewRow, priority_of
-from wedsync.domain.weddings.requests import HAND_CONFIRMED, HAND_DECLINED, HAND_UNDONE
+from wedsync.domain.weddings.requests import MANUAL_CONFIRMED, MANUAL_DECLINED, MANUAL_UNDONE
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring, open_link
 from wedsync.kit.settings import Settings
 from wedsync.store import inbox
 from wedsync.store import weddings as store
 from wedsync.store.session import Database
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.usecases.webhooks.tell import InboxDispatcher
 from wedsync.usecases.weddings.read_wedding import View
 
 #: The inbox's source of these events.
 SOURCE = "link"
-SaidByHand = Literal["confirmed", "declined", "undone"]
-_EVENTS: dict[SaidByHand, str] = {"confirmed": HAND_CONFIRMED, "declined": HAND_DECLINED, "undone": HAND_UNDONE}
+ManualAnswer = Literal["confirmed", "declined", "undone"]
+_EVENTS: dict[ManualAnswer, str] = {"confirmed": MANUAL_CONFIRMED, "declined": MANUAL_DECLINED, "undone": MANUAL_UNDONE}
 
 
 class Link(Value):
@@ -55,7 +55,7 @@ class Question(View):
     ceremony_local: str
     zone: str
     #: The answers that are possible now; empty: there is no question any more.
-    answers: tuple[SaidByHand, ...]
+    answers: tuple[ManualAnswer, ...]
 
 
 class Taken(View):
@@ -104,13 +104,15 @@ async def _question(db: Database, opened: Opened, now: datetime) -> Question:
     )
 
 
-def _answers(step: Any) -> tuple[SaidByHand, ...]:
+def _answers(step: Any) -> tuple[ManualAnswer, ...]:
     if (step.compensation or {}).get("status") == "needs_attention":
         return ("undone",)
     return ("confirmed", "declined") if step.status == "waiting" else ()
 
 
-async def answer_link(db: Database, settings: Settings, teller: InboxTeller, token: str, answer: SaidByHand) -> Taken:
+async def answer_link(
+    db: Database, settings: Settings, dispatcher: InboxDispatcher, token: str, answer: ManualAnswer
+) -> Taken:
     """Record the answer as an inbound event, which is dispatched to the wedding as a vendor event is.
 
     Raises InvalidInput, NotFound, Conflict(reason="nothing_asked"), StoreUnavailable.
@@ -125,11 +127,11 @@ async def answer_link(db: Database, settings: Settings, teller: InboxTeller, tok
             # Raised within the transaction, so that nothing is recorded; an earlier answer stays.
             raise Conflict("this is not asked, or not any more", reason="nothing_asked")
     for lane in lanes.values():
-        teller.tell(lane)
+        dispatcher.dispatch(lane)
     return Taken(duplicate=not lanes)
 
 
-def _event_row(link: Link, token: str, answer: SaidByHand, settings: Settings) -> NewRow:
+def _event_row(link: Link, token: str, answer: ManualAnswer, settings: Settings) -> NewRow:
     event_id = f"{hashlib.sha256(token.encode()).hexdigest()[:32]}-{answer}"
     event = VendorEvent(
         source=SOURCE,

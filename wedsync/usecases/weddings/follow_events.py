@@ -13,7 +13,7 @@ from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionV
 from wedsync.usecases.weddings.read_wedding import View
 
 #: Read again without a notification, in case the listening connection is down.
-_LOOK_AGAIN_SECONDS = 5.0
+_POLL_SECONDS = 5.0
 _BATCH = 500
 
 
@@ -45,7 +45,7 @@ async def follow_events(
                 silent_until = time.monotonic() + heartbeat_seconds
             if len(rows) == _BATCH:
                 continue
-            await waiter.news(min(_LOOK_AGAIN_SECONDS, max(0.0, silent_until - time.monotonic())))
+            await waiter.wait(min(_POLL_SECONDS, max(0.0, silent_until - time.monotonic())))
             if time.monotonic() >= silent_until:
                 yield None
                 silent_until = time.monotonic() + heartbeat_seconds
@@ -69,4 +69,4 @@ async def until_settled(
             left = deadline - time.monotonic()
             if view.is_settled or left <= 0 or waiter.is_closing:
                 return view
-            await waiter.news(min(left, _LOOK_AGAIN_SECONDS))
+            await waiter.wait(min(left, _POLL_SECONDS))

@@ -84,7 +84,7 @@ class StepPreparer:
     @staticmethod
     def _is_by_hand(step: PlannedStep, terms: VendorTerms) -> bool:
         spec = terms.spec
-        return spec is not None and (spec.by_hand or spec.undo_by_hand or step.compensation.by == "hand")
+        return spec is not None and (spec.manual or spec.undo_manual or step.compensation.by == "hand")
 
     def _hand_link(self, step: PlannedStep, vendor: str) -> str:
         """Make the link by which a person says that the step was done or undone: valid while that may be asked."""

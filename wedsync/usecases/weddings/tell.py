@@ -56,30 +56,30 @@ _STATUS = SearchAttributeKey.for_keyword(names.TRANSACTION_STATUS)
 _RPC_TIMEOUT = timedelta(seconds=8)
 #: A sweep's own limit, below its activity's; and how many weddings get their dispatch at once.
 _SWEPT_WITHIN = timedelta(seconds=40)
-_TOLD_AT_ONCE = 50
+_DISPATCHED_AT_ONCE = 50
 #: A wedding's refusal is written with this version: after the request, before any write of the wedding.
 _REFUSAL_VERSION = 1
 
-_UNTOLD = text("""
+_UNDISPATCHED = text("""
 SELECT t.organization_id, t.wedding_id, t.id, t.request, w.reference, w.plan_version,
   left(w.ceremony_local, 10) AS date
 FROM transactions t JOIN weddings w ON w.id = t.wedding_id
 WHERE t.id = :id AND t.handed_off_at IS NULL
 """)
-_TOLD = text("UPDATE transactions SET handed_off_at = :now WHERE id = :id AND handed_off_at IS NULL")
+_MARK_DISPATCHED = text("UPDATE transactions SET handed_off_at = :now WHERE id = :id AND handed_off_at IS NULL")
 _OVERDUE = text("""
 SELECT id, wedding_id FROM transactions WHERE handed_off_at IS NULL AND requested_at < :before
 ORDER BY requested_at LIMIT :most
 """)
 
 
-async def tell(db: Database, client: Client, transaction_id: str) -> bool:
+async def dispatch(db: Database, client: Client, transaction_id: str) -> bool:
     """Dispatch the transaction unless that was done; True when the wedding has it, or has refused it.
 
     Raises RPCError, TimeoutError and the like when Temporal, or a worker, does not answer: dispatch again later.
     """
     async with db.system() as conn:
-        row = (await conn.execute(_UNTOLD, {"id": transaction_id})).first()
+        row = (await conn.execute(_UNDISPATCHED, {"id": transaction_id})).first()
     if row is None:
         return True
     request = TransactionRequest.model_validate_json(json.dumps({**row.request, "id": row.id}))
@@ -101,7 +101,7 @@ async def tell(db: Database, client: Client, transaction_id: str) -> bool:
         return True
     if is_accepted:
         async with db.system() as conn:
-            await conn.execute(_TOLD, {"id": transaction_id, "now": utc_now()})
+            await conn.execute(_MARK_DISPATCHED, {"id": transaction_id, "now": utc_now()})
     return True
 
 
@@ -171,7 +171,7 @@ async def _write_refusal(db: Database, row: Any, error: StepError) -> None:
         await projection.apply_writes(conn, [write])
 
 
-class Teller:
+class TransactionDispatcher:
     """Dispatches in the background of the process that recorded the transaction."""
 
     def __init__(self, db: Database, client_provider: ClientProvider) -> None:
@@ -181,7 +181,7 @@ class Teller:
 
     def soon(self, organization_id: str, wedding_id: str, transaction_id: str) -> None:
         """Dispatch the transaction as soon as possible; the sweep repeats what fails here."""
-        task = asyncio.create_task(self._tell(wedding_id, transaction_id), name=f"tell-{transaction_id}")
+        task = asyncio.create_task(self._dispatch(wedding_id, transaction_id), name=f"tell-{transaction_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -190,9 +190,9 @@ class Teller:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=3)
 
-    async def _tell(self, wedding_id: str, transaction_id: str) -> None:
+    async def _dispatch(self, wedding_id: str, transaction_id: str) -> None:
         try:
-            await tell(self._db, await self._client_provider(), transaction_id)
+            await dispatch(self._db, await self._client_provider(), transaction_id)
         except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError, OSError, WedsyncError) as error:
             log.warning(
                 "handoff.put_off",
@@ -212,7 +212,7 @@ async def overdue(db: Database, now: datetime, *, older_than: timedelta, most: i
     return found
 
 
-async def sweep_transactions(
+async def redispatch_transactions(
     db: Database, client: Client, now: datetime, within: timedelta = _SWEPT_WITHIN
 ) -> tuple[int, int]:
     """Dispatch again what has waited undispatched for 10 s; return `(dispatched, still waiting)`.
@@ -220,19 +220,19 @@ async def sweep_transactions(
     A wedding's in their order, many weddings at once: one that does not answer keeps no other waiting.
     """
     weddings = await overdue(db, now, older_than=timedelta(seconds=10), most=500)
-    told: list[str] = []
-    places = asyncio.Semaphore(_TOLD_AT_ONCE)
+    dispatched: list[str] = []
+    places = asyncio.Semaphore(_DISPATCHED_AT_ONCE)
 
-    async def tell_one(transaction_ids: list[str]) -> None:
+    async def dispatch_one(transaction_ids: list[str]) -> None:
         async with places:
             with contextlib.suppress(
                 RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, StoreUnavailable
             ):
                 for transaction_id in transaction_ids:
-                    await tell(db, client, transaction_id)
-                    told.append(transaction_id)
+                    await dispatch(db, client, transaction_id)
+                    dispatched.append(transaction_id)
 
-    tasks = [asyncio.create_task(tell_one(ids)) for ids in weddings.values()]
+    tasks = [asyncio.create_task(dispatch_one(ids)) for ids in weddings.values()]
     if tasks:
         done, late = await asyncio.wait(tasks, timeout=within.total_seconds())
         for task in late:
@@ -240,4 +240,4 @@ async def sweep_transactions(
         await asyncio.gather(*late, return_exceptions=True)
         for task in done:
             task.result()
-    return len(told), sum(map(len, weddings.values())) - len(told)
+    return len(dispatched), sum(map(len, weddings.values())) - len(dispatched)

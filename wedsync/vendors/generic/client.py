@@ -48,7 +48,7 @@ class Client:
                 return mapping.effect(body, call, "done")
         return None
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read the booking as the business has it now: `held` and `pending` wait for the business to confirm."""
         body = await self._present(call)
         if body is None or mapping.status_of(body) == "cancelled":

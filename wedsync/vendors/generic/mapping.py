@@ -47,18 +47,18 @@ def endpoints_of(call: Call) -> ApiEndpoints:
         raise InvalidInput("the service's api_endpoints are malformed", field="api_endpoints") from error
 
 
-def base_url(given: str | None, account_base_url: str, business: str) -> str:
+def base_url(input_value: str | None, account_base_url: str, business: str) -> str:
     """Return where the business's API begins, without a trailing slash.
 
     A plan's own base URL must be https; plain http is taken only to this machine, and only where our own account is
     there too. Raises InvalidInput.
     """
-    if given is None:
+    if input_value is None:
         if business in ("", ".", ".."):
             raise InvalidInput("the business has no name", field="account")
         return f"{account_base_url.rstrip('/')}/{quote(business, safe='')}"
     try:
-        parts = urlsplit(given)
+        parts = urlsplit(input_value)
         _ = parts.port
     except ValueError:
         raise InvalidInput("the base_url is not a URL", field="api_endpoints.base_url") from None
@@ -68,13 +68,13 @@ def base_url(given: str | None, account_base_url: str, business: str) -> str:
         raise InvalidInput("the base_url must begin with https://", field="api_endpoints.base_url")
     if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
         raise InvalidInput("the base_url must be host and path only", field="api_endpoints.base_url")
-    return given.rstrip("/")
+    return input_value.rstrip("/")
 
 
 def endpoint(name: str, endpoints: ApiEndpoints, values: dict[str, str]) -> tuple[Method, str]:
     """Return method and filled-in path of an operation; raises InvalidInput when the path needs an unknown value."""
-    given = getattr(endpoints, name, None)
-    method, template = (given.method, given.path) if given is not None else DEFAULT_ENDPOINTS[name]
+    input_value = getattr(endpoints, name, None)
+    method, template = (input_value.method, input_value.path) if input_value is not None else DEFAULT_ENDPOINTS[name]
     if not template.startswith("/") or template.startswith("//"):
         raise InvalidInput("the path must begin with one /", field=f"api_endpoints.{name}.path")
     path = template

@@ -130,7 +130,7 @@ def is_cancelled(event: Any) -> bool:
     return isinstance(event, dict) and event.get("status") == "cancelled"
 
 
-def standing(event: Any, deed: str) -> Effect:
+def effect_of(event: Any, action: str) -> Effect:
     """Turn an Event resource into an effect.
 
     Raises OutcomeUnknown when the answer is not an event (Google did act), VendorRejected when it is a deleted one.
@@ -150,15 +150,15 @@ def standing(event: Any, deed: str) -> Effect:
         facts=facts,
         etag=etag if isinstance(etag, str) else None,
         content=_content(event),
-        detail=f"event {found} {deed}",
+        detail=f"event {found} {action}",
     )
 
 
 def _content(event: dict[str, Any]) -> str:
     """Fingerprint what people see of an event, less who comes: guests answer and invite others."""
-    said = {name: str(event.get(name) or "") for name in ("summary", "location", "description")}
+    fields = {name: str(event.get(name) or "") for name in ("summary", "location", "description")}
     times = {name: _instant(event.get(name)) for name in ("start", "end")}
-    return content_digest({**said, **times})
+    return content_digest({**fields, **times})
 
 
 def _instant(when: Any) -> str:

@@ -52,7 +52,7 @@ async def list_events(http: VendorHttp, account: Account, since: datetime, until
                 unreadable += 1
                 continue
             reached = max(reached, updated)
-            if since <= updated < until and _is_news(one, updated):
+            if since <= updated < until and _is_newer(one, updated):
                 found.append(json.dumps(one, separators=(",", ":")).encode())
         token = str(body.get("nextPageToken") or "")
         if not token or reached >= until:
@@ -61,7 +61,7 @@ async def list_events(http: VendorHttp, account: Account, since: datetime, until
     return Listed(bodies=tuple(found), until=reached, unreadable=unreadable)
 
 
-def _is_news(event: dict[str, Any], updated: datetime) -> bool:
+def _is_newer(event: dict[str, Any], updated: datetime) -> bool:
     """Tell whether an item is one of our events and somebody changed it after it was made."""
     extended = event.get("extendedProperties")
     private = extended.get("private") if isinstance(extended, dict) else None

@@ -49,7 +49,7 @@ class Client:
                 return found
         return None
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read the event as it is on the calendar now."""
         try:
             response = await self._http.request("GET", self._one(call), headers=self._headers())

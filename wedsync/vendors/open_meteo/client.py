@@ -27,7 +27,7 @@ class Client:
         """Find nothing: a read leaves nothing to find."""
         return None
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read the forecast as it is now."""
         return await self._read(call)
 

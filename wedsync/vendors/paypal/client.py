@@ -52,7 +52,7 @@ class Client:
         """Find nothing: every write is resolved by replaying its request id, none by searching."""
         return None
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read whether the money is there: `absent` when it was never captured or was given back whole."""
         order_id = _order_id(call)
         capture = await self._captured(call)
@@ -147,7 +147,7 @@ class Client:
     async def _get(self, path: str) -> dict[str, Any] | None:
         """Return the object, or None when PayPal knows none by that id (an order that nobody paid lapses)."""
         try:
-            answer = await self._ask("GET", path)
+            answer = await self._request("GET", path)
         except VendorRejected as error:
             if error.status == 404:
                 return None
@@ -156,14 +156,14 @@ class Client:
 
     async def _post(self, call: Call, path: str, body: dict[str, JsonValue]) -> dict[str, Any]:
         try:
-            answer = await self._ask("POST", path, body, call.idempotency_key)
+            answer = await self._request("POST", path, body, call.idempotency_key)
         except VendorRejected as error:
             if error.status == 409 or error.reason in _UNCLEAR:
                 raise OutcomeUnknown(error.detail, vendor=_VENDOR, reason=error.reason, status=error.status) from error
             raise
         return _object(answer.json())
 
-    async def _ask(
+    async def _request(
         self, method: Literal["GET", "POST"], path: str, body: JsonValue = None, request_id: str = ""
     ) -> VendorResponse:
         """Send one request; send it once more with a new token when PayPal no longer takes the kept one, since a

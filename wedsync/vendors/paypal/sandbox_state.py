@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.paypal.sandbox_signing import webhook_headers
 
 Json = dict[str, Any]
@@ -93,8 +93,8 @@ def stamp(moment: datetime) -> str:
 class Till:
     """Objects of one PayPal merchant."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
         #: Where the stand-in is reached, by the newest request; its certificates' addresses begin with it.
         self.base_url = ""
         #: Invoice number → the order that was paid under it.
@@ -104,7 +104,7 @@ class Till:
 
     def now(self) -> str:
         """Return the time by the sandbox's clock."""
-        return stamp(self.desk.now())
+        return stamp(self.context.now())
 
     def create(self, intent: str, units: list[Json]) -> Json:
         """Make a new order, not paid."""
@@ -123,17 +123,17 @@ class Till:
                 {"href": f"{self.base_url}/v2/checkout/orders/{order_id}/capture", "rel": "capture", "method": "POST"},
             ],
         }
-        self.desk.objects[order_id] = order
+        self.context.objects[order_id] = order
         return order
 
     def find(self, kind: str, object_id: str) -> Json | None:
         """Return an object as it is now; decide a pending capture first when its time has come."""
         self._decide_refunds()
-        found = self.desk.objects.get(object_id)
+        found = self.context.objects.get(object_id)
         if found is None or found["kind"] != kind:
             return None
         for capture in captures(found) if kind == "order" else [found]:
-            if capture["kind"] == "capture" and capture.get("due") is not None and self.desk.now() >= capture["due"]:
+            if capture["kind"] == "capture" and capture.get("due") is not None and self.context.now() >= capture["due"]:
                 self._decide(capture)
         return found
 
@@ -150,7 +150,7 @@ class Till:
         if invoice is not None and self._invoices.setdefault(invoice, order["id"]) != order["id"]:
             return error(422, "DUPLICATE_INVOICE_ID")
         amount = unit["amount"]
-        self.desk.record(
+        self.context.record(
             request,
             order["id"],
             "capture_order",
@@ -184,7 +184,7 @@ class Till:
         capture["status"] = "REFUNDED" if whole else "PARTIALLY_REFUNDED"
         is_slow = capture["token"] in (PENDING_REFUND_TOKEN, PENDING_THEN_FAILED_REFUND_TOKEN)
         if whole and not is_slow:
-            self.desk.undo(capture["order_id"])
+            self.context.undo(capture["order_id"])
         refund: Json = {
             "kind": "refund",
             "id": new_id(),
@@ -194,11 +194,11 @@ class Till:
             "update_time": self.now(),
             "links": [],
         }
-        self.desk.objects[refund["id"]] = refund
-        (unit,) = self.desk.objects[capture["order_id"]]["purchase_units"]
+        self.context.objects[refund["id"]] = refund
+        (unit,) = self.context.objects[capture["order_id"]]["purchase_units"]
         unit["payments"].setdefault("refunds", []).append(refund)
         if is_slow:
-            due = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+            due = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
             refund.update(status="PENDING", status_details={"reason": "ECHECK"}, due=due, capture=capture)
             self._slow_refunds.append(refund)
         else:
@@ -206,7 +206,7 @@ class Till:
         return JSONResponse(shown(refund), 201)
 
     def _decide_refunds(self) -> None:
-        for refund in [one for one in self._slow_refunds if self.desk.now() >= one["due"]]:
+        for refund in [one for one in self._slow_refunds if self.context.now() >= one["due"]]:
             self._slow_refunds.remove(refund)
             capture = refund.pop("capture")
             del refund["due"], refund["status_details"]
@@ -215,7 +215,7 @@ class Till:
                 capture.update(status="COMPLETED", refunded="0")
             else:
                 refund["status"] = "COMPLETED"
-                self.desk.undo(capture["order_id"])
+                self.context.undo(capture["order_id"])
                 self.announce("PAYMENT.CAPTURE.REFUNDED", refund)
 
     def _take(self, order: Json, unit: Json, amount: Json) -> Json:
@@ -235,11 +235,11 @@ class Till:
             if name in unit:
                 capture[name] = unit[name]
         unit["payments"] = {"captures": [capture]}
-        self.desk.objects[capture["id"]] = capture
+        self.context.objects[capture["id"]] = capture
         return capture
 
     def _begin(self, capture: Json, *, denied: bool) -> None:
-        due = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+        due = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
         capture.update(status="PENDING", status_details={"reason": "ECHECK"}, due=due, denied=denied)
         to_come = {**capture, "status": "DECLINED" if denied else "COMPLETED"}
         del to_come["status_details"]
@@ -251,13 +251,13 @@ class Till:
         del capture["status_details"]
         capture["status"] = "DECLINED" if denied else "COMPLETED"
         if denied:
-            self.desk.undo(capture["order_id"])
+            self.context.undo(capture["order_id"])
 
     def announce(self, kind: str, about: Json) -> None:
         """Make an event and send it soon."""
         event = self.event(kind, about)
         body = encode(event)
-        self.desk.send(self.desk.webhook_url, self.headers(body), body, self.desk.webhook_delay_seconds)
+        self.context.send(self.context.webhook_url, self.headers(body), body, self.context.webhook_delay_seconds)
 
     def event(self, kind: str, about: Json) -> Json:
         """Make an event with a snapshot of `about`."""
@@ -275,16 +275,16 @@ class Till:
             "resource": json.loads(json.dumps(resource)),
             "links": [],
         }
-        self.desk.objects[event["id"]] = {"kind": "event", "event": event}
+        self.context.objects[event["id"]] = {"kind": "event", "event": event}
         return event
 
     def events(self) -> list[Json]:
         """List every event that was made, the newest first."""
-        return [one["event"] for one in reversed(list(self.desk.objects.values())) if one["kind"] == "event"]
+        return [one["event"] for one in reversed(list(self.context.objects.values())) if one["kind"] == "event"]
 
     def resend(self, kind: str, object_id: str) -> Json:
         """Return the newest event of `kind` about an order or capture, made now when there is none; raises KeyError."""
-        about = self.desk.objects[object_id]
+        about = self.context.objects[object_id]
         if about["kind"] == "order" and kind.startswith("PAYMENT."):
             taken = captures(about)
             if not taken:
@@ -300,7 +300,7 @@ class Till:
 
     def headers(self, body: bytes, *, bad: bool = False) -> dict[str, str]:
         """Build the headers of a webhook; `bad`: signed for another webhook id."""
-        webhook_id = self.desk.webhook_secret + ("-other" if bad else "")
+        webhook_id = self.context.webhook_secret + ("-other" if bad else "")
         return webhook_headers(body, webhook_id, self.base_url)
 
 

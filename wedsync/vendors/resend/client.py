@@ -42,7 +42,7 @@ class Client:
         """Raise InvalidInput: nothing is searched, an unknown outcome is replayed under the same key."""
         raise InvalidInput(f"resend can't look up {call.operation}", field="operation")
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read the email as Resend has it now; raises VendorRejected when it could not be delivered."""
         email_id = mapping.known_email_id(call)
         path = f"/emails/{quote(email_id, safe='')}"
@@ -53,7 +53,7 @@ class Client:
                 return Effect(state="absent", external_id=email_id, detail="no such email")
             meant = mapping.reread(error)
             raise meant from (error if meant is not error else None)
-        return mapping.looked_at(response.json(), email_id)
+        return mapping.inspected(response.json(), email_id)
 
     def _authorization(self) -> dict[str, str]:
         if not self._account.api_key:

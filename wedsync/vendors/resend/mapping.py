@@ -73,7 +73,7 @@ def known_email_id(call: Call) -> str:
     return email_id
 
 
-def looked_at(body: Any, email_id: str) -> Effect:
+def inspected(body: Any, email_id: str) -> Effect:
     """Turn an email's last event into an effect; raises VendorRejected when the email is lost."""
     last = body.get("last_event") if isinstance(body, dict) else None
     word = last if isinstance(last, str) and _WORD.fullmatch(last) else "of an unknown state"

@@ -41,7 +41,7 @@ class Client:
         """Raise InvalidInput: SendGrid can't be asked what it has sent."""
         raise InvalidInput(f"sendgrid can't look up {call.operation}", field="operation")
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Return what the call's facts hold: SendGrid reports an email's delivery by webhook only."""
         message_id = call.facts.get("message_id")
         if not isinstance(message_id, str):

@@ -52,7 +52,7 @@ class Client:
         """Find nothing: every write is resolved by replaying its idempotency key, none by searching."""
         return None
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read whether the money is there: `done` when taken, `absent` when never taken, cancelled or refunded."""
         payment_id = _payment_id(call)
         if payment_id is None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 from wedsync.vendors.stripe.sandbox_state import Json, Till, encode, error, invalid, missing, new_id
 
 #: https://docs.stripe.com/api/idempotent_requests
@@ -82,9 +82,9 @@ Answer = Callable[[Json], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build(desk: Desk) -> StandIn:
+def build(context: FakeContext) -> StandIn:
     """Build the stand-in; its events are signed with the desk's webhook secret."""
-    counter = _Counter(Till(desk))
+    counter = _Counter(Till(context))
     routes = [
         Route("/v1/payment_intents", counter.create, methods=["POST"], name="create_intent"),
         Route("/v1/payment_intents/{intent}", counter.get_intent, methods=["GET"], name="get_intent"),
@@ -150,7 +150,7 @@ class _Counter:
     def _refund(self, form: Json) -> Response:
         intent_id = form.get("payment_intent")
         if not intent_id:
-            charge = self._till.desk.objects.get(form.get("charge", ""))
+            charge = self._till.context.objects.get(form.get("charge", ""))
             if charge is None or charge["object"] != "charge":
                 return missing("charge", form.get("charge", ""), "charge")
             intent_id = charge["payment_intent"]
@@ -168,7 +168,7 @@ class _Counter:
         shown = dict(intent)
         expanded = request.query_params.getlist("expand[]")
         if shown["latest_charge"] and {"latest_charge", "latest_charge.refunds"} & set(expanded):
-            charge = self._till.desk.objects[shown["latest_charge"]]
+            charge = self._till.context.objects[shown["latest_charge"]]
             refunds = self._till.refunds(charge)
             shown["latest_charge"] = dict(charge)
             if "latest_charge.refunds" in expanded:
@@ -188,7 +188,7 @@ class _Counter:
         return self._find(request, "event")
 
     def _find(self, request: Request, kind: str) -> Response:
-        found = self._till.desk.objects.get(request.path_params[kind])
+        found = self._till.context.objects.get(request.path_params[kind])
         if found is None or found["object"] != kind:
             return self._read(request, missing(kind, request.path_params[kind], "id"))
         return self._read(request, JSONResponse(found))
@@ -200,7 +200,7 @@ class _Counter:
         limit = min(int(query.get("limit", "10")), 100)
         events = [
             one
-            for one in reversed(list(self._till.desk.objects.values()))
+            for one in reversed(list(self._till.context.objects.values()))
             if one["object"] == "event" and since <= one["created"] < until and query.get("type") in (None, one["type"])
         ]
         ids = [one["id"] for one in events]
@@ -233,7 +233,7 @@ class _Counter:
         async def once() -> Response:
             return answer(form)
 
-        return _greet(request, await self._till.desk.idempotent(key, fingerprint, KEY_LIFE, once, _other_parameters))
+        return _greet(request, await self._till.context.idempotent(key, fingerprint, KEY_LIFE, once, _other_parameters))
 
     def refuse(self, operation: str, request: Request) -> Response | None:
         """Refuse a card that is declined on confirmation; Stripe refuses nothing else of ours that is well-formed."""
@@ -249,7 +249,7 @@ class _Counter:
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))
-        return self._till.desk.webhook_url, self._till.headers(body, bad=bad_signature), body
+        return self._till.context.webhook_url, self._till.headers(body, bad=bad_signature), body
 
 
 def read_form(body: bytes) -> Json:

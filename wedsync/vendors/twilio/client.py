@@ -65,7 +65,7 @@ class Client:
             raise OutcomeUnknown("twilio: too many messages to look through", vendor="twilio", reason="not_searchable")
         return mapping.effect(min(found, key=lambda one: one.date_created)) if found else None
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read the message as Twilio has it now; raises VendorRejected when it could not be delivered."""
         sid = mapping.message_id(call)
         try:

@@ -85,13 +85,13 @@ def sms_of(call: Call) -> Sms:
 
 def phone_of(person: Person) -> str:
     """Return the person's number in E.164; raises InvalidInput when there is none or it can't exist."""
-    given = person.phone or ""
+    received = person.phone or ""
     try:
-        number = phonenumbers.parse(given, None)
+        number = phonenumbers.parse(received, None)
     except phonenumbers.NumberParseException:
         raise InvalidInput("the contact has no phone number in E.164", field="inputs.to.phone") from None
     written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    if written != given or not phonenumbers.is_possible_number(number):
+    if written != received or not phonenumbers.is_possible_number(number):
         raise InvalidInput("the contact's phone number is not in E.164", field="inputs.to.phone")
     return written
 

@@ -34,7 +34,7 @@ class Client:
         """Raise InvalidInput: nothing can be searched at once (the manifest says `unsafe`)."""
         raise InvalidInput("vonage can't be asked for a message", field="operation")
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Return what is known without asking: a message with an id was accepted; the SMS API has no reading call."""
         message_id = call.facts.get("message_id")
         if not isinstance(message_id, str) or not message_id:

@@ -63,7 +63,7 @@ class Client:
             return None
         return self._job(found, call) if kind == "job" else self._event(found, call)
 
-    async def look(self, call: Call) -> Effect:
+    async def inspect(self, call: Call) -> Effect:
         """Read the job's stage: a lead waits for the studio, a closed one was turned down."""
         job_id = mapping.fact(call, "job_id")
         try:

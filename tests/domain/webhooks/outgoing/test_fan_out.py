@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from wedsync.domain.webhooks.outgoing.fan_out import Subscriber, fan_out
-from wedsync.domain.webhooks.outgoing.happenings import Happening
+from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
 
-FAILED = Happening(type="step.failed", data={"capability": "payments"}, wedding_id="w")
-HELD = Happening(type="step.held", data={"capability": "sms"}, wedding_id="w")
+FAILED = DomainEvent(type="step.failed", data={"capability": "payments"}, wedding_id="w")
+HELD = DomainEvent(type="step.held", data={"capability": "sms"}, wedding_id="w")
 SUBSCRIBERS = [
     Subscriber(id="all", event_types=["*"], filters={}),
     Subscriber(id="failures", event_types=["step.failed"], filters={}),

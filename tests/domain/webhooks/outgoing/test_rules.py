@@ -12,8 +12,8 @@ from standardwebhooks.webhooks import Webhook
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.webhooks.outgoing import endpoint, schedule, signing
 from wedsync.domain.webhooks.outgoing.catalogue import EVENT_TYPES, CeremonyTime, envelope
-from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, OpenDelivery
-from wedsync.domain.webhooks.outgoing.happenings import Change, WeddingFacts, happenings
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryAttempt, OpenDelivery, SubscriptionState
+from wedsync.domain.webhooks.outgoing.happenings import Change, WeddingFacts, domain_events
 from wedsync.domain.webhooks.outgoing.matching import check_filters, check_patterns, passes, wants
 from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Event
@@ -64,18 +64,18 @@ def test_retry_after_is_honoured_and_capped(said: int, waited: int) -> None:
 # -- the endpoint -----------------------------------------------------------------------------------------------------
 
 
-def state(**changes: Any) -> EndpointState:
+def state(**changes: Any) -> SubscriptionState:
     values = {"id": "s", "organization_id": "o1", "url": "https://x.test/", "status": "active", "policy": POLICY}
-    return EndpointState.model_validate({**values, **changes})
+    return SubscriptionState.model_validate({**values, **changes})
 
 
-def attempt(status: int | None, at: datetime = NOW, **changes: Any) -> Attempt:
+def attempt(status: int | None, at: datetime = NOW, **changes: Any) -> DeliveryAttempt:
     error = None if status is not None and 200 <= status < 300 else "no"
     values = {"delivery_id": "d", "subscription_id": "s", "at": at, "duration_ms": 1, "status": status, "error": error}
-    return Attempt.model_validate({**values, **changes})
+    return DeliveryAttempt.model_validate({**values, **changes})
 
 
-def after(before: EndpointState, *attempts: Attempt, now: datetime = NOW) -> EndpointState:
+def after(before: SubscriptionState, *attempts: DeliveryAttempt, now: datetime = NOW) -> SubscriptionState:
     return endpoint.after_attempts(before, attempts, jitter=0, now=now)
 
 
@@ -119,7 +119,7 @@ def test_each_failed_probe_waits_longer_and_the_last_exhausts() -> None:
 def test_an_urgent_event_brings_probes_closer_but_the_end_and_its_warnings_no_nearer(minutes: int) -> None:
     urgent_until = NOW + timedelta(minutes=minutes)
 
-    def failed(before: EndpointState, now: datetime) -> EndpointState:
+    def failed(before: SubscriptionState, now: datetime) -> SubscriptionState:
         urgent = urgent_until if now < urgent_until else None
         return endpoint.after_attempts(before, [attempt(None, now)], jitter=0.999, now=now, useful_until=urgent)
 
@@ -304,7 +304,7 @@ UNDONE = {"status": "undone", "attempts": 1, "detail": None}
     ],
 )
 def test_what_a_change_means_to_others(happened: Change, types: list[str]) -> None:
-    found = happenings([happened], WEDDING, {"t1": [step("succeeded")]})
+    found = domain_events([happened], WEDDING, {"t1": [step("succeeded")]})
     assert [item.type for item in found] == types
     for item in found:
         assert (item.sequence, item.wedding_id) == (9, "w1")
@@ -314,7 +314,7 @@ def test_what_a_change_means_to_others(happened: Change, types: list[str]) -> No
 
 def test_a_moved_ceremony_is_told_with_both_times() -> None:
     moved = WEDDING.model_copy(update={"previous_ceremony": ROME.model_copy(update={"local": "2031-06-19T15:00"})})
-    (found,) = happenings([change("wedding", WEDDING_DATA, WEDDING_DATA)], moved, {})
+    (found,) = domain_events([change("wedding", WEDDING_DATA, WEDDING_DATA)], moved, {})
     assert found.type == "timeline.changed"
     assert (found.data["previous"]["local"], found.data["ceremony"]["local"]) == ("2031-06-19T15:00", ROME.local)
     assert found.useful_until == ROME.instant

@@ -12,8 +12,8 @@ from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Event
 from wedsync.kit.clock import utc_now
 from wedsync.store.deliveries import Claimed
-from wedsync.usecases.webhooks.outgoing.lanes import Lanes
-from wedsync.usecases.webhooks.outgoing.pump import PumpLimits
+from wedsync.usecases.webhooks.outgoing.lanes import EndpointConcurrency
+from wedsync.usecases.webhooks.outgoing.pump import DeliveryLimits
 
 NOW = datetime(2031, 6, 19, 14, tzinfo=UTC)
 
@@ -40,111 +40,111 @@ class Clock:
         return self.seconds
 
 
-def new_lanes(clock: Clock | None = None) -> Lanes:
-    return Lanes(each=4, ahead=64, slow_after_seconds=1, hold_seconds=2, clock=clock or Clock())
+def new_concurrency(clock: Clock | None = None) -> EndpointConcurrency:
+    return EndpointConcurrency(each=4, ahead=64, slow_after_seconds=1, hold_seconds=2, clock=clock or Clock())
 
 
-def answer(lanes: Lanes, items: list[Claimed], *, is_well: bool = True) -> None:
+def answer(concurrency: EndpointConcurrency, items: list[Claimed], *, is_well: bool = True) -> None:
     for item in items:
-        lanes.landed(item, is_well=is_well)
+        concurrency.landed(item, is_well=is_well)
 
 
-def serve(lanes: Lanes, count: int, endpoint: str = "s1", **changes: Any) -> None:
+def serve(concurrency: EndpointConcurrency, count: int, endpoint: str = "s1", **changes: Any) -> None:
     """Let so many be answered and recorded, one after another, with the last still under way."""
     keep = claimed(10_000, endpoint, **changes)
-    lanes.add(keep)
-    lanes.take(1)
+    concurrency.add(keep)
+    concurrency.acquire(1)
     for number in range(count):
         item = claimed(number, endpoint, **changes)
-        lanes.add(item)
-        answer(lanes, lanes.take(1))
-        lanes.recorded(item, is_well=True)
+        concurrency.add(item)
+        answer(concurrency, concurrency.acquire(1))
+        concurrency.recorded(item, is_well=True)
 
 
 def test_few_requests_to_an_endpoint_are_under_way_at_once_and_the_others_are_not_kept_waiting() -> None:
-    lanes = new_lanes()
+    concurrency = new_concurrency()
     for number in range(10):
-        lanes.add(claimed(number))
-    lanes.add(claimed(0, "s2"))
-    taken = lanes.take(100)
-    assert sorted(item.id for item in taken) == ["s1-0", "s1-1", "s1-2", "s1-3", "s2-0"]
-    assert (lanes.waiting, lanes.flying) == (6, 5)
-    answer(lanes, [taken[0]])
-    assert [item.id for item in lanes.take(100)] == ["s1-4"]
+        concurrency.add(claimed(number))
+    concurrency.add(claimed(0, "s2"))
+    acquired = concurrency.acquire(100)
+    assert sorted(item.id for item in acquired) == ["s1-0", "s1-1", "s1-2", "s1-3", "s2-0"]
+    assert (concurrency.waiting, concurrency.flying) == (6, 5)
+    answer(concurrency, [acquired[0]])
+    assert [item.id for item in concurrency.acquire(100)] == ["s1-4"]
 
 
 def test_places_are_shared_out_in_turn() -> None:
-    lanes = new_lanes()
+    concurrency = new_concurrency()
     for endpoint in ("s1", "s2", "s3"):
         for number in range(4):
-            lanes.add(claimed(number, endpoint))
-    assert [item.id for item in lanes.take(4)] == ["s1-0", "s2-0", "s3-0", "s1-1"]
+            concurrency.add(claimed(number, endpoint))
+    assert [item.id for item in concurrency.acquire(4)] == ["s1-0", "s2-0", "s3-0", "s1-1"]
 
 
 def test_an_endpoint_that_answers_well_is_claimed_for_ahead_many_at_once() -> None:
-    lanes = new_lanes()
-    serve(lanes, 10)
-    assert lanes.room() == {"s1": 13}
+    concurrency = new_concurrency()
+    serve(concurrency, 10)
+    assert concurrency.room() == {"s1": 13}
     serve_more = [claimed(number) for number in range(100, 108)]
     for item in serve_more:
-        lanes.add(item)
+        concurrency.add(item)
     # More than half of what may be in hand is: the database is not asked for the rest yet.
-    assert (lanes.room(), lanes.wants("s1")) == ({"s1": 0}, False)
+    assert (concurrency.room(), concurrency.wants("s1")) == ({"s1": 0}, False)
 
 
 def test_no_more_is_in_hand_than_is_sent_within_moments() -> None:
-    lanes = new_lanes()
-    serve(lanes, 500)
-    assert lanes.room() == {"s1": 63}
+    concurrency = new_concurrency()
+    serve(concurrency, 500)
+    assert concurrency.room() == {"s1": 63}
 
 
 @pytest.mark.parametrize("rate", [{"rate_per_second": 5.0}, {"pace_per_second": 5.0}])
 def test_an_endpoint_with_a_rate_is_not_claimed_for_ahead(rate: dict[str, float]) -> None:
-    lanes = new_lanes()
-    serve(lanes, 50, **rate)
-    assert lanes.room() == {"s1": 3}
+    concurrency = new_concurrency()
+    serve(concurrency, 50, **rate)
+    assert concurrency.room() == {"s1": 3}
 
 
 def test_a_failure_gives_back_what_waits_and_stops_the_lane_until_it_is_recorded() -> None:
-    lanes = new_lanes()
+    concurrency = new_concurrency()
     for number in range(10):
-        lanes.add(claimed(number))
-    taken = lanes.take(100)
-    answer(lanes, taken, is_well=False)
-    assert (lanes.take(100), lanes.room()) == ([], {"s1": 0})
-    assert [item.id for item in lanes.give_back()] == [f"s1-{number}" for number in range(4, 10)]
-    for item in taken:
-        lanes.recorded(item, is_well=False)
-    assert (lanes.room(), lanes.waiting, lanes.flying) == ({}, 0, 0)
+        concurrency.add(claimed(number))
+    acquired = concurrency.acquire(100)
+    answer(concurrency, acquired, is_well=False)
+    assert (concurrency.acquire(100), concurrency.room()) == ([], {"s1": 0})
+    assert [item.id for item in concurrency.give_back()] == [f"s1-{number}" for number in range(4, 10)]
+    for item in acquired:
+        concurrency.recorded(item, is_well=False)
+    assert (concurrency.room(), concurrency.waiting, concurrency.flying) == ({}, 0, 0)
 
 
 def test_a_slow_request_gives_back_what_waits_behind_it_and_leaves_its_place_to_others() -> None:
     clock = Clock()
-    lanes = new_lanes(clock)
+    concurrency = new_concurrency(clock)
     for number in range(6):
-        lanes.add(claimed(number))
-    lanes.take(100)
-    assert (lanes.young(), lanes.give_back()) == (4, [])
+        concurrency.add(claimed(number))
+    concurrency.acquire(100)
+    assert (concurrency.young(), concurrency.give_back()) == (4, [])
     clock.seconds += 1.1
-    assert (lanes.young(), lanes.room()) == (0, {"s1": 0})
-    assert [item.id for item in lanes.give_back()] == ["s1-4", "s1-5"]
+    assert (concurrency.young(), concurrency.room()) == (0, {"s1": 0})
+    assert [item.id for item in concurrency.give_back()] == ["s1-4", "s1-5"]
 
 
 def test_nothing_waits_for_its_turn_until_its_lease_is_nearly_over() -> None:
     clock = Clock()
-    lanes = new_lanes(clock)
-    lanes.add(claimed(1))
-    assert (lanes.take(0), lanes.give_back()) == ([], [])
+    concurrency = new_concurrency(clock)
+    concurrency.add(claimed(1))
+    assert (concurrency.acquire(0), concurrency.give_back()) == ([], [])
     clock.seconds += 2.1
-    assert [item.id for item in lanes.give_back()] == ["s1-1"]
+    assert [item.id for item in concurrency.give_back()] == ["s1-1"]
 
 
 def test_a_request_that_was_broken_off_leaves_nothing_behind() -> None:
-    lanes = new_lanes()
-    lanes.add(claimed(1))
-    (item,) = lanes.take(1)
-    lanes.lost(item)
-    assert (lanes.flying, lanes.young(), lanes.room()) == (0, 0, {})
+    concurrency = new_concurrency()
+    concurrency.add(claimed(1))
+    (item,) = concurrency.acquire(1)
+    concurrency.lost(item)
+    assert (concurrency.flying, concurrency.young(), concurrency.room()) == (0, 0, {})
 
 
 @pytest.mark.parametrize("answer_then", [None, (500, {})])
@@ -152,30 +152,30 @@ async def test_what_waits_for_an_endpoint_that_stops_answering_is_back_in_the_ou
     fresh_database_urls: Any, receiver: Receiver, answer_then: Any
 ) -> None:
     receiver.answer = lambda request: (200, {}) if len(receiver.requests) < 150 else answer_then
-    limits = PumpLimits(slow_after_seconds=0.3)
+    limits = DeliveryLimits(slow_after_seconds=0.3)
     async with open_post_office(fresh_database_urls.app, timeout_seconds=20, limits=limits) as office:
         subscription = await office.subscribe(receiver.url())
-        await office.tell(400)
-        await office.pump.run()
+        await office.dispatch(400)
+        await office.delivery_sender.run()
         rows = await office.deliveries(subscription)
-        in_hand = [row for row in rows if row.leased_until is not None and row.leased_until > utc_now()]
-        assert len(in_hand) <= 4
+        held = [row for row in rows if row.leased_until is not None and row.leased_until > utc_now()]
+        assert len(held) <= 4
         # Nothing was lost on the way, and few were tried after the endpoint had stopped.
         assert sum(row.status == "delivered" for row in rows) == 150
-        tried = sum(row.status == "retrying" for row in rows) + len(in_hand)
+        tried = sum(row.status == "retrying" for row in rows) + len(held)
         assert tried < 30
-        assert sum(row.status == "pending" and row not in in_hand for row in rows) == 250 - tried
+        assert sum(row.status == "pending" and row not in held for row in rows) == 250 - tried
 
 
 async def test_a_process_that_ends_gives_back_what_waits(fresh_database_urls: Any, receiver: Receiver) -> None:
     async with open_post_office(fresh_database_urls.app) as office:
         await office.subscribe(receiver.url())
-        await office.tell(200)
-        task = asyncio.create_task(office.pump.run())
+        await office.dispatch(200)
+        task = asyncio.create_task(office.delivery_sender.run())
         await receiver.until(60)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await office.pump.close()
+        await office.delivery_sender.close()
         leased = [row for row in await office.deliveries() if row.leased_until is not None]
         # Only those whose requests were broken off: their lease keeps them.
         assert len(leased) <= 4
@@ -189,15 +189,15 @@ async def test_a_process_that_ends_while_it_claims_gives_back_what_it_claimed(
 ) -> None:
     async with open_post_office(fresh_database_urls.app) as office:
         await office.subscribe(receiver.url())
-        await office.tell(50)
-        task = asyncio.create_task(office.pump.run())
+        await office.dispatch(50)
+        task = asyncio.create_task(office.delivery_sender.run())
         for _ in range(1000):
             if any(one.get_name() == "claim-deliveries" for one in asyncio.all_tasks()):
                 break
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await office.pump.close()
+        await office.delivery_sender.close()
         rows = await office.deliveries()
         assert sum(row.leased_until is not None for row in rows) <= 4
         assert len(rows) == 50

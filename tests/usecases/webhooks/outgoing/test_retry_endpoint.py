@@ -14,7 +14,7 @@ from wedsync.store.tables.access import organizations
 from wedsync.store.tables.notifications import notification_channels, notifications
 from wedsync.store.tables.outgoing import webhook_subscriptions
 from wedsync.usecases.webhooks.outgoing import replay, subscribe
-from wedsync.usecases.webhooks.outgoing.read import list_news
+from wedsync.usecases.webhooks.outgoing.read import list_operational_events
 from wedsync.usecases.webhooks.outgoing.sweep import GRACE, sweep_outbox
 
 
@@ -30,7 +30,7 @@ async def failing(office: PostOffice, receiver: Receiver, count: int = 3, **chan
     """A subscription whose endpoint answers 500, with parked events."""
     receiver.answer = lambda request: (500, {}) if request.path == "/hook" else (200, {})
     subscription = await office.subscribe(receiver.url(), "payment.*", **changes)
-    await office.tell(count)
+    await office.dispatch(count)
     await office.send()
     return subscription
 
@@ -43,7 +43,7 @@ async def test_an_endpoint_that_fails_gets_one_probe_at_a_time_until_it_is_exhau
     began = utc_now()
     assert (await office.row(subscription)).status == "failing"
     first_attempts = len(receiver.requests)
-    row, ended = await office.until_settled(subscription, began)
+    row, ended = await office.until_recorded(subscription, began)
     assert (row.status, row.reason) == ("disabled", "exhausted")
     whole = schedule.total(DeliveryRetryPolicy())
     assert 0.89 * whole < ended - began <= whole + timedelta(minutes=1)
@@ -61,13 +61,13 @@ async def test_what_a_disabled_endpoint_missed_is_kept_and_sent_in_order_after_i
     office: PostOffice, receiver: Receiver
 ) -> None:
     subscription = await failing(office, receiver, retry_policy={"max_attempts": 2, "backoff": "fixed"})
-    await office.until_settled(subscription, utc_now())
-    await office.tell(2, event_type="payment.refunded")
+    await office.until_recorded(subscription, utc_now())
+    await office.dispatch(2, event_type="payment.refunded")
     receiver.answer = lambda request: (200, {})
     receiver.requests.clear()
     async with office.db.tenant("o1") as conn:
         await subscribe.resume(conn, office.principal, subscription, utc_now())
-    row, _ = await office.until_settled(subscription, utc_now() + timedelta(seconds=1))
+    row, _ = await office.until_recorded(subscription, utc_now() + timedelta(seconds=1))
     assert row.status == "active"
     statuses = await office.statuses(subscription)
     async with office.db.tenant("o1") as conn:
@@ -82,12 +82,12 @@ async def test_what_a_disabled_endpoint_missed_is_kept_and_sent_in_order_after_i
 
 async def test_an_answered_probe_lets_everything_parked_follow_in_order(office: PostOffice, receiver: Receiver) -> None:
     subscription = await failing(office, receiver, 5, ordered=True)
-    await office.tell(20)
+    await office.dispatch(20)
     await office.send()
     assert (await office.row(subscription)).status == "failing"
     receiver.requests.clear()
     receiver.answer = lambda request: (200, {})
-    row, ended = await office.until_settled(subscription, utc_now())
+    row, ended = await office.until_recorded(subscription, utc_now())
     assert row.status == "active"
     assert ended - utc_now() < timedelta(seconds=10)
     assert await office.statuses(subscription) == {"delivered": 25}
@@ -99,11 +99,11 @@ async def test_an_event_that_alone_is_refused_does_not_stop_its_endpoint(
 ) -> None:
     subscription = await office.subscribe(receiver.url(), retry_policy={"max_attempts": 3})
     receiver.answer = lambda request: (422, {}) if request.event["data"]["id"] == "thing-2" else (200, {})
-    await office.tell(4)
+    await office.dispatch(4)
     await office.send()
     assert (await office.row(subscription)).status == "active"
     assert await office.statuses() == {"delivered": 3, "retrying": 1}
-    row, ended = await office.until_settled(subscription, utc_now())
+    row, ended = await office.until_recorded(subscription, utc_now())
     assert row.status == "active"
     assert ended - utc_now() > timedelta(minutes=4)
     # It is told itself of what it will not get.
@@ -119,7 +119,7 @@ async def test_a_delivery_failed_that_is_given_up_itself_makes_no_further_one(
 ) -> None:
     subscription = await office.subscribe(receiver.url(), retry_policy={"max_attempts": 1})
     receiver.answer = lambda request: (422, {})
-    await office.tell(1)
+    await office.dispatch(1)
     for _ in range(3):
         await office.send()
     assert [event.type for event in await office.events()] == ["payment.captured", "delivery.failed"]
@@ -135,10 +135,10 @@ async def test_of_the_only_subscription_it_is_kept_what_became_of_it_and_operato
         for number, organization in enumerate(("o1", "o2")):
             await conn.execute(insert(notification_channels).values(channel(f"c{number}", organization)))
     subscription = await failing(office, receiver, retry_policy={"max_attempts": 3})
-    assert (await office.until_settled(subscription, utc_now()))[0].status == "disabled"
+    assert (await office.until_recorded(subscription, utc_now()))[0].status == "disabled"
     async with office.db.tenant("o1") as conn:
-        first = await list_news(conn, subscription, 3, None)
-        rest = await list_news(conn, subscription, 3, first.next_cursor)
+        first = await list_operational_events(conn, subscription, 3, None)
+        rest = await list_operational_events(conn, subscription, 3, first.next_cursor)
     kinds = [item.type for item in (*first.data, *rest.data)]
     assert kinds == ["endpoint.disabled", "endpoint.warning", "endpoint.warning", "endpoint.warning"]
     assert (rest.next_cursor, len(await office.deliveries())) == (None, 3)
@@ -154,25 +154,25 @@ async def test_a_subscription_is_told_of_its_own_disabling_once_it_is_resumed(
 ) -> None:
     receiver.answer = lambda request: (500, {})
     subscription = await office.subscribe(receiver.url(), "endpoint.*", "payment.*", retry_policy={"max_attempts": 2})
-    await office.tell(3)
+    await office.dispatch(3)
     await office.send()
-    assert (await office.until_settled(subscription, utc_now()))[0].status == "disabled"
+    assert (await office.until_recorded(subscription, utc_now()))[0].status == "disabled"
     receiver.answer = lambda request: (200, {})
     receiver.requests.clear()
     async with office.db.tenant("o1") as conn:
         await subscribe.resume(conn, office.principal, subscription, utc_now())
-    await office.until_settled(subscription, utc_now() + timedelta(minutes=1))
+    await office.until_recorded(subscription, utc_now() + timedelta(minutes=1))
     assert "endpoint.disabled" in receiver.types()
 
 
 async def test_410_disables_at_once(office: PostOffice, receiver: Receiver) -> None:
     subscription = await office.subscribe(receiver.url())
     receiver.answer = lambda request: (410, {})
-    await office.tell(1)
+    await office.dispatch(1)
     await office.send()
     row = await office.row(subscription)
     assert (row.status, row.reason) == ("disabled", "gone")
-    await office.tell(1)
+    await office.dispatch(1)
     await office.send()
     assert len(receiver.requests) == 1
 
@@ -180,23 +180,23 @@ async def test_410_disables_at_once(office: PostOffice, receiver: Receiver) -> N
 async def test_429_waits_as_told_and_then_goes_slowly(office: PostOffice, receiver: Receiver) -> None:
     subscription = await office.subscribe(receiver.url(), "payment.*")
     receiver.answer = lambda request: (429, {"Retry-After": "120"})
-    await office.tell(12)
+    await office.dispatch(12)
     await office.send()
     row = await office.row(subscription)
     assert (row.status, row.reason) == ("failing", "throttled")
     now = utc_now()
-    look = await office.look(subscription, now)
-    assert look.wait_seconds is not None
-    assert 110 < look.wait_seconds <= 121
+    result = await office.wake(subscription, now)
+    assert result.wait_seconds is not None
+    assert 110 < result.wait_seconds <= 121
     receiver.answer = lambda request: (200, {})
     before = len(receiver.requests)
     now += timedelta(seconds=121)
-    assert (await office.look(subscription, now)).sent == 1
+    assert (await office.wake(subscription, now)).sent == 1
     assert (await office.row(subscription)).pace_per_second < 8
-    second = await office.look(subscription, now)
+    second = await office.wake(subscription, now)
     assert second.sent < 8
     assert second.wait_seconds
-    row, _ = await office.until_settled(subscription, now)
+    row, _ = await office.until_recorded(subscription, now)
     assert (row.status, row.pace_per_second) == ("active", None)
     assert await office.statuses() == {"delivered": 12}
     assert len(receiver.requests) == before + 12
@@ -205,11 +205,11 @@ async def test_429_waits_as_told_and_then_goes_slowly(office: PostOffice, receiv
 async def test_an_absurd_retry_after_is_capped(office: PostOffice, receiver: Receiver) -> None:
     subscription = await office.subscribe(receiver.url())
     receiver.answer = lambda request: (503, {"Retry-After": "999999999999"})
-    await office.tell(3)
+    await office.dispatch(3)
     await office.send()
-    look = await office.look(subscription, utc_now())
-    assert look.wait_seconds is not None
-    assert 3500 < look.wait_seconds <= 3600
+    result = await office.wake(subscription, utc_now())
+    assert result.wait_seconds is not None
+    assert 3500 < result.wait_seconds <= 3600
 
 
 async def test_events_that_end_with_the_day_are_tried_faster_as_it_comes_near(
@@ -219,15 +219,15 @@ async def test_events_that_end_with_the_day_are_tried_faster_as_it_comes_near(
     receiver.answer = lambda request: (500, {})
     soon = utc_now() + timedelta(hours=2)
     wedding = await office.wedding(soon)
-    await office.tell(1, "timeline.changed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
+    await office.dispatch(1, "timeline.changed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
     await office.send()
     now, attempts = utc_now(), 0
     while now < soon:
-        look = await office.look(subscription, now)
-        attempts += look.sent
-        if look.wait_seconds is None:
+        result = await office.wake(subscription, now)
+        attempts += result.sent
+        if result.wait_seconds is None:
             break
-        now += timedelta(seconds=look.wait_seconds)
+        now += timedelta(seconds=result.wait_seconds)
     assert attempts >= 6
 
 
@@ -238,15 +238,15 @@ async def test_an_urgent_event_neither_disables_its_endpoint_nor_costs_the_other
     receiver.answer = lambda request: (500, {})
     soon = utc_now() + timedelta(minutes=2)
     wedding = await office.wedding(soon)
-    await office.tell(3, "step.failed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
-    await office.tell(1, "payment.captured")
+    await office.dispatch(3, "step.failed", wedding_id=wedding, sequence=1, useful_until=soon.astimezone(UTC))
+    await office.dispatch(1, "payment.captured")
     await office.send()
     now, probes = utc_now(), 0
     while now < soon + timedelta(minutes=30):
-        look = await office.look(subscription, now)
-        probes += look.sent
-        assert look.wait_seconds is not None
-        now += timedelta(seconds=look.wait_seconds)
+        result = await office.wake(subscription, now)
+        probes += result.sent
+        assert result.wait_seconds is not None
+        now += timedelta(seconds=result.wait_seconds)
     assert probes > 8
     row = await office.row(subscription)
     assert (row.status, row.warned) == ("failing", 0)
@@ -263,7 +263,7 @@ async def test_a_retry_after_that_no_clock_can_read_leaves_a_recorded_attempt(
 ) -> None:
     subscription = await office.subscribe(receiver.url())
     receiver.answer = lambda request: (503, {"Retry-After": said})
-    await office.tell(1)
+    await office.dispatch(1)
     await office.send()
     (delivery,) = await office.deliveries(subscription)
     assert (delivery.status, delivery.attempts, delivery.last_status) == ("retrying", 1, 503)
@@ -272,7 +272,7 @@ async def test_a_retry_after_that_no_clock_can_read_leaves_a_recorded_attempt(
 
 async def test_what_breaks_while_a_delivery_is_sent_is_a_failed_attempt(office: PostOffice, receiver: Receiver) -> None:
     subscription = await office.subscribe(receiver.url())
-    await office.tell(1)
+    await office.dispatch(1)
     sealed = KEYRING.seal(b"[{}]", tenant="o1", row=f"webhook_subscription:{subscription}")
     async with office.db.system() as conn:
         await conn.execute(update(webhook_subscriptions).values(secrets=sealed))
@@ -298,9 +298,9 @@ async def test_the_sweep_finds_endpoints_and_deliveries_that_were_missed(
     assert (await sweep_outbox(office.db, provider, now + GRACE)).is_drained is False  # type: ignore[arg-type]
     subscription = await failing(office, receiver)
     await office.subscribe(receiver.url("/other"), "wedding.*")
-    await office.tell(1, "wedding.updated")
+    await office.dispatch(1, "wedding.updated")
     swept = await sweep_outbox(office.db, provider, utc_now() + timedelta(minutes=2))  # type: ignore[arg-type]
-    assert (swept.is_drained, swept.endpoints) == (True, 1)
+    assert (swept.is_drained, swept.subscriptions) == (True, 1)
     assert asked == ["outbox:0", f"endpoint:{subscription}"]
 
 
@@ -308,6 +308,6 @@ async def test_a_stopped_endpoint_is_left_alone(office: PostOffice, receiver: Re
     subscription = await failing(office, receiver)
     async with office.db.tenant("o1") as conn:
         await subscribe.pause(conn, office.principal, subscription, utc_now())
-    look = await office.look(subscription, datetime(2040, 1, 1, tzinfo=UTC))
-    assert (look.status, look.sent, look.wait_seconds) == ("paused", 0, None)
-    assert (await office.look("nobody", utc_now())).status == "deleted"
+    result = await office.wake(subscription, datetime(2040, 1, 1, tzinfo=UTC))
+    assert (result.status, result.sent, result.wait_seconds) == ("paused", 0, None)
+    assert (await office.wake("nobody", utc_now())).status == "deleted"

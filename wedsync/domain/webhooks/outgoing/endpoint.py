@@ -15,7 +15,7 @@ from wedsync.domain.routing.vendor import Value
 from wedsync.domain.webhooks.outgoing import schedule
 from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 
-EndpointStatus = Literal["active", "failing", "recovering", "paused", "disabled", "deleted"]
+SubscriptionStatus = Literal["active", "failing", "recovering", "paused", "disabled", "deleted"]
 DeliveryStatus = Literal["pending", "retrying", "delivered", "failed"]
 #: `no_answer`: timed out, refused, unreachable or forbidden by the SSRF policy.
 Outcome = Literal["ok", "refused", "no_answer", "throttled", "gone"]
@@ -29,7 +29,7 @@ FULL_PACE_PER_SECOND = 64.0
 WARNINGS = (50, 70, 90)
 
 
-class Attempt(Value):
+class DeliveryAttempt(Value):
     """One attempt at a delivery, and its outcome."""
 
     delivery_id: str
@@ -45,13 +45,13 @@ class Attempt(Value):
     retry_after: timedelta | None = None
 
 
-class EndpointState(Value):
+class SubscriptionState(Value):
     """An endpoint's health."""
 
     id: str
     organization_id: str
     url: str
-    status: EndpointStatus
+    status: SubscriptionStatus
     reason: str | None = None
     policy: DeliveryRetryPolicy
     consecutive_failures: int = 0
@@ -85,7 +85,7 @@ class Verdict(Value):
     due_at: datetime | None = None
 
 
-def outcome_of(attempt: Attempt) -> Outcome:
+def outcome_of(attempt: DeliveryAttempt) -> Outcome:
     """Classify an attempt: any 2xx is a success; a redirect is not followed and counts as a refusal."""
     if attempt.status is None:
         return "no_answer"
@@ -95,7 +95,7 @@ def outcome_of(attempt: Attempt) -> Outcome:
 
 
 def judge(
-    delivery: OpenDelivery, attempt: Attempt, policy: DeliveryRetryPolicy, *, jitter: float, now: datetime
+    delivery: OpenDelivery, attempt: DeliveryAttempt, policy: DeliveryRetryPolicy, *, jitter: float, now: datetime
 ) -> Verdict:
     """Decide what follows for a delivery after an attempt.
 
@@ -119,13 +119,13 @@ def judge(
 
 
 def after_attempts(
-    state: EndpointState,
-    attempts: Sequence[Attempt],
+    state: SubscriptionState,
+    attempts: Sequence[DeliveryAttempt],
     *,
     jitter: float,
     now: datetime,
     useful_until: datetime | None = None,
-) -> EndpointState:
+) -> SubscriptionState:
     """Return the endpoint after attempts, oldest first. `useful_until`: of the most urgent waiting delivery."""
     for attempt in attempts:
         state = _after(state, attempt, jitter=jitter, now=now, useful_until=useful_until)
@@ -133,8 +133,8 @@ def after_attempts(
 
 
 def _after(
-    state: EndpointState, attempt: Attempt, *, jitter: float, now: datetime, useful_until: datetime | None
-) -> EndpointState:
+    state: SubscriptionState, attempt: DeliveryAttempt, *, jitter: float, now: datetime, useful_until: datetime | None
+) -> SubscriptionState:
     outcome = outcome_of(attempt)
     if state.status not in ("active", "failing", "recovering"):
         return state
@@ -158,22 +158,22 @@ def _after(
     return _next_round(state, attempt, jitter=jitter, now=now, useful_until=useful_until)
 
 
-def _is_probe(state: EndpointState, attempt: Attempt) -> bool:
+def _is_probe(state: SubscriptionState, attempt: DeliveryAttempt) -> bool:
     return state.next_probe_at is not None and attempt.at >= state.next_probe_at
 
 
 def _next_round(
-    state: EndpointState, attempt: Attempt, *, jitter: float, now: datetime, useful_until: datetime | None
-) -> EndpointState:
+    state: SubscriptionState, attempt: DeliveryAttempt, *, jitter: float, now: datetime, useful_until: datetime | None
+) -> SubscriptionState:
     """Let the endpoint fail, or fail still: schedule the next probe, or none any more.
 
     An urgent event brings probes closer together, but the end no nearer: only more probes and more time together lead
     there, neither alone.
     """
     is_first = state.status != "failing"
-    round_ = 1 if is_first else state.round + 1
+    retry_round = 1 if is_first else state.round + 1
     since = now if is_first or state.failing_since is None else state.failing_since
-    number = min(round_, 1 + schedule.passed(state.policy, now - since))
+    number = min(retry_round, 1 + schedule.passed(state.policy, now - since))
     wait = schedule.wait_after(
         state.policy,
         number,
@@ -182,16 +182,16 @@ def _next_round(
         useful_until=useful_until,
         retry_after=attempt.retry_after,
         # Hurried probes are out of step, and the last one must not come after the end.
-        most=since + schedule.total(state.policy) - now if round_ > number else None,
+        most=since + schedule.total(state.policy) - now if retry_round > number else None,
     )
-    failing = _with(state, round=round_, failing_since=since)
+    failing = _with(state, round=retry_round, failing_since=since)
     if wait is None:
         return _exhausted(failing)
     warned = 0 if is_first else state.warned
     return _with(failing, status="failing", reason=attempt.error, next_probe_at=now + wait, warned=warned)
 
 
-def _after_success(state: EndpointState) -> EndpointState:
+def _after_success(state: SubscriptionState) -> SubscriptionState:
     pace = None if state.pace_per_second is None else state.pace_per_second * 2
     changes: dict[str, object] = {
         "consecutive_failures": 0,
@@ -202,12 +202,12 @@ def _after_success(state: EndpointState) -> EndpointState:
     return state.model_copy(update=changes)
 
 
-def recovered(state: EndpointState) -> EndpointState:
+def recovered(state: SubscriptionState) -> SubscriptionState:
     """Make the endpoint active: nothing is parked any more."""
     return _with(state, status="active", reason=None, failing_since=None, next_probe_at=None, round=0, warned=0)
 
 
-def due_warning(state: EndpointState, now: datetime) -> int | None:
+def due_warning(state: SubscriptionState, now: datetime) -> int | None:
     """Return the highest of `WARNINGS` that is due and was not given."""
     if state.failing_since is None:
         return None
@@ -216,7 +216,7 @@ def due_warning(state: EndpointState, now: datetime) -> int | None:
     return due[-1] if due else None
 
 
-def next_warning_at(state: EndpointState) -> datetime | None:
+def next_warning_at(state: SubscriptionState) -> datetime | None:
     """Return when the next warning is due."""
     if state.failing_since is None:
         return None
@@ -224,17 +224,17 @@ def next_warning_at(state: EndpointState) -> datetime | None:
     return next((times[percent] for percent in WARNINGS if percent > state.warned), None)
 
 
-def _is_out_of_time(state: EndpointState, now: datetime) -> bool:
+def _is_out_of_time(state: SubscriptionState, now: datetime) -> bool:
     return state.failing_since is not None and now - state.failing_since > schedule.total(state.policy)
 
 
-def _exhausted(state: EndpointState) -> EndpointState:
+def _exhausted(state: SubscriptionState) -> SubscriptionState:
     return _with(state, status="disabled", reason="exhausted", next_probe_at=None)
 
 
-def _throttled_wait(attempt: Attempt) -> timedelta:
+def _throttled_wait(attempt: DeliveryAttempt) -> timedelta:
     return min(attempt.retry_after or schedule.THROTTLED_WAIT, schedule.RETRY_AFTER_CAP)
 
 
-def _with(state: EndpointState, **changes: object) -> EndpointState:
+def _with(state: SubscriptionState, **changes: object) -> SubscriptionState:
     return state.model_copy(update=changes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wedsync.domain.routing.vendor import Value
-from wedsync.domain.webhooks.outgoing.happenings import Happening
+from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
 from wedsync.domain.webhooks.outgoing.matching import passes, wants
 
 
@@ -21,12 +21,12 @@ class Subscriber(Value):
 class FanOut(Value):
     """An event and the subscriptions that it goes to."""
 
-    event: Happening
+    event: DomainEvent
     subscriptions: tuple[str, ...]
 
 
 def fan_out(
-    news: Sequence[Happening], subscribers: Sequence[Subscriber], *, only: str | None = None, keep: bool = False
+    news: Sequence[DomainEvent], subscribers: Sequence[Subscriber], *, only: str | None = None, keep: bool = False
 ) -> Iterator[FanOut]:
     """Yield each event with the subscriptions that want it, in order.
 

@@ -34,7 +34,7 @@ class WeddingFacts(Value):
     previous_ceremony: CeremonyTime | None = None
 
 
-class Happening(Value):
+class DomainEvent(Value):
     """An event to be sent."""
 
     type: str
@@ -45,16 +45,16 @@ class Happening(Value):
     useful_until: datetime | None = None
 
 
-def happenings(
+def domain_events(
     changes: Sequence[Change], wedding: WeddingFacts, paid: Mapping[str, Sequence[dict[str, Any]]]
-) -> list[Happening]:
+) -> list[DomainEvent]:
     """Make these changes' events, in order; `paid` holds the succeeded payment steps of completed transactions."""
-    found: list[Happening] = []
+    found: list[DomainEvent] = []
     for change in changes:
         for name, data in _of_change(change, wedding, paid):
             entry = EVENT_TYPES[name]
             found.append(
-                Happening(
+                DomainEvent(
                     type=name,
                     # Only what the catalogue promises.
                     data=entry.data.model_validate(data).model_dump(mode="json"),

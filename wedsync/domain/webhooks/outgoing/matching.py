@@ -28,7 +28,7 @@ def wants(patterns: Sequence[str], event_type: str) -> bool:
 
 def passes(filters: Filters, event: Mapping[str, Any]) -> bool:
     """Tell whether each filtered field (`wedding_id`, `type`, `data.x.y`) holds one of its allowed values."""
-    return all(_is_one_of(_look_up(event, path), allowed) for path, allowed in filters.items())
+    return all(_is_one_of(_value_at(event, path), allowed) for path, allowed in filters.items())
 
 
 def check_patterns(patterns: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ def check_filters(filters: Filters) -> None:
             raise InvalidInput(f"events can't be filtered by {path!r}", field="filters")
 
 
-def _look_up(event: Any, path: str) -> Any:
+def _value_at(event: Any, path: str) -> Any:
     for word in path.split("."):
         event = event.get(word) if isinstance(event, Mapping) else None
     return event

@@ -1,4 +1,4 @@
-"""Messages to `DrainOutbox` and `RetryEndpoint`, and the answers of their activities."""
+"""Messages to `DrainOutbox` and `RetrySubscription`, and the answers of their activities."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 DRAIN_OUTBOX_WORKFLOW = "DrainOutbox"
-RETRY_ENDPOINT_WORKFLOW = "RetryEndpoint"
+RETRY_SUBSCRIPTION_WORKFLOW = "RetryEndpoint"
 #: Signal of `DrainOutbox`, without arguments: deliveries were recorded since the last claim.
 DRAIN_OUTBOX_SIGNAL = "drain"
-#: Signal of `RetryEndpoint`, without arguments: the endpoint or its deliveries changed.
-LOOK_SIGNAL = "look"
+#: Signal of `RetrySubscription`, without arguments: the endpoint or its deliveries changed.
+WAKE_SIGNAL = "look"
 
 
 class Message(BaseModel):
@@ -28,7 +28,7 @@ class OutboxStart(Message):
     sent: int = 0
 
 
-class PumpAnswer(Message):
+class SentDeliveries(Message):
     """Answer of `deliveries.pump`."""
 
     #: Deliveries claimed, those that were given back and claimed again among them.
@@ -37,22 +37,22 @@ class PumpAnswer(Message):
     next_due_seconds: float | None = None
 
 
-class EndpointStart(Message):
-    """Input of `RetryEndpoint` (`endpoint:{endpoint}`, queue `workflows`)."""
+class SubscriptionStart(Message):
+    """Input of `RetrySubscription` (`endpoint:{endpoint}`, queue `workflows`)."""
 
-    endpoint_id: str
+    subscription_id: str
 
 
-class LookAt(Message):
-    """Input of `deliveries.retry_endpoint`."""
+class SubscriptionWake(Message):
+    """Input of `deliveries.retry_subscription`."""
 
-    endpoint_id: str
+    subscription_id: str
     #: The workflow's own time.
     now: datetime
 
 
-class EndpointLook(Message):
-    """Answer of `deliveries.retry_endpoint`."""
+class SubscriptionWakeResult(Message):
+    """Answer of `deliveries.retry_subscription`."""
 
     status: str
     #: Attempts made.
@@ -67,7 +67,7 @@ class SweptOutbox(Message):
     #: Whether its drain was started again.
     is_drained: bool = False
     #: Endpoints whose workflows were told again.
-    endpoints: int = 0
+    subscriptions: int = 0
 
 
 def outbox_workflow_id(partition: int = 0) -> str:
@@ -75,6 +75,6 @@ def outbox_workflow_id(partition: int = 0) -> str:
     return f"outbox:{partition}"
 
 
-def endpoint_workflow_id(endpoint_id: str) -> str:
+def subscription_workflow_id(subscription_id: str) -> str:
     """Return `endpoint:{endpoint}`."""
-    return f"endpoint:{endpoint_id}"
+    return f"endpoint:{subscription_id}"

@@ -8,19 +8,19 @@ from typing import Literal
 from wedsync.domain.routing.notify import Notice, Severity
 from wedsync.domain.webhooks.outgoing.catalogue import EndpointData, FailedDeliveryData
 
-EndpointNews = Literal["endpoint.warning", "endpoint.disabled", "endpoint.resumed"]
+SubscriptionNotice = Literal["endpoint.warning", "endpoint.disabled", "endpoint.resumed"]
 #: Takes the vendor's place in these notices.
 _SERVICE = "webhooks"
-_SEVERITY: dict[EndpointNews, Severity] = {
+_SEVERITY: dict[SubscriptionNotice, Severity] = {
     "endpoint.warning": "warning",
     "endpoint.disabled": "critical",
     "endpoint.resumed": "info",
 }
 #: A failed delivery of one of these makes no notice: that would never end.
-UNTOLD = ("delivery.failed", "webhook.test")
+NOT_NOTIFIED = ("delivery.failed", "webhook.test")
 
 
-def of_endpoint(kind: EndpointNews, data: EndpointData, now: datetime) -> Notice:
+def of_subscription(kind: SubscriptionNotice, data: EndpointData, now: datetime) -> Notice:
     """Notify that a subscription fails, was disabled, or is well again, without its URL, which may hold a secret."""
     what = {
         "endpoint.warning": f"does not answer; {data.percent} % of the time until it is disabled have gone by",

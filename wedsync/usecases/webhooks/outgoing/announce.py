@@ -9,16 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.webhooks.outgoing import notices
 from wedsync.domain.webhooks.outgoing.catalogue import EndpointData, FailedDeliveryData
-from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState
-from wedsync.domain.webhooks.outgoing.happenings import Happening
-from wedsync.domain.webhooks.outgoing.notices import EndpointNews
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryAttempt, SubscriptionState
+from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
+from wedsync.domain.webhooks.outgoing.notices import SubscriptionNotice
 from wedsync.store import deliveries as store
 from wedsync.store import notifications, outbox
 from wedsync.store.deliveries import Claimed
 
 
-async def announce_endpoint(
-    conn: AsyncConnection, kind: EndpointNews, state: EndpointState, now: datetime, percent: int | None = None
+async def announce_subscription(
+    conn: AsyncConnection, kind: SubscriptionNotice, state: SubscriptionState, now: datetime, percent: int | None = None
 ) -> None:
     """Report an endpoint's state; the subscription's own copy waits until the endpoint is well. In `system()`."""
     data = EndpointData(
@@ -30,16 +30,16 @@ async def announce_endpoint(
         failing_since=state.failing_since,
         parked=(await store.backlog(conn, state.id, now)).waiting,
     )
-    happening = Happening(type=kind, data=data.model_dump(mode="json"))
-    await outbox.announce(conn, state.organization_id, [happening], now, keep=True)
-    await notifications.announce(conn, notices.of_endpoint(kind, data, now), state.organization_id)
+    event = DomainEvent(type=kind, data=data.model_dump(mode="json"))
+    await outbox.announce(conn, state.organization_id, [event], now, keep=True)
+    await notifications.announce(conn, notices.of_subscription(kind, data, now), state.organization_id)
 
 
 async def announce_failed(
-    conn: AsyncConnection, state: EndpointState, given_up: Sequence[tuple[Claimed, Attempt]], now: datetime
+    conn: AsyncConnection, state: SubscriptionState, given_up: Sequence[tuple[Claimed, DeliveryAttempt]], now: datetime
 ) -> None:
     """Report deliveries to one endpoint that were given up. In `system()`."""
-    told = [
+    failures = [
         FailedDeliveryData(
             id=claimed.id,
             subscription_id=state.id,
@@ -51,10 +51,10 @@ async def announce_failed(
             error=attempt.error,
         )
         for claimed, attempt in given_up
-        if claimed.event.type not in notices.UNTOLD
+        if claimed.event.type not in notices.NOT_NOTIFIED
     ]
-    if not told:
+    if not failures:
         return
-    news = [Happening(type="delivery.failed", data=data.model_dump(mode="json")) for data in told]
-    await outbox.announce(conn, state.organization_id, news, now, keep=True)
-    await notifications.announce(conn, notices.of_failed_delivery(told[0], now), state.organization_id)
+    events = [DomainEvent(type="delivery.failed", data=data.model_dump(mode="json")) for data in failures]
+    await outbox.announce(conn, state.organization_id, events, now, keep=True)
+    await notifications.announce(conn, notices.of_failed_delivery(failures[0], now), state.organization_id)

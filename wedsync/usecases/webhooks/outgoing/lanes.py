@@ -13,7 +13,7 @@ from collections.abc import Callable
 from wedsync.store.deliveries import Claimed
 
 
-class _Lane:
+class _EndpointSlots:
     """One endpoint's deliveries in hand."""
 
     __slots__ = ("failures", "flying", "unrecorded", "waiting", "window")
@@ -34,7 +34,7 @@ class _Lane:
         return not (self.flying or self.waiting or self.unrecorded)
 
 
-class Lanes:
+class EndpointConcurrency:
     """Endpoints with something in hand. Times are seconds of `clock`."""
 
     def __init__(
@@ -52,84 +52,84 @@ class Lanes:
         self._ahead = ahead
         self._slow_after_seconds = slow_after_seconds
         self._hold_seconds = hold_seconds
-        self._lanes: dict[str, _Lane] = {}
+        self._slots: dict[str, _EndpointSlots] = {}
         self._young: deque[tuple[float, str, str]] = deque()
         self.waiting = 0
         self.flying = 0
 
     def add(self, item: Claimed) -> None:
         """Take a claimed delivery in hand."""
-        self._lane(item).waiting.append((self._clock(), item))
+        self._slots_of(item).waiting.append((self._clock(), item))
         self.waiting += 1
 
-    def take(self, most: int) -> list[Claimed]:
+    def acquire(self, most: int) -> list[Claimed]:
         """Start up to `most` deliveries whose turn it is, one of each endpoint in turn; return them."""
-        taken: list[Claimed] = []
+        acquired: list[Claimed] = []
         now = self._clock()
-        ready = [lane for lane in self._lanes.values() if self._is_ready(lane, now)] if self.waiting else []
-        while ready and len(taken) < most:
-            for lane in ready[: most - len(taken)]:
-                _, item = lane.waiting.popleft()
-                lane.flying[item.id] = now
+        ready = [slots for slots in self._slots.values() if self._is_ready(slots, now)] if self.waiting else []
+        while ready and len(acquired) < most:
+            for slots in ready[: most - len(acquired)]:
+                _, item = slots.waiting.popleft()
+                slots.flying[item.id] = now
                 self._young.append((now, item.subscription_id, item.id))
-                taken.append(item)
-            ready = [lane for lane in ready if lane.waiting and len(lane.flying) < self._each]
-        self.waiting -= len(taken)
-        self.flying += len(taken)
-        return taken
+                acquired.append(item)
+            ready = [slots for slots in ready if slots.waiting and len(slots.flying) < self._each]
+        self.waiting -= len(acquired)
+        self.flying += len(acquired)
+        return acquired
 
     def landed(self, item: Claimed, *, is_well: bool) -> None:
         """Note that a request ended."""
-        lane = self._lanes[item.subscription_id]
-        del lane.flying[item.id]
+        slots = self._slots[item.subscription_id]
+        del slots.flying[item.id]
         self.flying -= 1
-        lane.unrecorded += 1
+        slots.unrecorded += 1
         if not is_well:
-            lane.failures += 1
-            lane.window = self._each
-        elif not lane.failures and item.rate_per_second is None and item.pace_per_second is None:
-            lane.window = min(self._ahead, lane.window + 1)
+            slots.failures += 1
+            slots.window = self._each
+        elif not slots.failures and item.rate_per_second is None and item.pace_per_second is None:
+            slots.window = min(self._ahead, slots.window + 1)
 
     def lost(self, item: Claimed) -> None:
         """Note that a request was broken off; nothing is known of it."""
-        lane = self._lanes[item.subscription_id]
-        if lane.flying.pop(item.id, None) is not None:
+        slots = self._slots[item.subscription_id]
+        if slots.flying.pop(item.id, None) is not None:
             self.flying -= 1
         self._forget_if_empty(item.subscription_id)
 
     def recorded(self, item: Claimed, *, is_well: bool) -> None:
         """Note that an answer is recorded."""
-        lane = self._lanes[item.subscription_id]
-        lane.unrecorded -= 1
-        lane.failures -= not is_well
+        slots = self._slots[item.subscription_id]
+        slots.unrecorded -= 1
+        slots.failures -= not is_well
         self._forget_if_empty(item.subscription_id)
 
     def give_back(self, *, all_of_it: bool = False) -> list[Claimed]:
         """Take back what should not wait here longer: for slow and failing endpoints, or for too long."""
         if not self.waiting:
             return []
-        now, given = self._clock(), []
-        for endpoint_id, lane in list(self._lanes.items()):
-            if not lane.waiting:
+        now, returned = self._clock(), []
+        for subscription_id, slots in list(self._slots.items()):
+            if not slots.waiting:
                 continue
-            is_stale = lane.waiting[0][0] < now - self._hold_seconds
-            if all_of_it or is_stale or lane.failures or self._is_slow(lane, now):
-                given += [item for _, item in lane.waiting]
-                lane.waiting.clear()
-                lane.window = self._each
-                self._forget_if_empty(endpoint_id)
-        self.waiting -= len(given)
-        return given
+            is_stale = slots.waiting[0][0] < now - self._hold_seconds
+            if all_of_it or is_stale or slots.failures or self._is_slow(slots, now):
+                returned += [item for _, item in slots.waiting]
+                slots.waiting.clear()
+                slots.window = self._each
+                self._forget_if_empty(subscription_id)
+        self.waiting -= len(returned)
+        return returned
 
     def room(self) -> dict[str, int]:
         """Count how many more may be claimed for endpoints with something in hand: none while one request is slow."""
         now = self._clock()
-        return {endpoint_id: self._room_of(lane, now) for endpoint_id, lane in self._lanes.items()}
+        return {subscription_id: self._room_of(slots, now) for subscription_id, slots in self._slots.items()}
 
-    def wants(self, endpoint_id: str) -> bool:
+    def wants(self, subscription_id: str) -> bool:
         """Tell whether more may be claimed for an endpoint that has or had something in hand."""
-        lane = self._lanes.get(endpoint_id)
-        return lane is None or self._room_of(lane, self._clock()) > 0
+        slots = self._slots.get(subscription_id)
+        return slots is None or self._room_of(slots, self._clock()) > 0
 
     def young(self) -> int:
         """Count the requests under way that are not slow yet."""
@@ -150,34 +150,34 @@ class Lanes:
             self._young = deque(entry for entry in self._young if self._flies(entry))
 
     def _flies(self, entry: tuple[float, str, str]) -> bool:
-        lane = self._lanes.get(entry[1])
-        return lane is not None and entry[2] in lane.flying
+        slots = self._slots.get(entry[1])
+        return slots is not None and entry[2] in slots.flying
 
-    def _lane(self, item: Claimed) -> _Lane:
-        lane = self._lanes.get(item.subscription_id)
-        if lane is None:
-            lane = self._lanes[item.subscription_id] = _Lane(self._each)
-        return lane
+    def _slots_of(self, item: Claimed) -> _EndpointSlots:
+        slots = self._slots.get(item.subscription_id)
+        if slots is None:
+            slots = self._slots[item.subscription_id] = _EndpointSlots(self._each)
+        return slots
 
-    def _room_of(self, lane: _Lane, now: float) -> int:
+    def _room_of(self, slots: _EndpointSlots, now: float) -> int:
         # Until a failure is recorded its endpoint may turn out to be failing.
-        if lane.failures or self._is_slow(lane, now):
+        if slots.failures or self._is_slow(slots, now):
             return 0
-        in_hand = len(lane.flying) + len(lane.waiting)
-        if lane.window == self._each:
-            return max(0, self._each - in_hand - lane.unrecorded)
+        held = len(slots.flying) + len(slots.waiting)
+        if slots.window == self._each:
+            return max(0, self._each - held - slots.unrecorded)
         # Many at once, or each costs a query.
-        return lane.window - in_hand if in_hand <= lane.window // 2 else 0
+        return slots.window - held if held <= slots.window // 2 else 0
 
-    def _is_ready(self, lane: _Lane, now: float) -> bool:
+    def _is_ready(self, slots: _EndpointSlots, now: float) -> bool:
         return bool(
-            lane.waiting and len(lane.flying) < self._each and not lane.failures and not self._is_slow(lane, now)
+            slots.waiting and len(slots.flying) < self._each and not slots.failures and not self._is_slow(slots, now)
         )
 
-    def _is_slow(self, lane: _Lane, now: float) -> bool:
-        return any(began <= now - self._slow_after_seconds for began in lane.flying.values())
+    def _is_slow(self, slots: _EndpointSlots, now: float) -> bool:
+        return any(began <= now - self._slow_after_seconds for began in slots.flying.values())
 
-    def _forget_if_empty(self, endpoint_id: str) -> None:
-        lane = self._lanes.get(endpoint_id)
-        if lane is not None and lane.is_empty:
-            del self._lanes[endpoint_id]
+    def _forget_if_empty(self, subscription_id: str) -> None:
+        slots = self._slots.get(subscription_id)
+        if slots is not None and slots.is_empty:
+            del self._slots[subscription_id]

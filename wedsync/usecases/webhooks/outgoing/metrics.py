@@ -11,6 +11,6 @@ ATTEMPTS = _meter.create_counter("delivery_attempts", description="attempts at o
 #: How long attempts took, in seconds, by the same `status`.
 DURATION = _meter.create_histogram("delivery_duration", unit="s", description="time an attempt took")
 #: Endpoints whose `status` changed.
-ENDPOINTS = _meter.create_counter("delivery_endpoints", description="changes of endpoints' health")
+SUBSCRIPTIONS = _meter.create_counter("delivery_endpoints", description="changes of endpoints' health")
 #: Dispatches that did not reach Temporal; the sweep repeats them.
-UNTOLD = _meter.create_counter("outbox_untold", description="tells that failed")
+UNDISPATCHED = _meter.create_counter("outbox_untold", description="tells that failed")

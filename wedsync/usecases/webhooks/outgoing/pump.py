@@ -12,32 +12,32 @@ from datetime import datetime, timedelta
 
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing.vendor import Value
-from wedsync.domain.webhooks.bucket import Bucket, Limit, take
-from wedsync.domain.webhooks.outgoing.endpoint import Attempt
-from wedsync.domain.webhooks.outgoing.messages import PumpAnswer
+from wedsync.domain.webhooks.bucket import Bucket, Limit, acquire
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryAttempt
+from wedsync.domain.webhooks.outgoing.messages import SentDeliveries
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.store import deliveries as store
 from wedsync.store.deliveries import Claimed
 from wedsync.store.session import Database
-from wedsync.usecases.webhooks.outgoing.lanes import Lanes
-from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, Sender
-from wedsync.usecases.webhooks.outgoing.settle import settle
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.usecases.webhooks.outgoing.lanes import EndpointConcurrency
+from wedsync.usecases.webhooks.outgoing.send import PUT_OFF, AttemptSender
+from wedsync.usecases.webhooks.outgoing.settle import record_attempts
+from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
 
 #: Longer than an attempt with its recording: after it, what a dead process had in hand is sent again.
 LEASE = timedelta(seconds=60)
 #: The most attempts that one transaction records.
-_MOST_SETTLED = 200
+_MOST_RECORDED = 200
 #: So many are recorded at once without waiting for more, and the rest after so long.
-_ENOUGH_SETTLED = 50
+_ENOUGH_RECORDED = 50
 _GATHER_SECONDS = 0.02
 _MOST_BUCKETS = 20_000
 
 _log = logs.get(__name__)
 
 
-class PumpLimits(Value):
+class DeliveryLimits(Value):
     """Limits of what is under way at once."""
 
     #: Claimed by one query.
@@ -56,40 +56,42 @@ class PumpLimits(Value):
     #: What waits for its turn is given back after so long: much sooner than its lease ends.
     hold_seconds: float = 2.0
     #: While something is under way, others' new deliveries are claimed so often.
-    look_seconds: float = 0.05
+    poll_seconds: float = 0.05
     #: One run of the activity claims for so long.
     run_seconds: float = 10.0
 
 
-class Pump:
+class DeliverySender:
     """Sends the process's deliveries. Requests outlive the run that started them."""
 
-    def __init__(self, db: Database, sender: Sender, teller: OutboxTeller, limits: PumpLimits | None = None) -> None:
+    def __init__(
+        self, db: Database, sender: AttemptSender, dispatcher: OutboxDispatcher, limits: DeliveryLimits | None = None
+    ) -> None:
         self._db = db
         self._sender = sender
-        self._teller = teller
-        self._limits = limits or PumpLimits()
-        self._lanes = Lanes(
+        self._dispatcher = dispatcher
+        self._limits = limits or DeliveryLimits()
+        self._concurrency = EndpointConcurrency(
             each=self._limits.each,
             ahead=self._limits.ahead,
             slow_after_seconds=self._limits.slow_after_seconds,
             hold_seconds=self._limits.hold_seconds,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._made: list[tuple[Claimed, Attempt]] = []
-        self._settling: asyncio.Task[None] | None = None
+        self._made: list[tuple[Claimed, DeliveryAttempt]] = []
+        self._recording: asyncio.Task[None] | None = None
         self._claiming: asyncio.Task[tuple[int, datetime | None]] | None = None
         self._buckets: dict[str, Bucket] = {}
         self._changed = asyncio.Event()
         self._cursor = ""
 
-    async def run(self) -> PumpAnswer:
+    async def run(self) -> SentDeliveries:
         """Send what is due until nothing is, or for `run_seconds`. Raises StoreUnavailable."""
         ends_at = time.monotonic() + self._limits.run_seconds
         sent, soonest, is_fresh_round = 0, None, self._cursor == ""
         while time.monotonic() < ends_at:
             self._changed.clear()
-            await self._give_back(self._lanes.give_back())
+            await self._give_back(self._concurrency.give_back())
             claimed = 0
             room = self._room()
             if room:
@@ -101,42 +103,44 @@ class Pump:
                 sent += claimed
             if room and (claimed or not (is_fresh_round and self._cursor == "")):
                 continue
-            if not self._lanes.young() and not self._lanes.waiting and not self._is_settling():
+            if not self._concurrency.young() and not self._concurrency.waiting and not self._is_recording():
                 break
             await self._wait_for_change(ends_at)
-        await self._settled()
+        await self._until_recorded()
         wait = None if soonest is None else max(0.0, (soonest - utc_now()).total_seconds())
-        return PumpAnswer(sent=sent, next_due_seconds=wait)
+        return SentDeliveries(sent=sent, next_due_seconds=wait)
 
     async def idle(self) -> None:
         """Wait until nothing is under way and everything is recorded."""
         while self._tasks:
             await asyncio.wait(list(self._tasks))
-            await self._settled()
-        await self._settled()
+            await self._until_recorded()
+        await self._until_recorded()
 
     async def close(self) -> None:
         """End what is under way and give back what waits; the former is sent again once its lease is over."""
         if self._claiming is not None:
             await asyncio.gather(self._claiming, return_exceptions=True)
-        waiting = self._lanes.give_back(all_of_it=True)
+        waiting = self._concurrency.give_back(all_of_it=True)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._settled()
+        await self._until_recorded()
         try:
             await self._give_back(waiting)
         except StoreUnavailable:
             _log.warning("deliveries_kept_until_their_lease_ends", count=len(waiting))
 
     def _free(self) -> int:
-        return max(0, min(self._limits.young - self._lanes.young(), self._limits.every - self._lanes.flying))
+        return max(
+            0, min(self._limits.young - self._concurrency.young(), self._limits.every - self._concurrency.flying)
+        )
 
     def _room(self) -> int:
         """Return how many may be claimed now."""
         free = self._free()
-        return min(self._limits.batch, max(0, free + self._limits.spare - self._lanes.waiting)) if free else 0
+        return min(self._limits.batch, max(0, free + self._limits.spare - self._concurrency.waiting)) if free else 0
 
     async def _claim(self, limit: int) -> tuple[int, datetime | None]:
         """Claim deliveries; return how many, and when the first of those that their endpoints' rates put off is due."""
@@ -147,7 +151,7 @@ class Pump:
                 after=self._cursor,
                 limit=limit,
                 each=self._limits.each,
-                room=self._lanes.room(),
+                room=self._concurrency.room(),
                 now=now,
                 lease_until=now + LEASE,
             )
@@ -157,11 +161,11 @@ class Pump:
         """Take in hand what the endpoints' rates allow, put the rest off; return when the first of that is due."""
         put_off: dict[str, datetime] = {}
         for item in claimed:
-            wait = self._take(item)
+            wait = self._acquire_rate(item)
             if wait:
                 put_off[item.id] = utc_now() + timedelta(seconds=wait)
             else:
-                self._lanes.add(item)
+                self._concurrency.add(item)
         self._start()
         if put_off:
             async with self._db.system() as conn:
@@ -176,14 +180,14 @@ class Pump:
 
     def _start(self) -> None:
         """Send the deliveries whose turn it is."""
-        if not self._lanes.waiting:
+        if not self._concurrency.waiting:
             return
-        for item in self._lanes.take(self._free()):
+        for item in self._concurrency.acquire(self._free()):
             task = asyncio.create_task(self._send(item), name="deliver")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _take(self, item: Claimed) -> float:
+    def _acquire_rate(self, item: Claimed) -> float:
         """Return 0, or the seconds until the endpoint's rate has room."""
         rates = [rate for rate in (item.rate_per_second, item.pace_per_second) if rate is not None]
         if not rates:
@@ -192,7 +196,7 @@ class Pump:
             self._buckets.clear()
         rate = min(rates)
         limit = Limit(per_second=rate, burst=max(1.0, rate))
-        bucket, wait = take(self._buckets.get(item.subscription_id), limit, time.monotonic())
+        bucket, wait = acquire(self._buckets.get(item.subscription_id), limit, time.monotonic())
         self._buckets[item.subscription_id] = bucket
         return wait
 
@@ -202,18 +206,18 @@ class Pump:
             attempt = await self._sender.send(item, utc_now())
         finally:
             if attempt is None:
-                self._lanes.lost(item)
+                self._concurrency.lost(item)
                 self._changed.set()
         if attempt is None:
             await self._put_off(item)
             return
         is_well = attempt.error is None
-        self._lanes.landed(item, is_well=is_well)
+        self._concurrency.landed(item, is_well=is_well)
         self._made.append((item, attempt))
-        if not self._is_settling():
-            self._settling = asyncio.create_task(self._settle(), name="settle-deliveries")
+        if not self._is_recording():
+            self._recording = asyncio.create_task(self._record(), name="settle-deliveries")
         self._start()
-        if not is_well or self._lanes.wants(item.subscription_id):
+        if not is_well or self._concurrency.wants(item.subscription_id):
             self._changed.set()
 
     async def _put_off(self, item: Claimed) -> None:
@@ -224,23 +228,23 @@ class Pump:
         except StoreUnavailable:
             _log.warning("deliveries_kept_until_their_lease_ends", count=1)
 
-    def _is_settling(self) -> bool:
-        return self._settling is not None and not self._settling.done()
+    def _is_recording(self) -> bool:
+        return self._recording is not None and not self._recording.done()
 
-    async def _settle(self) -> None:
+    async def _record(self) -> None:
         """Record attempts as they come, many at once."""
         while self._made:
             await self._gather()
-            made = self._made[:_MOST_SETTLED]
+            made = self._made[:_MOST_RECORDED]
             try:
-                outcome = await settle(self._db, made, utc_now())
-                self._teller.tell_endpoints(outcome.to_retry)
+                outcome = await record_attempts(self._db, made, utc_now())
+                self._dispatcher.signal_subscriptions(outcome.to_retry)
             except Exception:  # noqa: BLE001 - whatever it was: the leases end, and they are sent again
                 _log.exception("deliveries_unrecorded", count=len(made))
             finally:
                 del self._made[: len(made)]
                 for item, attempt in made:
-                    self._lanes.recorded(item, is_well=attempt.error is None)
+                    self._concurrency.recorded(item, is_well=attempt.error is None)
                 self._changed.set()
 
     async def _gather(self) -> None:
@@ -253,17 +257,17 @@ class Pump:
 
     def _is_worth_waiting(self) -> bool:
         is_well = all(attempt.error is None for _, attempt in self._made)
-        return is_well and len(self._made) < _ENOUGH_SETTLED and self._lanes.young() > 0
+        return is_well and len(self._made) < _ENOUGH_RECORDED and self._concurrency.young() > 0
 
-    async def _settled(self) -> None:
+    async def _until_recorded(self) -> None:
         """Wait until the attempts made so far are recorded; a caller that is cancelled stops only the waiting."""
-        while self._settling is not None and not self._settling.done():
-            await asyncio.wait([self._settling])
+        while self._recording is not None and not self._recording.done():
+            await asyncio.wait([self._recording])
 
     async def _wait_for_change(self, ends_at: float) -> None:
         """Wait until something may be claimed, given back or ended; at most until the next query for new deliveries."""
-        grows = self._lanes.grows_slow_in()
-        wait = min([ends_at - time.monotonic(), self._limits.look_seconds, *([] if grows is None else [grows])])
+        grows = self._concurrency.grows_slow_in()
+        wait = min([ends_at - time.monotonic(), self._limits.poll_seconds, *([] if grows is None else [grows])])
         try:
             async with asyncio.timeout(max(0.01, wait)):
                 await self._changed.wait()

@@ -17,8 +17,8 @@ from wedsync.usecases.webhooks.outgoing.views import (
     DeliveryDetail,
     DeliveryPage,
     DeliveryView,
-    NewsItem,
-    NewsPage,
+    OperationalEvent,
+    OperationalEventPage,
     SubscriptionPage,
     delivery_values,
     subscription_view,
@@ -50,14 +50,18 @@ async def list_deliveries(
     )
 
 
-async def list_news(conn: AsyncConnection, subscription_id: str, limit: int, cursor: str | None) -> NewsPage:
+async def list_operational_events(
+    conn: AsyncConnection, subscription_id: str, limit: int, cursor: str | None
+) -> OperationalEventPage:
     """Read one page of what happened to a subscription, whoever was notified of it; raises NotFound, InvalidInput."""
     organization_id = (await row_of(conn, subscription_id)).organization_id
     before = decode_cursor(cursor) if cursor else None
-    rows = await store.page_news(conn, organization_id, subscription_id, limit + 1, before)
+    rows = await store.page_operational_events(conn, organization_id, subscription_id, limit + 1, before)
     shown = rows[:limit]
-    return NewsPage(
-        data=tuple(NewsItem(id=row.id, type=row.type, occurred_at=row.occurred_at, data=row.data) for row in shown),
+    return OperationalEventPage(
+        data=tuple(
+            OperationalEvent(id=row.id, type=row.type, occurred_at=row.occurred_at, data=row.data) for row in shown
+        ),
         next_cursor=encode_cursor(shown[-1].id) if len(rows) > limit else None,
     )
 

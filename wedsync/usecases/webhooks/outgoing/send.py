@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.ssrf import GuardPolicy
+from wedsync.domain.ssrf import SsrfPolicy
 from wedsync.domain.webhooks.clean import clean_text
-from wedsync.domain.webhooks.outgoing.endpoint import Attempt
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryAttempt
 from wedsync.domain.webhooks.outgoing.signing import body_of, headers_of
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.http_guard import GuardedHttp, Reply
+from wedsync.kit.http_guard import Reply, SsrfSafeHttp
 from wedsync.kit.settings import Settings
 from wedsync.store.deliveries import Claimed
 from wedsync.usecases.webhooks.outgoing.secrets import active, unseal
@@ -29,15 +29,15 @@ KEEP_BYTES = 2048
 _log = logs.get(__name__)
 
 
-class Sender:
+class AttemptSender:
     """Sends to subscribers' endpoints."""
 
-    def __init__(self, http: GuardedHttp, keyring: Keyring, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, http: SsrfSafeHttp, keyring: Keyring, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._http = http
         self._keyring = keyring
         self._timeout_seconds = timeout_seconds
 
-    async def send(self, claimed: Claimed, at: datetime) -> Attempt | None:
+    async def send(self, claimed: Claimed, at: datetime) -> DeliveryAttempt | None:
         """Sign and post a delivery once; `at` is when, by the clock of whoever decides about it. Never raises.
 
         None: nothing was tried, for want of a resolver; the delivery is to be given back.
@@ -75,16 +75,16 @@ class Sender:
         await self._http.close()
 
 
-def guard_policy(settings: Settings) -> GuardPolicy:
+def ssrf_policy(settings: Settings) -> SsrfPolicy:
     """Return the policy for URLs: this machine's own pass only on a laptop, and only while the setting says so."""
-    return GuardPolicy(allow_loopback=settings.is_local and settings.webhooks_to_loopback)
+    return SsrfPolicy(allow_loopback=settings.is_local and settings.webhooks_to_loopback)
 
 
-def _attempt(claimed: Claimed, reply: Reply, at: datetime) -> Attempt:
+def _attempt(claimed: Claimed, reply: Reply, at: datetime) -> DeliveryAttempt:
     error = reply.error
     if error is None and not (reply.status is not None and 200 <= reply.status < 300):
         error = f"answered {reply.status}"
-    return Attempt(
+    return DeliveryAttempt(
         delivery_id=claimed.id,
         subscription_id=claimed.subscription_id,
         at=at,
@@ -98,11 +98,11 @@ def _attempt(claimed: Claimed, reply: Reply, at: datetime) -> Attempt:
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     """Read `Retry-After` (RFC 9110, section 10.2.3): seconds or a date; None when there is none that can be read."""
-    said = headers.get("retry-after", "").strip()
-    if said.isascii() and said.isdigit():
-        return timedelta(seconds=min(int(said[:10]), 10**6))
+    declared = headers.get("retry-after", "").strip()
+    if declared.isascii() and declared.isdigit():
+        return timedelta(seconds=min(int(declared[:10]), 10**6))
     try:
-        until = parsedate_to_datetime(said)
+        until = parsedate_to_datetime(declared)
         return max(timedelta(), (until if until.tzinfo else until.replace(tzinfo=UTC)) - now)
     except (ValueError, OverflowError, TypeError):
         # A zone of a billion hours is one of them.

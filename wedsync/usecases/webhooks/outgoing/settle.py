@@ -9,79 +9,83 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.webhooks.outgoing.endpoint import Attempt, EndpointState, after_attempts, judge
+from wedsync.domain.webhooks.outgoing.endpoint import DeliveryAttempt, SubscriptionState, after_attempts, judge
 from wedsync.kit import logs
 from wedsync.store import deliveries as store
-from wedsync.store.deliveries import Claimed, Settled
+from wedsync.store.deliveries import Claimed, JudgedAttempt
 from wedsync.store.session import Database
 from wedsync.usecases.webhooks.outgoing import metrics
-from wedsync.usecases.webhooks.outgoing.announce import announce_endpoint, announce_failed
+from wedsync.usecases.webhooks.outgoing.announce import announce_failed, announce_subscription
 
 _log = logs.get(__name__)
 
 
-class Outcome(NamedTuple):
+class RecordedAttempts(NamedTuple):
     """A result of recording attempts."""
 
-    states: dict[str, EndpointState]
+    states: dict[str, SubscriptionState]
     #: Endpoints with something to be done about later.
     to_retry: tuple[str, ...]
 
 
-async def settle(db: Database, made: Sequence[tuple[Claimed, Attempt]], now: datetime) -> Outcome:
+async def record_attempts(
+    db: Database, made: Sequence[tuple[Claimed, DeliveryAttempt]], now: datetime
+) -> RecordedAttempts:
     """Record attempts in one transaction. Raises StoreUnavailable: they will then be made again, with the same ids."""
     async with db.system() as conn:
-        before = await store.endpoints(conn, {attempt.subscription_id for _, attempt in made}, lock=True)
-        settled, states = await _judge(conn, made, before, now)
-        await store.settle(conn, settled, now)
-        await store.write_endpoints(conn, list(states.values()), settled)
+        before = await store.subscriptions(conn, {attempt.subscription_id for _, attempt in made}, lock=True)
+        judged, states = await _judge(conn, made, before, now)
+        await store.record_attempts(conn, judged, now)
+        await store.write_subscriptions(conn, list(states.values()), judged)
         for state in states.values():
-            await announce_failed(conn, state, _given_up(state, made, settled), now)
+            await announce_failed(conn, state, _given_up(state, made, judged), now)
             if state.status == "disabled" != before[state.id].status:
-                await announce_endpoint(conn, "endpoint.disabled", state, now)
+                await announce_subscription(conn, "endpoint.disabled", state, now)
             if state.status == "recovering" != before[state.id].status:
                 await store.hurry(conn, state.id, now)
-    to_retry = {item.attempt.subscription_id for item in settled if item.verdict.status == "retrying"}
+    to_retry = {item.attempt.subscription_id for item in judged if item.verdict.status == "retrying"}
     to_retry |= {state.id for state in states.values() if state.status in ("failing", "recovering")}
-    _count(settled, before, states)
-    return Outcome(states, tuple(sorted(to_retry)))
+    _count(judged, before, states)
+    return RecordedAttempts(states, tuple(sorted(to_retry)))
 
 
 async def _judge(
     conn: AsyncConnection,
-    made: Sequence[tuple[Claimed, Attempt]],
-    before: dict[str, EndpointState],
+    made: Sequence[tuple[Claimed, DeliveryAttempt]],
+    before: dict[str, SubscriptionState],
     now: datetime,
-) -> tuple[list[Settled], dict[str, EndpointState]]:
-    settled: list[Settled] = []
-    states: dict[str, EndpointState] = {}
-    for endpoint_id, state in before.items():
-        own = sorted((pair for pair in made if pair[1].subscription_id == endpoint_id), key=lambda pair: pair[1].at)
+) -> tuple[list[JudgedAttempt], dict[str, SubscriptionState]]:
+    judged: list[JudgedAttempt] = []
+    states: dict[str, SubscriptionState] = {}
+    for subscription_id, state in before.items():
+        own = sorted((pair for pair in made if pair[1].subscription_id == subscription_id), key=lambda pair: pair[1].at)
         jitter = random.random()  # noqa: S311 - spreads load, protects nothing
-        settled += [
-            Settled(attempt, judge(claimed.open, attempt, state.policy, jitter=jitter, now=now))
+        judged += [
+            JudgedAttempt(attempt, judge(claimed.open, attempt, state.policy, jitter=jitter, now=now))
             for claimed, attempt in own
         ]
         attempts = [attempt for _, attempt in own]
         urgent = None
         if any(attempt.error for attempt in attempts):
-            urgent = (await store.backlog(conn, endpoint_id, now)).useful_until
-        states[endpoint_id] = after_attempts(state, attempts, jitter=jitter, now=now, useful_until=urgent)
-    return settled, states
+            urgent = (await store.backlog(conn, subscription_id, now)).useful_until
+        states[subscription_id] = after_attempts(state, attempts, jitter=jitter, now=now, useful_until=urgent)
+    return judged, states
 
 
 def _given_up(
-    state: EndpointState, made: Sequence[tuple[Claimed, Attempt]], settled: Sequence[Settled]
-) -> list[tuple[Claimed, Attempt]]:
-    failed = {item.attempt.delivery_id for item in settled if item.verdict.status == "failed"}
+    state: SubscriptionState, made: Sequence[tuple[Claimed, DeliveryAttempt]], judged: Sequence[JudgedAttempt]
+) -> list[tuple[Claimed, DeliveryAttempt]]:
+    failed = {item.attempt.delivery_id for item in judged if item.verdict.status == "failed"}
     return [pair for pair in made if pair[0].id in failed and pair[0].subscription_id == state.id]
 
 
-def _count(settled: Sequence[Settled], before: dict[str, EndpointState], after: dict[str, EndpointState]) -> None:
-    for item in settled:
+def _count(
+    judged: Sequence[JudgedAttempt], before: dict[str, SubscriptionState], after: dict[str, SubscriptionState]
+) -> None:
+    for item in judged:
         metrics.ATTEMPTS.add(1, {"status": item.verdict.status})
         metrics.DURATION.record(item.attempt.duration_ms / 1000, {"status": item.verdict.status})
     for state in after.values():
         if state.status != before[state.id].status:
-            metrics.ENDPOINTS.add(1, {"status": state.status})
-            _log.warning("webhook_endpoint", endpoint_id=state.id, status=state.status, reason=state.reason)
+            metrics.SUBSCRIPTIONS.add(1, {"status": state.status})
+            _log.warning("webhook_endpoint", subscription_id=state.id, status=state.status, reason=state.reason)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, NotFound
 from wedsync.domain.webhooks.outgoing.catalogue import NEWEST_VERSION, ApiVersion, PingData
-from wedsync.domain.webhooks.outgoing.happenings import Happening
+from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
 from wedsync.domain.webhooks.outgoing.matching import check_filters, check_patterns
 from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
 from wedsync.domain.webhooks.outgoing.signing import Payload
@@ -162,8 +162,8 @@ async def rotate(
 async def test(conn: AsyncConnection, principal: Principal, subscription_id: str, now: datetime) -> str:
     """Send it a `webhook.test` and return the delivery's id. Raises NotFound."""
     await row_of(conn, subscription_id)
-    happening = Happening(type="webhook.test", data=PingData(id=subscription_id).model_dump(mode="json"))
-    (delivery_id,) = await outbox.announce(conn, principal.organization_id, [happening], now, only=subscription_id)
+    event = DomainEvent(type="webhook.test", data=PingData(id=subscription_id).model_dump(mode="json"))
+    (delivery_id,) = await outbox.announce(conn, principal.organization_id, [event], now, only=subscription_id)
     return delivery_id
 
 

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from wedsync.domain.webhooks.outgoing.messages import SweptOutbox
 from wedsync.store import deliveries as store
 from wedsync.store.session import Database
-from wedsync.usecases.webhooks.outgoing.tell import ClientProvider, tell_endpoint, tell_outbox
+from wedsync.usecases.webhooks.outgoing.tell import ClientProvider, signal_outbox, signal_subscription
 
 #: The dispatches missed what has been due for so long.
 GRACE = timedelta(seconds=10)
-_MOST_ENDPOINTS = 500
+_MOST_SUBSCRIPTIONS = 500
 
 
 async def sweep_outbox(db: Database, client_provider: ClientProvider, now: datetime) -> SweptOutbox:
@@ -21,11 +21,11 @@ async def sweep_outbox(db: Database, client_provider: ClientProvider, now: datet
     """
     async with db.system() as conn:
         is_missed = await store.is_anything_missed(conn, now - GRACE)
-        forgotten = await store.forgotten_endpoints(conn, now - GRACE, _MOST_ENDPOINTS)
+        forgotten = await store.forgotten_subscriptions(conn, now - GRACE, _MOST_SUBSCRIPTIONS)
     if is_missed or forgotten:
         client = await client_provider()
         if is_missed:
-            await tell_outbox(client)
-        for endpoint_id in forgotten:
-            await tell_endpoint(client, endpoint_id)
-    return SweptOutbox(is_drained=is_missed, endpoints=len(forgotten))
+            await signal_outbox(client)
+        for subscription_id in forgotten:
+            await signal_subscription(client, subscription_id)
+    return SweptOutbox(is_drained=is_missed, subscriptions=len(forgotten))

@@ -97,7 +97,7 @@ class DeliveryPage(View):
     next_cursor: str | None
 
 
-class NewsItem(View):
+class OperationalEvent(View):
     """One event about a subscription itself: `endpoint.*`, or a `delivery.failed`."""
 
     id: str
@@ -106,10 +106,10 @@ class NewsItem(View):
     data: dict[str, JsonValue]
 
 
-class NewsPage(View):
+class OperationalEventPage(View):
     """A page, newest first; `next_cursor` requests what follows, null: there is no more."""
 
-    data: tuple[NewsItem, ...]
+    data: tuple[OperationalEvent, ...]
     next_cursor: str | None
 
 
