@@ -24,7 +24,7 @@ from wedsync.domain.errors import (
     WedsyncError,
 )
 from wedsync.domain.failure import BUG, Failure
-from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.health.messages import AT_CAPACITY
 
 P = ParamSpec("P")
 R = TypeVar("R")

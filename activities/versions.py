@@ -5,11 +5,11 @@ from __future__ import annotations
 from temporalio import activity
 
 from activities.errors import translated
-from activities.routing import beating
-from wedsync.domain.routing.version_migration import MigrationWake, MigrationWakeResult
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.migrate_version_step import migrate_version
-from wedsync.usecases.routing.switchboard import AdmissionController
+from activities.health import beating
+from wedsync.domain.versions.migration import MigrationWake, MigrationWakeResult
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.usecases.versions.advance_migration import migrate_version
 
 
 class VersionActivities:

@@ -6,10 +6,10 @@ from temporalio import activity
 
 from activities.errors import translated
 from wedsync.domain.weddings.binding import Preparation
-from wedsync.store.session import Database
-from wedsync.usecases.webhooks.hasten import hasten_inbox
+from wedsync.store.db.session import Database
+from wedsync.usecases.inbox.hasten import hasten_inbox
+from wedsync.usecases.plans.load import LoadedPlan, LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.begin_transaction import BeginTransaction, Begun, FirstSteps, begin_transaction
-from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.prepare_steps import Links, PrepareSteps, StepAtVendor, prepare_steps
 from wedsync.usecases.weddings.recall_answer import RecallAnswer, RecalledAnswer, recall_answer
 from wedsync.usecases.weddings.record_wedding import (

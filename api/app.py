@@ -10,21 +10,22 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 from temporalio.client import Client
 
-from api import operations, problems, v1, webhooks
+from api import operations, v1, webhooks
 from api.document import describe, operation_id
-from api.middleware import Authentication, BodyLimit, RequestIds
 from api.v1.events import HEARTBEAT_SECONDS
+from wedsync.dispatch.inbox import InboxDispatcher
+from wedsync.dispatch.weddings import TransactionDispatcher
+from wedsync.http import problems
+from wedsync.http.middleware import Authentication, BodyLimit, RequestIds
 from wedsync.kit import telemetry, temporal
 from wedsync.kit.settings import Settings
 from wedsync.runtime import ClientProvider, open_runtime
-from wedsync.store.notices import Notices
-from wedsync.store.projection import EVENTS_CHANNEL
+from wedsync.store.db.listener import Notices
+from wedsync.store.weddings.projection import EVENTS_CHANNEL
 from wedsync.usecases.access.authenticate import KeyCache
-from wedsync.usecases.routing.gateway import Gateway
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.tell import InboxDispatcher
+from wedsync.usecases.proxy.forward import Gateway
 from wedsync.usecases.weddings.read_transaction import temporal_links
-from wedsync.usecases.weddings.tell import TransactionDispatcher
+from wedsync.vendors.registry import load_registry
 
 
 def lazy_client(settings: Settings) -> ClientProvider:

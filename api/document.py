@@ -10,9 +10,9 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from api.middleware import PROTECTED
-from api.problems import GATEWAY_ONLY, KINDS, MEDIA_TYPE, Problem
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
+from wedsync.http.middleware import PROTECTED
+from wedsync.http.problems import GATEWAY_ONLY, KINDS, MEDIA_TYPE, Problem
 
 _REF = "#/components/schemas/{model}"
 #: Beside what an endpoint says itself, every guarded one may answer these.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from wedsync.domain.webhooks.outgoing.catalogue import API_VERSIONS, EVENT_TYPES, json_schema
+from wedsync.domain.outbox.catalogue import API_VERSIONS, EVENT_TYPES, json_schema
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "events"
 

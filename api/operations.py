@@ -10,17 +10,17 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from temporalio.service import RPCError
 
-from api.deps import require
-from api.middleware import principal_of
-from api.problems import problem, request_id_of
 from wedsync.domain.access.principal import Permission
 from wedsync.domain.errors import InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
+from wedsync.http.deps import require
+from wedsync.http.middleware import principal_of
+from wedsync.http.problems import problem, request_id_of
 from wedsync.kit import telemetry
 from wedsync.kit.codec import decode_payloads_json
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import payload_codec
-from wedsync.store import migrate
-from wedsync.store import weddings as store
+from wedsync.store.db import migrate
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import View
 
 router = APIRouter()
@@ -148,7 +148,7 @@ async def decode_payloads(request: Request, cors: Cors) -> Response:
             require(state.settings, principal, Permission.OPERATE_PLATFORM)
         body = await decode_payloads_json(payload_codec(state.settings), await request.body())
     except WedsyncError as error:
-        from api.problems import of_error
+        from wedsync.http.problems import of_error
 
         error = InvalidInput("the payloads can't be decoded", field="payloads") if error.reason == "tampered" else error
         refusal = of_error(error, request_id_of(request))

@@ -13,12 +13,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.problems import problem, request_id_of
+from wedsync.dispatch.inbox import InboxDispatcher
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
+from wedsync.http.problems import problem, request_id_of
 from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.webhooks.receive import (
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.usecases.inbox.receive import (
     AddressRefused,
     InboundMessage,
     Received,
@@ -26,12 +27,11 @@ from wedsync.usecases.webhooks.receive import (
     SourceThrottled,
     WebhookReceiver,
 )
-from wedsync.usecases.webhooks.tell import InboxDispatcher
 
 PATH = "/api/integrations/webhooks/{source}"
 _PREFIX = PATH.partition("{")[0]
 CONNECTION_PATH = PATH + "/{connection}"
-#: The codes of `api.problems.KINDS` by what went wrong.
+#: The codes of `wedsync.http.problems.KINDS` by what went wrong.
 _CODES: dict[type[WedsyncError], str] = {
     SignatureRefused: "webhook_signature",
     AddressRefused: "webhook_address",

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from wedsync.store.session import sqlalchemy_url
+from wedsync.store.db.session import sqlalchemy_url
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS bare_weddings (

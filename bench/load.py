@@ -22,15 +22,15 @@ from bench.fair_saga import FairSaga
 from bench.names import FAIR_QUEUE, PEER_QUEUE
 from bench.plans import VENDORS, elopement
 from bench.stage import Stage
+from wedsync.dispatch.weddings import dispatch
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 from wedsync.kit import temporal
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.create_wedding import create_wedding
-from wedsync.usecases.weddings.tell import dispatch
+from wedsync.vendors.registry import load_registry
 
 _SETTLED = text("SELECT id, status FROM transactions WHERE id = ANY(:ids) AND status <> 'running'")
 _POLL_SECONDS = 0.02

@@ -17,15 +17,15 @@ from bench.meter import percentile
 from bench.open_loop import at_rate
 from bench.routing_stage import BACKUP, PRIMARY, PipelineStage, call, database, pipeline
 from wedsync.domain.errors import VendorError
-from wedsync.domain.routing.messages import CIRCUIT_OPEN, WatchStart
-from wedsync.domain.routing.strategy import Endpoint, Strategy
+from wedsync.domain.health.messages import CIRCUIT_OPEN, WatchStart
+from wedsync.domain.routing.endpoint_selection import Endpoint, Strategy
 from wedsync.domain.weddings import saga
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
-from wedsync.store import circuits
-from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.watch_health import Watch
+from wedsync.pipeline.endpoint_selector import Situation
+from wedsync.store.routing import circuits
+from wedsync.usecases.health.watch import Watch
 
 _PER_SECOND, _SECONDS, _DOWN_AFTER_SECONDS = 200, 6.0, 2.0
 _SLOW_SECONDS, _SLOW_CALLS = 2.0, 1000

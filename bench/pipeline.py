@@ -15,12 +15,12 @@ import httpx
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
 from bench.saga_calls import Order, request_of
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit import logs, telemetry
 from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.vendors.registry import load_registry
 
 _WARM_UP = 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from wedsync.domain.weddings.load import plan_from_json
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.load import plan_from_json
+from wedsync.domain.plans.plan import Plan
 
 _CEREMONY = (datetime.now(UTC) + timedelta(days=200)).strftime("%Y-%m-%dT16:00")
 _COUPLE = {

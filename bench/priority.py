@@ -8,12 +8,12 @@ import time
 from bench.meter import percentile
 from bench.routing_stage import PipelineStage, call, database, pipeline
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
+from wedsync.domain.quotas.quota import QuotaPolicy, WindowLimit
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
-from wedsync.store import quotas
-from wedsync.usecases.routing.route import ORDINARY, Situation
+from wedsync.pipeline.endpoint_selector import ORDINARY, Situation
+from wedsync.store.quotas import queries as quotas
 
 _LIMIT, _BACKLOG = 100, 10_000
 #: A wedding-day call so often, for so long.

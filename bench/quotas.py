@@ -17,15 +17,15 @@ from dataclasses import dataclass
 
 from bench.routing_stage import database
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit, WindowName
+from wedsync.domain.quotas.quota import QuotaPolicy, WindowLimit, WindowName
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings
-from wedsync.store import quotas
-from wedsync.store.session import Database
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.store.db.session import Database
+from wedsync.store.quotas import queries as quotas
+from wedsync.vendors.registry import load_registry
 
 _PROCESSES, _WAITERS = 10, 10
 _MINUTE_LIMIT = 1200

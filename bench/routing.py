@@ -20,12 +20,12 @@ from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from bench.meter import percentile
 from bench.open_loop import at_rate
 from bench.routing_stage import PRIMARY, PipelineStage, call, database, pipeline
-from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
+from wedsync.domain.quotas.quota import QuotaPolicy, WindowLimit
 from wedsync.kit import logs, loop, telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
-from wedsync.store import quotas
+from wedsync.store.quotas import queries as quotas
 
 _PER_SECOND, _ROUND_SECONDS = 500, 2.0
 _FORM = {"To": "+390318125551", "From": "+15005550006", "Body": "You are booked."}

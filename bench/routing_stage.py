@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.local.postgres import EmbeddedPostgres
-from wedsync.store import migrate
-from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
+from wedsync.vendors.registry import load_registry
 
 PRIMARY, BACKUP = 0, 1
 _TO = {"id": "couple", "name": "Giulia Ferrari", "email": "giulia.ferrari@example.com", "phone": "+390318125551"}

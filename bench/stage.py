@@ -18,7 +18,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from bench.names import PEER_DATABASE
-from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.kit import temporal
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.local.ports import HOST, free_port
@@ -26,10 +26,10 @@ from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.local.processes import Child
 from wedsync.local.ready import answers, polls, until_ready
 from wedsync.local.temporal_server import NAMESPACE, EmbeddedTemporal
-from wedsync.store import migrate
-from wedsync.store.session import Database
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
 from wedsync.usecases.access import bootstrap
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 _ACCOUNT = {
     "api_key": "local-api-key",

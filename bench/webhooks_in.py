@@ -27,7 +27,7 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.local.ports import HOST, free_port
 from wedsync.local.ready import answers, until_ready
-from wedsync.store.tables.weddings import weddings
+from wedsync.store.weddings.tables import weddings
 
 _PATH = "/api/integrations/webhooks/stripe"
 _CONNECTIONS = 32

@@ -26,10 +26,11 @@ from sqlalchemy import func, insert, select
 from temporalio.client import Client
 
 from bench.meter import percentile
+from wedsync.dispatch.outbox import OutboxDispatcher
 from wedsync.domain.errors import TemporalUnreachable
+from wedsync.domain.outbox.domain_events import DomainEvent
+from wedsync.domain.outbox.signing import Event, body_of, headers_of
 from wedsync.domain.ssrf import SsrfPolicy
-from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
-from wedsync.domain.webhooks.outgoing.signing import Event, body_of, headers_of
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http_guard import SsrfSafeHttp
@@ -37,14 +38,14 @@ from wedsync.kit.ids import new_id
 from wedsync.kit.settings import LOCAL_CODEC_KEY
 from wedsync.local.ports import free_port
 from wedsync.local.postgres import EmbeddedPostgres
-from wedsync.store import migrate, outbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.outgoing import deliveries, webhook_subscriptions
-from wedsync.usecases.webhooks.outgoing import secrets
-from wedsync.usecases.webhooks.outgoing.pump import DeliverySender
-from wedsync.usecases.webhooks.outgoing.send import AttemptSender
-from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
+from wedsync.store.access.tables import organizations
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
+from wedsync.store.outbox import events as outbox
+from wedsync.store.outbox.tables import deliveries, webhook_subscriptions
+from wedsync.usecases.outbox import secrets
+from wedsync.usecases.outbox.delivery_sender import DeliverySender
+from wedsync.usecases.outbox.send import AttemptSender
 
 _KEYRING = Keyring.parse(LOCAL_CODEC_KEY)
 _AT_ONCE = 4

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from wedsync.kit.settings import Settings
-from wedsync.store.session import sqlalchemy_url
+from wedsync.store.db.session import sqlalchemy_url
 from wedsync.store.tables import metadata
 
 #: Whoever migrates this database waits for this lock first.

@@ -122,7 +122,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 @pytest.fixture(scope="session")
 async def new_database(postgres_server: EmbeddedPostgres) -> Callable[[], DatabaseUrls]:
     """Makes a new migrated database at each call (about 50 ms); it goes away with the server."""
-    from wedsync.store import migrate
+    from wedsync.store.db import migrate
 
     postgres_server.create_database(_TEMPLATE)
     await migrate.upgrade(postgres_server.url(owner=True, database=_TEMPLATE), postgres_server.credentials.app_password)

@@ -9,15 +9,15 @@ from typing import Any
 
 from temporalio.client import Client
 
+from wedsync.dispatch.outbox import OutboxDispatcher
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings
-from wedsync.store.outbox import NEWS
-from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import Registry, limited_vendors, load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import AdmissionController
-from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.store.db.session import Database
+from wedsync.store.outbox.events import NEWS
+from wedsync.vendors.registry import Registry, limited_vendors, load_registry, set_up_vendors
 
 ClientProvider = Callable[[], Awaitable[Client]]
 
@@ -62,16 +62,16 @@ async def open_runtime(
         **admission,
     }
     database, pool = Database(settings.database_url, settings.database_pool_size), new_pool()
-    teller = OutboxDispatcher(provide)
-    database.when_committed(NEWS, teller.tell)
+    outbox_dispatcher = OutboxDispatcher(provide)
+    database.when_committed(NEWS, outbox_dispatcher.dispatch)
     admission_controller = AdmissionController(
         database, vendors.manifests, provide, most_in_flight=most_in_flight, **options
     )
     gateway = VendorGateway(settings, vendors, pool, admission_controller)
     try:
         async with admission_controller.open():
-            yield Runtime(settings, vendors, database, provide, pool, admission_controller, gateway, teller)
+            yield Runtime(settings, vendors, database, provide, pool, admission_controller, gateway, outbox_dispatcher)
     finally:
-        await teller.close()
+        await outbox_dispatcher.close()
         await pool.aclose()
         await database.close()

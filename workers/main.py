@@ -25,15 +25,15 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from activities.deliveries import DeliveryActivities
-from activities.handoffs import DispatchActivities
-from activities.routing import RoutingActivities
+from activities.dispatch import DispatchActivities
+from activities.health import RoutingActivities
+from activities.inbox import WebhookActivities
+from activities.outbox import DeliveryActivities
 from activities.vendors import VendorActivities
 from activities.versions import VersionActivities
-from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
-from wedsync.domain.routing import queues
-from wedsync.domain.routing.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
+from wedsync.domain import task_queues
+from wedsync.domain.health.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
 from wedsync.domain.weddings.messages import REDISPATCH_PENDING_WORKFLOW
 from wedsync.kit import telemetry
 from wedsync.kit.http_guard import SsrfSafeHttp
@@ -41,16 +41,16 @@ from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
 from wedsync.runtime import Runtime, open_runtime
-from wedsync.store.projection_writer import ProjectionWriter
-from wedsync.usecases.routing.notify import Notifier
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.outgoing.pump import DeliverySender
-from wedsync.usecases.webhooks.outgoing.send import AttemptSender, ssrf_policy
-from wedsync.usecases.webhooks.reconcile import Reconciler, reconcilable, reconcile_every
+from wedsync.store.weddings.projection_writer import ProjectionWriter
+from wedsync.usecases.inbox.reconcile import Reconciler, reconcilable, reconcile_every
+from wedsync.usecases.incidents.deliver import Notifier
+from wedsync.usecases.outbox.delivery_sender import DeliverySender
+from wedsync.usecases.outbox.send import AttemptSender, ssrf_policy
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.call_step import StepCaller
 from wedsync.usecases.weddings.links import link_maker
-from wedsync.usecases.weddings.load_plan import PlanShelf
 from wedsync.usecases.weddings.write_projection import HeldWriter
+from wedsync.vendors.registry import load_registry
 from workers.queues import QueuePlan, WorkerActivities, plans
 from workers.schedules import ensure_reconciled
 
@@ -140,7 +140,7 @@ async def ensure_schedules(client: Client, settings: Settings) -> None:
         action=ScheduleActionStartWorkflow(
             REDISPATCH_PENDING_WORKFLOW,
             id=SWEEP_SCHEDULE,
-            task_queue=queues.WORKFLOWS_BULK,
+            task_queue=task_queues.WORKFLOWS_BULK,
             static_summary="tell again what was recorded and not handed over",
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))]),
@@ -159,7 +159,7 @@ async def ensure_watch(client: Client) -> None:
         WATCH_HEALTH_WORKFLOW,
         WatchStart(),
         id=WATCH_HEALTH_ID,
-        task_queue=queues.WORKFLOWS_BULK,
+        task_queue=task_queues.WORKFLOWS_BULK,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="probe the services and tell of changes",
     )

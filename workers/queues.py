@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activities.deliveries import DeliveryActivities
-from activities.handoffs import DispatchActivities
-from activities.routing import RoutingActivities
+from activities.dispatch import DispatchActivities
+from activities.health import RoutingActivities
+from activities.inbox import WebhookActivities
+from activities.outbox import DeliveryActivities
 from activities.vendors import VendorActivities
 from activities.versions import VersionActivities
-from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
-from wedsync.domain.routing import queues
+from wedsync.domain import task_queues
 from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
-from workflows.guard_vendor import RecoverVendor
 from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
-from workflows.retry_endpoint import RetrySubscription
+from workflows.recover_vendor import RecoverVendor
+from workflows.redispatch_pending import RedispatchPending
+from workflows.retry_subscription import RetrySubscription
 from workflows.retry_webhook import RetryWebhook
-from workflows.sweep_handoffs import RedispatchPending
 from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding
 
@@ -99,12 +99,12 @@ def plans(worker_activities: WorkerActivities, settings: Settings) -> list[Queue
     records, calls = worker_activities.records(), [worker_activities.vendors.call]
     slots = settings.worker_activity_slots
     every = [
-        QueuePlan(queues.WORKFLOWS, WORKFLOWS, records, slots),
-        QueuePlan(queues.WORKFLOWS_BULK, WORKFLOWS, records, slots),
-        QueuePlan(queues.VENDOR, (), calls, settings.worker_vendor_slots),
-        QueuePlan(queues.VENDOR_CRITICAL, (), calls, settings.worker_critical_slots),
-        QueuePlan(queues.RECORDS, (), records, slots),
-        QueuePlan(queues.BULK, (), records, slots),
+        QueuePlan(task_queues.WORKFLOWS, WORKFLOWS, records, slots),
+        QueuePlan(task_queues.WORKFLOWS_BULK, WORKFLOWS, records, slots),
+        QueuePlan(task_queues.VENDOR, (), calls, settings.worker_vendor_slots),
+        QueuePlan(task_queues.VENDOR_CRITICAL, (), calls, settings.worker_critical_slots),
+        QueuePlan(task_queues.RECORDS, (), records, slots),
+        QueuePlan(task_queues.BULK, (), records, slots),
     ]
     chosen = [name.strip() for name in settings.worker_queues.split(",") if name.strip()]
     return [plan for plan in every if not chosen or plan.queue in chosen]

@@ -18,8 +18,8 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.domain.routing.queues import WORKFLOWS_BULK
-from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart, reconcile_schedule_id
+from wedsync.domain.inbox.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart, reconcile_schedule_id
+from wedsync.domain.task_queues import WORKFLOWS_BULK
 
 
 async def ensure_reconciled(client: Client, source: str, every: timedelta | None) -> None:

@@ -9,9 +9,9 @@ from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.webhooks import WebhookActivities
-    from wedsync.domain.routing.queues import RECORDS
-    from wedsync.domain.webhooks.messages import DRAIN_SIGNAL, DrainBatch, DrainedBatch, DrainStart, DrainTotals
+    from activities.inbox import WebhookActivities
+    from wedsync.domain.inbox.messages import DRAIN_SIGNAL, DrainBatch, DrainedBatch, DrainStart, DrainTotals
+    from wedsync.domain.task_queues import RECORDS
     from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
 
 #: Continue as new after so many: about 600 history events.

@@ -9,14 +9,9 @@ from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.deliveries import DeliveryActivities
-    from wedsync.domain.routing.queues import RECORDS
-    from wedsync.domain.webhooks.outgoing.messages import (
-        DRAIN_OUTBOX_SIGNAL,
-        DRAIN_OUTBOX_WORKFLOW,
-        OutboxStart,
-        SentDeliveries,
-    )
+    from activities.outbox import DeliveryActivities
+    from wedsync.domain.outbox.messages import DRAIN_OUTBOX_SIGNAL, DRAIN_OUTBOX_WORKFLOW, OutboxStart, SentDeliveries
+    from wedsync.domain.task_queues import RECORDS
 
 #: Continue as new after so many runs of the sender.
 RUNS = 100

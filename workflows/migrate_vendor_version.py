@@ -12,8 +12,8 @@ from workflows import options
 
 with workflow.unsafe.imports_passed_through():
     from activities.versions import VersionActivities
-    from wedsync.domain.routing.queues import RECORDS
-    from wedsync.domain.routing.version_migration import (
+    from wedsync.domain.task_queues import RECORDS
+    from wedsync.domain.versions.migration import (
         MIGRATE_VERSION_WORKFLOW,
         WAKE_SIGNAL,
         MigrationResult,

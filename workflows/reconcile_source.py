@@ -8,9 +8,9 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.webhooks import WebhookActivities
-    from wedsync.domain.routing.queues import BULK
-    from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, Reconciled, ReconcileStart
+    from activities.inbox import WebhookActivities
+    from wedsync.domain.inbox.messages import RECONCILE_SOURCE_WORKFLOW, Reconciled, ReconcileStart
+    from wedsync.domain.task_queues import BULK
 
 
 @workflow.defn(name=RECONCILE_SOURCE_WORKFLOW)

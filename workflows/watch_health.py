@@ -9,9 +9,9 @@ from temporalio import workflow
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.routing import RoutingActivities
-    from wedsync.domain.routing.messages import WATCH_HEALTH_WORKFLOW, WatchStart
-    from wedsync.domain.routing.queues import BULK
+    from activities.health import RoutingActivities
+    from wedsync.domain.health.messages import WATCH_HEALTH_WORKFLOW, WatchStart
+    from wedsync.domain.task_queues import BULK
 
 _HEARTBEAT = timedelta(seconds=20)
 _MARGIN = timedelta(seconds=60)

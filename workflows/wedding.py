@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from wedsync.domain.routing.vendor import VendorEvent
+    from wedsync.domain.vendors.event import VendorEvent
     from wedsync.domain.weddings import agenda, closing, requests, saga, wedding_views
     from wedsync.domain.weddings.apply_result import manually_undone
     from wedsync.domain.weddings.messages import (

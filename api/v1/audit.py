@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
-from api.deps import Context
-from wedsync.store.access import AuditQuery
+from wedsync.http.deps import Context
+from wedsync.store.access.queries import AuditQuery
 from wedsync.usecases.access.read_audit import AuditPage, list_audit
 
 router = APIRouter(tags=["audit"])

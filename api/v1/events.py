@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from api.deps import Context, RequestContext
+from wedsync.http.deps import Context, RequestContext
 from wedsync.usecases.weddings.follow_events import follow_events
 from wedsync.usecases.weddings.read_wedding import wedding_row
 

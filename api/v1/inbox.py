@@ -9,17 +9,17 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import Context, MustBeOnce, respond
 from api.webhooks import get_receiver
 from wedsync.domain.access.principal import Answer, Once
-from wedsync.domain.webhooks.messages import Lane
+from wedsync.domain.inbox.messages import Lane
+from wedsync.http.deps import Context, MustBeOnce, respond
 from wedsync.kit.clock import utc_now
-from wedsync.store.inbox_desk import Scope
-from wedsync.store.session import as_system
-from wedsync.store.weddings import find_wedding
+from wedsync.store.db.session import as_system
+from wedsync.store.inbox.operator_queries import Scope
+from wedsync.store.weddings.queries import find_wedding
 from wedsync.usecases.access.answer_once import Write, answer_once
-from wedsync.usecases.webhooks import inbox_desk
-from wedsync.usecases.webhooks.inbox_desk import InboxPage, InboxRow, ReplayedEvents
+from wedsync.usecases.inbox import operate
+from wedsync.usecases.inbox.operate import InboxPage, InboxRow, ReplayedEvents
 
 router = APIRouter(prefix="/inbox", tags=["webhooks"])
 
@@ -68,9 +68,7 @@ async def list_inbox_events(
 ) -> InboxPage:
     """List events, newest first. Assign `unmatched` events, whose owner is unknown. Replay failed (`dead`) events."""
     async with context.db.system() as conn:
-        return await inbox_desk.list_inbox(
-            conn, _scope(context), state=state, source=source, limit=limit, cursor=cursor
-        )
+        return await operate.list_inbox(conn, _scope(context), state=state, source=source, limit=limit, cursor=cursor)
 
 
 @router.post("/replay", status_code=202, response_model=ReplayedEvents, summary="Process failed events again")
@@ -80,7 +78,7 @@ async def replay_inbox_events(body: EventReplay, context: Context, idempotency: 
 
     async def action(conn: AsyncConnection) -> Answer:
         async with as_system(conn):
-            replayed, signalled = await inbox_desk.replay_events(
+            replayed, signalled = await operate.replay_events(
                 conn, _scope(context), context.principal, utc_now(), **body.model_dump()
             )
         lanes.update(signalled)
@@ -93,7 +91,7 @@ async def replay_inbox_events(body: EventReplay, context: Context, idempotency: 
 async def get_inbox_event(inbox_event: RowId, context: Context) -> InboxRow:
     """Show what the event said, what became of it, and why."""
     async with context.db.system() as conn:
-        return await inbox_desk.show_event(conn, _scope(context), inbox_event)
+        return await operate.show_event(conn, _scope(context), inbox_event)
 
 
 @router.post("/{inbox_event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
@@ -106,7 +104,7 @@ async def assign_inbox_event(
     async def action(conn: AsyncConnection) -> Answer:
         owner = await find_wedding(conn, body.wedding_id)
         async with as_system(conn):
-            row, lane = await inbox_desk.assign_event(
+            row, lane = await operate.assign_event(
                 conn,
                 _scope(context),
                 context.principal,

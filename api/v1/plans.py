@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 
-from api.deps import Context
 from api.examples import PLAN_BODY
-from wedsync.domain.weddings.plan import PlanError
+from wedsync.domain.plans.plan import PlanError
+from wedsync.http.deps import Context
+from wedsync.usecases.plans.validate import validate_plan as find_faults
 from wedsync.usecases.weddings.read_wedding import View
-from wedsync.usecases.weddings.validate_plan import validate_plan as find_faults
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")

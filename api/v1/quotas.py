@@ -9,18 +9,18 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from api.deps import Context, MustBeOnce, RequestContext, respond
-from api.v1.services import OPERATORS_ONLY, ServiceName
+from api.v1.routing import OPERATORS_ONLY, ServiceName
 from wedsync.domain.access.principal import Answer, Permission
 from wedsync.domain.errors import InvalidInput, NotFound
-from wedsync.domain.routing.quotas import SPREAD, QuotaPolicy, Reservation, Throttle, WindowLimit
-from wedsync.domain.routing.schedule import Schedule, ScheduleRequest
+from wedsync.domain.quotas.quota import SPREAD, QuotaPolicy, Reservation, Throttle, WindowLimit
+from wedsync.domain.quotas.schedule import Schedule, ScheduleRequest
+from wedsync.http.deps import Context, MustBeOnce, RequestContext, respond
 from wedsync.kit.clock import utc_now
-from wedsync.store.quotas import Key
+from wedsync.store.quotas.queries import Key
 from wedsync.usecases.access.answer_once import answer_repeatable
-from wedsync.usecases.routing import manage_quotas as views
-from wedsync.usecases.routing.manage_quotas import QuotaManager
-from wedsync.usecases.routing.plan_calls import Forecast, forecast_quotas, preview_schedule
+from wedsync.usecases.quotas import manage as views
+from wedsync.usecases.quotas.forecast import Forecast, forecast_quotas, preview_schedule
+from wedsync.usecases.quotas.manage import QuotaManager
 
 router = APIRouter(tags=["quotas"], prefix="/quotas")
 Account = Annotated[str, Query(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9*_.-]+$")]

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.deps import Context, MustBeOnce, Wait, accept
 from api.examples import DECIDED, REQUESTED
 from wedsync.domain.weddings.messages import Choice, Decision
+from wedsync.http.deps import Context, MustBeOnce, Wait, accept
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.read_transaction import TransactionView, read_transaction
 

@@ -10,18 +10,18 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import Context, MustBeOnce, RequestContext, respond
 from api.ranges import Since, Until, read_range
 from wedsync.domain.access.principal import Answer, Permission
 from wedsync.domain.errors import NotFound
-from wedsync.domain.routing.vendor import VersionSpec
-from wedsync.domain.routing.version_migration import MigrationRules
+from wedsync.domain.vendors.manifest import VersionSpec
+from wedsync.domain.versions.migration import MigrationRules
+from wedsync.http.deps import Context, MustBeOnce, RequestContext, respond
 from wedsync.kit.clock import utc_now
-from wedsync.store import versions as store
+from wedsync.store.versions import queries as store
 from wedsync.usecases.access.answer_once import answer_once
-from wedsync.usecases.routing import migrate_version as migrations
-from wedsync.usecases.routing import versions as views
-from wedsync.usecases.routing.read_services import RoutingView
+from wedsync.usecases.routing.read import RoutingView
+from wedsync.usecases.versions import manage as views
+from wedsync.usecases.versions import request_migration as migrations
 
 router = APIRouter(prefix="/versions", tags=["versions"])
 _REFUSED: dict[int | str, dict[str, Any]] = {

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import Context, MayBeOnce, MustBeOnce, Wait, accept, respond
 from api.examples import PLAN_BODY
 from api.v1.plans import is_yaml
 from wedsync.domain.access.principal import Answer
+from wedsync.http.deps import Context, MayBeOnce, MustBeOnce, Wait, accept, respond
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.access.answer_once import answer_once
+from wedsync.usecases.plans.validate import require_plan
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.create_wedding import create_wedding as record_wedding
 from wedsync.usecases.weddings.list_weddings import WeddingPage
@@ -22,7 +23,6 @@ from wedsync.usecases.weddings.read_transaction import TransactionView
 from wedsync.usecases.weddings.read_wedding import StepView, View, WeddingView, read_steps, read_wedding
 from wedsync.usecases.weddings.remember_contacts import remember_contacts
 from wedsync.usecases.weddings.repair_wedding import repair_wedding as rewrite_wedding
-from wedsync.usecases.weddings.validate_plan import require_plan
 
 router = APIRouter(prefix="/weddings", tags=["weddings"])
 

@@ -17,7 +17,7 @@ from temporalio.exceptions import (
 from activities.errors import read_failure, to_application_error, translated
 from wedsync.domain import errors
 from wedsync.domain.failure import Failure
-from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.health.messages import AT_CAPACITY
 
 UNTIL = datetime(2027, 6, 1, tzinfo=UTC)
 TABLE: list[tuple[errors.WedsyncError, str, bool, bool, bool]] = [

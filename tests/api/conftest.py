@@ -15,14 +15,14 @@ from temporalio.client import Client
 
 from api.app import create_app
 from api.examples import PLAN
-from tests.support.gateway import gate, gateway_sandbox  # noqa: F401 - fixtures
+from tests.support.proxy import gate, gateway_sandbox  # noqa: F401 - fixtures
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings.projection import ProjectionWrite, StepWrite, TransactionMove
 from wedsync.domain.weddings.step import StepState
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
-from wedsync.store import projection
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import projection
 from wedsync.usecases.access.bootstrap import LocalAccess, ensure_local_organization
 
 _numbers = itertools.count(1)

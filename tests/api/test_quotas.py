@@ -15,9 +15,9 @@ from wedsync.domain.errors import ThrottledUntil, VendorThrottled
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key, new_api_key
 from wedsync.kit.ids import new_id
-from wedsync.store import access
-from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.endpoint_selector import Situation
+from wedsync.store.access import queries as access
 
 DAILY = {"windows": [{"window": "day", "limit": 100}], "upgrade": "https://stripe.com/docs/rate-limits"}
 

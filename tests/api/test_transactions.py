@@ -12,9 +12,9 @@ from wedsync.domain.weddings.projection import TransactionBegin, TransactionOutc
 from wedsync.domain.weddings.transaction import TransactionResult
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import projection
-from wedsync.store.tables.access import idempotency_keys
-from wedsync.store.tables.weddings import weddings
+from wedsync.store.access.tables import idempotency_keys
+from wedsync.store.weddings import projection
+from wedsync.store.weddings.tables import weddings
 
 
 async def request_of(api: Any, transaction_id: str) -> Any:

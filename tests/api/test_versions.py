@@ -8,9 +8,9 @@ import pytest
 from temporalio.client import Client
 
 from tests.support.routing import eventually, open_admission_controller, pass_one, rows
-from wedsync.domain.routing.version_migration import migration_workflow_id
+from wedsync.domain.versions.migration import migration_workflow_id
 from wedsync.kit.clock import utc_now
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
 
 DEFAULT, OTHER = "2026-10-28.endive", "2026-09-30.endive"
 

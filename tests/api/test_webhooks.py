@@ -23,22 +23,22 @@ from twilio.request_validator import RequestValidator
 
 from api.webhooks import router
 from tests.support.black_hole import black_hole
-from wedsync.domain.webhooks.bucket import Limit
-from wedsync.domain.webhooks.messages import LANES, drain_workflow_id
+from wedsync.dispatch.inbox import InboxDispatcher
+from wedsync.domain.inbox.messages import LANES, drain_workflow_id
+from wedsync.domain.inbox.token_bucket import Limit
 from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
 from wedsync.kit import temporal
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.webhooks import inbox
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.receive import WebhookReceiver
-from wedsync.usecases.webhooks.tell import InboxDispatcher
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.inbox.tables import inbox
+from wedsync.store.weddings.tables import weddings
+from wedsync.usecases.inbox.receive import WebhookReceiver
 from wedsync.vendors.paypal.sandbox_signing import webhook_headers
+from wedsync.vendors.registry import load_registry
 
 OLD_SECRET, NEW_SECRET = "whsec_old", "whsec_new"
 PATH = "/api/integrations/webhooks/stripe"

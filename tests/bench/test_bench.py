@@ -15,8 +15,8 @@ from bench.rates import BARE, DBOS, FAIR, PRODUCT, Rates
 from bench.saga_calls import CALLS, SETTLE, Order, request_of
 from bench.size import QUICK
 from bench.workers import Alone, Workers
-from wedsync.domain.weddings.compile import compile_plan
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.vendors.registry import load_registry
 
 
 def test_the_measured_wedding_has_as_many_calls_as_the_peers_sagas() -> None:

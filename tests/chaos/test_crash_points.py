@@ -14,7 +14,7 @@ from tests.support.chaos_plans import chaos_plan
 from tests.support.chaos_points import ActivityPoint, Moment
 from tests.support.chaos_stage import ChaosStage, Story
 from wedsync.domain.weddings.messages import REPAIR_UPDATE
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 #: Five steps side by side where they can be; what waits for a vendor's word splits them into several transactions.
 _NEEDS: dict[str, list[str]] = {

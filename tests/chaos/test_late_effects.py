@@ -8,7 +8,7 @@ from typing import Any
 from tests.support.chaos_audit import Verdict, audit
 from tests.support.chaos_plans import chaos_plan
 from tests.support.chaos_stage import ChaosStage
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 #: Longer than the HTTP timeout of the short stage, shorter than its start-to-close and settling time together.
 _LATE_MS = 5000

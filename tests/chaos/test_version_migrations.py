@@ -17,11 +17,11 @@ from tests.support.routing import rows
 from tests.support.stages import SkippingStage, _skipping_stage, puppet, skipping, stage_sandbox
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, WedsyncError
-from wedsync.domain.routing.version_migration import MigrationWake
+from wedsync.domain.versions.migration import MigrationWake
 from wedsync.kit.clock import utc_now
-from wedsync.store import versions
-from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.migrate_version_step import migrate_version as act_on_wake
+from wedsync.store.versions import queries as versions
+from wedsync.usecases.versions import request_migration
+from wedsync.usecases.versions.advance_migration import migrate_version as act_on_wake
 
 __all__ = ["_skipping_stage", "puppet", "skipping", "stage_sandbox"]
 
@@ -68,7 +68,7 @@ async def _run(migrating: Migrating, seed: int) -> Run:
     if kind == "regret":
         await migrating.until(migration, draw.choice(["prepare", "shadow", "canary", "verify"]), "rolled_back", "done")
         principal = Principal(organization_id=organization, key_id="test")
-        await migrate_version.request_move(
+        await request_migration.request_move(
             migrating.stage.db, migrating.stage.client, principal, migration, rollback=True
         )
     elif kind == "crashes":
@@ -134,6 +134,6 @@ async def test_a_migration_that_has_ended_can_not_be_taken_back(skipping: Skippi
         await migrating.end(migration)
         principal = Principal(organization_id=wedding.organization_id, key_id="test")
         with pytest.raises(Conflict):
-            await migrate_version.request_move(
+            await request_migration.request_move(
                 migrating.stage.db, migrating.stage.client, principal, migration, rollback=True
             )

@@ -12,14 +12,14 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.deliveries import DeliveryActivities
+from activities.outbox import DeliveryActivities
 from tests.support.outgoing import open_post_office
 from tests.support.receivers import open_receiver
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.webhooks.outgoing.messages import outbox_workflow_id, subscription_workflow_id
-from wedsync.store.outbox import NEWS
+from wedsync.domain.outbox.messages import outbox_workflow_id, subscription_workflow_id
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
+from wedsync.store.outbox.events import NEWS
 from workflows.drain_outbox import DrainOutbox
-from workflows.retry_endpoint import RetrySubscription
+from workflows.retry_subscription import RetrySubscription
 
 FOLDER = Path(__file__).parent
 

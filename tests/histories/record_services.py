@@ -12,8 +12,8 @@ from tests.support.guarded import SERVICE, RecoveryStage, restored
 from tests.support.migrations import BROKEN, open_migrating
 from tests.support.routing import configure, open_admission_controller
 from tests.support.stage import Stage
-from wedsync.domain.routing.messages import WatchStart
-from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.health.messages import WatchStart
+from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.kit.ids import new_id
 from workflows.watch_health import WatchHealth
 

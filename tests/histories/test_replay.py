@@ -16,10 +16,10 @@ from wedsync.kit.temporal import data_converter
 from workers.main import SANDBOXED
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
-from workflows.guard_vendor import RecoverVendor
 from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
-from workflows.retry_endpoint import RetrySubscription
+from workflows.recover_vendor import RecoverVendor
+from workflows.retry_subscription import RetrySubscription
 from workflows.retry_webhook import RetryWebhook
 from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding

@@ -16,8 +16,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.store import migrate
-from wedsync.store.session import Database, sqlalchemy_url
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database, sqlalchemy_url
 from wedsync.store.tables import metadata
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from sqlalchemy import Table, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.support.rows import PLATFORM_ROWS, row_of
-from wedsync.store.session import Database, as_system
+from wedsync.store.db.session import Database, as_system
 from wedsync.store.tables import metadata
 
 OURS, THEIRS = "ours", "theirs"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.chaos_stage import Story
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings.catalogue import ACTIONS
+from wedsync.domain.plans.actions import ACTIONS
+from wedsync.domain.vendors.manifest import Manifest
 from wedsync.kit.standin import LedgerEntry
 
 Held = Sequence[tuple[str, LedgerEntry]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 
 _SERVICES: dict[str, dict[str, Any]] = {
     "villa": {"role": "venue", "vendor": "generic", "critical": True, "real_time_updates": True},

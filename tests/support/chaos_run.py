@@ -13,8 +13,8 @@ from tests.support.chaos_audit import Verdict, audit
 from tests.support.chaos_faults import Faults
 from tests.support.chaos_plans import chaos_plan
 from tests.support.chaos_stage import ChaosStage, Story
-from wedsync.domain.weddings.plan import Plan
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.domain.plans.plan import Plan
+from wedsync.vendors.registry import load_registry
 
 #: A sample shows what did not settle before its test's own time is up.
 _PATIENCE_SECONDS = 600 if os.environ.get("WEDSYNC_CHAOS") == "full" else 240

@@ -23,14 +23,14 @@ from tests.support import chaos_points
 from tests.support.chaos_process import WorkerProcess, worker_environment
 from tests.support.chaos_sandbox import WatchedSandbox
 from tests.support.stage import Stage, Staged, stage_settings
+from wedsync.dispatch.weddings import dispatch
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 from wedsync.kit import temporal
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import LedgerEntry
 from wedsync.sandbox.app import listen
-from wedsync.store.session import Database
-from wedsync.usecases.weddings.tell import dispatch
+from wedsync.store.db.session import Database
 
 FINAL = frozenset({"completed", "rolled_back", "held", "needs_attention", "cancelled"})
 _MOVING_STEPS = frozenset({"running", "waiting"})

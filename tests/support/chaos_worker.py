@@ -27,8 +27,8 @@ from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.weddings import saga
 from wedsync.kit import logs, temporal
 from wedsync.kit.settings import Settings
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.vendors.registry import load_registry
 from workers import main as main_program
 
 _LOOK_SECONDS = 0.2

@@ -12,11 +12,11 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from tests.support.routing import eventually, fail, rows
-from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.messages import WAKE_SIGNAL, recovery_workflow_id
+from wedsync.domain.health.messages import WAKE_SIGNAL, recovery_workflow_id
+from wedsync.domain.routing import circuit_breaker as rules
 from wedsync.kit.clock import utc_now
+from wedsync.pipeline.admission import AdmissionController
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.usecases.routing.switchboard import AdmissionController
 
 SERVICE = "twilio"
 

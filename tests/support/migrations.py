@@ -15,16 +15,17 @@ from tests.support.plans import payment, plan
 from tests.support.routing import open_admission_controller, rows
 from tests.support.stage import Stage, Staged
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.routing.vendor import Call, VersionSpec
-from wedsync.domain.routing.version_migration import MigrationResult, MigrationRules, migration_workflow_id
+from wedsync.domain.vendors.call import Call
+from wedsync.domain.vendors.manifest import VersionSpec
+from wedsync.domain.versions.migration import MigrationResult, MigrationRules, migration_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 from wedsync.kit.ids import new_id
-from wedsync.store import versions
-from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.store.versions import queries as versions
+from wedsync.usecases.versions import request_migration
+from wedsync.vendors.registry import load_registry
 
 SERVICE = "stripe"
 OLD, NEW = "2026-10-28.endive", "2026-09-30.endive"
@@ -112,7 +113,7 @@ class Migrating:
         """Start a migration, as the API does; return its id."""
         principal = Principal(organization_id=organization_id or self.stage.organization_id, key_id="test")
         await self.controller.routing_table.load()
-        migration = migrate_version.plan_migration(
+        migration = request_migration.plan_migration(
             self.controller.routing_table,
             self.gateway.manifest(SERVICE),
             SERVICE,
@@ -122,7 +123,7 @@ class Migrating:
             migration_id=new_id(),
             now=utc_now(),
         )
-        await migrate_version.begin(self.stage.db, self.stage.client, principal, migration)
+        await request_migration.begin(self.stage.db, self.stage.client, principal, migration)
         return migration.id
 
     def handle(self, migration_id: str) -> WorkflowHandle[Any, Any]:

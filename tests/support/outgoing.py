@@ -12,11 +12,12 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from temporalio.client import Client
 
+from wedsync.dispatch.outbox import OutboxDispatcher
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import TemporalUnreachable
+from wedsync.domain.outbox.domain_events import DomainEvent
+from wedsync.domain.outbox.messages import SubscriptionWakeResult
 from wedsync.domain.ssrf import SsrfPolicy
-from wedsync.domain.webhooks.outgoing.happenings import DomainEvent
-from wedsync.domain.webhooks.outgoing.messages import SubscriptionWakeResult
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http_guard import SsrfSafeHttp
@@ -24,18 +25,17 @@ from wedsync.kit.ids import new_id
 from wedsync.kit.lookups import resolve
 from wedsync.kit.settings import LOCAL_CODEC_KEY
 from wedsync.kit.ssrf import Resolver
-from wedsync.store import outbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.outgoing import deliveries, delivery_attempts, outgoing_events, webhook_subscriptions
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.pump import DeliveryLimits, DeliverySender
-from wedsync.usecases.webhooks.outgoing.retry_endpoint import wake_subscription
-from wedsync.usecases.webhooks.outgoing.send import AttemptSender
-from wedsync.usecases.webhooks.outgoing.subscribe import NewSubscription
-from wedsync.usecases.webhooks.outgoing.tell import OutboxDispatcher
-from wedsync.usecases.webhooks.outgoing.views import SubscriptionWithSecret
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.outbox import events as outbox
+from wedsync.store.outbox.tables import deliveries, delivery_attempts, outgoing_events, webhook_subscriptions
+from wedsync.store.weddings.tables import weddings
+from wedsync.usecases.outbox import subscribe
+from wedsync.usecases.outbox.delivery_sender import DeliveryLimits, DeliverySender
+from wedsync.usecases.outbox.retry_subscription import wake_subscription
+from wedsync.usecases.outbox.send import AttemptSender
+from wedsync.usecases.outbox.subscribe import NewSubscription
+from wedsync.usecases.outbox.views import SubscriptionWithSecret
 
 CEREMONY = datetime(2031, 6, 19, 14, tzinfo=UTC)
 KEYRING = Keyring.parse(LOCAL_CODEC_KEY)

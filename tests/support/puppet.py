@@ -14,11 +14,12 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Call, Effect, Manifest, OperationSpec
+from wedsync.domain.health.messages import AT_CAPACITY
+from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.manifest import ActionSpec, AuthSpec, Manifest, OperationSpec
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account, VendorClient
-from wedsync.usecases.routing.registry import Registry, load_registry
+from wedsync.vendors.registry import Registry, load_registry
 
 #: down: not done, may work later. unknown: done or not, nobody knows. lost: done, and the answer was lost.
 Answer = Literal[

@@ -12,15 +12,16 @@ from sqlalchemy import insert, text
 
 from wedsync.domain.errors import VendorUnavailable
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.services import ServiceConfig, default_config
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.routing.vendor_config import ServiceConfig, default_config
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.clock import utc_now
-from wedsync.store import access, circuits
-from wedsync.store.session import Database
-from wedsync.store.tables.weddings import plans, weddings
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.route import ORDINARY, Situation
-from wedsync.usecases.routing.switchboard import Admission, AdmissionController
+from wedsync.pipeline.admission import Admission, AdmissionController
+from wedsync.pipeline.endpoint_selector import ORDINARY, Situation
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
+from wedsync.store.routing import circuits
+from wedsync.store.weddings.tables import plans, weddings
+from wedsync.vendors.registry import load_registry
 
 #: Opens soon and comes back soon.
 QUICK: dict[str, Any] = {"min_calls": 4, "open_seconds": 0.2, "probes": 3, "ramp_step_seconds": 0.1}

@@ -13,9 +13,9 @@ from collections import Counter
 from tests.support.peers import report
 from tests.support.routing import a_call, eventually, open_admission_controller
 from wedsync.domain.errors import VendorUnavailable
-from wedsync.domain.routing.circuit import phase
+from wedsync.domain.routing.circuit_breaker import phase
 from wedsync.kit.clock import utc_now
-from wedsync.usecases.routing.switchboard import AdmissionController
+from wedsync.pipeline.admission import AdmissionController
 
 
 async def call_once(controller: AdmissionController, gate: asyncio.Event, number: int) -> str:

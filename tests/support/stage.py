@@ -14,23 +14,23 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.puppet import Puppet
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings.compile import compile_plan
+from wedsync.dispatch.weddings import dispatch
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Plan
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import (
     VENDOR_EVENT_SIGNAL,
     Decision,
     TransactionRequest,
     wedding_workflow_id,
 )
-from wedsync.domain.weddings.plan import Plan
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.kit.plan_file import read_plan
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.session import Database
-from wedsync.usecases.routing.registry import Registry, load_registry
-from wedsync.usecases.weddings.tell import dispatch
+from wedsync.store.db.session import Database
+from wedsync.vendors.registry import Registry, load_registry
 from workers.main import make_worker, open_activities
 from workers.queues import plans
 
@@ -96,7 +96,7 @@ class Staged:
                 },
             )
         if not undispatched:
-            await self.tell(tx)
+            await self.dispatch(tx)
         return tx
 
     async def dispatch(self, tx: str) -> None:

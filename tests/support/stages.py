@@ -19,11 +19,11 @@ from temporalio.worker import WorkflowRunner
 
 from tests.support.puppet import Puppet, PuppetRegistry
 from tests.support.stage import Stage, Staged, stage_settings
+from wedsync.domain.plans.plan import Plan
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.weddings.plan import Plan
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
 from workers.main import SANDBOXED, make_worker, open_activities
 from workers.queues import plans
 

@@ -15,13 +15,13 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.webhooks import WebhookActivities
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.routing.vendor import VendorEvent
+from activities.inbox import WebhookActivities
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, WEDDING_WORKFLOW
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
 from workers.main import make_worker
 from workers.queues import QueuePlan
 from workflows.drain_inbox import DrainInbox

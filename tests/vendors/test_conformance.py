@@ -19,9 +19,10 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import ActionSpec, Call, OperationSpec
+from wedsync.domain.vendors.call import Call
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 REGISTRY = load_registry()
 VENDORS = sorted(REGISTRY.manifests)

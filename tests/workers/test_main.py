@@ -11,7 +11,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from tests.support.plans import booking, plan
 from tests.support.stage import Stage
-from wedsync.domain.routing import queues
+from wedsync.domain import task_queues
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from workers.main import SWEEP_SCHEDULE, ensure_schedules, make_worker, open_activities
@@ -26,7 +26,7 @@ async def worker_activities(settings: Settings, database_url: str, temporal_clie
 
 
 async def test_a_process_serves_every_queue_unless_it_is_told_which(worker_activities: Any, settings: Settings) -> None:
-    assert {plan.queue for plan in plans(worker_activities, settings)} == set(queues.ALL)
+    assert {plan.queue for plan in plans(worker_activities, settings)} == set(task_queues.ALL)
     some = settings.model_copy(update={"worker_queues": " vendor-critical, records ,"})
     assert [plan.queue for plan in plans(worker_activities, some)] == ["vendor-critical", "records"]
 

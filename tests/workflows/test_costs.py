@@ -13,9 +13,9 @@ from temporalio.api.enums.v1 import EventType
 
 from bench.plans import elopement
 from tests.support.stage import Stage
+from wedsync.dispatch.weddings import dispatch
 from wedsync.kit.ids import new_id
-from wedsync.store.session import Database
-from wedsync.usecases.weddings.tell import dispatch
+from wedsync.store.db.session import Database
 
 
 @dataclass

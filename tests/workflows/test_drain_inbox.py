@@ -15,12 +15,10 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.webhooks import WebhookActivities
+from activities.inbox import WebhookActivities
+from wedsync.dispatch.inbox import InboxDispatcher, signal_drain
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.webhooks.inbox import NewRow
-from wedsync.domain.webhooks.messages import (
+from wedsync.domain.inbox.messages import (
     DRAIN_SIGNAL,
     DrainBatch,
     DrainedBatch,
@@ -29,15 +27,17 @@ from wedsync.domain.webhooks.messages import (
     SweptInbox,
     drain_workflow_id,
 )
+from wedsync.domain.inbox.triage import NewRow
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, WEDDING_WORKFLOW, wedding_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import inbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.webhooks import inbox as inbox_table
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.webhooks.tell import InboxDispatcher, signal_drain
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.inbox import queries as inbox
+from wedsync.store.inbox.tables import inbox as inbox_table
+from wedsync.store.weddings.tables import weddings
 from workflows.drain_inbox import BATCHES_PER_RUN, MAX_LINGERS, DrainInbox
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

@@ -16,13 +16,13 @@ from tests.support.plans import booking, email, event, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged, read_example
 from tests.support.stages import SkippingStage
+from wedsync.dispatch import weddings as tell_module
+from wedsync.dispatch.weddings import redispatch_transactions
 from wedsync.domain.failure import BUG
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.messages import TransactionRequest, WeddingStart
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.usecases.weddings import tell as tell_module
-from wedsync.usecases.weddings.tell import redispatch_transactions
 
 SOON = (datetime.now(ZoneInfo("Europe/Rome")) + timedelta(days=3)).strftime("%Y-%m-%dT%H:00")
 

@@ -12,7 +12,7 @@ from tests.support.plans import booking, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, stage_settings
 from tests.support.stages import FAST, open_puppet_stage
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, TransactionRequest
 from wedsync.kit.ids import new_id

@@ -11,11 +11,11 @@ from tests.support.routing import rows
 from tests.support.stages import SkippingStage
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
-from wedsync.domain.routing.version_migration import MigrationWake
+from wedsync.domain.versions.migration import MigrationWake
 from wedsync.kit.clock import utc_now
-from wedsync.store import versions
-from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.migrate_version_step import migrate_version as act_on_wake
+from wedsync.store.versions import queries as versions
+from wedsync.usecases.versions import request_migration
+from wedsync.usecases.versions.advance_migration import migrate_version as act_on_wake
 
 DAY = timedelta(days=1)
 
@@ -67,7 +67,9 @@ async def test_a_rollback_in_the_canary_leaves_the_pins_exactly_as_they_were(mig
     await migrating.until(migration, "canary")
     assert [pin[1:3] for pin in await migrating.pins(organization)] == [("2026-07-29.dahlia", 100), (NEW, 10)]
     principal = Principal(organization_id=organization, key_id="test")
-    await migrate_version.request_move(migrating.stage.db, migrating.stage.client, principal, migration, rollback=True)
+    await request_migration.request_move(
+        migrating.stage.db, migrating.stage.client, principal, migration, rollback=True
+    )
     result = await migrating.end(migration)
     assert (result.outcome, result.reason) == ("rolled_back", "asked by an operator")
     assert await migrating.pins(organization) == before
@@ -95,10 +97,10 @@ async def test_a_paused_migration_stays_where_it_is_and_goes_on(migrating: Migra
     migration = await migrating.begin(wedding.organization_id)
     await migrating.until(migration, "canary")
     principal = Principal(organization_id=wedding.organization_id, key_id="test")
-    await migrate_version.request_move(migrating.stage.db, migrating.stage.client, principal, migration, paused=True)
+    await request_migration.request_move(migrating.stage.db, migrating.stage.client, principal, migration, paused=True)
     await migrating.env.fast_forward(migrating.handle(migration), DAY)
     assert (await migrating.until(migration, "canary")).stage == "canary"
-    await migrate_version.request_move(migrating.stage.db, migrating.stage.client, principal, migration, paused=False)
+    await request_migration.request_move(migrating.stage.db, migrating.stage.client, principal, migration, paused=False)
     assert (await migrating.end(migration)).outcome == "done"
 
 

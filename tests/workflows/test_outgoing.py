@@ -11,20 +11,20 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.deliveries import DeliveryActivities
+from activities.outbox import DeliveryActivities
 from tests.support.outgoing import PostOffice, open_post_office
 from tests.support.receivers import Receiver, open_receiver
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.webhooks.outgoing import schedule
-from wedsync.domain.webhooks.outgoing.messages import SubscriptionStart, outbox_workflow_id, subscription_workflow_id
-from wedsync.domain.webhooks.outgoing.schedule import DeliveryRetryPolicy
+from wedsync.dispatch.outbox import signal_outbox, signal_subscription
+from wedsync.domain.outbox import schedule
+from wedsync.domain.outbox.messages import SubscriptionStart, outbox_workflow_id, subscription_workflow_id
+from wedsync.domain.outbox.schedule import DeliveryRetryPolicy
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
 from wedsync.kit.clock import utc_now
-from wedsync.store.outbox import NEWS
-from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.tell import signal_outbox, signal_subscription
+from wedsync.store.outbox.events import NEWS
+from wedsync.usecases.outbox import subscribe
 from workers.queues import WORKFLOWS as SERVED
 from workflows.drain_outbox import DrainOutbox
-from workflows.retry_endpoint import RetrySubscription
+from workflows.retry_subscription import RetrySubscription
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from tests.support.plans import booking, plan
 from tests.support.receivers import Received, Receiver, open_receiver
 from tests.support.stage import Stage, Staged
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.webhooks.outgoing.messages import outbox_workflow_id
+from wedsync.domain.outbox.messages import outbox_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.subscribe import NewSubscription
+from wedsync.usecases.outbox import subscribe
+from wedsync.usecases.outbox.subscribe import NewSubscription
 
 
 async def _subscribe(stage: Stage, wedding: Staged, url: str) -> str:

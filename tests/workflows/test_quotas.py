@@ -7,9 +7,9 @@ from temporalio.api.enums.v1 import EventType
 from tests.support.plans import booking, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged
-from wedsync.domain.routing.quotas import Quota, QuotaPolicy, WindowLimit
+from wedsync.domain.quotas.quota import Quota, QuotaPolicy, WindowLimit
 from wedsync.kit.clock import utc_now
-from wedsync.store import quotas
+from wedsync.store.quotas import queries as quotas
 
 
 async def block(stage: Stage, vendor: str, seconds: float) -> None:

@@ -11,10 +11,10 @@ from sqlalchemy import text
 from tests.support.plans import CEREMONY, booking, email, event, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged
+from wedsync.dispatch.weddings import dispatch, redispatch_transactions
 from wedsync.domain.weddings.messages import TransactionRequest
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.usecases.weddings.tell import dispatch, redispatch_transactions
 
 LATER = (datetime.fromisoformat(CEREMONY) + timedelta(days=7)).strftime("%Y-%m-%dT%H:%M")
 

@@ -17,7 +17,7 @@ from tests.support.plans import booking, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged
 from tests.support.stages import SkippingStage
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 from wedsync.kit.ids import new_id
 
 #: The five-step plan's workflow tasks; the last one settles. Two side by side may share one.

@@ -14,7 +14,7 @@ from wedsync.cli.output import BAD_INPUT, CliError, JsonFlag
 
 if TYPE_CHECKING:
     from wedsync.kit.settings import Settings
-    from wedsync.store.session import Database
+    from wedsync.store.db.session import Database
     from wedsync.usecases.access.admit import IssuedKey
 
 ResultT = TypeVar("ResultT")
@@ -106,7 +106,7 @@ def _on_database(action: Callable[[Database, str], Awaitable[ResultT]]) -> Resul
     pepper = settings.api_key_pepper.get_secret_value()
 
     async def run() -> ResultT:
-        from wedsync.store.session import Database
+        from wedsync.store.db.session import Database
 
         db = Database(url, pool_size=1)
         try:

@@ -13,7 +13,7 @@ from wedsync.cli.output import BAD_INPUT, CliError
 from wedsync.cli.plans import load
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan
+    from wedsync.domain.plans.plan import Plan
 
 Json = dict[str, Any]
 PAYMENT = "payments.collect"
@@ -141,7 +141,7 @@ def all_compensated(seen: Seen) -> Check:
 
 def nothing_left(seen: Seen) -> Check:
     """Check that no vendor holds anything of the wedding but messages, which can't be unsent."""
-    from wedsync.domain.weddings.catalogue import ACTIONS
+    from wedsync.domain.plans.actions import ACTIONS
 
     messages = {step["id"] for step in seen.snapshot.steps if ACTIONS[step["action"]].kind == "message"}
     left = [entry for entry in seen.active if entry["step_id"] not in messages]

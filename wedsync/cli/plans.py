@@ -14,7 +14,7 @@ from wedsync.cli import output as out
 from wedsync.cli.output import BAD_INPUT, CliError, JsonFlag
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan
+    from wedsync.domain.plans.plan import Plan
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A plan, YAML or JSON; `-` reads stdin.")]
 
@@ -51,7 +51,7 @@ def read_text(file: str) -> str:
 def check(file: str) -> tuple[Plan | None, list[dict[str, Any]]]:
     """Return the plan in `file` and everything wrong with it, each with file, line and field."""
     from wedsync.kit.plan_file import check_plan_file
-    from wedsync.usecases.routing.registry import load_registry
+    from wedsync.vendors.registry import load_registry
 
     text = read_text(file)
     plan, errors = check_plan_file(text, "<stdin>" if file == "-" else file, load_registry().manifests)
@@ -103,9 +103,9 @@ def graph(
     as_json: JsonFlag = False,
 ) -> int:
     """Draw a plan's steps and what each of them needs."""
-    import wedsync.domain.weddings.graph as drawing
-    from wedsync.domain.weddings.compile import compile_plan
-    from wedsync.usecases.routing.registry import load_registry
+    from wedsync.domain.plans import drawing
+    from wedsync.domain.plans.compile import compile_plan
+    from wedsync.vendors.registry import load_registry
 
     plan = load(file)
     compiled = compile_plan(plan, load_registry().manifests)
@@ -127,7 +127,7 @@ def schema(as_json: JsonFlag = False) -> int:
     """Print the JSON Schema of plans, version 1."""
     import json
 
-    from wedsync.domain.weddings.load import plan_json_schema
+    from wedsync.domain.plans.load import plan_json_schema
 
     found = plan_json_schema()
     out.current().result(found, json.dumps(found, indent=2, ensure_ascii=False))

@@ -14,7 +14,7 @@ from wedsync.cli import output as out
 from wedsync.cli.output import BAD_INPUT, CONFLICT, UNREACHABLE, CliError, JsonFlag
 
 if TYPE_CHECKING:
-    from wedsync.domain.routing.vendor import Manifest
+    from wedsync.domain.vendors.manifest import Manifest
     from wedsync.kit.settings import Settings
 
 
@@ -41,7 +41,7 @@ def _settings(program: str, *, only_local: bool = False, has_database: bool = Fa
 def _check_url(url: str) -> None:
     from sqlalchemy.exc import ArgumentError
 
-    from wedsync.store.session import sqlalchemy_url
+    from wedsync.store.db.session import sqlalchemy_url
 
     if not url:
         raise CliError("database_url_missing", "set WEDSYNC_DATABASE_URL", BAD_INPUT)
@@ -144,7 +144,7 @@ def migrate(
 
 
 async def _migrate(settings: Settings, url: str, down: str | None) -> int:
-    from wedsync.store.migrate import app_password, downgrade, upgrade
+    from wedsync.store.db.migrate import app_password, downgrade, upgrade
 
     output = out.current()
     if down is not None:
@@ -181,7 +181,7 @@ def vendors(as_json: JsonFlag = False) -> int:
     Also how each action is undone, what an unknown outcome means, and whether the vendor is configured here.
     """
     from wedsync.kit.settings import Settings
-    from wedsync.usecases.routing.registry import load_registry
+    from wedsync.vendors.registry import load_registry
 
     settings = Settings()
     found = [_vendor(manifest, settings) for _, manifest in sorted(load_registry().manifests.items())]

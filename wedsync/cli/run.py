@@ -24,7 +24,7 @@ from wedsync.cli.output import CONFLICT, INTERNAL, CliError, JsonFlag
 from wedsync.cli.plans import FileArgument, load
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan
+    from wedsync.domain.plans.plan import Plan
 
 
 def register(app: typer.Typer) -> None:

@@ -1,7 +1,7 @@
 """One family of errors for every layer.
 
 Only two translators turn these into something else: `activities/errors.py` (Temporal failures) and
-`api/problems.py` (RFC 9457 problem details).
+`wedsync/http/problems.py` (RFC 9457 problem details).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -28,9 +28,9 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing import classify
-from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.health.messages import AT_CAPACITY
 from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy
+from wedsync.domain.vendors import http_outcome
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http_trace import answered, traced
 from wedsync.kit.http_transport import SSRF_POLICY, AiohttpTransport
@@ -322,7 +322,7 @@ class VendorHttp:
 
     def _raise_for_status(self, response: httpx.Response, body: bytes, write: bool) -> None:
         status = response.status_code
-        decided = classify.verdict(status, write=write, unavailable_means_not_processed=self._not_processed)
+        decided = http_outcome.verdict(status, write=write, unavailable_means_not_processed=self._not_processed)
         if decided == "ok":
             return
         try:
@@ -337,7 +337,7 @@ class VendorHttp:
                 vendor=self.vendor,
                 reason=code,
                 status=status,
-                retry_after_seconds=classify.retry_after_seconds(response.headers, utc_now()),
+                retry_after_seconds=http_outcome.retry_after_seconds(response.headers, utc_now()),
             )
         kinds: dict[str, type[VendorError]] = {
             "not_authorized": NotAuthorized,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 #: Pages of one reading.
 MOST_PAGES = 200

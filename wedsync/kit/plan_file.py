@@ -15,11 +15,11 @@ import yaml
 from pydantic import JsonValue
 from yaml import events
 
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings.lines import field_path
-from wedsync.domain.weddings.load import MAX_DEPTH, plan_from_json
-from wedsync.domain.weddings.plan import Plan, PlanError
-from wedsync.domain.weddings.validate import check_plan
+from wedsync.domain.plans.errors import field_path
+from wedsync.domain.plans.load import MAX_DEPTH, plan_from_json
+from wedsync.domain.plans.plan import Plan, PlanError
+from wedsync.domain.plans.validate import check_plan
+from wedsync.domain.vendors.manifest import Manifest
 
 MAX_BYTES = 1_048_576
 #: Values in a file, aliases expanded.

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from pydantic import Field, JsonValue
 
-from wedsync.domain.routing.vendor import Call, Effect, Value, VendorEvent
+from wedsync.domain.value import Value
+from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.http import VendorHttp
 
 

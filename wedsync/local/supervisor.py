@@ -15,8 +15,8 @@ from typing import Protocol
 from pydantic import SecretStr
 from temporalio.client import Client
 
+from wedsync.domain import task_queues
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.routing import queues
 from wedsync.kit import logs, temporal
 from wedsync.kit.settings import Settings
 from wedsync.local import processes
@@ -141,7 +141,7 @@ class Supervisor:
         return replace(layout, temporal_port=server.port, temporal_ui_port=server.ui_port)
 
     def _environment(self, layout: Layout) -> dict[str, str]:
-        from wedsync.usecases.routing.registry import load_registry
+        from wedsync.vendors.registry import load_registry
 
         url = self._settings.database_url
         owner_url = self._settings.database_owner_url or url
@@ -161,8 +161,8 @@ class Supervisor:
         return identity
 
     async def _migrate(self, environment: Mapping[str, str]) -> LocalIdentity | None:
-        from wedsync.store import migrate
-        from wedsync.store.session import Database
+        from wedsync.store.db import migrate
+        from wedsync.store.db.session import Database
         from wedsync.usecases.access import bootstrap
 
         url, owner_url = environment["WEDSYNC_DATABASE_URL"], environment["WEDSYNC_DATABASE_OWNER_URL"]
@@ -217,7 +217,7 @@ class Supervisor:
         self._say(f"{name} is ready")
 
     async def _until_polled(self, client: Client, since: float) -> None:
-        queue = self._settings.worker_queues.split(",")[0].strip() or queues.WORKFLOWS
+        queue = self._settings.worker_queues.split(",")[0].strip() or task_queues.WORKFLOWS
         await self._until(WORKER, lambda: polls(client, queue, since))
 
     # -- watch ------------------------------------------------------------------------------------------------------

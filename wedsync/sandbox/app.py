@@ -14,9 +14,9 @@ from starlette.routing import Mount
 from wedsync.domain.errors import InvalidInput
 from wedsync.kit.settings import Settings
 from wedsync.sandbox import admin
-from wedsync.sandbox.door import FaultMiddleware
+from wedsync.sandbox.fault_middleware import FaultMiddleware
 from wedsync.sandbox.stand import Market
-from wedsync.usecases.routing.registry import Registry, load_registry
+from wedsync.vendors.registry import Registry, load_registry
 
 HOST = "127.0.0.1"
 

@@ -16,7 +16,7 @@ from wedsync.kit.settings import Settings
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
 from wedsync.kit.vendor import Account, VendorClient
 from wedsync.sandbox.app import create_app, listen, new_server
-from wedsync.usecases.routing.registry import Registry, load_registry
+from wedsync.vendors.registry import Registry, load_registry
 
 _START_SECONDS = 20.0
 

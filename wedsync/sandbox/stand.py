@@ -13,7 +13,7 @@ from wedsync.sandbox.clock import MovableClock
 from wedsync.sandbox.faults import FaultStore
 from wedsync.sandbox.hooks import HookSender
 from wedsync.sandbox.record import RequestLog
-from wedsync.usecases.routing.registry import Registry
+from wedsync.vendors.registry import Registry
 
 
 @dataclass

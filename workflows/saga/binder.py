@@ -14,9 +14,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.weddings import PrepareSteps, StepAtVendor, WeddingActivities
     from wedsync.domain.errors import InvalidInput
     from wedsync.domain.failure import Failure
+    from wedsync.domain.plans.plan import PlannedStep
     from wedsync.domain.weddings.binding import Preparation, WeddingFacts, bind
     from wedsync.domain.weddings.ledger import Binding
-    from wedsync.domain.weddings.plan import PlannedStep
     from wedsync.domain.weddings.transaction import TransactionState
     from workflows.saga.vendor_calls import DefiniteFailure
 

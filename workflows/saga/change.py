@@ -8,8 +8,8 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from wedsync.domain.failure import Failure
+    from wedsync.domain.plans.plan import PlannedStep
     from wedsync.domain.weddings.ledger import LedgerEntry
-    from wedsync.domain.weddings.plan import PlannedStep
     from wedsync.domain.weddings.step import StepError, step_error
     from wedsync.domain.weddings.task import StepTask
     from wedsync.domain.weddings.transaction import TransactionState

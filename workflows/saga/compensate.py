@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from wedsync.domain.routing.vendor import OperationSpec
+    from wedsync.domain.vendors.manifest import OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry, first_recheck
     from wedsync.domain.weddings.messages import CompensationStatus

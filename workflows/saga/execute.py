@@ -12,11 +12,12 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.weddings import RecallAnswer, WeddingActivities
     from wedsync.domain.failure import BUG, Failure
-    from wedsync.domain.routing.vendor import OperationSpec
-    from wedsync.domain.weddings import degradation, saga
+    from wedsync.domain.plans import when_down
+    from wedsync.domain.plans.plan import PlannedStep
+    from wedsync.domain.vendors.manifest import OperationSpec
+    from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import MANUAL, LedgerEntry
     from wedsync.domain.weddings.messages import StepStatus
-    from wedsync.domain.weddings.plan import PlannedStep
     from wedsync.domain.weddings.requests import MANUAL_CONFIRMED, MANUAL_DECLINED
     from wedsync.domain.weddings.step import StepError
     from wedsync.domain.weddings.task import StepTask
@@ -213,7 +214,7 @@ class StepExecutor:
                 operation=operation,
                 give_up_at=give_up_at,
                 fallback_ready=fallback_ready,
-                gives_way=degradation.gives_way(step),
+                gives_way=when_down.gives_way(step),
                 last=operation is operations[-1] and not awaits_receipt,
             )
             effect = await self._caller.perform(step.id, run)
@@ -276,7 +277,7 @@ class StepExecutor:
         before = self._state.step(step.id)
         since = before.queued_at or now
         until = before.queued_until or now + timedelta(seconds=step.when_down.max_wait_seconds)
-        probe_at = degradation.next_recheck(since, until, now, workflow.random().random())
+        probe_at = when_down.next_recheck(since, until, now, workflow.random().random())
         if probe_at is None:
             return False
         self._state.put_step(before.queued(failure, since, until, probe_at))
@@ -299,7 +300,7 @@ class StepExecutor:
         )
         if known.results is None:
             return False
-        age = degradation.age_in_words(known.age_seconds)
+        age = when_down.age_in_words(known.age_seconds)
         results = {**known.results, "cached_age_seconds": int(known.age_seconds)}
         detail = f"{failure.vendor or 'the vendor'} cannot be reached: this answer is {age} old"
         state.answered_from_before(step.id, results, detail, workflow.now())

@@ -14,7 +14,8 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.errors import read_failure
     from wedsync.domain.failure import Failure
-    from wedsync.domain.routing.vendor import Effect, OperationSpec
+    from wedsync.domain.vendors.call import Effect
+    from wedsync.domain.vendors.manifest import OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import first_recheck
     from wedsync.domain.weddings.step import CompensationResult

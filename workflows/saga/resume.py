@@ -11,10 +11,10 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from activities.errors import read_failure
     from wedsync.domain.failure import Failure
-    from wedsync.domain.routing.vendor import Effect
+    from wedsync.domain.plans.plan import PlannedStep
+    from wedsync.domain.vendors.call import Effect
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry
-    from wedsync.domain.weddings.plan import PlannedStep
     from wedsync.domain.weddings.task import StepTask
     from wedsync.domain.weddings.transaction import TransactionState
     from workflows.saga.compensate import Compensator

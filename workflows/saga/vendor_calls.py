@@ -16,8 +16,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.errors import read_failure
     from activities.vendors import CallOutcome, VendorActivities, VendorCall
     from wedsync.domain.failure import BUG, Failure
-    from wedsync.domain.routing.messages import CIRCUIT_OPEN
-    from wedsync.domain.routing.vendor import Call, Effect, OperationSpec
+    from wedsync.domain.health.messages import CIRCUIT_OPEN
+    from wedsync.domain.vendors.call import Call, Effect
+    from wedsync.domain.vendors.manifest import OperationSpec
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry
     from wedsync.domain.weddings.step import CompensationResult

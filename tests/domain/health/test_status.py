@@ -17,13 +17,13 @@ from wedsync.domain.health.status import (
     wedding_impact,
     worst,
 )
-from wedsync.domain.routing.services import (
+from wedsync.domain.routing.endpoint_selection import Endpoint
+from wedsync.domain.routing.vendor_config import (
     CRITICAL_INTERVAL_SECONDS,
     HealthCheck,
     ServiceConfig,
     watched_every_seconds,
 )
-from wedsync.domain.routing.strategy import Endpoint
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = HealthPolicy()

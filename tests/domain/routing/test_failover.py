@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wedsync.domain.routing import circuit as c
+from wedsync.domain.routing import circuit_breaker as c
 from wedsync.domain.routing import failover as f
-from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_breaker import Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
+from wedsync.domain.routing.circuit_window import Tally
+from wedsync.domain.routing.endpoint_selection import Endpoint
 from wedsync.domain.routing.failover import FailoverPolicy
-from wedsync.domain.routing.services import ServiceConfig, available_backups, default_config, is_last
-from wedsync.domain.routing.strategy import Endpoint
-from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Manifest, OperationSpec
-from wedsync.domain.routing.window import Tally
+from wedsync.domain.routing.vendor_config import ServiceConfig, available_backups, default_config, is_last
+from wedsync.domain.vendors.manifest import ActionSpec, AuthSpec, Manifest, OperationSpec
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = CircuitPolicy(open_seconds=10, ramp_step_seconds=15)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
+from wedsync.domain.plans.plan import Compensation, PlannedStep
 from wedsync.domain.weddings import agenda
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
 from wedsync.domain.weddings.step import StepState
 
 CEREMONY = datetime(2027, 6, 19, 14, tzinfo=UTC)

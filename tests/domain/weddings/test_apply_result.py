@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from tests.support.plans import booking, event, plan
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.fill_inputs import facts_of
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.apply_result import apply_result, manually_undone, skip
 from wedsync.domain.weddings.closing import open_matters
-from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
-from wedsync.domain.weddings.materialize import facts_of
 from wedsync.domain.weddings.messages import WeddingStart
 from wedsync.domain.weddings.requests import left_behind
 from wedsync.domain.weddings.step import CompensationResult, StepError, StepState
 from wedsync.domain.weddings.task import StepTask
 from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult, TransactionState
 from wedsync.domain.weddings.wedding_state import KEPT_CARDS, PlanFacts, TransactionCard, WeddingState
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 MANIFESTS = load_registry().manifests

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import Manifest
+from wedsync.domain.plans.fill_inputs import facts_of, materialize, period_of
+from wedsync.domain.plans.plan import Plan, PlannedStep
+from wedsync.domain.vendors.manifest import Manifest
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.binding import Period, Preparation, VendorTerms, bind
 from wedsync.domain.weddings.ledger import Binding
-from wedsync.domain.weddings.materialize import facts_of, materialize, period_of
-from wedsync.domain.weddings.plan import Plan, PlannedStep
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 RESULTS: dict[str, dict[str, Any]] = {"venue": {"reference": "R7"}, "deposit": {"amount_minor": 1250}}

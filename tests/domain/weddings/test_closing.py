@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings.closing import LONGEST_CLOSING, closing_as, is_closed, open_matters
 from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import WeddingStart

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from wedsync.domain.routing.vendor import ActionSpec, Effect, OperationSpec
+from wedsync.domain.vendors.call import Effect
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings.ledger import MANUAL, Binding, Field, LedgerEntry, Recheck, first_recheck
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

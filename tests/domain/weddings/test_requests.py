@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
+from wedsync.domain.plans.fill_inputs import Facts
+from wedsync.domain.plans.plan import Compensation, PlannedStep
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings import requests
 from wedsync.domain.weddings.closing import closing_as
 from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry
-from wedsync.domain.weddings.materialize import Facts
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
 from wedsync.domain.weddings.step import VENDOR_BACK, CompensationResult, StepState
 from wedsync.domain.weddings.task import StepTask
 from wedsync.domain.weddings.wedding_state import PlanFacts, TransactionCard, WeddingState

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
+from wedsync.domain.plans.plan import Compensation, PlannedStep
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry
 from wedsync.domain.weddings.messages import StepStatus
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
 from wedsync.domain.weddings.step import CompensationResult, StepState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

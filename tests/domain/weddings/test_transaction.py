@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from tests.support.plans import booking, plan
-from wedsync.domain.weddings.compile import compile_plan
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Compensation
 from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry, first_recheck
-from wedsync.domain.weddings.plan import Compensation
 from wedsync.domain.weddings.step import CompensationResult, StepError, StepState
 from wedsync.domain.weddings.task import StepTask
 from wedsync.domain.weddings.transaction import CallProgress, RunningTransaction, TransactionInput, TransactionState
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 MANIFESTS = load_registry().manifests

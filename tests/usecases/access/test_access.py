@@ -13,8 +13,8 @@ from wedsync.domain.errors import Conflict, InvalidInput
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key
 from wedsync.kit.settings import Settings
-from wedsync.store.session import Database
-from wedsync.store.tables.access import api_keys, idempotency_keys, organizations
+from wedsync.store.access.tables import api_keys, idempotency_keys, organizations
+from wedsync.store.db.session import Database
 from wedsync.usecases.access import authenticate as module
 from wedsync.usecases.access.answer_once import IdempotencyMismatch, answer_once
 from wedsync.usecases.access.authenticate import KeyCache, authenticate

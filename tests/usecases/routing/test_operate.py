@@ -13,9 +13,9 @@ from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, VendorUnavailable
 from wedsync.domain.routing.failover import FailoverPolicy
 from wedsync.kit.clock import utc_now
-from wedsync.store import access
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.store.access import queries as access
 from wedsync.usecases.routing.operate import Operator, OperatorAction
-from wedsync.usecases.routing.switchboard import AdmissionController
 
 STUCK = {"open_seconds": 3600.0, "open_cap_seconds": 3600.0, "ramp_step_seconds": 3600.0}
 

@@ -11,11 +11,11 @@ from temporalio.client import Client
 from tests.support.plans import booking, event, plan
 from tests.support.stage import Stage, Staged
 from wedsync.kit.settings import Settings
-from wedsync.store.projection_writer import ProjectionWriter
-from wedsync.store.session import Database
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.store.db.session import Database
+from wedsync.store.weddings.projection_writer import ProjectionWriter
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader
+from wedsync.vendors.registry import load_registry
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 

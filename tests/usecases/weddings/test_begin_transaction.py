@@ -9,13 +9,13 @@ import pytest
 
 from tests.support.stage import Staged
 from wedsync.domain.errors import NotFound
-from wedsync.domain.weddings import times
+from wedsync.domain.plans import times
 from wedsync.domain.weddings.projection import ProjectionWrite, TransactionOutcome
 from wedsync.domain.weddings.transaction import TransactionResult
 from wedsync.kit.settings import Settings
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.begin_transaction import BeginTransaction, Begun, FirstSteps, begin_transaction
 from wedsync.usecases.weddings.links import link_maker
-from wedsync.usecases.weddings.load_plan import PlanShelf
 from wedsync.usecases.weddings.prepare_steps import StepAtVendor
 from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader
 

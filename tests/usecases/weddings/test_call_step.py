@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wedsync.domain.errors import OutcomeUnknown, StoreUnavailable, TemporalUnreachable, VendorUnavailable
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.domain.weddings.projection import ProjectionWrite, Written
 from wedsync.domain.weddings.step import StepState
 from wedsync.usecases.weddings.call_step import CallOutcome, StepCaller, VendorCall

@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.stage import Staged
 from wedsync.domain.errors import NotFound
-from wedsync.domain.weddings.materialize import facts_of
+from wedsync.domain.plans.fill_inputs import facts_of
 from wedsync.kit.ids import new_id
-from wedsync.usecases.weddings.load_plan import LoadPlan, PlanShelf, load_plan
+from wedsync.usecases.plans.load import LoadPlan, PlanShelf, load_plan
 
 
 async def test_a_plan_is_read_compiled_with_its_times_resolved(wedding: Staged, shelf: PlanShelf) -> None:

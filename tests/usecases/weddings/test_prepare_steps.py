@@ -10,15 +10,15 @@ import pytest
 from tests.support.plans import booking, email, event, plan
 from tests.support.stage import Staged
 from wedsync.domain.errors import InvalidInput, NotFound
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.fill_inputs import facts_of, materialize
 from wedsync.domain.weddings.binding import Preparation, bind
 from wedsync.domain.weddings.closing import LONGEST_CLOSING
-from wedsync.domain.weddings.compile import compile_plan
 from wedsync.domain.weddings.ledger import Binding
-from wedsync.domain.weddings.materialize import facts_of, materialize
 from wedsync.kit.settings import Settings
+from wedsync.usecases.plans.load import LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.answer_link import read_link
 from wedsync.usecases.weddings.links import link_maker
-from wedsync.usecases.weddings.load_plan import LoadPlan, PlanShelf, load_plan
 from wedsync.usecases.weddings.prepare_steps import PrepareSteps, StepAtVendor, prepare_steps
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

@@ -13,8 +13,8 @@ from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.weddings.projection import Reference
 from wedsync.domain.weddings.step import StepError, StepState
 from wedsync.domain.weddings.transaction import TransactionUpdate
-from wedsync.store.projection_writer import ProjectionWriter
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings.projection_writer import ProjectionWriter
 from wedsync.usecases.weddings.record_wedding import (
     RecordWedding,
     ShowProgress,

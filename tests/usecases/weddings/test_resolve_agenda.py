@@ -3,9 +3,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tests.support.stage import Staged
-from wedsync.domain.weddings import times
+from wedsync.domain.plans import times
 from wedsync.domain.weddings.step import unbegun
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.resolve_agenda import ResolveAgenda, resolve_agenda
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.stage import Staged
 from wedsync.domain.errors import InvalidInput
-from wedsync.store import projection
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.store.weddings import projection
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.revise_plan import RevisePlan, revise_plan
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)

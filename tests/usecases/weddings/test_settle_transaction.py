@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from tests.support.stage import Staged
-from wedsync.domain.routing.vendor import ActionSpec
-from wedsync.domain.weddings import times
+from wedsync.domain.plans import times
+from wedsync.domain.vendors.manifest import ActionSpec
 from wedsync.domain.weddings.ledger import Binding, LedgerEntry
 from wedsync.domain.weddings.projection import WeddingRow
 from wedsync.domain.weddings.step import StepState, unbegun
 from wedsync.domain.weddings.transaction import TransactionResult, TransactionUpdate
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.resolve_agenda import ResolveAgenda
 from wedsync.usecases.weddings.settle_transaction import Settled, SettleTransaction, settle_transaction
 from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader

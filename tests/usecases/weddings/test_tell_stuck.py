@@ -13,8 +13,8 @@ from temporalio.worker import Worker
 
 from wedsync.kit.clock import utc_now
 from wedsync.local.temporal_server import program
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 from wedsync.usecases.weddings.tell_stuck import StuckWatch
 
 _THRESHOLD = "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute=1"

@@ -18,7 +18,7 @@ from wedsync.domain.errors import (
     VendorRejected,
     VendorThrottled,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.google_calendar import mapping

@@ -20,7 +20,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 CONTRACT = "microsoft-graph"

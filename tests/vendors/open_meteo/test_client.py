@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput, VendorRejected, VendorThrottled, VendorUnavailable
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.open_meteo import mapping
 

@@ -18,7 +18,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.sendgrid import mapping

@@ -17,7 +17,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.stripe.client import API_VERSION

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 SENDERS = st.sampled_from(["+15005550006", "MG" + "2c" * 16, "WEDSYNC"])

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from twilio.request_validator import RequestValidator
 
 from wedsync.domain.errors import NotAuthorized, VendorError, VendorRejected
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.standin import FakeContext
 from wedsync.sandbox.embedded import EmbeddedSandbox

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wedsync.domain.routing.services import Dependency
-from wedsync.domain.routing.strategy import Endpoint
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.routing.endpoint_selection import Endpoint
+from wedsync.domain.routing.vendor_config import Dependency
+from wedsync.domain.value import Value
 
 Status = Literal["healthy", "degraded", "unhealthy", "down"]
 Impact = Literal["none", "minor", "major", "critical"]

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 Metric = Literal["response_time", "error_rate"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 
 class CircuitPolicy(Value):

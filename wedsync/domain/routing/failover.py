@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.routing.circuit import RESTORE_ASKED, Circuit
+from wedsync.domain.routing.circuit_breaker import RESTORE_ASKED, Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.vendor import Value
-from wedsync.domain.routing.window import Tally, is_failing, merged, total
+from wedsync.domain.routing.circuit_window import Tally, is_failing, merged, total
+from wedsync.domain.value import Value
 
 FailoverStrategy = Literal["immediate", "gradual", "manual"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
+from wedsync.domain.plans.plan import PlannedStep, Window
 from wedsync.domain.weddings.ledger import Recheck
 from wedsync.domain.weddings.messages import StepStatus, TransactionStatus
-from wedsync.domain.weddings.plan import PlannedStep, Window
 from wedsync.domain.weddings.saga import FINAL, gaps
 from wedsync.domain.weddings.step import StepState
 

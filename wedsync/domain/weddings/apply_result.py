@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings import agenda, closing, requests, saga
 from wedsync.domain.weddings.ledger import LedgerEntry, first_recheck
 from wedsync.domain.weddings.messages import TransactionStatus

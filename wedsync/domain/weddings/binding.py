@@ -9,13 +9,13 @@ from typing import Self
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing import inputs as filled
-from wedsync.domain.routing.vendor import ActionSpec
+from wedsync.domain.plans.fill_inputs import Facts, fill, fill_text
+from wedsync.domain.plans.plan import PlannedStep
+from wedsync.domain.vendors import action_inputs as filled
+from wedsync.domain.vendors.manifest import ActionSpec
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.ledger import Binding
-from wedsync.domain.weddings.materialize import Facts, fill, fill_text
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import PlannedStep
 
 #: What inputs are filled in with, as history holds it.
 WeddingFacts = Facts

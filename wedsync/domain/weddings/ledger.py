@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import JsonValue
 
-from wedsync.domain.routing.vendor import ActionSpec, Effect, OperationSpec
+from wedsync.domain.vendors.call import Effect
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings.messages import Message
 
 #: An effect that was found absent after an unknown outcome is rechecked so long after.
@@ -23,7 +24,7 @@ class Binding(Message):
 
     vendor: str
     account: str
-    #: Materialized inputs, in the shape of `wedsync.domain.routing.inputs`.
+    #: Materialized inputs, in the shape of `wedsync.domain.vendors.action_inputs`.
     inputs: dict[str, JsonValue]
     #: Raised only after a known non-effect.
     round: int

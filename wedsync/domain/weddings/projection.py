@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import JsonValue
 
-from wedsync.domain.webhooks.outgoing.catalogue import CeremonyTime
+from wedsync.domain.outbox.catalogue import CeremonyTime
 from wedsync.domain.weddings.messages import Message, TransactionKind, TransactionStatus
 from wedsync.domain.weddings.step import StepError, StepState
 from wedsync.domain.weddings.transaction import TransactionResult

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings import agenda, order, references, saga
+from wedsync.domain.plans import references, topology
+from wedsync.domain.plans.plan import PlannedStep
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.domain.weddings import agenda, saga
 from wedsync.domain.weddings.ledger import RECHECK_AFTER, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
-from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.domain.weddings.step import VENDOR_BACK, StepError, StepState
 from wedsync.domain.weddings.task import StepTask
 from wedsync.domain.weddings.wedding_state import OVER, TransactionCard, WeddingState
@@ -329,7 +330,7 @@ def rollback_target(state: WeddingState, step_id: str) -> str:
     """
     whole = origin_of(state, step_id)
     timed = (step.id for step in steps(state) if step.at is not None)
-    came_later = step_id in order.downstream(timed, {step.id: step.needs for step in steps(state)})
+    came_later = step_id in topology.downstream(timed, {step.id: step.needs for step in steps(state)})
     return (state.states[step_id].transaction_id or whole) if came_later else whole
 
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.routing.vendor import OperationSpec
+from wedsync.domain.plans.plan import OnFailure, PlannedStep
+from wedsync.domain.vendors.manifest import OperationSpec
 from wedsync.domain.weddings.ledger import LedgerEntry
 from wedsync.domain.weddings.messages import CompensationStatus, StepStatus, TransactionKind, TransactionStatus
-from wedsync.domain.weddings.plan import OnFailure, PlannedStep
 from wedsync.domain.weddings.step import CompensationResult, StepState
 
 #: Statuses that let a dependent step run.

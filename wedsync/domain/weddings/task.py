@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 from pydantic import JsonValue
 
+from wedsync.domain.plans.plan import PlannedStep
 from wedsync.domain.weddings.ledger import LedgerEntry
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.domain.weddings.step import StepState
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, JsonValue
 
 from wedsync.domain.failure import Failure
+from wedsync.domain.plans.plan import PlannedStep
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.ledger import LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import Message, StepStatus, TransactionKind, TransactionStatus
-from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.domain.weddings.step import CompensationResult, StepError, StepState, step_error
 from wedsync.domain.weddings.task import StepTask
 

@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import JsonValue
 
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.plans.plan import PlannedStep
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.binding import WeddingFacts
 from wedsync.domain.weddings.ledger import LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import (
@@ -18,7 +19,6 @@ from wedsync.domain.weddings.messages import (
     TransactionStatus,
     WeddingStart,
 )
-from wedsync.domain.weddings.plan import PlannedStep
 from wedsync.domain.weddings.projection import WeddingRow, WeddingStatus
 from wedsync.domain.weddings.step import StepState
 from wedsync.domain.weddings.transaction import RunningTransaction

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from wedsync.domain.webhooks.source import HmacOptions
+from wedsync.domain.inbox.source import HmacOptions
 from wedsync.kit.signatures.read import any_equal, header, is_fresh, text_bytes, unix_seconds
 
 #: https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries

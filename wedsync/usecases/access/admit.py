@@ -15,8 +15,8 @@ from wedsync.domain.errors import Conflict, InvalidInput, NotFound
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key, new_api_key
 from wedsync.kit.ids import new_id
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 ACTOR = "system:cli"
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.access.principal import Answer, Once
 from wedsync.domain.errors import Conflict, WedsyncError
 from wedsync.kit.clock import utc_now
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 _HELD_UNTIL = "held-until"
 

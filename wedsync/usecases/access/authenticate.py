@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from wedsync.domain.access.principal import Principal, Unauthenticated
 from wedsync.kit.crypto import hash_api_key
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 #: A process trusts a known key for so long without a read: a revoked one dies within that time.
 KNOWN_SECONDS = 30.0

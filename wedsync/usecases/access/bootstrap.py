@@ -10,8 +10,8 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key, new_api_key
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 LOCAL_ORGANIZATION_ID = "local"
 _KEY = re.compile(r"[\x21-\x7e]{8,200}")

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import decode_cursor, encode_cursor
 from wedsync.domain.errors import InvalidInput
-from wedsync.store import access
-from wedsync.store.access import AuditQuery
+from wedsync.store.access import queries as access
+from wedsync.store.access.queries import AuditQuery
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_DIGITS = 18

@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Circuit
-from wedsync.domain.routing.services import ServiceConfig
-from wedsync.store import access, circuits
-from wedsync.usecases.routing.book import RoutingTable
-from wedsync.usecases.routing.registry import vendor_probe
-from wedsync.usecases.routing.transitions import CircuitBreakers, Moved
+from wedsync.domain.routing import circuit_breaker as rules
+from wedsync.domain.routing.circuit_breaker import Circuit
+from wedsync.domain.routing.vendor_config import ServiceConfig
+from wedsync.pipeline.circuit_breakers import CircuitBreakers, Moved
+from wedsync.pipeline.routing_table import RoutingTable
+from wedsync.store.access import queries as access
+from wedsync.store.routing import circuits
+from wedsync.vendors.registry import vendor_probe
 
 OperatorAction = Literal["trigger", "restore", "hold"]
 Position = Literal["open", "closed", "auto"]

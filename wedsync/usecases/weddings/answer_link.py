@@ -8,17 +8,18 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from wedsync.dispatch.inbox import InboxDispatcher
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing.vendor import Value, VendorEvent
-from wedsync.domain.webhooks.inbox import NewRow, priority_of
+from wedsync.domain.inbox.triage import NewRow, priority_of
+from wedsync.domain.value import Value
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.requests import MANUAL_CONFIRMED, MANUAL_DECLINED, MANUAL_UNDONE
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring, open_link
 from wedsync.kit.settings import Settings
-from wedsync.store import inbox
-from wedsync.store import weddings as store
-from wedsync.store.session import Database
-from wedsync.usecases.webhooks.tell import InboxDispatcher
+from wedsync.store.db.session import Database
+from wedsync.store.inbox import queries as inbox
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import View
 
 #: The inbox's source of these events.

@@ -6,14 +6,14 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from wedsync.domain.plans.plan import Plan, PlannedStep
 from wedsync.domain.weddings import agenda
 from wedsync.domain.weddings.binding import Preparation
 from wedsync.domain.weddings.messages import Message, TransactionKind
-from wedsync.domain.weddings.plan import Plan, PlannedStep
 from wedsync.domain.weddings.projection import StepWrite, TransactionBegin
 from wedsync.domain.weddings.step import StepState, unbegun
 from wedsync.domain.weddings.transaction import TransactionResult
-from wedsync.usecases.weddings.load_plan import LoadedPlan, PlanShelf, loaded_plan
+from wedsync.usecases.plans.load import LoadedPlan, PlanShelf, loaded_plan
 from wedsync.usecases.weddings.prepare_steps import Links, PrepareSteps, StepAtVendor, StepPreparer
 from wedsync.usecases.weddings.resolve_agenda import due_instants
 from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader

@@ -10,13 +10,13 @@ from typing import Literal
 import structlog
 
 from wedsync.domain.errors import OutcomeUnknown, StoreUnavailable, TemporalUnreachable
-from wedsync.domain.routing.vendor import Call, Effect
-from wedsync.domain.weddings import degradation
+from wedsync.domain.plans import when_down
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.domain.weddings.messages import Message
 from wedsync.domain.weddings.projection import Answer, ProjectionWrite, Reference, StepWrite
 from wedsync.domain.weddings.step import StepState
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.route import Situation
+from wedsync.pipeline.endpoint_selector import Situation
+from wedsync.pipeline.pipeline import VendorGateway
 from wedsync.usecases.weddings.write_projection import HeldWriter
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class StepCaller:
         call = wanted.call
         situation = Situation(can_go_elsewhere=wanted.can_go_elsewhere, is_wedding_day=wanted.is_wedding_day)
         if wanted.intent == "look":
-            return CallOutcome(effect=await self._gateway.look(call, situation), found=True)
+            return CallOutcome(effect=await self._gateway.inspect(call, situation), found=True)
         if wanted.intent in ("find", "find_or_send"):
             found = await self._gateway.find(call, situation)
             if found is not None or wanted.intent == "find":
@@ -155,7 +155,7 @@ def _references(call: Call, effect: Effect) -> tuple[Reference, ...]:
 
 def _answer(wanted: VendorCall, effect: Effect) -> Answer:
     call = wanted.call
-    return Answer(question=degradation.question(call.action, call.inputs), vendor=call.vendor, facts=effect.facts)
+    return Answer(question=when_down.question(call.action, call.inputs), vendor=call.vendor, facts=effect.facts)
 
 
 def _shown(state: StepState, effect: Effect, wanted: VendorCall) -> StepState:

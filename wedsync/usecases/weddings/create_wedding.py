@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings import times
-from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.plan import Plan, PlannedStep
-from wedsync.store import outbox, projection
-from wedsync.store import weddings as store
+from wedsync.domain.plans import times
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Plan, PlannedStep
+from wedsync.domain.vendors.manifest import Manifest
+from wedsync.store.outbox import events as outbox
+from wedsync.store.weddings import projection
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import CeremonyView, StepView, WeddingView
 
 _STORED = {"id", "service", "capability", "action", "status", "due_at"}

@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
-from wedsync.store import weddings as store
-from wedsync.store.notices import Notices
-from wedsync.store.session import Database
+from wedsync.store.db.listener import Notices
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, read_transaction
 from wedsync.usecases.weddings.read_wedding import View
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wedsync.domain.access.principal import decode_cursor, encode_cursor
-from wedsync.store import weddings as store
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import View, WeddingSummary, summary_values
 
 

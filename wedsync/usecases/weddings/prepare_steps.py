@@ -8,13 +8,13 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.weddings import times
+from wedsync.domain.plans import times
+from wedsync.domain.plans.fill_inputs import period_of
+from wedsync.domain.plans.plan import Plan, PlannedStep
 from wedsync.domain.weddings.binding import Period, Preparation, VendorTerms
 from wedsync.domain.weddings.closing import closing_as
-from wedsync.domain.weddings.materialize import period_of
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import Plan, PlannedStep
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.plans.load import PlanShelf
 
 #: `links(payload, expires_at)`: return a signed URL for what a vendor has no API for.
 Links = Callable[[dict[str, JsonValue], datetime], str]

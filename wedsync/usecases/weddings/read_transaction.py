@@ -10,10 +10,10 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import NotFound
-from wedsync.domain.weddings.changes import RUNNING
 from wedsync.domain.weddings.messages import TransactionKind, TransactionStatus, wedding_workflow_id
+from wedsync.domain.weddings.refusals import RUNNING
 from wedsync.domain.weddings.step import StepError
-from wedsync.store import weddings as store
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import StepView, View, step_view, wedding_row
 
 #: `temporal_url(workflow_id, run_id)`: return where an operator reads it; None without a UI.

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.errors import NotFound
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
 from wedsync.domain.weddings.step import CompensationResult, StepError
-from wedsync.store import weddings as store
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import queries as store
 
 _WEDDING = re.compile(r"[0-9A-Za-z-]{1,63}")
 

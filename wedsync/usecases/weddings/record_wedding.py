@@ -18,8 +18,8 @@ from wedsync.domain.weddings.projection import (
 )
 from wedsync.domain.weddings.step import StepError, StepState
 from wedsync.domain.weddings.transaction import TransactionUpdate
-from wedsync.store import projection
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import projection
 from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader
 
 log = structlog.get_logger(__name__)

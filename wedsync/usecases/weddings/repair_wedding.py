@@ -10,7 +10,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from wedsync.domain.errors import WEDDING_OVER, Conflict, TemporalUnreachable
 from wedsync.domain.weddings.messages import REPAIR_UPDATE, wedding_workflow_id
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
 from wedsync.usecases.weddings.read_wedding import wedding_row
 
 _RPC_TIMEOUT = timedelta(seconds=10)

@@ -12,19 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import InvalidInput, NotFound
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings import changes
-from wedsync.domain.weddings.changes import ActiveTransaction
-from wedsync.domain.weddings.compile import compile_plan
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Plan
+from wedsync.domain.plans.validate import check_plan
+from wedsync.domain.vendors.manifest import Manifest
+from wedsync.domain.weddings import refusals
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, wedding_workflow_id
-from wedsync.domain.weddings.plan import Plan
-from wedsync.domain.weddings.validate import check_plan
-from wedsync.store import outbox, projection
-from wedsync.store import weddings as store
+from wedsync.domain.weddings.refusals import ActiveTransaction
+from wedsync.store.outbox import events as outbox
+from wedsync.store.weddings import projection
+from wedsync.store.weddings import queries as store
+from wedsync.usecases.plans.validate import InvalidPlan
 from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, transaction_row
 from wedsync.usecases.weddings.read_wedding import step_view, wedding_row
 from wedsync.usecases.weddings.revise_plan import RevisePlan, revised
-from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class _LockedWedding:
 async def orchestrate(conn: AsyncConnection, wedding: str, requested_by: RequestedBy) -> TransactionView:
     """Request the wedding's first orchestration; raises NotFound, Conflict."""
     locked = await _open(conn, wedding, begins=True)
-    changes.check_orchestrate(locked.active)
-    changes.check_whole(locked.active)
+    refusals.check_orchestrate(locked.active)
+    refusals.check_whole(locked.active)
     due = [step.step_id for step in locked.steps.values() if step.status == "pending"]
     return await _record(conn, locked, requested_by, {"kind": "orchestrate"}, due)
 
@@ -64,7 +65,7 @@ async def shift(
 ) -> TransactionView:
     """Request another ceremony time; raises NotFound, Conflict, InvalidPlan when the plan is not valid then."""
     locked = await _open(conn, wedding, begins=True)
-    changes.check_whole(locked.active)
+    refusals.check_whole(locked.active)
     wanted = RevisePlan(
         organization_id=requested_by.principal.organization_id,
         wedding_id=locked.row.id,
@@ -87,7 +88,7 @@ async def undo(
     """Request the undo of a transaction, which may be running; raises NotFound, Conflict."""
     locked = await _open(conn, wedding)
     row = await transaction_row(conn, locked.row.id, target)
-    changes.check_undo(_active(row), locked.active)
+    refusals.check_undo(_active(row), locked.active)
     request = {"kind": "undo", "target": target, "cancel": how == "cancel"}
     return await _record(conn, locked, requested_by, request, row.step_ids)
 
@@ -95,7 +96,7 @@ async def undo(
 async def cancel_wedding(conn: AsyncConnection, wedding: str, requested_by: RequestedBy) -> TransactionView:
     """Request the end of the wedding and the undo of all it did, of what runs too; raises NotFound, Conflict."""
     locked = await _open(conn, wedding)
-    changes.check_cancel(locked.active)
+    refusals.check_cancel(locked.active)
     return await _record(
         conn, locked, requested_by, {"kind": "undo", "everything": True, "cancel": True}, list(locked.steps)
     )
@@ -106,7 +107,7 @@ async def decide(conn: AsyncConnection, wedding: str, requested_by: RequestedBy,
     locked = await _open(conn, wedding)
     step = locked.steps.get(decision.step_id)
     compiled = compile_plan(await _plan(conn, locked), requested_by.manifests)
-    changes.check_decision(decision, step.status if step else None, locked.active, compiled)
+    refusals.check_decision(decision, step.status if step else None, locked.active, compiled)
     if decision.vendor is not None:
         _check_vendor(
             decision.vendor, next(s.action for s in compiled if s.id == decision.step_id), requested_by.manifests
@@ -125,7 +126,7 @@ def _check_vendor(vendor: str, action: str, manifests: Mapping[str, Manifest]) -
 
 async def _open(conn: AsyncConnection, wedding: str, *, begins: bool = False) -> _LockedWedding:
     row = await wedding_row(conn, wedding, lock=True)
-    changes.check_open(row.status, begins=begins)
+    refusals.check_open(row.status, begins=begins)
     active = [_active(other) for other in await store.read_transactions(conn, row.id)]
     return _LockedWedding(row, active, await store.read_steps(conn, row.id))
 

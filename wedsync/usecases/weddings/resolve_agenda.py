@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from wedsync.domain.weddings import times
+from wedsync.domain.plans import times
+from wedsync.domain.plans.plan import Plan, PlannedStep
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import Plan, PlannedStep
 from wedsync.domain.weddings.step import StepState
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.plans.load import PlanShelf
 
 
 class ResolveAgenda(Message):

@@ -6,12 +6,12 @@ import json
 from datetime import datetime
 
 from wedsync.domain.errors import InvalidInput
+from wedsync.domain.plans.plan import Plan
+from wedsync.domain.plans.validate import check_plan
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import Plan
-from wedsync.domain.weddings.validate import check_plan
-from wedsync.store import projection
-from wedsync.store.session import Database
-from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import projection
+from wedsync.usecases.plans.load import LoadedPlan, LoadPlan, PlanShelf, load_plan
 
 
 class RevisePlan(Message):

@@ -20,7 +20,7 @@ from wedsync.domain.weddings.saga import needs_attention
 from wedsync.domain.weddings.step import StepState
 from wedsync.domain.weddings.transaction import TransactionResult, TransactionUpdate
 from wedsync.kit import telemetry
-from wedsync.usecases.weddings.load_plan import PlanShelf
+from wedsync.usecases.plans.load import PlanShelf
 from wedsync.usecases.weddings.record_wedding import moves
 from wedsync.usecases.weddings.resolve_agenda import ResolveAgenda, resolve_agenda
 from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader

@@ -11,10 +11,10 @@ from temporalio.client import Client, WorkflowExecution
 from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError
 
-from wedsync.domain.routing.notify import Notice, workflow_stuck
+from wedsync.domain.incidents.notice import Notice, workflow_stuck
 from wedsync.kit import telemetry
-from wedsync.store import notifications
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.incidents import notifications
 
 log = structlog.get_logger(__name__)
 

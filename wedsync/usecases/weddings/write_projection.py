@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings.messages import Message, wedding_workflow_id
 from wedsync.domain.weddings.projection import ProjectionWrite, Written
-from wedsync.store.projection_writer import ProjectionWriter
+from wedsync.store.weddings.projection_writer import ProjectionWriter
 
 log = structlog.get_logger(__name__)
 

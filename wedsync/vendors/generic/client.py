@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, VendorRejected, VendorUnavailable
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.generic import mapping

@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.inputs import Booking, Moment
-from wedsync.domain.routing.vendor import Call, Effect
-from wedsync.domain.weddings.plan import ApiEndpoints
+from wedsync.domain.plans.plan import ApiEndpoints
+from wedsync.domain.vendors.action_inputs import Booking, Moment
+from wedsync.domain.vendors.call import Call, Effect
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Status = Literal["held", "pending", "confirmed", "declined", "cancelled"]

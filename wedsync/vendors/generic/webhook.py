@@ -9,13 +9,13 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import read, stripe
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.kit.signatures import read, timestamped_hmac
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
     """Tell whether `X-Signature: t=<unix>,v1=<hex>` is in time and the HMAC-SHA256 of `{t}.{body}` by a secret."""
-    return stripe.verify_list(body, read.header(headers, "x-signature"), secrets, now)
+    return timestamped_hmac.verify_list(body, read.header(headers, "x-signature"), secrets, now)
 
 
 class _Data(BaseModel):

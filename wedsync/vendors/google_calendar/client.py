@@ -11,8 +11,8 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
-from wedsync.domain.routing import classify
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors import http_outcome
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
@@ -124,6 +124,6 @@ class Client:
         try:
             return await self._http.request(method, path, json_body=body, params=params, headers=headers)
         except VendorRejected as error:
-            wait = classify.retry_after_seconds(self._http.last_headers, utc_now())
+            wait = http_outcome.retry_after_seconds(self._http.last_headers, utc_now())
             meant = mapping.reread(error, wait)
             raise meant from (error if meant is not error else None)

@@ -17,8 +17,8 @@ from wedsync.domain.errors import (
     VendorRejected,
     VendorThrottled,
 )
-from wedsync.domain.routing.inputs import CalendarEvent, Moment
-from wedsync.domain.routing.vendor import Call, Effect, content_digest
+from wedsync.domain.vendors.action_inputs import CalendarEvent, Moment
+from wedsync.domain.vendors.call import Call, Effect, content_digest
 
 #: What events may be called: base32hex (RFC 4648, section 7), 5 to 1024 characters.
 _EVENT_ID = re.compile(r"[a-v0-9]{5,1024}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.signatures import read, tokens
 
 verify = tokens.google_channel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorRejected
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.microsoft_graph import mapping

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.inputs import CalendarEvent, Moment
-from wedsync.domain.routing.vendor import Call, Effect, content_digest
+from wedsync.domain.vendors.action_inputs import CalendarEvent, Moment
+from wedsync.domain.vendors.call import Call, Effect, content_digest
 
 #: Our own extended property: what an event is found by, whatever becomes of its id.
 PROPERTY_ID = "String {3f2c6f4e-8d0b-4f5c-9d61-5b7f1c0a7e21} Name wedsync-reference"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.signatures import handshakes, tokens
 
 verify = tokens.graph_client_state

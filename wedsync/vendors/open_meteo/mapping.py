@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, VendorUnavailable
-from wedsync.domain.routing.inputs import ForecastQuery
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import ForecastQuery
+from wedsync.domain.vendors.call import Call, Effect
 
 #: How many days are asked for; the first is today at the place.
 DAYS = 7

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.mapping import capture_of, order_body, payment_source, read_error, refund_of

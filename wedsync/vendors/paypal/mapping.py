@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call
-from wedsync.domain.weddings.money import to_decimal
+from wedsync.domain.money import to_decimal
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call
 
 #: https://developer.paypal.com/docs/api/orders/v2/#orders_create, `purchase_units[].description`, `custom_id`.
 MAX_TEXT = 127

@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings.money import to_minor
+from wedsync.domain.money import to_minor
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.http import VendorHttp
-from wedsync.kit.signatures import paypal
+from wedsync.vendors.paypal import signature
 from wedsync.vendors.paypal.certificates import Certificates
 from wedsync.vendors.paypal.mapping import read_mark
 
@@ -39,7 +39,7 @@ async def prepare(
     `http` is the transport to the PayPal account, `client` the address that the message came from. If a certificate
     cannot be fetched, `verify` returns False.
     """
-    await certificates.fetch(paypal.certificate_url(headers), http, client=client)
+    await certificates.fetch(signature.certificate_url(headers), http, client=client)
 
 
 def verify(
@@ -54,7 +54,7 @@ def verify(
 
     Never raises. False as well when the certificate is not at hand: see `prepare`.
     """
-    return paypal.verify(body, headers, secrets, now, lambda address: certificates.key(address, now))
+    return signature.verify(body, headers, secrets, now, lambda address: certificates.key(address, now))
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
@@ -78,7 +78,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             object_id=_order_id(about) or _text(about.get("id")),
             wedding_id=wedding_id,
             step_id=step_id,
-            occurred_at=paypal.moment(event.get("create_time")),
+            occurred_at=signature.moment(event.get("create_time")),
             facts=_facts(about) if vendor_type in _TYPES else {},
         )
     ]

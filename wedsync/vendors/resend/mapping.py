@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
-from wedsync.domain.routing.inputs import Email, Person
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Email, Person
+from wedsync.domain.vendors.call import Call, Effect
 
 #: Resend's own test sender (https://resend.com/docs/dashboard/emails/send-test-emails).
 TEST_SENDER = "Wedsync <onboarding@resend.dev>"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, field_validator
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit import standard_webhooks
 
 _TYPES = {

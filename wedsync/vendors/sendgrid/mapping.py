@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized
-from wedsync.domain.routing.inputs import Email, Person
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Email, Person
+from wedsync.domain.vendors.call import Call, Effect
 
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import Form, VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_error, refunds_of

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call
 
 #: https://docs.stripe.com/api/payment_intents/create, `description`.
 MAX_DESCRIPTION = 1000

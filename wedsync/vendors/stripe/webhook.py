@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import stripe
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.vendors.stripe import signature
 from wedsync.vendors.stripe.mapping import from_stripe_amount
 
 _TYPES = {
@@ -20,7 +20,7 @@ _TYPES = {
 }
 
 
-verify = stripe.verify
+verify = signature.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:

@@ -11,8 +11,8 @@ import phonenumbers
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorRejected
-from wedsync.domain.routing.inputs import Person, Sms
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Person, Sms
+from wedsync.domain.vendors.call import Call, Effect
 
 #: Error 21617: the longest body that Twilio takes.
 MAX_TEXT_CHARS = 1600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.vonage import mapping

@@ -17,9 +17,9 @@ from wedsync.domain.errors import (
     VendorRejected,
     VendorThrottled,
 )
-from wedsync.domain.routing.classify import DEFAULT_RETRY_AFTER_SECONDS
-from wedsync.domain.routing.inputs import Sms
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Sms
+from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.http_outcome import DEFAULT_RETRY_AFTER_SECONDS
 
 #: GSM 03.38 with its extension table: other characters need UCS-2 (`type=unicode`).
 GSM_CHARACTERS = frozenset(

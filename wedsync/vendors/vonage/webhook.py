@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import vonage
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.vendors.vonage import signature
 
 _DELIVERED = frozenset(("delivered", "read"))
 _FAILED = frozenset(("failed", "rejected", "expired", "undeliverable", "undelivered", "deleted"))
 
 
-verify = vonage.verify
+verify = signature.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
@@ -22,7 +22,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
 
     Raises InvalidInput when the body is neither.
     """
-    params = vonage.read_params(body)
+    params = signature.read_params(body)
     message_id = (params or {}).get("messageId") or (params or {}).get("message_uuid")
     if params is None or not isinstance(message_id, str):
         raise InvalidInput("not a delivery receipt", field="body")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from wedsync.domain.errors import InvalidInput, VendorRejected
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.vsco import mapping

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.inputs import Booking
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.action_inputs import Booking
+from wedsync.domain.vendors.call import Call
 
 #: Longest name of an event (contract: Event.name).
 EVENT_NAME_LENGTH = 255

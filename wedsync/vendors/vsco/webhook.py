@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.signatures import tokens
 
 verify = tokens.in_url
