@@ -108,7 +108,7 @@ def watched_every_seconds(config: ServiceConfig, *, is_near: bool) -> float:
 def is_last(
     config: ServiceConfig, endpoint: str, cut_off: Collection[tuple[str, str]], others: Mapping[str, ServiceConfig]
 ) -> bool:
-    """Tell whether nobody else could take the endpoint's calls: no other endpoint, no backup. See `available_backups`."""
+    """Tell whether nobody else could take the endpoint's calls: no endpoint, no backup. See `available_backups`."""
     if any(
         e.name != endpoint and not e.dedicated and (config.service, e.name) not in cut_off for e in config.endpoints
     ):
