@@ -199,8 +199,8 @@ class TransactionRunner:
     async def _run(self, given: TransactionInput, course: Course, begun: Begun) -> TransactionResult:
         state = TransactionState(given, workflow.now())
         if begun.settled is not None:
-            # An earlier run of this wedding, before a reset, has run it to its end.
-            return await self._settle(given, course, begun.settled)
+            # It was run to its end before a reset, or before a crash that left history without that.
+            return await self._settle(given.as_settled(begun.settled), course, begun.settled)
         return await self._drive(state, course, begun)
 
     async def _drive(self, state: TransactionState, course: Course, begun: Begun) -> TransactionResult:

@@ -99,3 +99,17 @@ async def test_what_no_run_has_sent_is_sent_once_its_absence_counts(skipping: Sk
     after = said[said.index("find reserve") :]
     assert after[0] == "find reserve"
     assert Counter(after)["send reserve"] == 1
+
+
+async def test_a_word_that_came_after_a_settling_is_not_lost_to_a_reset_before_both(stage: Stage) -> None:
+    wedding = await stage.wedding(plan(booking("hall", "paper"), booking("band", "paper")))
+    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until_history_rests()
+    waiting = (await task_ends(wedding))[-1]
+    for step_id in ("hall", "band"):
+        await wedding.say(step_id, "hand.confirmed")
+        await wedding.until_step(step_id, "succeeded")
+        await wedding.until_history_rests()
+    # The new run hears both at once, and finds its first transaction settled: that one had heard the hall alone.
+    await reset(wedding, waiting)
+    await until_done(wedding)

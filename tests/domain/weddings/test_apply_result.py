@@ -184,3 +184,16 @@ def test_a_hands_word_leaves_what_stands_at_another_vendor() -> None:
     before = with_venue(done, at("second"), leftovers=(at("first", state="parked"),))
     after = manually_undone(before, ("venue",)).state
     assert (after.leftovers, after.entries["venue"].binding.vendor) == ((), "second")
+
+
+def test_a_word_that_the_run_before_had_not_heard_when_it_settled_is_still_to_be_answered() -> None:
+    word = VendorEvent(source="s", event_id="e", type="booking.confirmed", vendor_type="x", step_id="venue")
+    waiting = StepState(step_id="venue", status="waiting", waits_for="booking.confirmed")
+    before = wedding(events=(word,))
+    before = before.model_copy(update={"states": {**before.states, "venue": waiting}, "entries": {"venue": entry()}})
+    task = StepTask(kind="answer", step=STEPS[0], entry=entry(), state=waiting)
+    other = result("completed", "t2", "scheduled", steps=(StepState(step_id="event", status="succeeded"),))
+    asked = given("scheduled", "t2", tasks=(task,), rechecks=(Recheck(entry=entry(), look=1, due_at=NOW),))
+    after = apply_result(before, asked.as_settled(other), other)
+    assert after.state.events == (word,)
+    assert asked.as_settled(other).rechecks == ()

@@ -58,6 +58,14 @@ class TransactionInput(Message):
         """Recheck these effects, too."""
         return self._with(rechecks=rechecks, undo_steps=steps, undo_states=states)
 
+    def as_settled(self, result: TransactionResult) -> TransactionInput:
+        """Leave out what a run before this one had not heard of yet when it settled the transaction so."""
+        known = {step.step_id for step in result.steps}
+        return self._with(
+            tasks=tuple(task for task in self.tasks if task.step.id in known),
+            rechecks=tuple(recheck for recheck in self.rechecks if recheck.entry.step_id in known),
+        )
+
     def undoing(
         self,
         entries: tuple[LedgerEntry, ...],
