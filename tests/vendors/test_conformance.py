@@ -113,7 +113,7 @@ def test_each_operation_declares_how_an_unknown_outcome_is_resolved(vendor: str)
 @pytest.mark.parametrize("vendor", WITH_API)
 def test_the_folder_has_a_client_that_speaks_the_protocol(vendor: str) -> None:
     client = REGISTRY.client_class(vendor)
-    assert [name for name in ("send", "find", "look") if not callable(getattr(client, name, None))] == []
+    assert [name for name in ("send", "find", "inspect") if not callable(getattr(client, name, None))] == []
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

@@ -1,7 +1,8 @@
 """Define what a vendor's package must offer: `client.py`, `webhook.py` and `sandbox.py` by these protocols.
 
-The registry finds a package by its `manifest.toml` and takes from it `client.Client`, and, where they exist,
-`webhook.verify`, `webhook.parse`, `sandbox.StandIn` and `probe.probe`.
+A package is found by its `manifest.toml`, and its parts by their names: `client.Client`, `sandbox.build`, and, where
+they exist, `webhook.verify` and `webhook.parse` (with `webhook.handshake` and `webhook.prepare`), `probe.probe`,
+`tokens.Tokens`, and `reconcile.list_events` with `reconcile.EVERY`.
 """
 
 from __future__ import annotations

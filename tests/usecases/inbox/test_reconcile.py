@@ -236,7 +236,7 @@ async def test_events_that_never_came_are_filled_in_once_and_counted(till: Till)
     assert (again.gaps, len(await till.rows())) == (0, 3)
     async with till.db.system() as conn:
         checked = (await conn.execute(select(webhook_checks))).one()
-    assert (checked.source, checked.gaps, checked.checked) == ("stripe", 3, 6)
+    assert (checked.source, checked.gaps, checked.looked_at) == ("stripe", 3, 6)
 
 
 async def test_what_came_by_itself_is_no_gap_and_what_is_young_is_left_alone(till: Till) -> None:
@@ -282,7 +282,7 @@ async def test_a_list_that_is_longer_than_one_reading_is_read_to_its_end(
 async def test_a_look_that_is_broken_off_goes_on_from_where_it_was(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wedsync.vendors.stripe.reconcile._PAGE", 1)
     monkeypatch.setattr("wedsync.kit.listing.MOST_PAGES", 2)
-    monkeypatch.setattr("wedsync.usecases.inbox.reconcile.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("wedsync.usecases.inbox.reconcile.RECONCILE_SECONDS", 0.0)
     for number in range(5):
         await till.pay(number)
     now = datetime.now(UTC) + timedelta(minutes=5)
