@@ -30,7 +30,7 @@ async def call() -> int:
 
 
 @workflow.defn
-class RoutingTable:
+class Book:
     @workflow.run
     async def run(self) -> int:
         return await workflow.execute_activity(call, start_to_close_timeout=timedelta(seconds=10))
@@ -47,9 +47,9 @@ async def main() -> None:
     telemetry.setup(settings, "test")
     telemetry.setup(settings, "test")
     client = await temporal.connect(settings, plugins=telemetry.temporal_plugins())
-    async with Worker(client, task_queue="traced", workflows=[RoutingTable], activities=[call]):
+    async with Worker(client, task_queue="traced", workflows=[Book], activities=[call]):
         with telemetry.tracer().start_as_current_span("request"):
-            handle = await client.start_workflow(RoutingTable.run, id=f"traced-{os.getpid()}", task_queue="traced")
+            handle = await client.start_workflow(Book.run, id=f"traced-{os.getpid()}", task_queue="traced")
             await handle.result()
     events = (await handle.fetch_history()).events
     headers = [name for event in events for name in _headers(event)]

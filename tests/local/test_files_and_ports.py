@@ -54,7 +54,7 @@ def test_two_names_never_share_a_port(tmp_path: Path) -> None:
 
 def test_two_stacks_that_start_at_once_choose_different_ports(tmp_path: Path) -> None:
     wanted = PortRegistry(tmp_path / "ours.json").acquire("temporal")
-    code = f"from wedsync.local.ports import *; print(PortBook(Path('theirs.json')).take('temporal', {wanted}))"
+    code = f"from wedsync.local.ports import *; print(PortRegistry(Path('theirs.json')).acquire('temporal', {wanted}))"
     argv = [sys.executable, "-c", code]
     theirs = subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert ports.is_free(wanted)
