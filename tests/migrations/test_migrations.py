@@ -62,7 +62,10 @@ async def test_up_down_and_up_again(fresh_database_urls: Any) -> None:
 async def test_several_may_migrate_at_once(fresh_database_urls: Any) -> None:
     owner = fresh_database_urls.owner
     await migrate.downgrade(owner, "base")
-    script = "import asyncio, sys; from wedsync.store.db import migrate; print(asyncio.run(migrate.upgrade(sys.argv[1])))"
+    script = (
+        "import asyncio, sys; from wedsync.store.db import migrate; "
+        "print(asyncio.run(migrate.upgrade(sys.argv[1])))"
+    )
 
     def in_another_process() -> str:
         done = subprocess.run([sys.executable, "-c", script, owner], capture_output=True, text=True, check=True)

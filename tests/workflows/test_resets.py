@@ -103,7 +103,7 @@ async def test_what_no_run_has_sent_is_sent_once_its_absence_counts(skipping: Sk
 
 async def test_a_word_that_came_after_a_settling_is_not_lost_to_a_reset_before_both(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("hall", "paper"), booking("band", "paper")))
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await wedding.until_history_rests()
     waiting = (await task_ends(wedding))[-1]
     for step_id in ("hall", "band"):
