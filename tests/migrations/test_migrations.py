@@ -63,8 +63,7 @@ async def test_several_may_migrate_at_once(fresh_database_urls: Any) -> None:
     owner = fresh_database_urls.owner
     await migrate.downgrade(owner, "base")
     script = (
-        "import asyncio, sys; from wedsync.store.db import migrate; "
-        "print(asyncio.run(migrate.upgrade(sys.argv[1])))"
+        "import asyncio, sys; from wedsync.store.db import migrate; print(asyncio.run(migrate.upgrade(sys.argv[1])))"
     )
 
     def in_another_process() -> str:
