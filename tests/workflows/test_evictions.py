@@ -37,7 +37,7 @@ async def _live(wedding: Staged) -> tuple[str, str]:
     tx = await wedding.request_change()
     forward = await wedding.until(tx)
     undo_tx = await wedding.request_change("undo", undispatched=True, target=tx)
-    await asyncio.gather(wedding.tell(undo_tx), return_exceptions=True)
+    await asyncio.gather(wedding.dispatch(undo_tx), return_exceptions=True)
     undo = await wedding.until(undo_tx)
     return forward.status, undo.status
 

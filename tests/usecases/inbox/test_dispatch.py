@@ -88,4 +88,4 @@ async def test_the_sweep_wakes_what_nobody_claimed_once_a_step_holds_its_object(
     assert {name for name, row in (await house.rows()).items() if row.due_at} == {"early", "old"}
     drained = await drain_batch(house.db, house.provider, "normal", 50, soon)
     assert drained.totals == DrainTotals(processed=2)
-    assert {event.event_id for event in await house.signalled(wedding)} == {"early", "old"}
+    assert {event.event_id for event in await house.told(wedding)} == {"early", "old"}
