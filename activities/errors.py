@@ -1,4 +1,4 @@
-"""Our errors as Temporal failures, and back: the one translator on this side."""
+"""Translate our errors to Temporal failures and back: the one translator on this side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
-from pydantic import BaseModel, ConfigDict
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -24,55 +23,20 @@ from wedsync.domain.errors import (
     VendorUnavailable,
     WedsyncError,
 )
-from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.failure import BUG, Failure
+from wedsync.domain.health.messages import AT_CAPACITY
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Only these are worth another try of the same activity; everything else is decided by the workflow.
+#: Only these are worth another try of the same activity; the workflow decides about everything else.
 _RETRYABLE = (VendorUnavailable, StoreUnavailable, TemporalUnreachable)
-#: How an activity's failure reaches a workflow: a local one's own error comes bare, all else wrapped.
+#: An activity's failure as a workflow gets it: a local one's own error comes bare, all else wrapped.
 ACTIVITY_FAILED = (ActivityError, ApplicationError)
-#: Type of the failure that stands for a bug in our own code.
-BUG = "bug"
-
-
-class Failure(BaseModel):
-    """A failed activity as the workflow reads it."""
-
-    model_config = ConfigDict(frozen=True)
-    code: str
-    detail: str
-    reason: str | None = None
-    vendor: str = ""
-    #: How long the vendor asked us to wait, in seconds.
-    retry_after_seconds: float | None = None
-    #: Refused by ourselves: as many calls to the vendor as a process makes were under way.
-    at_capacity: bool = False
-
-    @property
-    def unknown(self) -> bool:
-        """Whether the call may have taken effect all the same."""
-        return self.code in ("outcome_unknown", "timeout")
-
-    @property
-    def out_of_quota(self) -> bool:
-        """Whether nothing was tried, since the vendor takes, or we make, no more calls for now."""
-        return self.code == "throttled_until" or self.at_capacity
-
-    @property
-    def definite(self) -> bool:
-        """Whether the same question would be answered alike: the vendor's own no, or none that it is asked with."""
-        return self.code in ("vendor_rejected", "not_authorized", "invalid_input")
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same call may work later, for certain not done yet."""
-        return self.code in ("vendor_unavailable", "vendor_throttled", "throttled_until")
 
 
 def to_application_error(error: WedsyncError) -> ApplicationError:
-    """The Temporal failure for one of our errors: its type is our code, its detail a `Failure`."""
+    """Return the Temporal failure for one of our errors: its type is our code, its detail a `Failure`."""
     retry_after = _retry_after_seconds(error)
     failure = Failure(
         code=error.code,
@@ -87,7 +51,7 @@ def to_application_error(error: WedsyncError) -> ApplicationError:
         failure,
         type=error.code,
         non_retryable=not isinstance(error, (*_RETRYABLE, VendorThrottled, ThrottledUntil)),
-        # Expected in a life among vendors: the saga decides, so no worker log cries out.
+        # Vendors fail in ordinary life: the saga decides, so the worker logs no alarm.
         category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=timedelta(seconds=retry_after) if retry_after is not None else None,
     )
@@ -111,7 +75,7 @@ def translated(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
 
 
 def read_failure(error: ActivityError | ApplicationError) -> Failure:
-    """What a failed activity says: `timeout` when the worker was lost or too slow, else our own code.
+    """Return a failed activity's code: `timeout` when the worker was lost or too slow, else our own code.
 
     An error that is none of ours is a `bug`: nobody knows how far the call came. Its text may hold anything, so it
     stays in the history.

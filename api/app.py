@@ -1,41 +1,35 @@
-"""The REST API's application: what it is made of, and its life."""
+"""Builds the REST API's application from its parts, and opens and closes what it uses."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.datastructures import State
 from temporalio.client import Client
 
-from api import operations, problems, v1, webhooks
-from api.middleware import BodyLimit, Guard, RequestIds
-from api.openapi import describe
+from api import operations, v1, webhooks
+from api.document import describe, operation_id
 from api.v1.events import HEARTBEAT_SECONDS
+from wedsync.dispatch.inbox import InboxDispatcher
+from wedsync.dispatch.weddings import TransactionDispatcher
+from wedsync.http import problems
+from wedsync.http.middleware import Authentication, BodyLimit, RequestIds
 from wedsync.kit import telemetry, temporal
-from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
-from wedsync.store.notices import Notices
-from wedsync.store.outbox import NEWS
-from wedsync.store.projection import EVENTS_CHANNEL
-from wedsync.store.session import Database
+from wedsync.runtime import ClientProvider, open_runtime
+from wedsync.store.db.listener import Notices
+from wedsync.store.weddings.projection import EVENTS_CHANNEL
 from wedsync.usecases.access.authenticate import KeyCache
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.gateway import Gateway
-from wedsync.usecases.routing.registry import limited_vendors, load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.usecases.proxy.forward import Gateway
 from wedsync.usecases.weddings.read_transaction import temporal_links
-from wedsync.usecases.weddings.tell import Teller
-
-ClientProvider = Callable[[], Awaitable[Client]]
+from wedsync.vendors.registry import load_registry
 
 
 def lazy_client(settings: Settings) -> ClientProvider:
-    """Gives the process's one Temporal client, which connects at its first call and again when it must."""
+    """Return the process's one Temporal client, which connects at its first call and again when it must."""
     lock = asyncio.Lock()
     made: list[Client] = []
 
@@ -51,40 +45,31 @@ def lazy_client(settings: Settings) -> ClientProvider:
 @asynccontextmanager
 async def _opened(state: State, settings: Settings, provide: ClientProvider) -> AsyncIterator[None]:
     """All that requests use, for as long as the block lasts."""
-    state.database = Database(settings.database_url, settings.database_pool_size)
-    state.temporal = provide
-    state.teller = Teller(state.database, state.temporal)
-    state.inbox_teller = InboxTeller(state.temporal)
-    state.outbox_teller = OutboxTeller(state.temporal)
-    state.database.when_committed(NEWS, state.outbox_teller.tell)
-    state.notices = Notices(state.database, EVENTS_CHANNEL)
-    state.notices.start()
-    manifests = state.registry.manifests
-    state.switchboard = Switchboard(
-        state.database,
-        manifests,
-        state.temporal,
-        most_in_flight=settings.api_calls_per_vendor,
-        limited=limited_vendors(settings, manifests),
-        set_up=set_up_vendors(settings, manifests),
-    )
-    pool = new_pool()
-    vendors = VendorGateway(settings, state.registry, pool, state.switchboard)
-    state.gateway = Gateway(vendors, state.switchboard, state.database)
-    try:
-        async with state.switchboard.open():
+    calls = settings.api_calls_per_vendor
+    async with open_runtime(settings, provide, most_in_flight=calls, registry=state.registry) as runtime:
+        state.database, state.temporal, state.admission_controller = (
+            runtime.database,
+            provide,
+            runtime.admission_controller,
+        )
+        state.outbox_dispatcher = runtime.outbox_dispatcher
+        state.dispatcher, state.inbox_dispatcher = (
+            TransactionDispatcher(runtime.database, provide),
+            InboxDispatcher(provide),
+        )
+        state.notices = Notices(runtime.database, EVENTS_CHANNEL)
+        state.notices.start()
+        state.gateway = Gateway(runtime.gateway, runtime.admission_controller, runtime.database)
+        try:
             yield
-    finally:
-        await pool.aclose()
-        await state.notices.close()
-        await state.teller.close()
-        await state.inbox_teller.close()
-        await state.outbox_teller.close()
-        await state.database.close()
+        finally:
+            await state.notices.close()
+            await state.dispatcher.close()
+            await state.inbox_dispatcher.close()
 
 
 def create_app(settings: Settings, client_provider: ClientProvider | None = None) -> FastAPI:
-    """The application; it takes requests while Temporal is away, but not without its database."""
+    """Build the application; it takes requests while Temporal is away, but not without its database."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -100,6 +85,10 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        servers=[{"url": settings.api_url}],
+        # Ours counts for less, and traces only what is pushed somewhere.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     state = app.state
     state.settings, state.registry, state.key_cache = settings, load_registry(), KeyCache()
@@ -112,8 +101,8 @@ def create_app(settings: Settings, client_provider: ClientProvider | None = None
     describe(app)
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, most_bytes=settings.request_max_bytes)
-    app.add_middleware(Guard)
-    app.add_middleware(webhooks.WebhookDoor)
+    app.add_middleware(Authentication)
+    app.add_middleware(webhooks.WebhookFastPath)
     app.add_middleware(RequestIds)
     telemetry.instrument_app(app)
     return app

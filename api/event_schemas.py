@@ -1,17 +1,17 @@
-"""The catalogue of events as files: `python -m api.event_schemas` writes `docs/events/`."""
+"""Writes the catalogue of events as files: `python -m api.event_schemas` fills `docs/events/`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from wedsync.domain.webhooks.outgoing.catalogue import API_VERSIONS, EVENT_TYPES, json_schema
+from wedsync.domain.outbox.catalogue import API_VERSIONS, EVENT_TYPES, json_schema
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "events"
 
 
 def render() -> dict[str, str]:
-    """Every file's text by its path under `docs/events`."""
+    """Return every file's text by its path under `docs/events`."""
     lines = [
         "# Events",
         "",

@@ -1,4 +1,4 @@
-"""The examples in the OpenAPI file; a test sends each of them."""
+"""Examples in the OpenAPI file; a test sends each of them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ PLAN_BODY: dict[str, Any] = {
     }
 }
 
-ASKED: dict[str, Example] = {
+REQUESTED: dict[str, Example] = {
     "orchestrate": {"summary": "Book what is due", "value": {"kind": "orchestrate"}},
     "timeline": {"summary": "Move the ceremony", "value": {"kind": "timeline", "ceremony_at": "2027-06-26T16:00"}},
 }

@@ -1,4 +1,4 @@
-"""The API as a program."""
+"""Runs the API as a program."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable
 import uvicorn
 
 from api.app import create_app
-from wedsync.kit.memory import settle_memory
+from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams and the waiting requests first, so that the others can be finished."""
+    """Server that ends the streams and the waiting requests first, so that the others can be finished."""
 
     #: Called with the URL once requests are taken.
     ready: Callable[[str], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        settle_memory()
+        freeze_memory()
         if self.started and self.ready is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

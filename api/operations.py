@@ -1,4 +1,4 @@
-"""Outside `/api/v1`: health, readiness, metrics, and the codec that Temporal's UI and CLI decode through."""
+"""Serves health, readiness, metrics, and the codec of Temporal's UI and CLI, outside `/api/v1`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from temporalio.service import RPCError
 
-from api.middleware import principal_of
-from api.problems import problem, request_id_of
-from wedsync.domain.errors import Conflict, InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
+from wedsync.domain.access.principal import Permission
+from wedsync.domain.errors import InvalidInput, StoreUnavailable, TemporalUnreachable, WedsyncError
+from wedsync.http.deps import require
+from wedsync.http.middleware import principal_of
+from wedsync.http.problems import problem, request_id_of
 from wedsync.kit import telemetry
 from wedsync.kit.codec import decode_payloads_json
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import payload_codec
-from wedsync.store import migrate
-from wedsync.store import weddings as store
+from wedsync.store.db import migrate
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import View
 
 router = APIRouter()
@@ -26,28 +28,41 @@ _PROBE_SECONDS = 2.0
 
 
 class Health(View):
-    """The process answers."""
+    """Says that the process answers."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(View):
-    """Whether requests can be taken. They can while Temporal is away: it is told later."""
+    """Tells whether requests can be taken. They can while Temporal is away: they are dispatched to it later."""
 
     status: Literal["ready"] = "ready"
     database: Literal["ok"] = "ok"
     temporal: Literal["ok", "unreachable"]
 
 
+class Payload(View):
+    """One value as Temporal holds it; its data in base64."""
+
+    metadata: dict[str, str] = {}
+    data: str = ""
+
+
+class Payloads(View):
+    """Decoded payloads, in the order in which they came."""
+
+    payloads: tuple[Payload, ...]
+
+
 @router.get("/healthz", tags=["operations"], summary="Whether the process answers")
-async def healthz() -> Health:
-    """Always 200."""
+async def check_liveness() -> Health:
+    """Answer 200 while the process runs."""
     return Health()
 
 
 @router.get("/readyz", tags=["operations"], response_model=Readiness, summary="Whether requests can be taken")
-async def readyz(request: Request) -> Response:
-    """200 when the database is there and migrated; tells of Temporal too."""
+async def check_readiness(request: Request) -> Response:
+    """Answer 200 when the database is there and migrated; report Temporal's state too."""
     why, temporal = await asyncio.gather(_database_fault(request), _temporal_state(request))
     if why is not None:
         detail = f"database: {why}; temporal: {temporal}"
@@ -78,19 +93,19 @@ async def _temporal_state(request: Request) -> Literal["ok", "unreachable"]:
 
 
 @router.get("/metrics", tags=["operations"], response_class=Response, summary="Metrics in Prometheus' text format")
-async def metrics() -> Response:
-    """This process's metrics."""
+async def get_metrics() -> Response:
+    """Show this process's metrics."""
     return Response(telemetry.metrics_text(), headers={"Content-Type": telemetry.METRICS_CONTENT_TYPE})
 
 
 def allowed_origins(settings: Settings) -> set[str]:
-    """The browser origins that may ask the codec."""
+    """Return the browser origins that may ask the codec."""
     named = [*settings.codec_origins.split(","), settings.temporal_ui_url]
     return {origin.strip().rstrip("/") for origin in named if origin.strip()}
 
 
 async def cors_headers(request: Request) -> dict[str, str]:
-    """What lets the Temporal UI, and no other page, read the answer."""
+    """Return the headers that let the Temporal UI, and no other page, read the answer."""
     origin = request.headers.get("origin", "")
     if origin not in allowed_origins(request.app.state.settings):
         return {"Vary": "Origin"}
@@ -109,19 +124,18 @@ Cors = Annotated[dict[str, str], Depends(cors_headers)]
 
 @router.options("/codec/decode", include_in_schema=False)
 async def preflight(cors: Cors) -> Response:
-    """Answer the browser's question beforehand."""
+    """Answer the browser's preflight request."""
     return Response(status_code=204, headers=cors)
 
 
 @router.post(
     "/codec/decode",
     tags=["operations"],
-    response_class=Response,
-    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "The payloads"}},
+    response_model=Payloads,
     summary="Decode Temporal's payloads",
 )
-async def decode(request: Request, cors: Cors) -> Response:
-    """Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
+async def decode_payloads(request: Request, cors: Cors) -> Response:
+    """Decode payloads by Temporal's remote codec protocol (https://docs.temporal.io/codec-server), for operators.
 
     One key seals every organization's payloads, so an operator's API key is needed; in the local environment the
     Temporal UI's own pages need none.
@@ -131,14 +145,13 @@ async def decode(request: Request, cors: Cors) -> Response:
     try:
         if not is_own_page:
             principal = await principal_of(request)
-            if not state.settings.is_operator(principal.organization_id):
-                raise Conflict("only an operator of the platform may do that", reason="not_operator")
+            require(state.settings, principal, Permission.OPERATE_PLATFORM)
         body = await decode_payloads_json(payload_codec(state.settings), await request.body())
     except WedsyncError as error:
-        from api.problems import of_error
+        from wedsync.http.problems import of_error
 
-        said = InvalidInput("the payloads can't be decoded", field="payloads") if error.reason == "tampered" else error
-        refusal = of_error(said, request_id_of(request))
+        error = InvalidInput("the payloads can't be decoded", field="payloads") if error.reason == "tampered" else error
+        refusal = of_error(error, request_id_of(request))
         refusal.headers.update(cors)
         return refusal
     return Response(body, headers={**cors, "Content-Type": "application/json", "Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""The range of time that a report is asked for."""
+"""Reads the range of time that a report is asked for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Until = Annotated[AwareDatetime | None, Query(description="Until when; now by de
 def read_range(
     since: datetime | None, until: datetime | None, *, default: timedelta = WEEK
 ) -> tuple[datetime, datetime]:
-    """From when on and until when; `default` long when only its end is said. Raises InvalidInput."""
+    """Return the range's start and end; it is `default` long when only its end is given. Raises InvalidInput."""
     end = until or utc_now()
     if not _EARLIEST <= end <= _LATEST:
         raise InvalidInput(f"`until` must lie between {_EARLIEST.date()} and {_LATEST.date()}", field="until")

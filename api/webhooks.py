@@ -1,4 +1,4 @@
-"""`POST /api/integrations/webhooks/{source}`: where sources post their events. No API key: the signature is the key."""
+"""`POST /api/integrations/webhooks/{source}`: sources post their events here. No API key: the signature is the key."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.problems import problem, request_id_of
+from wedsync.dispatch.inbox import InboxDispatcher
 from wedsync.domain.errors import InvalidInput, NotFound, StoreUnavailable, WedsyncError
+from wedsync.http.problems import problem, request_id_of
 from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.webhooks.receive import (
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.usecases.inbox.receive import (
     AddressRefused,
     InboundMessage,
     Received,
-    Reception,
     SignatureRefused,
     SourceThrottled,
+    WebhookReceiver,
 )
-from wedsync.usecases.webhooks.tell import InboxTeller
 
 PATH = "/api/integrations/webhooks/{source}"
 _PREFIX = PATH.partition("{")[0]
 CONNECTION_PATH = PATH + "/{connection}"
-#: The codes of `api.problems.KINDS` by what went wrong.
+#: The codes of `wedsync.http.problems.KINDS` by what went wrong.
 _CODES: dict[type[WedsyncError], str] = {
     SignatureRefused: "webhook_signature",
     AddressRefused: "webhook_address",
@@ -43,15 +43,15 @@ _CODES: dict[type[WedsyncError], str] = {
 
 
 class _TooLarge(Exception):
-    """The body is longer than allowed."""
+    """Raised when the body is longer than allowed."""
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    reception: Reception | None = getattr(app.state, "webhook_reception", None)
-    if reception is not None:
-        await reception.close()
+    receiver: WebhookReceiver | None = getattr(app.state, "webhook_receiver", None)
+    if receiver is not None:
+        await receiver.close()
     pool = getattr(app.state, "webhook_pool", None)
     if pool is not None:
         await pool.aclose()
@@ -60,20 +60,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 router = APIRouter(tags=["webhooks"], lifespan=_lifespan)
 
 
-async def get_reception(request: Request) -> Reception:
-    """The application's desk for webhooks, made at first use of `app.state`'s parts; async asks no thread."""
+async def get_receiver(request: Request) -> WebhookReceiver:
+    """Return the application's desk for webhooks, made at first use of `app.state`'s parts; async asks no thread."""
     state = request.app.state
-    reception: Reception | None = getattr(state, "webhook_reception", None)
-    if reception is None:
+    receiver: WebhookReceiver | None = getattr(state, "webhook_receiver", None)
+    if receiver is None:
         state.webhook_pool = new_pool(max_connections=20)
-        gateway = VendorGateway(state.settings, state.registry, state.webhook_pool, getattr(state, "switchboard", None))
-        teller = InboxTeller(state.temporal)
-        reception = Reception(state.settings, state.database, state.registry, teller, gateway=gateway)
-        state.webhook_reception = reception
-    return reception
+        gateway = VendorGateway(
+            state.settings, state.registry, state.webhook_pool, getattr(state, "admission_controller", None)
+        )
+        dispatcher = InboxDispatcher(state.temporal)
+        receiver = WebhookReceiver(state.settings, state.database, state.registry, dispatcher, gateway=gateway)
+        state.webhook_receiver = receiver
+    return receiver
 
 
-Desk = Annotated[Reception, Depends(get_reception)]
+Receiver = Annotated[WebhookReceiver, Depends(get_receiver)]
 _PROBLEM = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
 _RESPONSES: dict[int | str, dict[str, object]] = {
     400: {"description": "Signed, but not what the source documents", **_PROBLEM},
@@ -87,26 +89,27 @@ _RESPONSES: dict[int | str, dict[str, object]] = {
 
 
 @router.post(PATH, response_model=Received, responses=_RESPONSES, summary="Take in a source's event")
-async def receive_webhook(source: str, request: Request, desk: Desk) -> Response:
-    """Verify, record and acknowledge; the event is processed afterwards, durably.
+async def receive_webhook(source: str, request: Request, receiver: Receiver) -> Response:
+    """Verify, record and acknowledge an event; it is processed afterwards, durably.
 
-    Answers a source's handshake where it has one. An event that was recorded before is acknowledged as a duplicate.
+    Answers a source's handshake where it has one. Acknowledges an event that was recorded before as a duplicate.
     """
-    return await _receive(source, "", request, desk)
+    return await _receive(source, "", request, receiver)
 
 
 @router.post(
     CONNECTION_PATH, response_model=Received, responses=_RESPONSES, summary="Take in an event of a source's connection"
 )
-async def receive_connection(source: str, connection: str, request: Request, desk: Desk) -> Response:
-    """The same for one of a source's connections, named by its id."""
-    return await _receive(source, connection, request, desk)
+async def receive_connection_webhook(source: str, connection: str, request: Request, receiver: Receiver) -> Response:
+    """Receive an event for one of a source's connections, named by its id."""
+    return await _receive(source, connection, request, receiver)
 
 
-class WebhookDoor:
-    """Takes events in before routing: they come in bursts, and FastAPI's way to an endpoint costs as much as the deed.
+class WebhookFastPath:
+    """Takes webhooks in before routing: they come in bursts, and FastAPI's routing costs as much as the rest.
 
-    The endpoints above describe the same for readers of the API, and answer what is no POST to one or two plain names.
+    The endpoints above describe the same for readers of the API. They also answer what is no POST to one or two plain
+    names.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -117,25 +120,25 @@ class WebhookDoor:
             names = scope["path"][len(_PREFIX) :].split("/")
             if len(names) <= 2 and all(names):
                 request = Request(scope, receive)
-                desk = await get_reception(request)
-                response = await _receive(names[0], names[1] if len(names) == 2 else "", request, desk)
+                receiver = await get_receiver(request)
+                response = await _receive(names[0], names[1] if len(names) == 2 else "", request, receiver)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-async def _receive(source: str, connection: str, request: Request, desk: Desk) -> Response:
+async def _receive(source: str, connection: str, request: Request, receiver: Receiver) -> Response:
     settings: Settings = request.app.state.settings
     try:
         body = await _read_body(request, settings.request_max_bytes)
         message = _message(source, connection, request, body, settings)
-        handshake = await desk.handshake(message, dict(request.query_params))
+        handshake = await receiver.handshake(message, dict(request.query_params))
         if handshake is not None:
             return _answer(*handshake)
-        received = await desk.receive(message)
+        received = await receiver.receive(message)
     except _TooLarge:
         with contextlib.suppress(WedsyncError):
-            await desk.count_too_large(source, connection)
+            await receiver.count_too_large(source, connection)
         detail = f"a webhook's body is at most {settings.request_max_bytes} bytes"
         return problem("content_too_large", detail, request_id=request_id_of(request))
     except ClientDisconnect:
@@ -146,22 +149,22 @@ async def _receive(source: str, connection: str, request: Request, desk: Desk) -
 
 
 @router.get(PATH, include_in_schema=False)
-async def answer_challenge(source: str, request: Request, desk: Desk) -> Response:
+async def answer_challenge(source: str, request: Request, receiver: Receiver) -> Response:
     """Answer a source that proves our address by a GET; 405 for all others."""
-    return await _challenge(source, "", request, desk)
+    return await _challenge(source, "", request, receiver)
 
 
 @router.get(CONNECTION_PATH, include_in_schema=False)
-async def answer_connections_challenge(source: str, connection: str, request: Request, desk: Desk) -> Response:
-    """The same for one of a source's connections."""
-    return await _challenge(source, connection, request, desk)
+async def answer_connections_challenge(source: str, connection: str, request: Request, receiver: Receiver) -> Response:
+    """Answer the challenge of one of a source's connections."""
+    return await _challenge(source, connection, request, receiver)
 
 
-async def _challenge(source: str, connection: str, request: Request, desk: Desk) -> Response:
+async def _challenge(source: str, connection: str, request: Request, receiver: Receiver) -> Response:
     settings: Settings = request.app.state.settings
     try:
         message = _message(source, connection, request, b"", settings)
-        handshake = await desk.handshake(message, dict(request.query_params))
+        handshake = await receiver.handshake(message, dict(request.query_params))
     except (NotFound, StoreUnavailable) as error:
         return _refusal(request, error)
     if handshake is None:

@@ -8,14 +8,27 @@ import platform
 import sys
 import time
 
-from bench import load, measures, outages, priority, quotas, report, routing, webhooks_in, webhooks_out
-from bench.measures import FULL, QUICK, Results, Size
-from bench.names import PEER_QUEUE
+from bench import (
+    load,
+    measures,
+    outages,
+    priority,
+    quotas,
+    rates,
+    report,
+    requests,
+    routing,
+    webhooks_in,
+    webhooks_out,
+    workers,
+)
+from bench.measures import Results
+from bench.size import FULL, QUICK, Size
 from bench.stage import commit, open_stage
 
 
 async def run(size: Size) -> Results:
-    """All five measures on one stage."""
+    """Take all measures of weddings on one stage."""
     started, load_before = time.monotonic(), os.getloadavg()[0]
 
     def say(what: str) -> None:
@@ -25,14 +38,16 @@ async def run(size: Size) -> Results:
     async with open_stage() as stage:
         await load.mute_webhooks(stage)
         await stage.start_worker()
-        bare = stage.spawn("bare", [sys.executable, "-m", "bench.bare_saga"])
-        await stage.until_polled(bare, stage.bare_client, PEER_QUEUE)
+        await rates.start_peers(stage)
         dbos = load.DbosProgram(stage)
         await dbos.ready()
         weddings = load.Weddings(stage)
         try:
             say("sagas per second")
-            rates = await measures.rates(stage, weddings, dbos, size)
+            found = await rates.rates(stage, weddings, dbos, size)
+            say("one wedding alone, and two workers")
+            alone = await workers.alone(stage, size.alone)
+            crowd = await workers.workers(stage, weddings, size)
             say("histories and starts")
             histories = await measures.histories(stage, weddings)
             starts = await measures.starts(stage, size.starts)
@@ -49,7 +64,7 @@ async def run(size: Size) -> Results:
         "load average before": f"{load_before:.1f}",
         "seconds": round(time.monotonic() - started),
     }
-    return Results(size, rates, starts, histories, memory, pipeline, about)
+    return Results(size, found, alone, crowd, starts, histories, memory, pipeline, about)
 
 
 def main() -> None:
@@ -58,6 +73,7 @@ def main() -> None:
     results = asyncio.run(run(QUICK if quick else FULL))
     for line in (*report.lines(results), *asyncio.run(webhooks_in.measure(quick))):
         print(line)
+    print("\n".join(asyncio.run(requests.measure(quick))))
     print("\n".join(asyncio.run(webhooks_out.run(webhooks_out.QUICK if quick else webhooks_out.FULL))))
     print("\n".join(asyncio.run(routing.measure(8 if quick else 40))))
     print("\n".join(asyncio.run(outages.measure())))

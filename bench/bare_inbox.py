@@ -1,4 +1,4 @@
-"""The limit: a FastAPI endpoint that checks a signature, does one insert and nothing else.
+"""Sets the limit: a FastAPI endpoint that checks a signature, does one insert and nothing else.
 
 `python -m bench.bare_inbox PORT DATABASE_URL SECRET`
 """
@@ -26,7 +26,7 @@ _INSERT = "INSERT INTO bare_inbox (event_id, event) VALUES (%s, %s::jsonb) ON CO
 
 
 def make_app(database_url: str, secret: str) -> FastAPI:
-    """The application."""
+    """Build the application."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

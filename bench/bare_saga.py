@@ -1,32 +1,42 @@
-"""A bare Temporal saga of the wedding's shape and activities, and its worker: `python -m bench.bare_saga`."""
+"""A bare Temporal saga of the wedding's shape and activities, and its worker: `python -m bench.bare_saga`.
+
+With `--unsandboxed` the worker runs it without the SDK's workflow sandbox, on a queue of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import sys
 from datetime import timedelta
 
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 with workflow.unsafe.imports_passed_through():
-    from bench.names import PEER_QUEUE
+    from bench.names import PEER_QUEUE, UNSANDBOXED_QUEUE
     from bench.saga_calls import SETTLE, Order, Vendors
 
 
+#: The SDK's default, with the modules passed through that only activities use.
+SANDBOXED = SandboxedWorkflowRunner(
+    restrictions=SandboxRestrictions.default.with_passthrough_modules("bench", "httpx", "psycopg_pool", "wedsync")
+)
+
+
 class Activities:
-    """One activity does all; its order says what."""
+    """One activity that does all; its order says what."""
 
     def __init__(self, vendors: Vendors) -> None:
         self._vendors = vendors
 
     @activity.defn(name="carry_out")
     async def carry_out(self, order: Order) -> str:
-        """One HTTP call, one insert."""
+        """Make one HTTP call and one insert."""
         return await self._vendors.carry_out(order)
 
 
@@ -69,21 +79,17 @@ class BareSaga:
         return done
 
 
-async def main() -> None:
-    """Serve until SIGTERM, with the product's worker settings (slots, cache, sandboxed workflows)."""
+async def serve(client: Client, queue: str, saga: type, vendors: Vendors, runner: WorkflowRunner = SANDBOXED) -> None:
+    """Serve until SIGTERM, with the product's worker settings (slots, cache)."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    vendors = Vendors()
     await vendors.open()
-    client = await Client.connect(os.environ["TEMPORAL_ADDRESS"], namespace=os.environ["TEMPORAL_NAMESPACE"])
     worker = Worker(
         client,
-        task_queue=PEER_QUEUE,
-        workflows=[BareSaga],
+        task_queue=queue,
+        workflows=[saga],
         activities=[Activities(vendors).carry_out],
-        workflow_runner=SandboxedWorkflowRunner(
-            restrictions=SandboxRestrictions.default.with_passthrough_modules("bench", "httpx", "psycopg_pool")
-        ),
+        workflow_runner=runner,
         max_cached_workflows=2000,
         max_concurrent_workflow_tasks=100,
         max_concurrent_activities=50,
@@ -91,6 +97,15 @@ async def main() -> None:
     async with worker:
         await stop.wait()
     await vendors.close()
+
+
+async def main() -> None:
+    """Serve the bare saga."""
+    client = await Client.connect(os.environ["TEMPORAL_ADDRESS"], namespace=os.environ["TEMPORAL_NAMESPACE"])
+    if "--unsandboxed" in sys.argv:
+        await serve(client, UNSANDBOXED_QUEUE, BareSaga, Vendors(), UnsandboxedWorkflowRunner())
+    else:
+        await serve(client, PEER_QUEUE, BareSaga, Vendors())
 
 
 if __name__ == "__main__":

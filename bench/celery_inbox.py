@@ -1,4 +1,4 @@
-"""The usual alternative: FastAPI checks the signature and puts a Celery task on Redis; a worker does the job.
+"""Runs the usual alternative: FastAPI checks the signature and puts a Celery task on Redis; a worker does the job.
 
 The endpoint is `python -m bench.celery_inbox PORT`, the worker `celery -A bench.celery_inbox worker`. The job is what
 the drain does of ours: the event is recorded once, and its wedding's workflow is signalled. The endpoint acknowledges
@@ -40,7 +40,7 @@ jobs.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, task_igno
 
 
 class Peers:
-    """What one worker process holds."""
+    """Connections of one worker process."""
 
     loop: asyncio.AbstractEventLoop
     client: Client
@@ -57,7 +57,7 @@ def _connect(**_: Any) -> None:
 
 @jobs.task(name="inbox.process")
 def process(body: str) -> None:
-    """Record the event once and tell its wedding."""
+    """Record the event once and signal its wedding."""
     event = json.loads(body)
     Peers.connection.execute(_RECORD, (event["id"], body))
     wedding_id = event["data"]["object"]["metadata"]["wedding_id"]
@@ -67,7 +67,7 @@ def process(body: str) -> None:
 
 
 def make_app(secret: str) -> FastAPI:
-    """The endpoint."""
+    """Build the endpoint."""
     app = FastAPI()
 
     @app.post("/api/integrations/webhooks/stripe")

@@ -1,4 +1,4 @@
-"""Redis, the Celery worker and its endpoint, beside the bench's stage."""
+"""Starts Redis, the Celery worker and its endpoint, beside the bench's stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROCESSES = 4
 
 @dataclass
 class CelerySide:
-    """What runs, and how it is reached."""
+    """Programs of the other side, and how they are reached."""
 
     port: int
     database_url: str
@@ -55,7 +55,7 @@ class CelerySide:
 
 @contextlib.asynccontextmanager
 async def open_celery(stage: Stage, secret: str) -> AsyncIterator[CelerySide | None]:
-    """The other side; None where Redis or Celery is not installed."""
+    """Start the other side; yield None where Redis or Celery is not installed."""
     program = shutil.which("redis-server")
     if program is None or importlib.util.find_spec("celery") is None:
         yield None
@@ -96,7 +96,7 @@ async def open_celery(stage: Stage, secret: str) -> AsyncIterator[CelerySide | N
 
 
 async def _start_redis(stage: Stage, program: str, side: CelerySide) -> Child:
-    """With its log flushed each second: what is acknowledged survives its end, but for the last second's."""
+    """Start Redis with its log flushed each second: what is acknowledged survives, but for the last second's."""
     home = Path(stage.home) / "redis"
     home.mkdir()
     port = side.redis_url.rpartition(":")[2].partition("/")[0]

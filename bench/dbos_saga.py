@@ -1,6 +1,6 @@
-"""The same saga on DBOS, in a process of its own: `python -m bench.dbos_saga`.
+"""Runs the same saga on DBOS, in a process of its own: `python -m bench.dbos_saga`.
 
-It reads `COUNT WIDTH` lines and answers each with the seconds that so many sagas took, so many at once. The sagas are
+It reads `COUNT WIDTH` lines and answers each with the seconds that `COUNT` sagas took, `WIDTH` at once. The sagas are
 started from within, without a queue's polling: the arrangement that suits DBOS best.
 """
 
@@ -23,13 +23,13 @@ _vendors: list[Vendors] = []
 
 @DBOS.step(name="carry_out")
 async def carry_out(saga: str, step: str, object_id: str) -> str:
-    """One HTTP call, one insert."""
+    """Make one HTTP call and one insert."""
     return await _vendors[0].carry_out(Order(saga, step, object_id))
 
 
 @DBOS.workflow(name="dbos_saga")
 async def dbos_saga(saga: str) -> list[str]:
-    """The bare saga's steps. One after another: DBOS numbers the steps of a workflow in the order they begin."""
+    """Take the bare saga's steps one after another: DBOS numbers the steps of a workflow in the order they begin."""
     undo: list[tuple[str, str]] = []
 
     async def do(step: str, object_id: str = "") -> str:

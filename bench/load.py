@@ -1,4 +1,4 @@
-"""The load: so many sagas, so many at once, of each contender; each in the way its users would start it."""
+"""Puts load on each contender: `count` sagas, `width` at once, each started as its users would start it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from bench.bare_saga import BareSaga
-from bench.names import PEER_QUEUE
+from bench.fair_saga import FairSaga
+from bench.names import FAIR_QUEUE, PEER_QUEUE
 from bench.plans import VENDORS, elopement
 from bench.stage import Stage
+from wedsync.dispatch.weddings import dispatch
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.weddings.messages import transaction_workflow_id
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
+from wedsync.kit import temporal
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.usecases.routing.registry import load_registry
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.create_wedding import create_wedding
-from wedsync.usecases.weddings.tell import tell
+from wedsync.vendors.registry import load_registry
 
 _SETTLED = text("SELECT id, status FROM transactions WHERE id = ANY(:ids) AND status <> 'running'")
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _LONGEST_SECONDS = 120.0
 
 
@@ -46,19 +48,19 @@ class Round:
 
     @property
     def per_second(self) -> float:
-        """Sagas per second."""
+        """Return sagas per second."""
         return self.count / self.seconds
 
 
-async def at_once(count: int, width: int, deed: Callable[[int], Awaitable[None]]) -> Round:
-    """Carry out `deed` `count` times, never more than `width` at once; as soon as one ends the next begins."""
+async def at_once(count: int, width: int, action: Callable[[int], Awaitable[None]]) -> Round:
+    """Carry out `action` `count` times, never more than `width` at once; as soon as one ends the next begins."""
     numbers = iter(range(count))
     latencies: list[float] = []
 
     async def lane() -> None:
         for number in numbers:
             begun = time.perf_counter()
-            await deed(number)
+            await action(number)
             latencies.append(time.perf_counter() - begun)
 
     started = time.perf_counter()
@@ -71,8 +73,8 @@ async def at_once(count: int, width: int, deed: Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A wedding on record, with the orchestration that was asked for."""
+class Requested:
+    """A wedding on record, with the requested orchestration."""
 
     wedding_id: str
     transaction_id: str
@@ -81,45 +83,44 @@ class Asked:
 class Weddings:
     """Weddings of the stage's organization."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, look_seconds: float = _POLL_SECONDS) -> None:
         self._stage = stage
+        self._look_seconds = look_seconds
         self._principal = Principal(organization_id=stage.organization_id, key_id="bench")
         self._manifests = load_registry().manifests
         self._waiting: dict[str, asyncio.Future[str]] = {}
-        self._looker: asyncio.Task[None] | None = None
+        self._poller: asyncio.Task[None] | None = None
 
-    async def record(self, plan: Callable[[str], Plan] = elopement) -> Asked:
-        """Write a wedding and the request to orchestrate it, as the API does; nobody is told yet."""
+    async def record(self, plan: Callable[[str], Plan] = elopement) -> Requested:
+        """Write a wedding and the request to orchestrate it, as the API does; dispatch nothing yet."""
         wedding_id, tx = new_id(), new_id()
         async with self._stage.db.tenant(self._stage.organization_id) as conn:
             await create_wedding(
                 conn, self._principal, plan(f"w-{wedding_id.lower()}"), self._manifests, wedding_id=wedding_id,
                 now=utc_now(),
             )  # fmt: skip
-            asking = request_transaction.Asking(
+            requested_by = request_transaction.RequestedBy(
                 principal=self._principal,
                 transaction_id=tx,
                 now=utc_now(),
                 manifests=self._manifests,
                 temporal_url=lambda *_: "",
             )
-            await request_transaction.orchestrate(conn, wedding_id, asking)
-        return Asked(wedding_id, tx)
+            await request_transaction.orchestrate(conn, wedding_id, requested_by)
+        return Requested(wedding_id, tx)
 
-    async def run(self, asked: Asked, *, wanted: str = "completed") -> None:
-        """Hand the request over and wait until its transaction is closed."""
-        await self._tell(asked.transaction_id)
-        status = await self._settled(asked.transaction_id)
+    async def run(self, requested: Requested, *, wanted: str = "completed") -> None:
+        """Dispatch the request and wait until its transaction is closed."""
+        await self._dispatch(requested.transaction_id)
+        status = await self._settled(requested.transaction_id)
         if status != wanted:
             raise AssertionError(f"the measured wedding is {status}, not {wanted}")
-        workflow_id = transaction_workflow_id(asked.wedding_id, asked.transaction_id)
-        await self._stage.client.get_workflow_handle(workflow_id).result()
 
-    async def _tell(self, transaction_id: str) -> None:
-        """Hand it over, again when nobody answered in time: as the product's sweep does."""
+    async def _dispatch(self, transaction_id: str) -> None:
+        """Dispatch it, again when nobody answered in time: as the product's sweep does."""
         for is_last in (False, False, True):
             try:
-                await tell(self._stage.db, self._stage.client, transaction_id)
+                await dispatch(self._stage.db, self._stage.client, transaction_id)
             except WorkflowUpdateRPCTimeoutOrCancelledError:
                 if is_last:
                     raise
@@ -129,39 +130,58 @@ class Weddings:
     async def _settled(self, transaction_id: str) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting[transaction_id] = future
-        if self._looker is None or self._looker.done():
-            self._looker = asyncio.create_task(self._look())
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
         return await future
 
-    async def _look(self) -> None:
-        """One query for all that is waited for, 50 times a second: cheap beside what is measured."""
+    async def _poll(self) -> None:
+        """Poll all that is waited for with one query, 50 times a second: cheap beside what is measured."""
         while self._waiting:
             async with self._stage.db.tenant(self._stage.organization_id) as conn:
                 for row in await conn.execute(_SETTLED, {"ids": list(self._waiting)}):
                     self._waiting.pop(row.id).set_result(row.status)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
 
 
-async def product_round(weddings: Weddings, asked: Sequence[Asked], width: int) -> Round:
-    """Through `Wedding` and `RunTransaction`; the rows are there before the clock starts."""
-    return await at_once(len(asked), width, lambda number: weddings.run(asked[number]))
+async def product_round(weddings: Weddings, requested: Sequence[Requested], width: int) -> Round:
+    """Run weddings through `Wedding`; the rows are there before the clock starts."""
+    return await at_once(len(requested), width, lambda number: weddings.run(requested[number]))
 
 
 # ---- the peers
 
 
-async def bare_round(stage: Stage, count: int, width: int) -> Round:
-    """The bare saga."""
+async def bare_round(stage: Stage, count: int, width: int, queue: str = PEER_QUEUE) -> Round:
+    """Run the bare saga, in the SDK's sandbox or, on its other queue, without it."""
 
     async def one(_: int) -> None:
         saga = uuid.uuid4().hex
-        await stage.bare_client.execute_workflow(BareSaga.run, saga, id=f"saga-{saga}", task_queue=PEER_QUEUE)
+        await stage.bare_client.execute_workflow(BareSaga.run, saga, id=f"{queue}-{saga}", task_queue=queue)
+
+    return await at_once(count, width, one)
+
+
+async def fair_round(stage: Stage, count: int, width: int) -> Round:
+    """Run the fair peer: encrypted, and started with a wedding's search attributes."""
+
+    async def one(_: int) -> None:
+        saga = uuid.uuid4().hex
+        listed = TypedSearchAttributes(
+            [
+                SearchAttributePair(temporal.ORGANIZATION_ID, stage.organization_id),
+                SearchAttributePair(temporal.WEDDING_ID, saga),
+                SearchAttributePair(temporal.WEDDING_DATE, "2027-06-19"),
+            ]
+        )
+        await stage.client.execute_workflow(
+            FairSaga.run, saga, id=f"fair-{saga}", task_queue=FAIR_QUEUE, search_attributes=listed
+        )
 
     return await at_once(count, width, one)
 
 
 class DbosProgram:
-    """The DBOS process, asked over its standard input."""
+    """DBOS process, driven over its standard input."""
 
     def __init__(self, stage: Stage) -> None:
         self._log = (stage.home / "logs" / "dbos.log").open("ab")
@@ -176,7 +196,7 @@ class DbosProgram:
 
     @property
     def pid(self) -> int:
-        """Its pid."""
+        """Return its pid."""
         return self._process.pid
 
     async def ready(self) -> None:
@@ -184,8 +204,8 @@ class DbosProgram:
         await asyncio.to_thread(self._answer)
 
     async def round(self, count: int, width: int) -> Round:
-        """One round."""
-        answer = await asyncio.to_thread(self._ask, f"{count} {width}\n")
+        """Run one round."""
+        answer = await asyncio.to_thread(self._request, f"{count} {width}\n")
         return Round(count, answer["seconds"], answer["latencies"])
 
     async def stop(self) -> None:
@@ -193,7 +213,7 @@ class DbosProgram:
         await asyncio.to_thread(self._process.communicate)
         self._log.close()
 
-    def _ask(self, line: str) -> dict[str, Any]:
+    def _request(self, line: str) -> dict[str, Any]:
         if self._process.stdin is None:
             raise RuntimeError("the DBOS process has no input")
         self._process.stdin.write(line)
@@ -214,7 +234,7 @@ class DbosProgram:
 
 
 async def mute_webhooks(stage: Stage) -> None:
-    """Stand-ins send nothing by themselves: no contender waits for their word."""
+    """Keep stand-ins from sending webhooks: no contender waits for a vendor event."""
     async with httpx.AsyncClient(trust_env=False) as http:
         for vendor in VENDORS:
             answer = await http.put(f"{stage.sandbox_url}/_sandbox/webhooks/{vendor}", json={"muted": True})
@@ -222,7 +242,7 @@ async def mute_webhooks(stage: Stage) -> None:
 
 
 async def empty_sandbox(stage: Stage) -> None:
-    """As at the start, so that no round pays for the objects of the rounds before."""
+    """Empty the sandbox, so that no round pays for the objects of the rounds before."""
     async with httpx.AsyncClient(trust_env=False) as http:
         (await http.post(f"{stage.sandbox_url}/_sandbox/reset")).raise_for_status()
     await mute_webhooks(stage)

@@ -29,7 +29,7 @@ _ANSWER = json.dumps(
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_ANSWER)
 
 
-class Door:
+class Port:
     """One port."""
 
     def __init__(self) -> None:
@@ -55,17 +55,17 @@ class Door:
 class Talk(asyncio.Protocol):
     """One connection: requests one after another, none pipelined."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, port: Port) -> None:
+        self._port = port
         self._held = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._door.open.add(transport)
+        self._port.open.add(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.open.discard(self._transport)
+        self._port.open.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._held += data
@@ -76,8 +76,8 @@ class Talk(asyncio.Protocol):
         if len(rest) < length:
             return
         self._held = b""
-        if self._door.slow_seconds:
-            asyncio.get_running_loop().call_later(self._door.slow_seconds, self._answer)
+        if self._port.slow_seconds:
+            asyncio.get_running_loop().call_later(self._port.slow_seconds, self._answer)
         else:
             self._answer()
 
@@ -88,20 +88,20 @@ class Talk(asyncio.Protocol):
 
 async def main(count: int) -> None:
     """Serve until standard input ends."""
-    doors = [Door() for _ in range(count)]
-    for door in doors:
-        await door.up()
-    print(json.dumps([door.port for door in doors]), flush=True)
+    ports = [Port() for _ in range(count)]
+    for port in ports:
+        await port.up()
+    print(json.dumps([port.port for port in ports]), flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command, which, *more = line.split()
-        door = doors[int(which)]
+        port = ports[int(which)]
         if command == "down":
-            door.down()
+            port.down()
         elif command == "up":
-            await door.up()
+            await port.up()
         else:
-            door.slow_seconds = float(more[0])
+            port.slow_seconds = float(more[0])
 
 
 if __name__ == "__main__":

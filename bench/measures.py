@@ -1,17 +1,19 @@
-"""The five measures. Each returns numbers; `bench.report` prints them."""
+"""Measures one wedding: its start, history and memory, and what the pipeline adds.
+
+Each measure returns numbers; `bench.report` prints them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import subprocess
 import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -20,121 +22,20 @@ from temporalio.client import Client, WorkflowHistory
 
 from bench import load, meter
 from bench.bare_saga import BareSaga
-from bench.load import DbosProgram, Round, Weddings
+from bench.load import Weddings
 from bench.names import PEER_QUEUE
 from bench.plans import asleep, elopement
+from bench.rates import BARE, Rates
+from bench.size import Size
 from bench.stage import Stage
-from wedsync.domain.weddings.messages import transaction_workflow_id, wedding_workflow_id
-
-PRODUCT, BARE, DBOS = "wedsync", "bare Temporal saga", "DBOS saga"
-#: A process's part in a contender's CPU; the load generator is left out.
-_OWN_PROGRAM = {PRODUCT: "worker", BARE: "bare", DBOS: "dbos"}
-_SERVERS = {PRODUCT: ("temporal", "postgres"), BARE: ("temporal", "postgres"), DBOS: ("postgres",)}
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of each."""
-
-    width: int
-    rounds: int
-    warm_up: int
-    #: About how long one round of one contender takes.
-    round_seconds: float
-    #: No further set of rounds is begun after so long: a busy machine gets fewer rounds, not a longer run.
-    rounds_within_seconds: float
-    starts: int
-    sleeping: int
-    sleeping_seconds: float
-    calls: int
-
-
-FULL = Size(
-    width=50,
-    rounds=3,
-    warm_up=30,
-    round_seconds=9,
-    rounds_within_seconds=110,
-    starts=80,
-    sleeping=1000,
-    sleeping_seconds=300,
-    calls=1000,
-)
-QUICK = Size(
-    width=20,
-    rounds=1,
-    warm_up=10,
-    round_seconds=3,
-    rounds_within_seconds=10,
-    starts=12,
-    sleeping=40,
-    sleeping_seconds=12,
-    calls=100,
-)
-
-
-# ---- 1. sagas per second
-
-
-@dataclass
-class Rates:
-    """Per contender: a rate, latencies and CPU for each round."""
-
-    per_second: dict[str, list[float]] = field(default_factory=dict)
-    latencies: dict[str, list[float]] = field(default_factory=dict)
-    #: CPU milliseconds per saga, by process.
-    cpu_ms: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-
-    def ratio(self, one: str, other: str) -> list[float]:
-        """`one` over `other`, round by round: neighbours in time share the machine's noise."""
-        return [a / b for a, b in zip(self.per_second[one], self.per_second[other], strict=True)]
-
-    def cpu_total(self, name: str) -> float:
-        """CPU milliseconds per saga of the contender's program and servers: the median round."""
-        parts = (_OWN_PROGRAM[name], *_SERVERS[name])
-        return statistics.median(sum(used.get(part, 0) for part in parts) for used in self.cpu_ms[name])
-
-
-async def rates(stage: Stage, weddings: Weddings, dbos: DbosProgram, size: Size) -> Rates:
-    """Rounds by turns; each is sized by the warm-up so that it takes about `size.round_seconds`."""
-
-    async def product(count: int) -> Callable[[], Awaitable[Round]]:
-        asked = [await weddings.record() for _ in range(count)]
-        return lambda: load.product_round(weddings, asked, size.width)
-
-    async def bare(count: int) -> Callable[[], Awaitable[Round]]:
-        return lambda: load.bare_round(stage, count, size.width)
-
-    async def on_dbos(count: int) -> Callable[[], Awaitable[Round]]:
-        return lambda: dbos.round(count, size.width)
-
-    contenders = {PRODUCT: product, BARE: bare, DBOS: on_dbos}
-    counts, until = {}, time.monotonic() + size.rounds_within_seconds
-    for name, prepare in contenders.items():
-        warm = await (await prepare(size.warm_up))()
-        counts[name] = max(size.width, min(400, round(warm.per_second * size.round_seconds)))
-    found = Rates()
-    for number in range(size.rounds):
-        if number and time.monotonic() > until:
-            break
-        for name, prepare in contenders.items():
-            await load.empty_sandbox(stage)
-            begin = await prepare(counts[name])
-            pids = {**stage.pids(), "dbos": dbos.pid}
-            before = meter.cpu_seconds(pids)
-            done = await begin()
-            used = meter.used(before, meter.cpu_seconds(pids))
-            found.per_second.setdefault(name, []).append(done.per_second)
-            found.latencies.setdefault(name, []).extend(done.latencies)
-            found.cpu_ms.setdefault(name, []).append({k: 1000 * v / done.count for k, v in used.items()})
-    return found
-
+from bench.workers import Alone, Workers
+from wedsync.domain.weddings.messages import wedding_workflow_id
 
 # ---- 2. how long a start takes
 
 
 async def starts(stage: Stage, count: int) -> dict[str, list[float]]:
-    """POST a wedding, POST its orchestration, start a bare saga: by turns, four times a second."""
+    """Time by turns, four times a second: POST a wedding, POST its orchestration, start a bare saga."""
     taken: dict[str, list[float]] = {"POST weddings": [], "POST transactions": [], "bare start_workflow": []}
     headers = {"Authorization": f"Bearer {stage.api_key}"}
     warm_up = 3
@@ -147,9 +48,11 @@ async def starts(stage: Stage, count: int) -> dict[str, list[float]]:
             made.raise_for_status()
             path = f"/weddings/{made.json()['id']}/transactions"
             asking = time.perf_counter()
-            asked = await http.post(path, json={"kind": "orchestrate"}, headers={"Idempotency-Key": uuid.uuid4().hex})
+            requested = await http.post(
+                path, json={"kind": "orchestrate"}, headers={"Idempotency-Key": uuid.uuid4().hex}
+            )
             accepted = time.perf_counter()
-            asked.raise_for_status()
+            requested.raise_for_status()
             await asyncio.sleep(0.15)
             saga = uuid.uuid4().hex
             beginning = time.perf_counter()
@@ -165,6 +68,8 @@ async def starts(stage: Stage, count: int) -> dict[str, list[float]]:
 
 # ---- 3. what history holds
 
+WEDDING = "Wedding"
+
 
 @dataclass(frozen=True)
 class History:
@@ -178,16 +83,15 @@ class History:
 
 
 async def histories(stage: Stage, weddings: Weddings) -> dict[str, History]:
-    """The newest wedding's two workflows, and one bare saga."""
-    asked = await weddings.record()
-    await weddings.run(asked)
+    """Read the histories of a wedding's workflow and of one bare saga."""
+    requested = await weddings.record()
+    await weddings.run(requested)
     saga = uuid.uuid4().hex
     await stage.bare_client.execute_workflow(BareSaga.run, saga, id=f"saga-{saga}", task_queue=PEER_QUEUE)
-    # The wedding takes its transaction's end in a moment later.
+    # Its row is settled a moment before its workflow goes to sleep.
     await asyncio.sleep(0.5)
     ids = {
-        "Wedding": wedding_workflow_id(asked.wedding_id),
-        "RunTransaction": transaction_workflow_id(asked.wedding_id, asked.transaction_id),
+        WEDDING: wedding_workflow_id(requested.wedding_id),
         BARE: f"saga-{saga}",
     }
     return {name: _history(await _fetched(stage.client, workflow_id)) for name, workflow_id in ids.items()}
@@ -221,12 +125,12 @@ class Memory:
 
     @property
     def per_wedding_bytes(self) -> float:
-        """What each sleeping wedding added."""
+        """Return what each sleeping wedding added."""
         return (self.after_bytes - self.before_bytes) / max(self.weddings, 1)
 
 
 async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
-    """A fresh worker takes in weddings whose every step is due later, until all sleep or the time is over."""
+    """Measure a fresh worker that takes in weddings with no step due yet, until all sleep or the time is over."""
     old = stage.programs.pop("worker")
     await asyncio.to_thread(old.stop, 25)
     worker = await stage.start_worker("worker")
@@ -236,9 +140,9 @@ async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
     until = time.monotonic() + size.sleeping_seconds
     held = 0
     while held < size.sleeping and time.monotonic() < until:
-        asked = [await weddings.record(asleep) for _ in range(min(size.width, size.sleeping - held))]
-        await load.product_round(weddings, asked, size.width)
-        held += len(asked)
+        requested = [await weddings.record(asleep) for _ in range(min(size.width, size.sleeping - held))]
+        await load.product_round(weddings, requested, size.width)
+        held += len(requested)
     await asyncio.sleep(1)
     return Memory(held, before, meter.rss_bytes(worker.pid))
 
@@ -247,7 +151,7 @@ async def memory(stage: Stage, weddings: Weddings, size: Size) -> Memory:
 
 
 async def pipeline(stage: Stage, count: int) -> dict[str, list[float]]:
-    """`VendorGateway.send` and the bare call, by turns, in a process of its own."""
+    """Time `VendorGateway.send` and the bare call, by turns, in a process of its own."""
     argv = [sys.executable, "-m", "bench.pipeline", str(count)]
     done = await asyncio.to_thread(_output, argv, stage.environment)
     found: dict[str, list[float]] = json.loads(done.splitlines()[-1])
@@ -265,10 +169,12 @@ def _output(argv: Sequence[str], environment: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one run found."""
+    """Results of one run."""
 
     size: Size
     rates: Rates
+    alone: Alone
+    workers: Workers
     starts: dict[str, list[float]]
     histories: dict[str, History]
     memory: Memory

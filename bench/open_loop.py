@@ -1,4 +1,4 @@
-"""Calls that begin when they are due, whatever became of those before them."""
+"""Begins calls when they are due, whatever became of those before them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-async def at_rate(per_second: float, seconds: float, deed: Callable[[int], Awaitable[object]]) -> list[float]:
-    """Begin `deed` so often; how long each took from the moment it was due, in milliseconds."""
+async def at_rate(per_second: float, seconds: float, action: Callable[[int], Awaitable[object]]) -> list[float]:
+    """Begin `action` at a steady rate; return how long each took from the moment it was due, in milliseconds."""
     count = int(per_second * seconds)
     taken: list[float] = []
     began = time.perf_counter()
 
     async def one(number: int) -> None:
-        await deed(number)
+        await action(number)
         taken.append((time.perf_counter() - began - number / per_second) * 1000)
 
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""What the way through `VendorGateway` adds to the bare HTTP call, in a process set up like the worker's.
+"""Measures what `VendorGateway` adds to the bare HTTP call, in a process set up like the worker's.
 
 `python -m bench.pipeline COUNT` prints `{"gateway": [seconds...], "bare": [seconds...]}`.
 """
@@ -15,12 +15,12 @@ import httpx
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
 from bench.saga_calls import Order, request_of
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit import logs, telemetry
 from wedsync.kit.http import new_pool
 from wedsync.kit.settings import Settings
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.vendors.registry import load_registry
 
 _WARM_UP = 20
 
@@ -44,7 +44,7 @@ def _call(number: int) -> Call:
 
 
 async def measure(settings: Settings, count: int) -> dict[str, list[float]]:
-    """One after another and by turns, `count` of each."""
+    """Make `count` calls of each, one after another and by turns."""
     pool = new_pool()
     bare = httpx.AsyncClient(trust_env=False)
     HTTPXClientInstrumentor.uninstrument_client(bare)

@@ -1,12 +1,12 @@
-"""The weddings that are measured."""
+"""Plans of the weddings that are measured."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from wedsync.domain.weddings.load import plan_from_json
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.load import plan_from_json
+from wedsync.domain.plans.plan import Plan
 
 _CEREMONY = (datetime.now(UTC) + timedelta(days=200)).strftime("%Y-%m-%dT16:00")
 _COUPLE = {
@@ -74,12 +74,12 @@ _STEPS: list[dict[str, Any]] = [
 
 
 def elopement(reference: str) -> Plan:
-    """Five steps, seven vendor calls, each answered at once."""
+    """Return a plan of five steps, seven vendor calls, each answered at once."""
     return _plan(reference, _STEPS)
 
 
 def asleep(reference: str) -> Plan:
-    """The same five steps, all of them due later: the wedding sleeps."""
+    """Return the same five steps, all of them due later: the wedding sleeps."""
     return _plan(reference, [{**step, "at": "ceremony - 30d"} for step in _STEPS])
 
 

@@ -6,14 +6,14 @@ import asyncio
 import time
 
 from bench.meter import percentile
-from bench.routing_stage import Way, call, database, pipeline
+from bench.routing_stage import PipelineStage, call, database, pipeline
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit
+from wedsync.domain.quotas.quota import QuotaPolicy, WindowLimit
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
-from wedsync.store import quotas
-from wedsync.usecases.routing.route import ORDINARY, Situation
+from wedsync.pipeline.endpoint_selector import ORDINARY, Situation
+from wedsync.store.quotas import queries as quotas
 
 _LIMIT, _BACKLOG = 100, 10_000
 #: A wedding-day call so often, for so long.
@@ -21,40 +21,40 @@ _EVERY_SECONDS, _SECONDS, _WARM_UP_SECONDS = 0.1, 15.0, 5.0
 _WEDDING_DAY = Situation(is_wedding_day=True)
 
 
-async def _send(way: Way, number: int, situation: Situation) -> None:
-    """As a step does it: asleep until a call can be had."""
+async def _send(stage: PipelineStage, number: int, situation: Situation) -> None:
+    """Send as a step does it: asleep until a call can be had."""
     while True:
         try:
-            await way.gateway.send(call("twilio", number), situation)
+            await stage.gateway.send(call("twilio", number), situation)
         except ThrottledUntil as error:
             await asyncio.sleep(error.retry_after_seconds)
         else:
             return
 
 
-async def _urgent(way: Way, seconds: float) -> list[float]:
+async def _urgent(stage: PipelineStage, seconds: float) -> list[float]:
     taken = []
     for number in range(int(seconds / _EVERY_SECONDS)):
         began = time.perf_counter()
-        await _send(way, number, _WEDDING_DAY)
+        await _send(stage, number, _WEDDING_DAY)
         taken.append((time.perf_counter() - began) * 1000)
         await asyncio.sleep(max(_EVERY_SECONDS - (time.perf_counter() - began), 0))
     return taken
 
 
 async def measure() -> list[str]:
-    """Idle, then with the backlog."""
+    """Measure idle, then with the backlog."""
     logs.setup(Settings(log_level="CRITICAL"), "bench")
-    async with database() as url, pipeline(url) as way:
+    async with database() as url, pipeline(url) as stage:
         policy = QuotaPolicy(windows=(WindowLimit(window="second", limit=_LIMIT),))
-        async with way.board.transitions.db.system() as conn:
+        async with stage.controller.breakers.db.system() as conn:
             await quotas.put_policy(conn, ("twilio", "default"), policy, "key:bench", utc_now())
-        await way.board.book.load()
-        await _urgent(way, _WARM_UP_SECONDS)
-        idle = await _urgent(way, _SECONDS)
-        backlog = [asyncio.create_task(_send(way, number, ORDINARY)) for number in range(_BACKLOG)]
-        await _urgent(way, _WARM_UP_SECONDS)
-        busy = await _urgent(way, _SECONDS)
+        await stage.controller.routing_table.load()
+        await _urgent(stage, _WARM_UP_SECONDS)
+        idle = await _urgent(stage, _SECONDS)
+        backlog = [asyncio.create_task(_send(stage, number, ORDINARY)) for number in range(_BACKLOG)]
+        await _urgent(stage, _WARM_UP_SECONDS)
+        busy = await _urgent(stage, _SECONDS)
         done = sum(task.done() for task in backlog)
         for task in backlog:
             task.cancel()

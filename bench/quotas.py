@@ -1,4 +1,4 @@
-"""Ten processes and one limit: `python -m bench.quotas`. Against callers that just try again after a 429.
+"""Ten processes and one limit: `python -m bench.rate_limiter`. Against callers that just try again after a 429.
 
 The vendor counts what comes in each whole window and answers 429 above the limit. First all want more than there is,
 for a whole minute: how much of its limit is used, and is it ever passed? Then a burst of calls comes that takes several
@@ -17,17 +17,17 @@ from dataclasses import dataclass
 
 from bench.routing_stage import database
 from wedsync.domain.errors import ThrottledUntil
-from wedsync.domain.routing.quotas import QuotaPolicy, WindowLimit, WindowName
+from wedsync.domain.quotas.quota import QuotaPolicy, WindowLimit, WindowName
 from wedsync.kit import logs
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings
-from wedsync.store import quotas
-from wedsync.store.session import Database
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.store.db.session import Database
+from wedsync.store.quotas import queries as quotas
+from wedsync.vendors.registry import load_registry
 
-_PROCESSES, _TAKERS = 10, 10
+_PROCESSES, _WAITERS = 10, 10
 _MINUTE_LIMIT = 1200
 #: Small, so that the machine's own speed has no part in it: six seconds' limits at once.
 _SECOND_LIMIT, _BURST_EACH = 20, 12
@@ -37,7 +37,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 
 
 class Vendor:
-    """Counts by the window; above the limit it answers 429."""
+    """Vendor that counts by the window; above the limit it answers 429."""
 
     def __init__(self, seconds: int, limit: int) -> None:
         self.seconds, self.limit = seconds, limit
@@ -45,7 +45,7 @@ class Vendor:
         self.refused = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 window = int(time.time() / self.seconds)
@@ -59,11 +59,11 @@ class Vendor:
             writer.close()
 
 
-async def _by_quota(board: Switchboard, pool: Pool, url: str) -> int:
-    """One call; how often it was answered 429."""
+async def _by_quota(controller: AdmissionController, pool: Pool, url: str) -> int:
+    """Make one call; return how often it was answered 429."""
     while True:
         try:
-            await board.quotas.take("stripe", "default", 3)
+            await controller.rate_limiter.acquire("stripe", "default", 3)
         except ThrottledUntil as error:
             await asyncio.sleep(error.retry_after_seconds)
             continue
@@ -80,37 +80,37 @@ async def _naive(pool: Pool, url: str) -> int:
 
 
 async def _child(database_url: str, vendor: str, how: str, seconds: float) -> None:
-    """A process of the fleet: `steady` for so long, or one burst by `quota` or `naive`."""
+    """Run a process of the fleet: `steady` for so long, or one burst by `quota` or `naive`."""
     logs.setup(Settings(log_level="CRITICAL"), "bench")
     db, pool = Database(database_url, 3), new_pool()
     delays: list[float] = []
-    async with Switchboard(db, load_registry().manifests).open() as board:
+    async with AdmissionController(db, load_registry().manifests).open() as controller:
         print("ready", flush=True)
         start = float(await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline))
         await asyncio.sleep(max(start - time.time(), 0))
 
         async def steadily() -> None:
             while time.time() < start + seconds:
-                await _by_quota(board, pool, vendor)
+                await _by_quota(controller, pool, vendor)
 
         async def once() -> None:
-            await (_by_quota(board, pool, vendor) if how == "quota" else _naive(pool, vendor))
+            await (_by_quota(controller, pool, vendor) if how == "quota" else _naive(pool, vendor))
             delays.append(time.time() - start)
 
-        deeds = [steadily() for _ in range(_TAKERS)] if how == "steady" else [once() for _ in range(_BURST_EACH)]
-        await asyncio.gather(*deeds)
-        print(json.dumps({"delays": delays, "asked": board.quotas.asked}), flush=True)
+        actions = [steadily() for _ in range(_WAITERS)] if how == "steady" else [once() for _ in range(_BURST_EACH)]
+        await asyncio.gather(*actions)
+        print(json.dumps({"delays": delays, "asked": controller.rate_limiter.requests}), flush=True)
     await pool.aclose()
     await db.close()
 
 
 @dataclass
 class Run:
-    """What the vendor and the fleet saw."""
+    """Calls that the vendor and the fleet counted."""
 
     vendor: Vendor
     delays: list[float]
-    asked: int
+    requests: int
     start: int
 
 
@@ -154,7 +154,7 @@ async def _fleet(database_url: str, vendor: Vendor, how: str, seconds: float) ->
 
 
 async def measure() -> list[str]:
-    """The steady fleet for a whole minute, then the two bursts."""
+    """Measure the steady fleet for a whole minute, then the two bursts."""
     async with database() as url:
         db = Database(url, 2)
         await _limit(db, "minute", _MINUTE_LIMIT)
@@ -170,7 +170,7 @@ async def measure() -> list[str]:
         f"Quotas: {_PROCESSES} processes at one limit",
         f"  always more wanted than {_MINUTE_LIMIT} calls a minute: {minute / _MINUTE_LIMIT:.1%} used (goal: 98 %), "
         f"{steady.vendor.refused} calls above it (goal: none); Postgres was asked "
-        f"{steady.asked / sum(steady.vendor.came.values()):.2f} times a call",
+        f"{steady.requests / sum(steady.vendor.came.values()):.2f} times a call",
         f"  a burst of {_PROCESSES * _BURST_EACH} at {_SECOND_LIMIT} a second: delays in all {delay:.2f} of naive "
         f"retries' (goal: 0.4), {ours.vendor.refused} answers of 429 against {naive.vendor.refused}; the last call "
         f"after {max(ours.delays):.1f} s against {max(naive.delays):.1f} s",

@@ -1,4 +1,4 @@
-"""What the benchmarks of the way out share: a Postgres of their own, a cheap vendor process, the whole pipeline."""
+"""Stage that the routing benchmarks share: a Postgres of their own, a cheap vendor process, the whole pipeline."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.local.postgres import EmbeddedPostgres
-from wedsync.store import migrate
-from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
+from wedsync.vendors.registry import load_registry
 
 PRIMARY, BACKUP = 0, 1
 _TO = {"id": "couple", "name": "Giulia Ferrari", "email": "giulia.ferrari@example.com", "phone": "+390318125551"}
@@ -29,22 +29,22 @@ _OPERATIONS = {"twilio": "send_message", "vonage": "send_sms", "open_meteo": "fo
 
 
 class Vendor:
-    """The vendor's process."""
+    """Process of the vendor."""
 
     def __init__(self, process: asyncio.subprocess.Process, ports: list[int]) -> None:
         self._process = process
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
 
     def tell(self, *command: object) -> None:
-        """See `bench.loopback_vendor`."""
+        """Send the vendor an instruction: see `bench.loopback_vendor`."""
         assert self._process.stdin is not None
         self._process.stdin.write((" ".join(map(str, command)) + "\n").encode())
 
 
 @contextlib.asynccontextmanager
-async def vendor(doors: int) -> AsyncIterator[Vendor]:
-    """A vendor process with so many ports; ended with the block."""
-    argv = [sys.executable, "-m", "bench.loopback_vendor", str(doors)]
+async def vendor(ports: int) -> AsyncIterator[Vendor]:
+    """Run a vendor process with so many ports; it ends with the block."""
+    argv = [sys.executable, "-m", "bench.loopback_vendor", str(ports)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, env=dict(os.environ))
     assert process.stdout is not None
@@ -57,18 +57,18 @@ async def vendor(doors: int) -> AsyncIterator[Vendor]:
 
 
 @dataclass
-class Way:
-    """The whole pipeline of one process."""
+class PipelineStage:
+    """Whole pipeline of one process."""
 
     gateway: VendorGateway
-    board: Switchboard
+    controller: AdmissionController
     pool: Pool
     vendor: Vendor
 
 
 @contextlib.asynccontextmanager
 async def database() -> AsyncIterator[str]:
-    """A migrated database; the server ends with the block."""
+    """Yield a migrated database; the server ends with the block."""
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedPostgres(Path(folder) / "postgres", hasty=True)
         try:
@@ -81,9 +81,9 @@ async def database() -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
-    """Twilio and the weather at the vendor's first port, Vonage at its second."""
-    async with vendor(doors) as made:
+async def pipeline(url: str, ports: int = 2) -> AsyncIterator[PipelineStage]:
+    """Open the whole pipeline: Twilio and the weather at the vendor's first port, Vonage at its second."""
+    async with vendor(ports) as made:
         places = {"twilio": PRIMARY, "open_meteo": PRIMARY, "vonage": BACKUP}
         account = {"api_key": "AC1:secret", "account_id": "AC1", "client_id": "+15005550006", "client_secret": "x"}
         vendors = {
@@ -92,14 +92,14 @@ async def pipeline(url: str, doors: int = 2) -> AsyncIterator[Way]:
         }
         settings = Settings(database_url=url, vendors=vendors, api_url="http://127.0.0.1:9")
         db, pool, registry = Database(url, 5), new_pool(), load_registry()
-        async with Switchboard(db, registry.manifests).open() as board:
-            yield Way(VendorGateway(settings, registry, pool, board), board, pool, made)
+        async with AdmissionController(db, registry.manifests).open() as controller:
+            yield PipelineStage(VendorGateway(settings, registry, pool, controller), controller, pool, made)
         await pool.aclose()
         await db.close()
 
 
 def call(vendor: str, number: int) -> Call:
-    """A text message by `vendor`, or a forecast."""
+    """Build a call for a text message by `vendor`, or for a forecast."""
     is_read = vendor == "open_meteo"
     inputs = {"latitude": 46.0, "longitude": 9.3} if is_read else {"to": _TO, "text": "You are booked."}
     return Call(

@@ -1,4 +1,4 @@
-"""What the peers' activities do: the same seven HTTP calls as the measured wedding, and one insert each."""
+"""Makes the calls of the peers' activities: the same seven HTTP calls as the measured wedding, and one insert each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Order:
 
 
 class Vendors:
-    """The peers' connections: one HTTP pool and one database pool a process, sized as the product's."""
+    """Connections of the peers: one HTTP pool and one database pool a process, sized as the product's."""
 
     def __init__(self) -> None:
         self.url = os.environ["WEDSYNC_VENDORS__GENERIC__BASE_URL"].removesuffix("/generic")
@@ -50,17 +50,20 @@ class Vendors:
             await conn.execute(TABLE)
 
     async def close(self) -> None:
-        """Let go of both pools."""
+        """Close both pools."""
         await self.http.aclose()
         await self.db.close()
 
     async def carry_out(self, order: Order) -> str:
-        """One HTTP call, one insert; returns the vendor's id of what was made."""
+        """Make one HTTP call and one insert; return the vendor's id of what was made."""
         is_call = order.step in CALLS
         object_id = await self._call(order) if is_call else order.saga
+        await self._record(order, object_id)
+        return object_id
+
+    async def _record(self, order: Order, object_id: str) -> None:
         async with self.db.connection() as conn:
             await conn.execute(_INSERT, (order.saga, order.step, object_id))
-        return object_id
 
     async def _call(self, order: Order) -> str:
         path, sent = request_of(order)
@@ -71,7 +74,7 @@ class Vendors:
 
 
 def request_of(order: Order) -> tuple[str, dict[str, Any]]:
-    """The path and what httpx is given."""
+    """Return the path and the arguments for httpx."""
     key = f"{order.saga}.{order.step}"
     bearer = {"Authorization": "Bearer local-api-key", "Idempotency-Key": key}
     step, _, operation = order.step.partition(".")

@@ -1,4 +1,4 @@
-"""The stage: embedded Postgres and Temporal, and every program in a process of its own."""
+"""Stage of the benchmarks: embedded Postgres and Temporal, and every program in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from bench.names import PEER_DATABASE
-from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.kit import temporal
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.local.ports import HOST, free_port
@@ -26,10 +26,10 @@ from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.local.processes import Child
 from wedsync.local.ready import answers, polls, until_ready
 from wedsync.local.temporal_server import NAMESPACE, EmbeddedTemporal
-from wedsync.store import migrate
-from wedsync.store.session import Database
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
 from wedsync.usecases.access import bootstrap
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 _ACCOUNT = {
     "api_key": "local-api-key",
@@ -42,7 +42,7 @@ _READY_SECONDS = 60.0
 
 @dataclass
 class Stage:
-    """What runs, and how it is reached."""
+    """Programs that run, and how they are reached."""
 
     home: Path
     settings: Settings
@@ -68,12 +68,12 @@ class Stage:
         return child
 
     def pids(self) -> dict[str, int]:
-        """The processes by name."""
+        """Return the processes by name."""
         every = {"postgres": self.postgres.child, "temporal": self.server.child, **self.programs}
         return {name: child.pid for name, child in every.items() if child.alive}
 
     async def start_worker(self, name: str = "worker") -> Child:
-        """The product's own worker program."""
+        """Start the product's own worker program."""
         since = time.time()
         child = self.spawn(name, [sys.executable, "-m", "wedsync", "worker"])
         await self.until_polled(child, self.client, WORKFLOWS, since)
@@ -86,7 +86,7 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def open_stage() -> AsyncIterator[Stage]:
-    """Everything but the workers; ended and deleted at the end."""
+    """Start everything but the workers; end and delete it with the block."""
     home = Path(tempfile.mkdtemp(prefix="wedsync-bench-"))
     postgres, server = EmbeddedPostgres(home / "postgres"), EmbeddedTemporal(home / "temporal", headless=True)
     programs: dict[str, Child] = {}
@@ -171,7 +171,7 @@ def _environment(
 
 
 def commit() -> str:
-    """The commit that is measured, with `+` when the tree differs; empty without git."""
+    """Return the measured commit, with `+` when the tree differs; empty without git."""
     try:
         words = ["git", "describe", "--always", "--dirty=+"]
         return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""The receiver of the outgoing benchmark: `python -m bench.webhook_receiver PORT`; 200 to all, silence on /hang."""
+"""Receiver of the outgoing benchmark: `python -m bench.webhook_receiver PORT`; 200 to all, silence on /hang."""
 
 from __future__ import annotations
 

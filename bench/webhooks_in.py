@@ -27,7 +27,7 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.local.ports import HOST, free_port
 from wedsync.local.ready import answers, until_ready
-from wedsync.store.tables.weddings import weddings
+from wedsync.store.weddings.tables import weddings
 
 _PATH = "/api/integrations/webhooks/stripe"
 _CONNECTIONS = 32
@@ -37,7 +37,7 @@ _CRITICAL_PER_SECOND = 20
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Size of the measurement."""
 
     rounds: int
     events: int
@@ -67,7 +67,7 @@ class Poster:
         self._wedding_ids = wedding_ids
 
     def request(self, event_id: str, number: int) -> bytes:
-        """One request's bytes."""
+        """Build one request's bytes."""
         intent = {
             "id": f"pi_{event_id}",
             "object": "payment_intent",
@@ -86,7 +86,7 @@ class Poster:
         return head.encode() + body
 
     async def run(self, count: int, connections: int = _CONNECTIONS) -> Round:
-        """Post `count` new events as fast as they are taken."""
+        """Post `count` new events as fast as they are acknowledged."""
         tag = new_id()
         waiting = [self.request(f"evt_{tag}_{number}", number) for number in range(count)]
         took: list[float] = []
@@ -119,7 +119,7 @@ class Poster:
 
 
 async def _add_weddings(stage: Stage, client: Client, mode: str) -> list[str]:
-    """Weddings whose workflows are told and do nothing of it: no worker asks their queue."""
+    """Add weddings whose workflows are signalled and do nothing of it: no worker asks their queue."""
     now, ids = utc_now(), [new_id() for _ in range(_WEDDINGS)]
     row = {
         "organization_id": stage.organization_id,
@@ -152,7 +152,7 @@ async def _until_processed(stage: Stage) -> None:
 
 
 async def measure(quick: bool) -> list[str]:
-    """Everything, as lines to print."""
+    """Measure everything; return lines to print."""
     size = QUICK if quick else FULL
     async with open_stage() as stage:
         (secret,) = stage.settings.vendor_webhook_secrets("stripe")
@@ -168,7 +168,7 @@ async def measure(quick: bool) -> list[str]:
         waiting = await _left(stage)
         began = time.perf_counter()
         await stage.start_worker("drainer")
-        # The sweep would tell within the minute; the next event's tell does at once.
+        # The sweep would dispatch within the minute; the next event dispatches at once.
         burst = await ours.run(size.burst)
         await _until_processed(stage)
         seconds = time.perf_counter() - began
@@ -183,7 +183,7 @@ async def measure(quick: bool) -> list[str]:
 
 
 async def _against_celery(stage: Stage, ours: Poster, wedding_ids: list[str], secret: str, size: Size) -> list[str]:
-    """From the first post to the last event processed, by turns, each side's workers beside the other's idle ones."""
+    """Time from first post to last event processed, by turns, each side's workers beside the other's idle ones."""
     async with open_celery(stage, secret) as side:
         if side is None:
             return ["Celery and Redis: not measured, there is no redis-server (Debian: apt-get install redis-server)"]
@@ -215,7 +215,7 @@ async def _end_to_end(
 
 
 async def _acceptance(ours: Poster, limit: Poster, size: Size) -> list[str]:
-    """Both in turn, with no worker beside them; the first, shorter round of each is not counted."""
+    """Measure both in turn, with no worker beside them; the first, shorter round of each is not counted."""
     await limit.run(size.events // 4)
     await ours.run(size.events // 4)
     pairs = [(await limit.run(size.events), await ours.run(size.events)) for _ in range(size.rounds)]

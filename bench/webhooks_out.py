@@ -2,7 +2,7 @@
 
 `python -m bench.webhooks_out`; `BENCH_QUICK=1` is a small run that shows that it works. The bare loop signs the same
 bodies and posts them four at a time over one pool, with no database. Ours claims, signs, guards, posts and records,
-four at a time to the one endpoint. The pump runs without Temporal, whose workflow only starts it.
+four at a time to the one endpoint. The delivery sender runs without Temporal, whose workflow only starts it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from sqlalchemy import func, insert, select
 from temporalio.client import Client
 
 from bench.meter import percentile
+from wedsync.dispatch.outbox import OutboxDispatcher
 from wedsync.domain.errors import TemporalUnreachable
-from wedsync.domain.ssrf import GuardPolicy
-from wedsync.domain.webhooks.outgoing.happenings import Happening
-from wedsync.domain.webhooks.outgoing.signing import Event, body_of, headers_of
+from wedsync.domain.outbox.domain_events import DomainEvent
+from wedsync.domain.outbox.signing import Event, body_of, headers_of
+from wedsync.domain.ssrf import SsrfPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.http_guard import SsrfSafeHttp
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import LOCAL_CODEC_KEY
 from wedsync.local.ports import free_port
 from wedsync.local.postgres import EmbeddedPostgres
-from wedsync.store import migrate, outbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.outgoing import deliveries, webhook_subscriptions
-from wedsync.usecases.webhooks.outgoing import secrets
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
+from wedsync.store.access.tables import organizations
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
+from wedsync.store.outbox import events as outbox
+from wedsync.store.outbox.tables import deliveries, webhook_subscriptions
+from wedsync.usecases.outbox import secrets
+from wedsync.usecases.outbox.delivery_sender import DeliverySender
+from wedsync.usecases.outbox.send import AttemptSender
 
 _KEYRING = Keyring.parse(LOCAL_CODEC_KEY)
 _AT_ONCE = 4
@@ -53,7 +54,7 @@ _ORGANIZATION = "bench"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Size of the measurement."""
 
     rounds: int
     deliveries: int
@@ -73,15 +74,15 @@ async def _nobody() -> Client:
 
 @dataclass
 class Office:
-    """A database and the way out of it."""
+    """A database and its delivery sender."""
 
     db: Database
-    sender: Sender
-    pump: Pump
+    sender: AttemptSender
+    delivery_sender: DeliverySender
     base_url: str
 
     async def subscribe(self, path: str) -> str:
-        """An endpoint of the receiver."""
+        """Subscribe an endpoint of the receiver."""
         now, subscription_id = utc_now(), new_id()
         sealed = secrets.seal(_KEYRING, _ORGANIZATION, subscription_id, [secrets.new_secret(now)])
         row = {
@@ -103,15 +104,15 @@ class Office:
         return subscription_id
 
     async def record(self, subscription_id: str, count: int) -> None:
-        """So many events for one endpoint."""
-        news = [Happening(type="step.succeeded", data={"id": f"step-{number}"}) for number in range(count)]
+        """Record so many events for one endpoint."""
+        events = [DomainEvent(type="step.succeeded", data={"id": f"step-{number}"}) for number in range(count)]
         async with self.db.tenant(_ORGANIZATION) as conn:
-            await outbox.announce(conn, _ORGANIZATION, news, utc_now(), only=subscription_id)
+            await outbox.announce(conn, _ORGANIZATION, events, utc_now(), only=subscription_id)
 
 
 @contextlib.asynccontextmanager
 async def open_office() -> AsyncIterator[Office]:
-    """Postgres, a receiver in a process of its own, and a pump in this one."""
+    """Start Postgres, a receiver in a process of its own, and a delivery sender in this one."""
     with tempfile.TemporaryDirectory(prefix="wedsync-bench-") as home:
         postgres, port = EmbeddedPostgres(Path(home) / "postgres"), free_port()
         receiver = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.webhook_receiver", str(port))
@@ -119,12 +120,12 @@ async def open_office() -> AsyncIterator[Office]:
             await asyncio.to_thread(postgres.start)
             await migrate.upgrade(postgres.url(owner=True), postgres.credentials.app_password)
             db = Database(postgres.url(), 10)
-            sender = Sender(GuardedHttp(GuardPolicy(allow_loopback=True)), _KEYRING)
-            pump = Pump(db, sender, OutboxTeller(_nobody))
+            sender = AttemptSender(SsrfSafeHttp(SsrfPolicy(allow_loopback=True)), _KEYRING)
+            delivery_sender = DeliverySender(db, sender, OutboxDispatcher(_nobody))
             async with db.system() as conn:
                 await conn.execute(insert(organizations).values(id=_ORGANIZATION, name="Bench", created_at=utc_now()))
-            yield Office(db, sender, pump, f"http://127.0.0.1:{port}")
-            await pump.close()
+            yield Office(db, sender, delivery_sender, f"http://127.0.0.1:{port}")
+            await delivery_sender.close()
             await sender.close()
             await db.close()
         finally:
@@ -134,7 +135,7 @@ async def open_office() -> AsyncIterator[Office]:
 
 
 async def ours(office: Office, count: int) -> float:
-    """Deliveries a second to one endpoint, from recorded to recorded as delivered."""
+    """Return deliveries a second to one endpoint, from recorded to recorded as delivered."""
     subscription_id = await office.subscribe("/ours")
     for start in range(0, count, 500):
         await office.record(subscription_id, min(500, count - start))
@@ -142,18 +143,18 @@ async def ours(office: Office, count: int) -> float:
         deliveries.c.subscription_id == subscription_id, deliveries.c.status == "delivered"
     )
     began = time.perf_counter()
-    while (await office.pump.run()).sent:
-        await office.pump.idle()
-    taken = time.perf_counter() - began
+    while (await office.delivery_sender.run()).sent:
+        await office.delivery_sender.idle()
+    acquired = time.perf_counter() - began
     async with office.db.system() as conn:
         delivered = (await conn.execute(query)).scalar_one()
     if delivered != count:
         raise RuntimeError(f"{delivered} of {count} were delivered")
-    return count / taken
+    return count / acquired
 
 
 async def bare(office: Office, count: int) -> float:
-    """The same bodies signed and posted by a loop."""
+    """Sign and post the same bodies by a loop."""
     secret = secrets.new_secret(utc_now()).secret
     left = list(range(count))
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -180,16 +181,16 @@ async def bare(office: Office, count: int) -> float:
 
 
 async def latencies(office: Office, size: Size, hanging: int) -> list[float]:
-    """Seconds from recorded to delivered at the healthy ones, while events come steadily for all of them."""
+    """Return seconds from recorded to delivered at the healthy ones, while events come steadily for all of them."""
     healthy = [await office.subscribe(f"/well-{number}") for number in range(size.endpoints - hanging)]
     silent = [await office.subscribe("/hang") for _ in range(hanging)]
     every = [name for pair in zip(healthy, silent, strict=False) for name in pair] + healthy[len(silent) :]
     recording = asyncio.create_task(_record(office, every, size))
     while not recording.done():
-        await office.pump.run()
+        await office.delivery_sender.run()
         await asyncio.sleep(0.02)
     await recording
-    while (await office.pump.run()).sent:
+    while (await office.delivery_sender.run()).sent:
         pass
     query = select(deliveries.c.created_at, deliveries.c.delivered_at).where(deliveries.c.subscription_id.in_(healthy))
     async with office.db.system() as conn:
@@ -208,8 +209,8 @@ async def _record(office: Office, every: list[str], size: Size) -> None:
 
 
 async def run(size: Size) -> list[str]:
-    """Measure; the report's lines."""
-    # A word for each of the endpoints that hang would drown them.
+    """Measure; return the report's lines."""
+    # A log line for each endpoint that hangs would drown the report.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     async with open_office() as office:
         rates: dict[str, list[float]] = {"wedsync": [], "bare": []}

@@ -1,4 +1,4 @@
-"""Alembic's entrance: runs the migrations on a given connection, or on one made from the settings."""
+"""Run the migrations, for Alembic, on a given connection, or on one made from the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from wedsync.kit.settings import Settings
-from wedsync.store.session import sqlalchemy_url
+from wedsync.store.db.session import sqlalchemy_url
 from wedsync.store.tables import metadata
 
 #: Whoever migrates this database waits for this lock first.
@@ -18,7 +18,7 @@ _LOCK = 0x7765_6473_796E_63
 
 
 def run(connection: Connection) -> None:
-    """Run what is asked for, in one transaction, one process at a time."""
+    """Run the requested migrations, in one transaction, one process at a time."""
     context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

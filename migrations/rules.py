@@ -1,8 +1,12 @@
-"""What migrations repeat: roles, grants and row-level security."""
+"""Helpers that migrations share: roles, grants and row-level security."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from alembic import op
+
+_SQL = Path(__file__).parent / "sql"
 
 APP = "wedsync_app"
 SYSTEM = "wedsync_system"
@@ -45,7 +49,7 @@ def ensure_roles() -> None:
 
 
 def grant(table: str, app: str, system: str) -> None:
-    """Give the two roles what they need on `table`, and no more; an empty text gives nothing."""
+    """Grant the two roles what they need on `table`, and no more; an empty text grants nothing."""
     op.execute(f"REVOKE ALL ON {table} FROM PUBLIC")
     if app:
         op.execute(f"GRANT {app} ON {table} TO {APP}")
@@ -67,8 +71,27 @@ def isolate(table: str, column: str = "organization_id") -> None:
 
 
 def publish(table: str) -> None:
-    """For what belongs to the platform: `wedsync_app` reads all, `wedsync_system` does all, the owner sees none."""
+    """Open a platform table: `wedsync_app` reads all, `wedsync_system` does all, the owner sees none."""
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY readable ON {table} FOR SELECT TO {APP} USING (true)")
     op.execute(f"CREATE POLICY all_rows ON {table} TO {SYSTEM} USING (true) WITH CHECK (true)")
+
+
+def create_function(name: str, signature: str, *, app: bool) -> None:
+    """Create the function of `sql/{name}.sql`, owned by `wedsync_system`; with `app` that role may call it, too."""
+    op.execute((_SQL / f"{name}.sql").read_text(encoding="utf-8"))
+    op.execute(f"REVOKE ALL ON FUNCTION {name}({signature}) FROM PUBLIC")
+    if app:
+        op.execute(f"GRANT EXECUTE ON FUNCTION {name}({signature}) TO {APP}")
+    # A function's new owner must be able to create one in its schema: for this moment only.
+    op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM}")
+    op.execute(f"ALTER FUNCTION {name}({signature}) OWNER TO {SYSTEM}")
+    op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM}")
+
+
+def drop_function(name: str, signature: str) -> None:
+    """Drop a function of `create_function`, as its owner."""
+    op.execute(f"SET LOCAL ROLE {SYSTEM}")
+    op.execute(f"DROP FUNCTION {name}({signature})")
+    op.execute("RESET ROLE")

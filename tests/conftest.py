@@ -122,7 +122,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 @pytest.fixture(scope="session")
 async def new_database(postgres_server: EmbeddedPostgres) -> Callable[[], DatabaseUrls]:
     """Makes a new migrated database at each call (about 50 ms); it goes away with the server."""
-    from wedsync.store import migrate
+    from wedsync.store.db import migrate
 
     postgres_server.create_database(_TEMPLATE)
     await migrate.upgrade(postgres_server.url(owner=True, database=_TEMPLATE), postgres_server.credentials.app_password)
@@ -180,6 +180,8 @@ async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
         "frontend.WorkflowTimeSkippingEnabled": "true",
         "history.timerProcessorMaxPollRPS": "2000",
         "history.timerProcessorMaxPollHostRPS": "2000",
+        # This server waits for a new run's first task by the wall's clock, however far the workflow's own has skipped.
+        "history.workflowIdReuseMinimalInterval": '"0s"',
     }
     env = await WorkflowEnvironment.start_time_skipping_v2(
         ts_config=TimeSkippingConfig(max_session_skip_count=10_000),

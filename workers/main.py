@@ -1,4 +1,4 @@
-"""The worker program: one process that serves the task queues until it is told to stop."""
+"""Serve the task queues in one process until it is told to stop: the worker program."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from temporalio.client import (
@@ -24,98 +25,85 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from activities.deliveries import DeliveryActivities
-from activities.handoffs import HandoffActivities
-from activities.routing import RoutingActivities
+from activities.dispatch import DispatchActivities
+from activities.health import RoutingActivities
+from activities.inbox import WebhookActivities
+from activities.outbox import DeliveryActivities
 from activities.vendors import VendorActivities
 from activities.versions import VersionActivities
-from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
-from wedsync.domain.routing import queues
-from wedsync.domain.routing.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
-from wedsync.domain.weddings.messages import SWEEP_HANDOFFS_WORKFLOW
+from wedsync.domain import task_queues
+from wedsync.domain.health.messages import WATCH_HEALTH_ID, WATCH_HEALTH_WORKFLOW, WatchStart
+from wedsync.domain.weddings.messages import REDISPATCH_PENDING_WORKFLOW
 from wedsync.kit import telemetry
-from wedsync.kit.crypto import Keyring
-from wedsync.kit.http import new_pool
-from wedsync.kit.http_guard import GuardedHttp
-from wedsync.kit.memory import settle_memory
+from wedsync.kit.http_guard import SsrfSafeHttp
+from wedsync.kit.memory import freeze_memory
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
-from wedsync.store.outbox import NEWS
-from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.notify import Notifier
-from wedsync.usecases.routing.registry import limited_vendors, load_registry, set_up_vendors
-from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
-from wedsync.usecases.webhooks.reconcile import Reconciler, look_every, reconcilable
+from wedsync.runtime import Runtime, open_runtime
+from wedsync.store.weddings.projection_writer import ProjectionWriter
+from wedsync.usecases.inbox.reconcile import Reconciler, reconcilable, reconcile_every
+from wedsync.usecases.incidents.deliver import Notifier
+from wedsync.usecases.outbox.delivery_sender import DeliverySender
+from wedsync.usecases.outbox.send import AttemptSender, ssrf_policy
+from wedsync.usecases.plans.load import PlanShelf
+from wedsync.usecases.weddings.call_step import StepCaller
 from wedsync.usecases.weddings.links import link_maker
-from wedsync.usecases.weddings.load_plan import PlanShelf
-from workers.queues import Doors, QueuePlan, plans
+from wedsync.usecases.weddings.write_projection import HeldWriter
+from wedsync.vendors.registry import load_registry
+from workers.queues import QueuePlan, WorkerActivities, plans
 from workers.schedules import ensure_reconciled
 
 log = structlog.get_logger(__name__)
 
 SWEEP_SCHEDULE = "sweep-handoffs"
 
-#: Modules that workflows may share with the process: values and doors, loaded once, never run in the workflow.
+#: Modules that workflows may share with the process: values and activities, loaded once, never run in the workflow.
 _SHARED = ("wedsync", "activities", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
 #: For tests and development: refuses what is not deterministic, and builds each workflow's modules anew.
-GUARDED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
-#: For the program: the same workflows without the guard and what it costs (docs/benchmarks.md).
-UNGUARDED = UnsandboxedWorkflowRunner()
+SANDBOXED = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_SHARED))
+#: For the program: the same workflows without Temporal's sandbox and its cost (docs/benchmarks.md).
+UNSANDBOXED = UnsandboxedWorkflowRunner()
 
 
 @contextlib.asynccontextmanager
-async def open_doors(settings: Settings, client: Client) -> AsyncIterator[Doors]:
-    """The activities with their database, connection pool and vendors; closed at the end."""
-    registry = load_registry()
-    db = Database(settings.database_url, settings.database_pool_size)
-    pool = new_pool()
+async def open_activities(settings: Settings, client: Client, **options: Any) -> AsyncIterator[WorkerActivities]:
+    """Build the activities on a runtime of their own, and close both at the end; `options` are the runtime's."""
 
     async def provide() -> Client:
         return client
 
-    shelf = PlanShelf(db, registry.manifests)
-    teller = OutboxTeller(provide)
-    db.when_committed(NEWS, teller.tell)
-    sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
-    pump = Pump(db, sender, teller)
-    switchboard = Switchboard(
-        db,
-        registry.manifests,
-        provide,
-        most_in_flight=settings.worker_calls_per_vendor,
-        limited=limited_vendors(settings, registry.manifests),
-        set_up=set_up_vendors(settings, registry.manifests),
+    options = {"most_in_flight": settings.worker_calls_per_vendor, **options}
+    async with open_runtime(settings, provide, **options) as runtime, contextlib.AsyncExitStack() as closing:
+        yield _doors(runtime, closing)
+
+
+def _doors(runtime: Runtime, closing: contextlib.AsyncExitStack) -> WorkerActivities:
+    settings, db, provide, gateway = runtime.settings, runtime.database, runtime.provide, runtime.gateway
+    policy = ssrf_policy(settings)
+    writer = ProjectionWriter(db)
+    held = HeldWriter(writer, provide)
+    shelf = PlanShelf(db, runtime.registry.manifests)
+    sender = AttemptSender(SsrfSafeHttp(policy), runtime.keyring)
+    delivery_sender = DeliverySender(db, sender, runtime.outbox_dispatcher)
+    notifier = Notifier(
+        gateway, runtime.admission_controller, SsrfSafeHttp(policy, max_connections=20), runtime.keyring
     )
-    gateway = VendorGateway(settings, registry, pool, switchboard)
-    keyring = Keyring.parse(settings.codec_keys.get_secret_value())
-    notifier = Notifier(gateway, switchboard, GuardedHttp(guard_policy(settings), max_connections=20), keyring)
-    try:
-        async with switchboard.open():
-            yield Doors(
-                weddings=WeddingActivities(db, shelf, link_maker(settings), provide),
-                vendors=VendorActivities(gateway, db),
-                webhooks=WebhookActivities(db, provide, Reconciler(db, settings, registry, gateway)),
-                handoffs=HandoffActivities(db, provide),
-                deliveries=DeliveryActivities(db, provide, sender, pump),
-                routing=RoutingActivities(gateway, switchboard, notifier),
-                versions=VersionActivities(gateway, switchboard),
-            )
-    finally:
-        await pump.close()
-        await teller.close()
-        await sender.close()
-        await notifier.close()
-        await pool.aclose()
-        await db.close()
+    for part in (notifier, sender, delivery_sender, writer):
+        closing.push_async_callback(part.close)
+    return WorkerActivities(
+        weddings=WeddingActivities(db, held, shelf, link_maker(settings), provide),
+        vendors=VendorActivities(StepCaller(gateway, held, settings.running_shown_after_seconds)),
+        webhooks=WebhookActivities(db, provide, Reconciler(db, settings, runtime.registry, gateway)),
+        dispatches=DispatchActivities(db, provide),
+        deliveries=DeliveryActivities(db, provide, sender, delivery_sender),
+        routing=RoutingActivities(gateway, runtime.admission_controller, notifier),
+        versions=VersionActivities(gateway, runtime.admission_controller),
+    )
 
 
-def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = GUARDED) -> Worker:
-    """One queue's worker."""
+def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: WorkflowRunner = SANDBOXED) -> Worker:
+    """Make one queue's worker."""
     return Worker(
         client,
         task_queue=plan.queue,
@@ -136,7 +124,7 @@ def make_worker(client: Client, plan: QueuePlan, settings: Settings, runner: Wor
 
 
 def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
-    """With a build id: versioned, and running workflows move on to the current version (ADR 0006). Without: not."""
+    """Version the workers by build id, running workflows moving on to the current version (ADR 0006); None: no id."""
     if not settings.worker_build_id:
         return None
     return WorkerDeploymentConfig(
@@ -147,12 +135,12 @@ def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
 
 
 async def ensure_schedules(client: Client, settings: Settings) -> None:
-    """The sweep of hand-offs, each minute, never two at once, and the looks at vendors' own lists of events."""
+    """Schedule the dispatching sweep, each minute and never two at once, and the reading of vendors' event lists."""
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
-            SWEEP_HANDOFFS_WORKFLOW,
+            REDISPATCH_PENDING_WORKFLOW,
             id=SWEEP_SCHEDULE,
-            task_queue=queues.WORKFLOWS_BULK,
+            task_queue=task_queues.WORKFLOWS_BULK,
             static_summary="tell again what was recorded and not handed over",
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))]),
@@ -162,16 +150,16 @@ async def ensure_schedules(client: Client, settings: Settings) -> None:
         await client.create_schedule(SWEEP_SCHEDULE, schedule)
     registry = load_registry()
     for source in reconcilable(registry):
-        await ensure_reconciled(client, source, look_every(registry, settings, source))
+        await ensure_reconciled(client, source, reconcile_every(registry, settings, source))
 
 
 async def ensure_watch(client: Client) -> None:
-    """The one watch on the services' health."""
+    """Start the one watch on the vendors' health."""
     await client.start_workflow(
         WATCH_HEALTH_WORKFLOW,
         WatchStart(),
         id=WATCH_HEALTH_ID,
-        task_queue=queues.WORKFLOWS_BULK,
+        task_queue=task_queues.WORKFLOWS_BULK,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="probe the services and tell of changes",
     )
@@ -190,18 +178,18 @@ async def run(settings: Settings, ready: Callable[[list[str]], None] | None = No
     if settings.worker_metrics_port:
         telemetry.serve_metrics(settings.worker_metrics_port)
     client = await connect(settings, plugins=telemetry.temporal_plugins())
-    async with open_doors(settings, client) as doors:
-        chosen = plans(doors, settings)
+    async with open_activities(settings, client) as worker_activities:
+        chosen = plans(worker_activities, settings)
         async with contextlib.AsyncExitStack() as stack:
             for plan in chosen:
-                await stack.enter_async_context(make_worker(client, plan, settings, UNGUARDED))
+                await stack.enter_async_context(make_worker(client, plan, settings, UNSANDBOXED))
             try:
                 await ensure_schedules(client, settings)
                 if settings.health_probes:
                     await ensure_watch(client)
             except RPCError as error:
                 log.warning("schedule.not_made", reason=error.status.name)
-            settle_memory()
+            freeze_memory()
             served = [plan.queue for plan in chosen]
             log.info("worker.ready", queues=served)
             if ready is not None:

@@ -1,4 +1,4 @@
-"""What runs on which queue."""
+"""Decide what runs on which queue."""
 
 from __future__ import annotations
 
@@ -6,50 +6,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activities.deliveries import DeliveryActivities
-from activities.handoffs import HandoffActivities
-from activities.routing import RoutingActivities
+from activities.dispatch import DispatchActivities
+from activities.health import RoutingActivities
+from activities.inbox import WebhookActivities
+from activities.outbox import DeliveryActivities
 from activities.vendors import VendorActivities
 from activities.versions import VersionActivities
-from activities.webhooks import WebhookActivities
 from activities.weddings import WeddingActivities
-from wedsync.domain.routing import queues
+from wedsync.domain import task_queues
 from wedsync.kit.settings import Settings
 from workflows.drain_inbox import DrainInbox
 from workflows.drain_outbox import DrainOutbox
-from workflows.guard_vendor import GuardVendor
 from workflows.migrate_vendor_version import MigrateVendorVersion
 from workflows.reconcile_source import ReconcileSource
-from workflows.retry_endpoint import RetryEndpoint
+from workflows.recover_vendor import RecoverVendor
+from workflows.redispatch_pending import RedispatchPending
+from workflows.retry_subscription import RetrySubscription
 from workflows.retry_webhook import RetryWebhook
-from workflows.run_transaction import RunTransaction
-from workflows.sweep_handoffs import SweepHandoffs
 from workflows.watch_health import WatchHealth
 from workflows.wedding import Wedding
 
 WORKFLOWS: tuple[type, ...] = (
     Wedding,
-    RunTransaction,
     DrainInbox,
-    SweepHandoffs,
+    RedispatchPending,
     RetryWebhook,
     ReconcileSource,
     DrainOutbox,
-    RetryEndpoint,
-    GuardVendor,
+    RetrySubscription,
+    RecoverVendor,
     WatchHealth,
     MigrateVendorVersion,
 )
 
 
 @dataclass(frozen=True)
-class Doors:
-    """The activities' classes, with what they hold."""
+class WorkerActivities:
+    """Activity objects, with what they hold."""
 
     weddings: WeddingActivities
     vendors: VendorActivities
     webhooks: WebhookActivities
-    handoffs: HandoffActivities
+    dispatches: DispatchActivities
     #: None: this process sends nothing to others.
     deliveries: DeliveryActivities | None = None
     #: None: this process guards no vendor.
@@ -58,24 +56,23 @@ class Doors:
     versions: VersionActivities | None = None
 
     def records(self) -> list[Callable[..., Any]]:
-        """Our own reads and writes: on `records`, and local to the workflows."""
+        """List our own reads and writes: on `records`, and local to the workflows."""
         w, d = self.weddings, self.deliveries
-        outgoing: list[Callable[..., Any]] = [d.pump, d.retry_endpoint, d.sweep] if d is not None else []
-        guards: list[Callable[..., Any]] = []
+        outgoing: list[Callable[..., Any]] = [d.pump, d.retry_subscription, d.sweep] if d is not None else []
+        recovery: list[Callable[..., Any]] = []
         if self.routing is not None:
-            guards = [self.routing.guard_vendor, self.routing.watch_health]
+            recovery = [self.routing.recover_vendor, self.routing.watch_health]
         if self.versions is not None:
-            guards.append(self.versions.migrate)
+            recovery.append(self.versions.migrate)
         return [
             *outgoing,
-            *guards,
+            *recovery,
             w.load_plan,
             w.resolve_agenda,
-            w.bind_step,
+            w.prepare_steps,
             w.begin_transaction,
             w.settle_transaction,
             w.record_wedding,
-            w.read_result,
             w.recall_answer,
             w.show_progress,
             w.revise_plan,
@@ -83,13 +80,13 @@ class Doors:
             self.webhooks.retry_event,
             self.webhooks.reconcile,
             self.webhooks.sweep_inbox,
-            self.handoffs.sweep_transactions,
+            self.dispatches.redispatch_transactions,
         ]
 
 
 @dataclass(frozen=True)
 class QueuePlan:
-    """What one queue's worker is given."""
+    """Options of one queue's worker."""
 
     queue: str
     workflows: Sequence[type]
@@ -97,17 +94,17 @@ class QueuePlan:
     activity_slots: int
 
 
-def plans(doors: Doors, settings: Settings) -> list[QueuePlan]:
-    """The workers of one process, a queue each; `settings.worker_queues` picks some."""
-    records, calls = doors.records(), [doors.vendors.call]
+def plans(worker_activities: WorkerActivities, settings: Settings) -> list[QueuePlan]:
+    """Return the workers of one process, a queue each; `settings.worker_queues` picks some."""
+    records, calls = worker_activities.records(), [worker_activities.vendors.call]
     slots = settings.worker_activity_slots
     every = [
-        QueuePlan(queues.WORKFLOWS, WORKFLOWS, records, slots),
-        QueuePlan(queues.WORKFLOWS_BULK, WORKFLOWS, records, slots),
-        QueuePlan(queues.VENDOR, (), calls, settings.worker_vendor_slots),
-        QueuePlan(queues.VENDOR_CRITICAL, (), calls, settings.worker_critical_slots),
-        QueuePlan(queues.RECORDS, (), records, slots),
-        QueuePlan(queues.BULK, (), records, slots),
+        QueuePlan(task_queues.WORKFLOWS, WORKFLOWS, records, slots),
+        QueuePlan(task_queues.WORKFLOWS_BULK, WORKFLOWS, records, slots),
+        QueuePlan(task_queues.VENDOR, (), calls, settings.worker_vendor_slots),
+        QueuePlan(task_queues.VENDOR_CRITICAL, (), calls, settings.worker_critical_slots),
+        QueuePlan(task_queues.RECORDS, (), records, slots),
+        QueuePlan(task_queues.BULK, (), records, slots),
     ]
     chosen = [name.strip() for name in settings.worker_queues.split(",") if name.strip()]
     return [plan for plan in every if not chosen or plan.queue in chosen]

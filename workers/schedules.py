@@ -1,4 +1,4 @@
-"""The Schedules by which vendors' own lists of events are looked at."""
+"""Make the Schedules that have vendors' own lists of events read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.domain.routing.queues import WORKFLOWS_BULK
-from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart, reconcile_schedule_id
+from wedsync.domain.inbox.messages import RECONCILE_SOURCE_WORKFLOW, ReconcileStart, reconcile_schedule_id
+from wedsync.domain.task_queues import WORKFLOWS_BULK
 
 
 async def ensure_reconciled(client: Client, source: str, every: timedelta | None) -> None:
-    """Have the source's list looked at so often; None: not at all. A Schedule of another interval is changed.
+    """Have the source's list read so often; None: not at all. A Schedule of another interval is changed.
 
     One that an operator paused stays paused. Raises RPCError.
     """

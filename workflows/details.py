@@ -1,4 +1,4 @@
-"""What an operator reads in the Temporal UI: short Markdown, ids and states only."""
+"""Write what an operator reads in the Temporal UI: short Markdown, ids and states only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
 with workflow.unsafe.imports_passed_through():
-    from wedsync.domain.weddings.ledger import StepState
+    from wedsync.domain.weddings.step import StepState
 
 
 def _row(state: StepState) -> str:
@@ -23,17 +23,17 @@ def _row(state: StepState) -> str:
 
 
 def steps_table(states: Iterable[StepState]) -> str:
-    """A table of steps."""
+    """Return a table of steps."""
     return "\n".join(("| step | state | vendor | object |", "|---|---|---|---|", *(_row(state) for state in states)))
 
 
 def transaction_details(status: str, states: Iterable[StepState]) -> str:
-    """A transaction's state and its steps."""
+    """Return a transaction's state and its steps."""
     return f"**{status}**\n\n{steps_table(states)}"
 
 
 def wedding_details(headline: str, states: Iterable[StepState]) -> str:
-    """A wedding's state and all its steps."""
+    """Return a wedding's state and all its steps."""
     return f"{headline}\n\n{steps_table(states)}"
 
 

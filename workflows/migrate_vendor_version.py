@@ -1,4 +1,4 @@
-"""`MigrateVendorVersion`: one service's way from one version of its API to another, or back."""
+"""`MigrateVendorVersion`: move one vendor from one version of its API to another, or back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from workflows import options
 
 with workflow.unsafe.imports_passed_through():
     from activities.versions import VersionActivities
-    from wedsync.domain.routing.queues import RECORDS
-    from wedsync.domain.routing.version_migration import (
-        LOOK_SIGNAL,
+    from wedsync.domain.task_queues import RECORDS
+    from wedsync.domain.versions.migration import (
         MIGRATE_VERSION_WORKFLOW,
-        MigrationLook,
-        MigrationNews,
+        WAKE_SIGNAL,
         MigrationResult,
         MigrationStart,
+        MigrationWake,
+        MigrationWakeResult,
     )
 
 #: Continue as new after so many: about 2,000 history events.
@@ -31,7 +31,7 @@ _HEARTBEAT = timedelta(seconds=10)
 
 @workflow.defn(name=MIGRATE_VERSION_WORKFLOW)
 class MigrateVendorVersion:
-    """`migration:{migration}`. The migration's row is the truth, this is its clock and its hands.
+    """`migration:{migration}`. The migration's row is the truth; this workflow has its timers and acts.
 
     A killed worker loses nothing: timers are durable, and each move is one transaction that is done once.
     """
@@ -39,38 +39,38 @@ class MigrateVendorVersion:
     @workflow.init
     def __init__(self, start: MigrationStart) -> None:
         self._start = start
-        #: Somebody changed the row since the last look.
-        self._is_told = False
+        #: Somebody changed the row since the last wake.
+        self._is_woken = False
 
     @workflow.run
     async def run(self, start: MigrationStart) -> MigrationResult:
-        """Look, wait, look again, until the version is changed for good or everything is as it was."""
+        """Wake and wait in turns, until the version is changed for good or everything is as it was."""
         wakes = start.wakes
         while True:
-            self._is_told = False
-            news = await self._look()
+            self._is_woken = False
+            result = await self._act()
             wakes += 1
-            workflow.set_current_details(_details(news))
-            if news.until is None:
+            workflow.set_current_details(_details(result))
+            if result.until is None:
                 return MigrationResult(
-                    outcome="done" if news.stage == "done" else "rolled_back",
-                    reason=news.why,
-                    migration_steps=news.steps,
-                    testing_required=news.testing_required,
+                    outcome="done" if result.stage == "done" else "rolled_back",
+                    reason=result.why,
+                    migration_steps=result.steps,
+                    testing_required=result.testing_required,
                 )
-            await self._wait(news)
+            await self._wait(result)
             if wakes - start.wakes >= WAKES_PER_RUN:
                 workflow.continue_as_new(start.model_copy(update={"wakes": wakes}))
 
-    @workflow.signal(name=LOOK_SIGNAL)
-    def look(self) -> None:
-        """The row was changed by hand."""
-        self._is_told = True
+    @workflow.signal(name=WAKE_SIGNAL)
+    def wake(self) -> None:
+        """Note that somebody changed the row by hand."""
+        self._is_woken = True
 
-    async def _look(self) -> MigrationNews:
+    async def _act(self) -> MigrationWakeResult:
         return await workflow.execute_activity_method(
             VersionActivities.migrate,
-            MigrationLook(migration_id=self._start.migration_id, now=workflow.now()),
+            MigrationWake(migration_id=self._start.migration_id, now=workflow.now()),
             task_queue=RECORDS,
             start_to_close_timeout=_START_TO_CLOSE,
             heartbeat_timeout=_HEARTBEAT,
@@ -79,13 +79,13 @@ class MigrateVendorVersion:
             summary="what is due for the migration",
         )
 
-    async def _wait(self, news: MigrationNews) -> None:
-        if news.until is None or self._is_told:
+    async def _wait(self, result: MigrationWakeResult) -> None:
+        if result.until is None or self._is_woken:
             return
-        wait = min(max(news.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
+        wait = min(max(result.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
         with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._is_told, timeout=wait, timeout_summary=news.why)
+            await workflow.wait_condition(lambda: self._is_woken, timeout=wait, timeout_summary=result.why)
 
 
-def _details(news: MigrationNews) -> str:
-    return f"**{news.stage}**: {news.why}" + "".join(f"\n- {step}" for step in news.steps)
+def _details(result: MigrationWakeResult) -> str:
+    return f"**{result.stage}**: {result.why}" + "".join(f"\n- {step}" for step in result.steps)

@@ -1,4 +1,4 @@
-"""`ReconcileSource`: by a Schedule for each vendor whose events can be listed: fill what its webhooks left out."""
+"""`ReconcileSource`: by a Schedule for each vendor whose events can be listed, fill what its webhooks left out."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.webhooks import WebhookActivities
-    from wedsync.domain.routing.queues import BULK
-    from wedsync.domain.webhooks.messages import RECONCILE_SOURCE_WORKFLOW, Reconciled, ReconcileStart
+    from activities.inbox import WebhookActivities
+    from wedsync.domain.inbox.messages import RECONCILE_SOURCE_WORKFLOW, Reconciled, ReconcileStart
+    from wedsync.domain.task_queues import BULK
 
 
 @workflow.defn(name=RECONCILE_SOURCE_WORKFLOW)
 class ReconcileSource:
-    """One look; the next one, a while later, is the retry of one that failed."""
+    """Reads the list once; the next run, a while later, is the retry of one that failed."""
 
     @workflow.run
     async def run(self, start: ReconcileStart) -> Reconciled:
-        """List, compare, fill, and have the drains told."""
+        """List, compare, fill, and have the drains dispatched."""
         return await workflow.execute_activity_method(
             WebhookActivities.reconcile,
             start,

@@ -1,4 +1,4 @@
-"""`RetryWebhook`: one inbound event whose own processing failed, tried again by its source's policy until it is not."""
+"""`RetryWebhook`: try one failed inbound event again, by its source's policy, until it is processed or dead."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
-    from activities.webhooks import WebhookActivities
-    from wedsync.domain.routing.queues import RECORDS
-    from wedsync.domain.webhooks.messages import (
+    from activities.inbox import WebhookActivities
+    from wedsync.domain.inbox.messages import (
         RETRY_NOW_SIGNAL,
         RETRY_WEBHOOK_WORKFLOW,
         RetriedEvent,
         RetryEvent,
         RetryStart,
     )
+    from wedsync.domain.task_queues import RECORDS
 
 #: Infrastructure failures count as no try: for as long as it takes, the row waits.
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
@@ -57,7 +57,7 @@ class RetryWebhook:
 
     @workflow.query(name="last")
     def last(self) -> RetriedEvent:
-        """What came of the newest try."""
+        """Return the result of the newest try."""
         return self._last
 
     async def _wait(self, seconds: float) -> None:

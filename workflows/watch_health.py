@@ -1,4 +1,4 @@
-"""`WatchHealth`: one for the whole platform: a long activity probes the services, and no look makes history."""
+"""`WatchHealth`: probe the vendors for the whole platform in a long activity, so that no probe makes history."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from temporalio import workflow
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.routing import RoutingActivities
-    from wedsync.domain.routing.messages import WATCH_HEALTH_WORKFLOW, WatchStart
-    from wedsync.domain.routing.queues import BULK
+    from activities.health import RoutingActivities
+    from wedsync.domain.health.messages import WATCH_HEALTH_WORKFLOW, WatchStart
+    from wedsync.domain.task_queues import BULK
 
 _HEARTBEAT = timedelta(seconds=20)
 _MARGIN = timedelta(seconds=60)

@@ -1,176 +1,170 @@
-"""`Wedding`: one wedding from creation to clean-up. Orders its transactions, keeps its ledger and its agenda."""
+"""`Wedding`: run one wedding from creation to clean-up: its transactions, its ledger and its agenda."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from wedsync.domain.routing.vendor import VendorEvent
-    from wedsync.domain.weddings import agenda, closing, requests
-    from wedsync.domain.weddings.ledger import TransactionResult
+    from wedsync.domain.vendors.event import VendorEvent
+    from wedsync.domain.weddings import agenda, closing, requests, saga, wedding_views
+    from wedsync.domain.weddings.apply_result import manually_undone
     from wedsync.domain.weddings.messages import (
         REPAIR_UPDATE,
-        SETTLED_SIGNAL,
         SUBMIT_UPDATE,
         VENDOR_EVENT_SIGNAL,
         WEDDING_WORKFLOW,
         TransactionRequest,
     )
-    from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, KEPT_IDS, Waiting, WeddingState, WeddingStatus
-    from workflows.wedding_desk import WeddingDesk
-    from workflows.wedding_ledger import undone_by_hand
+    from wedsync.domain.weddings.projection import WeddingStatus
+    from wedsync.domain.weddings.wedding_state import KEPT_EVENTS, Course, Waiting, WeddingState
+    from workflows.wedding_journal import WeddingJournal
     from workflows.wedding_requests import Requests
+    from workflows.wedding_transactions import TransactionRunner
 
-#: A run whose history has grown so long is continued as a new one at the next quiet moment.
-LONG_HISTORY_EVENTS = 4_000
-_OVER = ("cancelled", "ended")
+#: Between two tries of what only a person can mend.
+_AFTER_FAILURE = timedelta(minutes=1)
 
 
 @workflow.defn(name=WEDDING_WORKFLOW)
 class Wedding:
-    """The entity."""
+    """One wedding's workflow."""
 
     @workflow.init
     def __init__(self, state: WeddingState) -> None:
-        self._desk = WeddingDesk(state)
-        self._requests = Requests(self._desk)
+        self._journal = WeddingJournal(state)
+        self._runner = TransactionRunner(self._journal)
+        self._requests = Requests(self._journal, self._runner)
+        #: Counts the vendors' events that may matter.
+        self._heard = 0
 
     @workflow.run
     async def run(self, state: WeddingState) -> str:
-        """Live until the wedding is over; returns its last status."""
-        await self._desk.open()
-        while self._desk.state.status not in _OVER:
-            await self._keep_time()
-            if self._desk.state.status in _OVER and workflow.patched("end-at-once"):
-                break
-            if not await self._do_next() and not closing.is_closed(self._desk.state, workflow.now()):
-                await self._rest()
+        """Live until the wedding is over; return its last status. A cancellation from outside undoes what runs."""
+        life = asyncio.create_task(self._live())
+        while True:
+            try:
+                return await asyncio.shield(life)
+            except asyncio.CancelledError:
+                if life.done():
+                    # Not somebody's wish: the worker lets go of the workflow.
+                    raise
+                if not self._runner.stop_from_outside():
+                    workflow.logger.warning("wedding.cancelled_at_rest")
+
+    async def _live(self) -> str:
+        await self._runner.resume()
+        while not self._state.is_over:
+            try:
+                await self._live_on()
+            except FailureError:
+                # Something of our own records can't be read or written: a person mends that, and the wedding goes on.
+                workflow.logger.exception("wedding.record_failed")
+                await workflow.sleep(_AFTER_FAILURE, summary="until our own records work again")
             self._continue_as_new_when_long()
         await self._answer_the_rest()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self._desk.state.status
+        return self._state.status
+
+    async def _live_on(self) -> None:
+        """Keep the time, then do what comes next, or rest until something does."""
+        await self._keep_time()
+        if self._state.is_over:
+            return
+        if not await self._do_next() and not closing.is_closed(self._state, workflow.now()):
+            await self._rest()
+
+    @property
+    def _state(self) -> WeddingState:
+        return self._journal.state
 
     # ---- what others say
 
     @workflow.update(name=SUBMIT_UPDATE)
     async def submit(self, request: TransactionRequest) -> str:
-        """Take a request in; its transaction's id comes back at once. A known request answers again."""
-        if request.id not in self._desk.state.seen:
-            self._desk.change(
-                seen=(*self._desk.state.seen, request.id)[-KEPT_IDS:], queue=(*self._desk.state.queue, request)
-            )
-            if request.kind == "undo" and self._desk.child is not None and self._desk.touches_running(request):
-                await self._desk.stop_child(cancel=request.cancel)
+        """Accept a request and return its transaction's id at once. A known request gets the same answer again."""
+        if request.id not in self._state.seen:
+            self._journal.state = self._state.asked(request)
+            if self._runner.touches(request):
+                self._runner.stop(cancel=request.cancel)
         return request.id
 
     @submit.validator
     def check(self, request: TransactionRequest) -> None:
-        """Refuse what can't be; while a transaction runs, that is judged when its turn comes."""
-        if request.id in self._desk.state.seen or self._desk.running is not None or self._desk.state.plan is None:
+        """Refuse what can't be done; while a transaction runs, the request is judged when its turn comes."""
+        if request.id in self._state.seen or self._runner.running or self._state.plan is None:
             return
-        error = requests.refusal(self._desk.state, request)
+        error = requests.refusal(self._state, request)
         if error is not None:
             raise ApplicationError(error.detail, error.model_dump(), type=error.code, non_retryable=True)
 
     @workflow.update(name=REPAIR_UPDATE)
     async def repair(self) -> int:
-        """Write everything that users list anew; returns the number of steps written."""
-        return await self._desk.rebuild()
+        """Write everything that users list anew; return the number of steps written."""
+        return await self._journal.rebuild(self._runner.running_steps())
 
     @workflow.signal(name=VENDOR_EVENT_SIGNAL)
     def vendor_event(self, event: VendorEvent) -> None:
-        """A vendor's word. One that comes early is kept until its step waits; a known one is dropped."""
-        # A run takes 10,000 signals at the most: one at rest must not sleep through those that say nothing new.
-        if self._take_in(event) or (self._is_long() and workflow.patched("noise-ends-a-long-run")):
-            self._desk.heard += 1
-
-    @workflow.signal(name=SETTLED_SIGNAL)
-    def settled(self, result: TransactionResult) -> None:
-        """A transaction's last act."""
-        self._desk.settled[result.id] = result
+        """Accept a vendor event. One that comes early is kept until its step waits; a known one is dropped."""
+        # A run takes at most 10,000 signals: one at rest must not sleep through those that say nothing new.
+        if self._take_in(event) or options.is_long():
+            self._heard += 1
 
     @workflow.query(name="plan")
     def plan(self) -> dict[str, JsonValue]:
-        """Each step's status, vendor and object."""
-        return {
-            step_id: {"status": s.status, "vendor": s.vendor, "object": s.external_id, "round": s.round}
-            for step_id, s in self._desk.state.states.items()
-        }
+        """Return each step's status, vendor and object."""
+        return wedding_views.plan(self._state, self._runner.running_steps())
 
     @workflow.query(name="ledger")
     def ledger(self) -> dict[str, JsonValue]:
-        """What is booked, where, and by which transaction."""
-        return {
-            entry.step_id: {
-                "vendor": entry.binding.vendor,
-                "account": entry.binding.account,
-                "state": entry.state,
-                "fields": {name: field.model_dump(mode="json") for name, field in entry.fields.items()},
-            }
-            for entry in self._desk.state.entries.values()
-        }
+        """Return what is booked, where, and by which transaction."""
+        return wedding_views.ledger(self._state)
 
     @workflow.query(name="agenda")
     def agenda(self) -> list[dict[str, JsonValue]]:
-        """What is due when."""
-        states = self._desk.state.states.values()
-        later = [s for s in states if s.status in agenda.UNBEGUN]
-        return [s.model_dump(mode="json", include={"step_id", "status", "due_at"}) for s in later]
+        """Return what is due when."""
+        return wedding_views.agenda(self._state)
 
     @workflow.query(name="waiting")
     def waiting(self) -> list[Waiting]:
-        """What is waited for."""
-        found = [
-            Waiting(step_id=s.step_id, what=s.waits_for, object_id=s.external_id, until=s.deadline_at)
-            for s in self._desk.state.states.values()
-            if s.status == "waiting"
-        ]
-        found += [
-            Waiting(step_id=s.step_id, what="decision", until=s.deadline_at)
-            for s in self._desk.state.states.values()
-            if s.status == "held"
-        ]
-        return found + [
-            Waiting(step_id=r.entry.step_id, what="recheck", until=r.due_at) for r in self._desk.state.rechecks
-        ]
+        """Return what the wedding waits for."""
+        return wedding_views.waiting(self._state)
 
     # ---- its life
 
     def _take_in(self, event: VendorEvent) -> bool:
-        """Keep what may matter; False for what is known, or over."""
+        """Keep an event that may matter; False for one that is known, or over."""
         key = f"{event.source}:{event.event_id}"
-        if key in self._desk.state.known_events:
+        if key in self._state.known_events:
             return False
-        self._desk.change(known_events=(*self._desk.state.known_events, key)[-KEPT_IDS:])
-        if not requests.may_matter(self._desk.state, event):
+        self._journal.state = self._state.knows(key)
+        if not requests.may_matter(self._state, event):
             return False
-        events = (*self._desk.state.events, event)
-        if len(events) > KEPT_EVENTS:
-            events = requests.shed(events) if workflow.patched("reports-are-shed-first") else events[-KEPT_EVENTS:]
-        self._desk.change(events=events)
+        events = (*self._state.events, event)
+        self._journal.state = self._state.keeping(requests.shed(events) if len(events) > KEPT_EVENTS else events)
         return True
 
     async def _keep_time(self) -> None:
-        """Turn to the phase and the mode that the hour asks for; end the wedding when its time is over."""
-        plan, now = self._desk.plan, workflow.now()
-        phase, mode = agenda.phase_at(now, plan.ceremony_at), agenda.mode_at(now, plan.ceremony_at)
-        before = (self._desk.state.phase, self._desk.state.mode, self._desk.state.status)
-        status = self._status_at(now)
-        if (phase, mode, status) == before:
+        """Set the phase and the mode by the hour; end the wedding when its time is over."""
+        state, now = self._state, workflow.now()
+        if state.plan is None:
             return
-        self._desk.change(phase=phase, mode=mode, status=status)
-        self._desk.show()
-        await self._desk.record()
+        phase, mode = agenda.phase_at(now, state.plan.ceremony_at), agenda.mode_at(now, state.plan.ceremony_at)
+        status = self._status_at(now)
+        if (phase, mode, status) != (state.phase, state.mode, state.status):
+            self._journal.state = self._state.at_hour(phase, mode, status)
+            self._journal.show()
+            await self._journal.record()
 
     def _status_at(self, now: datetime) -> WeddingStatus:
-        """The status that the hour, and what is still open, ask for."""
-        state = self._desk.state
+        """Return the status by the hour and by what is still open."""
+        state = self._state
         if state.queue:
             return state.status
         if state.closing is not None:
@@ -180,88 +174,90 @@ class Wedding:
             if left:
                 workflow.logger.error("wedding.ends_with_open_matters", extra={"steps": left})
             return state.closing.becomes
-        return self._desk.ended_as("ended") if now >= self._desk.plan.ends_at else state.status
+        if now >= state.compiled.ends_at:
+            self._journal.state = closing.end(state, "ended", now)
+        return self._state.status
 
     async def _answer_the_rest(self) -> None:
-        """What was asked for before the wedding ended, and never came to its turn, is refused."""
-        if self._desk.state.queue and workflow.patched("answer-the-rest"):
-            rest = self._desk.state.queue
-            self._desk.change(queue=())
-            for request in rest:
-                await self._requests.carry_out(request)
+        """Refuse the requests that came before the wedding ended and never had their turn."""
+        while self._state.queue:
+            await self._next_request()
+
+    async def _next_request(self) -> None:
+        request = self._state.queue[0]
+        self._journal.state = self._state.without_first_request()
+        await self._requests.perform_call(request)
 
     async def _do_next(self) -> bool:
         """Run the transaction whose turn it is; False when there is none."""
-        if self._desk.state.queue:
-            request, *rest = self._desk.state.queue
-            self._desk.change(queue=tuple(rest))
-            await self._requests.carry_out(request)
+        if self._state.queue:
+            await self._next_request()
             return True
+        if self._state.plan is None:
+            return False
         now = workflow.now()
         await self._remind(now)
-        await self._take_hands_word()
+        await self._take_manual_undos()
         if await self._requests.decide_the_overdue(now):
             return True
-        deeds = requests.scheduled_deeds(self._desk.state, now)
-        rechecks = tuple(r for r in self._desk.state.rechecks if r.due_at <= now)
-        if not deeds and not rechecks:
+        return await self._do_what_is_due(now)
+
+    async def _do_what_is_due(self, now: datetime) -> bool:
+        """Run what the agenda brings: answers, ends of patience, due steps, rechecks."""
+        state = self._state
+        tasks = requests.scheduled_tasks(state, now)
+        rechecks = tuple(r for r in state.rechecks if r.due_at <= now)
+        if not tasks and not rechecks:
             return False
-        given = self._desk.input(self._desk.new_id(), "scheduled", deeds=deeds).model_copy(
-            update={
-                "rechecks": rechecks,
-                "undo_steps": tuple(requests.planned_step(self._desk.state, r.entry.step_id) for r in rechecks),
-                "undo_states": tuple(
-                    self._desk.state.states[r.entry.step_id]
-                    for r in rechecks
-                    if r.entry.step_id not in {deed.step.id for deed in deeds}
-                ),
-            }
+        doing = {task.step.id for task in tasks}
+        given = self._runner.input(self._runner.new_id(), "scheduled", tasks).rechecking(
+            rechecks,
+            tuple(requests.planned_step(state, r.entry.step_id) for r in rechecks),
+            tuple(state.states[r.entry.step_id] for r in rechecks if r.entry.step_id not in doing),
         )
-        await self._desk.run_child(given)
+        await self._runner.run_input(given, Course())
         return True
 
-    async def _take_hands_word(self) -> None:
-        """People undid by hand what no API could."""
-        step_ids = requests.undone_by_hand(self._desk.state)
+    async def _take_manual_undos(self) -> None:
+        """Record what people undid by hand because no API could."""
+        step_ids = requests.manually_undone(self._state)
         if step_ids:
-            undone = undone_by_hand(self._desk.state, step_ids)
-            self._desk.state = undone.state
-            await self._desk.record(undone.news, tuple(self._desk.state.states[i] for i in step_ids))
+            undone = manually_undone(self._state, step_ids)
+            self._journal.state = undone.state
+            await self._journal.record(undone.updates, tuple(self._state.states[i] for i in step_ids))
 
     async def _remind(self, now: datetime) -> None:
-        """Steps that wait for a decision say so once more."""
-        due = {state.step_id: state for state in agenda.to_remind(self._desk.state.states.values(), now)}
+        """Remind people again of steps that wait for a decision."""
+        due = agenda.to_remind(self._state.states.values(), now)
         if due:
-            reminded = {step_id: state.model_copy(update={"remind_at": None}) for step_id, state in due.items()}
-            self._desk.change(states={**self._desk.state.states, **reminded})
-            await self._desk.record(reminders=tuple(due))
+            self._journal.state = self._state.with_steps(*(step.reminded() for step in due))
+            await self._journal.record(reminders=tuple(step.step_id for step in due))
 
     async def _rest(self) -> None:
-        """Sleep until something is due or somebody speaks; after a month at most times are resolved anew."""
-        plan, now = self._desk.plan, workflow.now()
-        points = agenda.turning_points(plan.ceremony_at, plan.ends_at)
-        if self._desk.state.closing is not None:
-            points = (*points, self._desk.state.closing.until)
-        wake = agenda.next_wake(
-            self._desk.state.states.values(), self._desk.state.rechecks, points, now, options.LONGEST_TIMER
-        )
-        heard = self._desk.heard
-        self._desk.show()
+        """Sleep until something is due or somebody sends something; after at most a month times are resolved anew."""
+        state, now, heard = self._state, workflow.now(), self._heard
+        self._journal.show()
+        if state.plan is None:
+            await workflow.wait_condition(lambda: bool(self._state.queue))
+            return
+        points = agenda.turning_points(state.plan.ceremony_at, state.plan.ends_at)
+        if state.closing is not None:
+            points = (*points, state.closing.until)
+        wake = agenda.next_wake(state.states.values(), state.rechecks, points, now, options.LONGEST_TIMER)
+        if wake - now > saga.LONG_SLEEP:
+            self._continue_as_new_when_long(saga.SLEEPY_HISTORY_EVENTS)
         try:
             await workflow.wait_condition(
-                lambda: bool(self._desk.state.queue) or self._desk.heard != heard,
+                lambda: bool(self._state.queue) or self._heard != heard,
                 timeout=wake - now,
                 timeout_summary=f"until {wake:%Y-%m-%d %H:%M} UTC",
             )
         except TimeoutError:
             if wake - now >= options.LONGEST_TIMER:
-                await self._desk.resolve_agenda()
+                await self._journal.resolve_agenda()
 
-    def _continue_as_new_when_long(self) -> None:
-        """Only with no transaction and no handler running."""
-        if self._is_long() and workflow.all_handlers_finished() and not self._desk.state.queue:
-            workflow.continue_as_new(self._desk.state)
-
-    def _is_long(self) -> bool:
-        info = workflow.info()
-        return info.is_continue_as_new_suggested() or info.get_current_history_length() > LONG_HISTORY_EVENTS
+    def _continue_as_new_when_long(self, events: int = saga.LONG_HISTORY_EVENTS) -> None:
+        """Continue as new, only with no transaction and no handler running."""
+        is_long = options.is_long() or workflow.info().get_current_history_length() > events
+        if is_long and workflow.all_handlers_finished() and not self._state.queue:
+            workflow.continue_as_new(self._journal.carried())

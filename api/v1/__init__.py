@@ -1,27 +1,27 @@
-"""Version 1 of the REST API: every endpoint needs an API key, but for those of signed links."""
+"""Version 1 of the REST API: every endpoint needs an API key, except those of signed links."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.deps import guarded
 from api.v1 import (
     audit,
-    deliveries,
     events,
-    gateway,
     inbox,
-    notifications,
+    inbox_sources,
+    incidents,
+    outbox_deliveries,
+    outbox_subscriptions,
     plans,
+    proxy,
     quotas,
-    services,
+    routing,
     transactions,
     vendor_links,
     versions,
-    webhook_sources,
-    webhook_subscriptions,
     weddings,
 )
+from wedsync.http.deps import authenticated
 
 router = APIRouter(prefix="/api/v1")
 for module in (
@@ -29,20 +29,20 @@ for module in (
     weddings,
     transactions,
     events,
-    webhook_subscriptions,
-    deliveries,
-    webhook_sources,
+    outbox_subscriptions,
+    outbox_deliveries,
+    inbox_sources,
     inbox,
-    services,
+    routing,
     versions,
     quotas,
-    notifications,
-    gateway,
+    incidents,
+    proxy,
     audit,
 ):
-    router.include_router(module.router, dependencies=guarded)
+    router.include_router(module.router, dependencies=authenticated)
 # A signed link is its own key.
 router.include_router(vendor_links.router)
-#: Outside `/api/v1`, where other tools look for it.
+#: Outside `/api/v1`, where other tools expect it.
 health_router = APIRouter()
-health_router.include_router(services.health_router, dependencies=guarded)
+health_router.include_router(routing.health_router, dependencies=authenticated)

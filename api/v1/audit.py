@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
-from api.deps import OnDesk
-from wedsync.store.access import AuditQuery
+from wedsync.http.deps import Context
+from wedsync.store.access.queries import AuditQuery
 from wedsync.usecases.access.read_audit import AuditPage, list_audit
 
 router = APIRouter(tags=["audit"])
@@ -16,8 +16,8 @@ _Word = Query(min_length=1, max_length=200, pattern=r"^[^\x00]+$")
 
 
 @router.get("/audit", summary="Read the audit log")
-async def read(
-    desk: OnDesk,
+async def list_audit_entries(
+    context: Context,
     subject: Annotated[
         str | None,
         Query(
@@ -39,8 +39,8 @@ async def read(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> AuditPage:
-    """Newest first. An operator reads everybody's deeds, an organization its own."""
+    """List audit entries, newest first. An operator reads everybody's actions, an organization its own."""
     query = AuditQuery(subject, action, actor, organization, since, until)
-    is_operator = desk.state.settings.is_operator(desk.organization_id)
-    async with desk.db.system() if is_operator else desk.db.tenant(desk.organization_id) as conn:
+    is_operator = context.state.settings.is_operator(context.organization_id)
+    async with context.db.system() if is_operator else context.db.tenant(context.organization_id) as conn:
         return await list_audit(conn, query, limit=limit, cursor=cursor)

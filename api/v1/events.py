@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from api.deps import Desk, OnDesk
+from wedsync.http.deps import Context, RequestContext
 from wedsync.usecases.weddings.follow_events import follow_events
 from wedsync.usecases.weddings.read_wedding import wedding_row
 
@@ -30,25 +30,30 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     },
     summary="Follow a wedding",
 )
-async def follow(
+async def stream_wedding_events(
     wedding: str,
-    desk: OnDesk,
+    context: Context,
     last_event_id: Annotated[
         str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,18}$", description="Resume after this event.")
     ] = None,
 ) -> StreamingResponse:
-    """Everything that happened to the wedding, and then what happens, as it happens."""
-    async with desk.db.tenant(desk.organization_id) as conn:
+    """Stream everything that happened to the wedding, and then each event as it happens."""
+    async with context.db.tenant(context.organization_id) as conn:
         wedding_id = (await wedding_row(conn, wedding)).id
     return StreamingResponse(
-        _stream(desk, wedding_id, int(last_event_id or 0)), media_type="text/event-stream", headers=_HEADERS
+        _stream(context, wedding_id, int(last_event_id or 0)), media_type="text/event-stream", headers=_HEADERS
     )
 
 
-async def _stream(desk: Desk, wedding_id: str, after: int) -> AsyncGenerator[bytes]:
+async def _stream(context: RequestContext, wedding_id: str, after: int) -> AsyncGenerator[bytes]:
     yield format_sse_event(retry=1000)
     events = follow_events(
-        desk.db, desk.state.notices, desk.organization_id, wedding_id, after, heartbeat_seconds=desk.state.heartbeat
+        context.db,
+        context.state.notices,
+        context.organization_id,
+        wedding_id,
+        after,
+        heartbeat_seconds=context.state.heartbeat,
     )
     async for event in events:
         if event is None:

@@ -1,4 +1,4 @@
-"""`/api/v1/inbox`: what came in, what is nobody's, what failed."""
+"""`/api/v1/inbox`: events that came in, that nobody owns, that failed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import MustBeOnce, OnDesk, respond
-from api.webhooks import get_reception
+from api.webhooks import get_receiver
 from wedsync.domain.access.principal import Answer, Once
-from wedsync.domain.webhooks.messages import Lane
+from wedsync.domain.inbox.messages import Lane
+from wedsync.http.deps import Context, MustBeOnce, respond
 from wedsync.kit.clock import utc_now
-from wedsync.store.inbox_desk import Scope
-from wedsync.store.session import as_system
-from wedsync.store.weddings import find_wedding
-from wedsync.usecases.access.answer_once import Deed, answer_once
-from wedsync.usecases.webhooks import inbox_desk
-from wedsync.usecases.webhooks.inbox_desk import InboxPage, InboxRow, Replayed
+from wedsync.store.db.session import as_system
+from wedsync.store.inbox.operator_queries import Scope
+from wedsync.store.weddings.queries import find_wedding
+from wedsync.usecases.access.answer_once import Write, answer_once
+from wedsync.usecases.inbox import operate
+from wedsync.usecases.inbox.operate import InboxPage, InboxRow, ReplayedEvents
 
 router = APIRouter(prefix="/inbox", tags=["webhooks"])
 
@@ -31,15 +31,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class AssignBody(_Strict):
-    """Whose the event is: the wedding by its id or its plan's own id, and perhaps the step that waits for it."""
+class EventAssignment(_Strict):
+    """Names the event's owner: the wedding by its id or its plan's own id, and perhaps the step that waits for it."""
 
     wedding_id: _Text
     step_id: _Text | None = None
 
 
-class ReplayBody(_Strict):
-    """Which events: by `ids`, or a time window by `since` and perhaps `until`; perhaps of one `source`."""
+class EventReplay(_Strict):
+    """Selects events: by `ids`, or a time window by `since` and perhaps `until`; perhaps of one `source`."""
 
     ids: Annotated[tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] | None, Field(max_length=10_000)] = None
     since: AwareDatetime | None = None
@@ -54,59 +54,61 @@ class ReplayBody(_Strict):
         return self
 
 
-def _scope(desk: OnDesk) -> Scope:
-    return Scope(desk.organization_id, desk.state.settings.is_operator(desk.organization_id))
+def _scope(context: Context) -> Scope:
+    return Scope(context.organization_id, context.state.settings.is_operator(context.organization_id))
 
 
 @router.get("", summary="List inbound events")
-async def list_all(
-    desk: OnDesk,
+async def list_inbox_events(
+    context: Context,
     state: Annotated[Literal["received", "retrying", "processed", "unmatched", "dead"] | None, Query()] = None,
     source: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> InboxPage:
-    """Newest first. `unmatched` are nobody's as far as is known: assign them. `dead` have failed: replay them."""
-    async with desk.db.system() as conn:
-        return await inbox_desk.list_inbox(conn, _scope(desk), state=state, source=source, limit=limit, cursor=cursor)
+    """List events, newest first. Assign `unmatched` events, whose owner is unknown. Replay failed (`dead`) events."""
+    async with context.db.system() as conn:
+        return await operate.list_inbox(conn, _scope(context), state=state, source=source, limit=limit, cursor=cursor)
 
 
-@router.post("/replay", status_code=202, response_model=Replayed, summary="Process failed events again")
-async def replay(body: ReplayBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """One, many, or a time window of dead (or unmatched, or retrying) events; what was processed never is again."""
+@router.post("/replay", status_code=202, response_model=ReplayedEvents, summary="Process failed events again")
+async def replay_inbox_events(body: EventReplay, context: Context, idempotency: MustBeOnce) -> JSONResponse:
+    """Replay one, many, or a time window of dead, unmatched or retrying events; processed events are never replayed."""
     lanes: set[Lane] = set()
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         async with as_system(conn):
-            replayed, told = await inbox_desk.replay_events(
-                conn, _scope(desk), desk.principal, utc_now(), **body.model_dump()
+            replayed, signalled = await operate.replay_events(
+                conn, _scope(context), context.principal, utc_now(), **body.model_dump()
             )
-        lanes.update(told)
+        lanes.update(signalled)
         return Answer(status=202, body=replayed.model_dump(mode="json"))
 
-    return await _answered(desk, said, deed, lanes)
+    return await _answered(context, idempotency, action, lanes)
 
 
-@router.get("/{event}", summary="Show an inbound event")
-async def show(event: RowId, desk: OnDesk) -> InboxRow:
-    """What it said, what became of it, and why."""
-    async with desk.db.system() as conn:
-        return await inbox_desk.show_event(conn, _scope(desk), event)
+@router.get("/{inbox_event}", summary="Show an inbound event")
+async def get_inbox_event(inbox_event: RowId, context: Context) -> InboxRow:
+    """Show what the event said, what became of it, and why."""
+    async with context.db.system() as conn:
+        return await operate.show_event(conn, _scope(context), inbox_event)
 
 
-@router.post("/{event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
-async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """The event is told to that wedding at once."""
+@router.post("/{inbox_event}/assign", status_code=202, response_model=InboxRow, summary="Say whose an event is")
+async def assign_inbox_event(
+    inbox_event: RowId, body: EventAssignment, context: Context, idempotency: MustBeOnce
+) -> JSONResponse:
+    """Assign the event to a wedding, which hears of it at once."""
     lanes: set[Lane] = set()
 
-    async def deed(conn: AsyncConnection) -> Answer:
+    async def action(conn: AsyncConnection) -> Answer:
         owner = await find_wedding(conn, body.wedding_id)
         async with as_system(conn):
-            row, lane = await inbox_desk.assign_event(
+            row, lane = await operate.assign_event(
                 conn,
-                _scope(desk),
-                desk.principal,
-                event,
+                _scope(context),
+                context.principal,
+                inbox_event,
                 wedding_id=owner.id if owner else None,
                 step_id=body.step_id,
                 now=utc_now(),
@@ -114,11 +116,11 @@ async def assign(event: RowId, body: AssignBody, desk: OnDesk, said: MustBeOnce)
         lanes.add(lane)
         return Answer(status=202, body=row.model_dump(mode="json"))
 
-    return await _answered(desk, said, deed, lanes)
+    return await _answered(context, idempotency, action, lanes)
 
 
-async def _answered(desk: OnDesk, said: Once, deed: Deed, lanes: set[Lane]) -> JSONResponse:
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+async def _answered(context: Context, idempotency: Once, action: Write, lanes: set[Lane]) -> JSONResponse:
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     for lane in lanes:
-        (await get_reception(desk.request)).tell(lane)
+        (await get_receiver(context.request)).dispatch(lane)
     return respond(answer, is_replay=is_replay)

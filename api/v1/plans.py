@@ -1,29 +1,29 @@
-"""`/api/v1/plans`: what is wrong with a plan."""
+"""`/api/v1/plans`: lists what is wrong with a plan."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 
-from api.deps import OnDesk
 from api.examples import PLAN_BODY
-from wedsync.domain.weddings.plan import PlanError
+from wedsync.domain.plans.plan import PlanError
+from wedsync.http.deps import Context
+from wedsync.usecases.plans.validate import validate_plan as find_faults
 from wedsync.usecases.weddings.read_wedding import View
-from wedsync.usecases.weddings.validate_plan import validate_plan
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
-class Verdict(View):
-    """Whether the plan can be run, and everything that speaks against it."""
+class PlanValidation(View):
+    """Tells whether the plan can be run, and lists everything that speaks against it."""
 
     valid: bool
     errors: tuple[PlanError, ...]
 
 
 def is_yaml(request: Request) -> bool:
-    """Whether the body is YAML (else it is JSON); raises 415 for anything else."""
+    """Tell whether the body is YAML (else it is JSON); raises 415 for anything else."""
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type in _YAML:
         return True
@@ -32,8 +32,8 @@ def is_yaml(request: Request) -> bool:
     raise HTTPException(415)
 
 
-@router.post("/validate", response_model=Verdict, openapi_extra=PLAN_BODY, summary="Check a plan")
-async def validate(request: Request, desk: OnDesk) -> Verdict:
-    """Say everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
-    plan, errors = validate_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
-    return Verdict(valid=plan is not None, errors=tuple(errors))
+@router.post("/validate", response_model=PlanValidation, openapi_extra=PLAN_BODY, summary="Check a plan")
+async def validate_plan(request: Request, context: Context) -> PlanValidation:
+    """List everything that is wrong with a plan, in JSON or YAML; nothing is stored."""
+    plan, errors = find_faults(await request.body(), is_yaml=is_yaml(request), manifests=context.manifests)
+    return PlanValidation(valid=plan is not None, errors=tuple(errors))

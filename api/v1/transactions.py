@@ -1,4 +1,4 @@
-"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: what is asked of a wedding."""
+"""`/api/v1/weddings/{w}/transactions` and `/steps/{s}/decision`: requests changes of a wedding."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.deps import MustBeOnce, OnDesk, Wait, accept
-from api.examples import ASKED, DECIDED
+from api.examples import DECIDED, REQUESTED
 from wedsync.domain.weddings.messages import Choice, Decision
+from wedsync.http.deps import Context, MustBeOnce, Wait, accept
 from wedsync.usecases.weddings import request_transaction
 from wedsync.usecases.weddings.read_transaction import TransactionView, read_transaction
 
@@ -18,13 +18,16 @@ router = APIRouter(prefix="/weddings/{wedding}", tags=["transactions"])
 
 
 class Strict(BaseModel):
-    """Strict; unknown keys are errors."""
+    """Body in which unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class TransactionBody(Strict):
-    """`orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone."""
+    """Starts a transaction.
+
+    `orchestrate`: book what is due. `timeline`: move the ceremony to another wall time, perhaps another zone.
+    """
 
     kind: Literal["orchestrate", "timeline"]
     ceremony_at: Annotated[
@@ -42,43 +45,53 @@ class TransactionBody(Strict):
 
 
 class DecisionBody(Strict):
-    """A person's word on a held step; `use` names a vendor."""
+    """A person's decision on a held step; `use` names a vendor."""
 
     choice: Choice
     vendor: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = None
 
 
 @router.post("/transactions", status_code=202, response_model=TransactionView, summary="Ask for a transaction")
-async def ask(
+async def submit_transaction(
     wedding: str,
-    body: Annotated[TransactionBody, Body(openapi_examples=ASKED)],
-    desk: OnDesk,
-    said: MustBeOnce,
+    body: Annotated[TransactionBody, Body(openapi_examples=REQUESTED)],
+    context: Context,
+    idempotency: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
-    """Record what is asked for and answer at once; with `?wait=30s` when it has settled, or after that time."""
+    """Record the requested transaction and answer at once; with `?wait=30s` when it has settled, or after that time."""
     if body.kind == "orchestrate":
-        return await accept(desk, said, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait)
+        return await accept(
+            context, idempotency, lambda conn, a: request_transaction.orchestrate(conn, wedding, a), wait
+        )
     at, zone = body.ceremony_at or "", body.zone
     return await accept(
-        desk, said, lambda conn, a: request_transaction.shift(conn, wedding, a, ceremony_at=at, zone=zone), wait
+        context,
+        idempotency,
+        lambda conn, a: request_transaction.shift(conn, wedding, a, ceremony_at=at, zone=zone),
+        wait,
     )
 
 
 @router.get("/transactions/{transaction}", summary="Show a transaction")
-async def show(wedding: str, transaction: str, desk: OnDesk) -> TransactionView:
-    """The transaction with the steps that it covers, as they stand now."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await read_transaction(conn, wedding, transaction, desk.state.temporal_url)
+async def get_transaction(wedding: str, transaction: str, context: Context) -> TransactionView:
+    """Show the transaction with the steps that it covers, as they stand now."""
+    async with context.db.tenant(context.organization_id) as conn:
+        return await read_transaction(conn, wedding, transaction, context.state.temporal_url)
 
 
 @router.post(
     "/transactions/{transaction}/undo", status_code=202, response_model=TransactionView, summary="Undo a transaction"
 )
-async def undo(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
-    """Undo what is still set by the transaction, which may be running; the answer is the undo's own transaction."""
+async def undo_transaction(
+    wedding: str, transaction: str, context: Context, idempotency: MustBeOnce, wait: Wait
+) -> JSONResponse:
+    """Undo what the transaction, perhaps still running, has in effect; the answer is the undo's own transaction."""
     return await accept(
-        desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"), wait
+        context,
+        idempotency,
+        lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="undo"),
+        wait,
     )
 
 
@@ -88,24 +101,31 @@ async def undo(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, w
     response_model=TransactionView,
     summary="Cancel a transaction",
 )
-async def cancel(wedding: str, transaction: str, desk: OnDesk, said: MustBeOnce, wait: Wait) -> JSONResponse:
-    """As undo, but the transaction ends as `cancelled`."""
+async def cancel_transaction(
+    wedding: str, transaction: str, context: Context, idempotency: MustBeOnce, wait: Wait
+) -> JSONResponse:
+    """Undo as `undo` does, but end the transaction as `cancelled`."""
     return await accept(
-        desk, said, lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"), wait
+        context,
+        idempotency,
+        lambda conn, a: request_transaction.undo(conn, wedding, a, target=transaction, how="cancel"),
+        wait,
     )
 
 
 @router.post(
     "/steps/{step}/decision", status_code=202, response_model=TransactionView, summary="Decide about a held step"
 )
-async def decide(
+async def decide_step(
     wedding: str,
     step: str,
     body: Annotated[DecisionBody, Body(openapi_examples=DECIDED)],
-    desk: OnDesk,
-    said: MustBeOnce,
+    context: Context,
+    idempotency: MustBeOnce,
     wait: Wait,
 ) -> JSONResponse:
     """Try the step again, skip it, use another vendor, or roll its transaction back."""
     decision = Decision(step_id=step, choice=body.choice, vendor=body.vendor)
-    return await accept(desk, said, lambda conn, a: request_transaction.decide(conn, wedding, a, decision), wait)
+    return await accept(
+        context, idempotency, lambda conn, a: request_transaction.decide(conn, wedding, a, decision), wait
+    )

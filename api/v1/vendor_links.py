@@ -1,6 +1,6 @@
-"""`/api/v1/vendor-links/{token}`: a person says what became of a step that its vendor has no API for.
+"""`/api/v1/vendor-links/{token}`: a person reports the result of a step whose vendor has no API for it.
 
-The link is signed and expires; whoever holds it may answer, and it shows nothing about guests.
+The link is signed and expires. Whoever holds it may answer. It shows nothing about guests.
 """
 
 from __future__ import annotations
@@ -8,26 +8,26 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from api.v1.transactions import Strict
-from wedsync.usecases.weddings.answer_link import Question, SaidByHand, Taken, answer_link, read_question
+from wedsync.usecases.weddings.answer_link import ManualAnswer, Question, Taken, answer_link, read_question
 
 router = APIRouter(prefix="/vendor-links", tags=["vendor links"])
 
 
 class LinkAnswer(Strict):
-    """`confirmed`: it is done. `declined`: it can't be had. `undone`: it was taken back."""
+    """Answer of a vendor. `confirmed`: it is done. `declined`: it can't be had. `undone`: it was taken back."""
 
-    answer: SaidByHand
+    answer: ManualAnswer
 
 
 @router.get("/{token}", summary="See what is asked")
-async def ask(token: str, request: Request) -> Question:
-    """What the link is about, and what may be answered now."""
+async def get_vendor_link(token: str, request: Request) -> Question:
+    """Show what the link is about, and what may be answered now."""
     state = request.app.state
     return await read_question(state.database, state.settings, token)
 
 
 @router.post("/{token}", summary="Answer")
-async def answer(token: str, body: LinkAnswer, request: Request) -> Taken:
-    """Record the answer; the wedding is told of it. The same answer again changes nothing."""
+async def answer_vendor_link(token: str, body: LinkAnswer, request: Request) -> Taken:
+    """Record the answer and signal the wedding. The same answer again changes nothing."""
     state = request.app.state
-    return await answer_link(state.database, state.settings, state.inbox_teller, token, body.answer)
+    return await answer_link(state.database, state.settings, state.inbox_dispatcher, token, body.answer)

@@ -1,4 +1,4 @@
-"""`/api/v1/weddings`: taken in, listed, shown, cancelled, repaired."""
+"""`/api/v1/weddings`: takes weddings in, lists, shows, cancels and repairs them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.deps import MayBeOnce, MustBeOnce, OnDesk, Wait, accept, respond
 from api.examples import PLAN_BODY
 from api.v1.plans import is_yaml
 from wedsync.domain.access.principal import Answer
+from wedsync.http.deps import Context, MayBeOnce, MustBeOnce, Wait, accept, respond
 from wedsync.kit.clock import utc_now
 from wedsync.usecases.access.answer_once import answer_once
+from wedsync.usecases.plans.validate import require_plan
 from wedsync.usecases.weddings import request_transaction
-from wedsync.usecases.weddings.create_wedding import create_wedding
-from wedsync.usecases.weddings.list_weddings import WeddingPage, list_weddings
+from wedsync.usecases.weddings.create_wedding import create_wedding as record_wedding
+from wedsync.usecases.weddings.list_weddings import WeddingPage
+from wedsync.usecases.weddings.list_weddings import list_weddings as read_weddings
 from wedsync.usecases.weddings.read_transaction import TransactionView
 from wedsync.usecases.weddings.read_wedding import StepView, View, WeddingView, read_steps, read_wedding
 from wedsync.usecases.weddings.remember_contacts import remember_contacts
-from wedsync.usecases.weddings.repair_wedding import repair_wedding
-from wedsync.usecases.weddings.validate_plan import require_plan
+from wedsync.usecases.weddings.repair_wedding import repair_wedding as rewrite_wedding
 
 router = APIRouter(prefix="/weddings", tags=["weddings"])
 
@@ -33,64 +34,64 @@ class Steps(View):
 
 
 class Repaired(View):
-    """How many steps were written anew."""
+    """Number of steps that were written anew."""
 
     steps: int
 
 
 @router.post("", status_code=201, response_model=WeddingView, openapi_extra=PLAN_BODY, summary="Hand in a wedding plan")
-async def create(request: Request, desk: OnDesk, said: MustBeOnce) -> JSONResponse:
-    """Take a valid plan in, in JSON or YAML. Nothing is asked of any vendor before it is orchestrated."""
-    plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=desk.manifests)
+async def create_wedding(request: Request, context: Context, idempotency: MustBeOnce) -> JSONResponse:
+    """Record a wedding from a valid plan in JSON or YAML. No vendor is called before the wedding is orchestrated."""
+    plan = require_plan(await request.body(), is_yaml=is_yaml(request), manifests=context.manifests)
 
-    async def deed(conn: AsyncConnection) -> Answer:
-        view = await create_wedding(
-            conn, desk.principal, plan, desk.manifests, wedding_id=desk.new_id(said), now=utc_now()
+    async def action(conn: AsyncConnection) -> Answer:
+        view = await record_wedding(
+            conn, context.principal, plan, context.manifests, wedding_id=context.new_id(idempotency), now=utc_now()
         )
-        pepper = desk.state.settings.api_key_pepper.get_secret_value()
-        await remember_contacts(conn, desk.organization_id, view.id, plan, pepper, utc_now())
+        pepper = context.state.settings.api_key_pepper.get_secret_value()
+        await remember_contacts(conn, context.organization_id, view.id, plan, pepper, utc_now())
         location = {"Location": f"/api/v1/weddings/{view.id}"}
         return Answer(status=201, headers=location, body=view.model_dump(mode="json"))
 
-    answer, is_replay = await answer_once(desk.db, desk.organization_id, said, deed)
+    answer, is_replay = await answer_once(context.db, context.organization_id, idempotency, action)
     return respond(answer, is_replay=is_replay)
 
 
 @router.get("", summary="List weddings")
-async def list_all(
-    desk: OnDesk,
+async def list_weddings(
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(min_length=1, max_length=200, description="As the last page said.")] = None,
 ) -> WeddingPage:
-    """The organization's weddings, newest first."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await list_weddings(conn, desk.organization_id, limit, cursor)
+    """List the organization's weddings, newest first."""
+    return await read_weddings(context.db, context.organization_id, limit, cursor)
 
 
 @router.get("/{wedding}", summary="Show a wedding")
-async def show(wedding: str, desk: OnDesk) -> WeddingView:
-    """The wedding, named by its id or its plan's own id, with its steps and transactions."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return await read_wedding(conn, wedding)
+async def get_wedding(wedding: str, context: Context) -> WeddingView:
+    """Show the wedding, named by its id or its plan's own id, with its steps and transactions."""
+    return await read_wedding(context.db, context.organization_id, wedding)
 
 
 @router.delete("/{wedding}", status_code=202, response_model=TransactionView, summary="Cancel a wedding")
-async def cancel(wedding: str, desk: OnDesk, said: MayBeOnce, wait: Wait) -> JSONResponse:
-    """Undo everything that was done for the wedding, and end it. What runs is stopped first."""
+async def cancel_wedding(wedding: str, context: Context, idempotency: MayBeOnce, wait: Wait) -> JSONResponse:
+    """Undo everything that was done for the wedding, and end it. Running transactions are stopped first."""
     return await accept(
-        desk, said, lambda conn, asking: request_transaction.cancel_wedding(conn, wedding, asking), wait
+        context,
+        idempotency,
+        lambda conn, requested_by: request_transaction.cancel_wedding(conn, wedding, requested_by),
+        wait,
     )
 
 
 @router.get("/{wedding}/steps", summary="Show a wedding's steps")
-async def steps(wedding: str, desk: OnDesk) -> Steps:
-    """Every step of the plan as it stands, in plan order."""
-    async with desk.db.tenant(desk.organization_id) as conn:
-        return Steps(data=await read_steps(conn, wedding))
+async def list_wedding_steps(wedding: str, context: Context) -> Steps:
+    """List every step of the plan as it stands, in plan order."""
+    return Steps(data=await read_steps(context.db, context.organization_id, wedding))
 
 
 @router.post("/{wedding}/repair", summary="Rebuild what is shown of a wedding")
-async def repair(wedding: str, desk: OnDesk) -> Repaired:
-    """Write anew what lists show, from the wedding's workflow, which always knows."""
-    written = await repair_wedding(desk.db, desk.state.temporal, desk.organization_id, wedding)
+async def repair_wedding(wedding: str, context: Context) -> Repaired:
+    """Write the wedding's rows anew from its workflow, which always has the true state."""
+    written = await rewrite_wedding(context.db, context.state.temporal, context.organization_id, wedding)
     return Repaired(steps=written)

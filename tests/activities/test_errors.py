@@ -14,9 +14,10 @@ from temporalio.exceptions import (
     TimeoutType,
 )
 
-from activities.errors import Failure, read_failure, to_application_error, translated
+from activities.errors import read_failure, to_application_error, translated
 from wedsync.domain import errors
-from wedsync.domain.routing.messages import AT_CAPACITY
+from wedsync.domain.failure import Failure
+from wedsync.domain.health.messages import AT_CAPACITY
 
 UNTIL = datetime(2027, 6, 1, tzinfo=UTC)
 TABLE: list[tuple[errors.WedsyncError, str, bool, bool, bool]] = [
@@ -129,14 +130,14 @@ def test_what_is_none_of_ours_is_a_bug_and_its_text_stays_where_it_is(cause: Bas
 
 async def test_an_activity_raises_our_errors_as_temporals_and_others_as_they_are() -> None:
     @translated
-    async def door(error: Exception | None) -> str:
+    async def activities_under_test(error: Exception | None) -> str:
         if error is not None:
             raise error
         return "fine"
 
-    assert await door(None) == "fine"
+    assert await activities_under_test(None) == "fine"
     with pytest.raises(ApplicationError) as raised:
-        await door(errors.VendorRejected("no", vendor="v"))
+        await activities_under_test(errors.VendorRejected("no", vendor="v"))
     assert raised.value.type == "vendor_rejected"
     with pytest.raises(KeyError):
-        await door(KeyError("x"))
+        await activities_under_test(KeyError("x"))

@@ -15,13 +15,14 @@ from temporalio.client import Client
 
 from api.app import create_app
 from api.examples import PLAN
-from tests.support.gateway import gate, gateway_sandbox  # noqa: F401 - fixtures
+from tests.support.proxy import gate, gateway_sandbox  # noqa: F401 - fixtures
 from wedsync.domain.errors import TemporalUnreachable
-from wedsync.domain.weddings.ledger import StepState
+from wedsync.domain.weddings.projection import ProjectionWrite, StepWrite, TransactionMove
+from wedsync.domain.weddings.step import StepState
 from wedsync.kit.clock import utc_now
 from wedsync.kit.settings import Settings
-from wedsync.store import projection, transactions
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import projection
 from wedsync.usecases.access.bootstrap import LocalAccess, ensure_local_organization
 
 _numbers = itertools.count(1)
@@ -72,15 +73,21 @@ class Api:
     async def move(self, wedding_id: str, transaction_id: str, status: str, version: int = 5) -> None:
         """As the workflow would: the transaction takes another status."""
         async with self.db.tenant(self.access.organization_id) as conn:
-            await transactions.write_transaction_status(
-                conn, wedding_id, transaction_id, status, version=version, now=utc_now()
-            )
+            moved = TransactionMove(id=transaction_id, status=status, version=version)
+            await projection.apply_writes(conn, [self.projection(wedding_id, moves=(moved,))])
 
     async def hold(self, wedding_id: str, step_id: str, transaction_id: str, status: str = "held") -> None:
         """As the workflow would: the step waits for a decision."""
         state = StepState(step_id=step_id, transaction_id=transaction_id, status=status)
         async with self.db.tenant(self.access.organization_id) as conn:
-            await projection.write_steps(conn, wedding_id, [(state, 5)], utc_now())
+            shown = StepWrite(state=state, version=5)
+            await projection.apply_writes(conn, [self.projection(wedding_id, steps=(shown,))])
+
+    def projection(self, wedding_id: str, **rows: Any) -> ProjectionWrite:
+        """A write of this wedding's rows."""
+        return ProjectionWrite(
+            organization_id=self.access.organization_id, wedding_id=wedding_id, now=utc_now(), **rows
+        )
 
 
 NewApi = Callable[..., Any]

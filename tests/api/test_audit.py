@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from wedsync.kit.settings import Settings
-from wedsync.store import access
+from wedsync.store.access import queries as access
 
 BEGIN = datetime(2027, 6, 1, tzinfo=UTC)
 

@@ -115,7 +115,7 @@ async def test_without_notices_events_are_looked_for_long_before_the_next_heartb
     api: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wedding = await api.wedding()
-    monkeypatch.setattr(follow_events, "_LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(follow_events, "_POLL_SECONDS", 0.05)
     api.app.state.heartbeat = 600.0
     await api.app.state.notices.close()
     api.app.state.notices.is_closing = False

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import keyword
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -13,6 +15,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from api import openapi
 
+#: Of Python, TypeScript, PHP and C#.
+_RESERVED = """
+    abstract as base bool break byte callable case catch char checked class clone const continue debugger decimal
+    declare default delegate delete die do double echo else elseif empty enddeclare endfor endforeach endif endswitch
+    endwhile enum eval event exit explicit export extends extern false final finally fixed float fn for foreach function
+    global goto if implements implicit import in include include_once instanceof insteadof int interface internal is
+    isset let list lock long match namespace new null object operator or out override package params print private
+    protected public readonly ref require require_once return sbyte sealed short sizeof stackalloc static string struct
+    super switch this throw trait true try typeof uint ulong unchecked unsafe unset ushort use using var virtual void
+    volatile while with xor yield
+"""
+RESERVED = {word.lower() for word in (*keyword.kwlist, *_RESERVED.split())}
 DOCUMENT: dict[str, Any] = json.loads(openapi.FILE.read_text())
 BOUNDS = settings(
     max_examples=15,
@@ -54,10 +68,49 @@ def test_the_promised_paths_are_there() -> None:
     }
 
 
-def test_operations_have_names_of_their_own_and_nothing_is_a_choice_of_schemas() -> None:
+def test_operations_have_plain_names_of_their_own_and_nothing_is_a_choice_of_schemas() -> None:
     names = [said["operationId"] for _, _, said in operations()]
+    assert [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z0-9]+)*", name)] == []
     assert len(names) == len(set(names))
+    assert {"list_weddings", "create_wedding", "get_wedding", "cancel_wedding", "submit_transaction"} <= set(names)
     assert '"oneOf"' not in json.dumps(DOCUMENT)
+
+
+def test_schemas_have_plain_names_of_their_own() -> None:
+    names = list(DOCUMENT["components"]["schemas"])
+    assert [name for name in names if not re.fullmatch(r"([A-Z][a-z0-9]*)+", name)] == []
+    assert len({name.lower() for name in names}) == len(names)
+
+
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object of the document with its path; examples are data and left out."""
+    if isinstance(node, dict):
+        yield path, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, item in items:
+        if name not in ("example", "examples"):
+            yield from nodes(item, f"{path}/{name}")
+
+
+def test_nothing_stands_beside_a_reference_and_no_default_is_a_list_or_an_object() -> None:
+    assert [path for path, node in nodes(DOCUMENT) if "$ref" in node and len(node) > 1] == []
+    schemas = [(path, node) for path, node in nodes(DOCUMENT) if not path.endswith("/properties")]
+    assert [path for path, node in schemas if isinstance(node.get("default"), list | dict)] == []
+
+
+def names_of(operation: dict[str, Any]) -> list[str]:
+    return [operation["operationId"], *(parameter["name"] for parameter in operation.get("parameters", ()))]
+
+
+def test_no_name_is_a_reserved_word() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    named = [(name, [name, *said.get("properties", ())]) for name, said in schemas.items()]
+    named += [(said["operationId"], names_of(said)) for *_, said in operations()]
+    assert [(where, name) for where, names in named for name in names if name.lower() in RESERVED] == []
+
+
+def test_the_document_says_where_the_api_is() -> None:
+    assert [server["url"] for server in DOCUMENT["servers"]] == ["http://127.0.0.1:8080"]
 
 
 def test_every_refusal_is_described_as_a_problem() -> None:

@@ -9,7 +9,7 @@ from temporalio.client import Client
 
 from wedsync.kit import temporal
 from wedsync.kit.codec import payloads_from_json, payloads_to_json
-from wedsync.store import migrate
+from wedsync.store.db import migrate
 
 UI = "http://ui.test"
 

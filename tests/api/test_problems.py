@@ -10,11 +10,11 @@ import pytest
 from starlette.routing import Route
 
 from api.openapi import render
-from api.problems import KINDS
 from wedsync.domain import errors
 from wedsync.domain.access import principal
+from wedsync.http.problems import KINDS
 from wedsync.usecases.access.answer_once import IdempotencyMismatch
-from wedsync.usecases.weddings.validate_plan import InvalidPlan
+from wedsync.usecases.plans.validate import InvalidPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBLEM = "application/problem+json"
@@ -37,7 +37,7 @@ def test_the_document_lists_every_code_with_its_status_and_no_other() -> None:
 
 
 def test_every_reason_and_code_that_is_raised_towards_the_api_is_known() -> None:
-    sources = [*(ROOT / "wedsync/usecases/access").glob("*.py"), ROOT / "wedsync/domain/weddings/changes.py"]
+    sources = [*(ROOT / "wedsync/usecases/access").glob("*.py"), ROOT / "wedsync/domain/weddings/refusals.py"]
     reasons = {word for path in sources for word in re.findall(r'reason="(\w+)"', path.read_text())}
     local_only = {"not_local", "key_taken", "organization_taken"}
     inside_errors = {"vendor"}

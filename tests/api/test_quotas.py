@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from tests.support.plans import booking, email, payment, plan
-from tests.support.routing import a_call, eventually, open_switchboard, rows
+from tests.support.routing import a_call, eventually, open_admission_controller, rows
 from wedsync.domain.errors import ThrottledUntil, VendorThrottled
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key, new_api_key
 from wedsync.kit.ids import new_id
-from wedsync.store import access
-from wedsync.usecases.routing.route import Situation
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.endpoint_selector import Situation
+from wedsync.store.access import queries as access
 
 DAILY = {"windows": [{"window": "day", "limit": 100}], "upgrade": "https://stripe.com/docs/rate-limits"}
 
@@ -29,9 +29,9 @@ async def api(new_api: Any, fresh_database_urls: Any) -> Any:
 
 
 @pytest.fixture
-async def board(api: Any) -> AsyncIterator[Switchboard]:
+async def controller(api: Any) -> AsyncIterator[AdmissionController]:
     """Another process."""
-    async with open_switchboard(api.settings.database_url) as opened:
+    async with open_admission_controller(api.settings.database_url) as opened:
         yield opened
 
 
@@ -39,9 +39,9 @@ async def put(api: Any, path: str, body: Any) -> Any:
     return await api.http.put(f"/api/v1{path}", json=body)
 
 
-async def send(board: Switchboard, **situation: Any) -> None:
-    ticket = await board.admit(a_call(), Situation(**situation))
-    await board.settle(ticket, a_call(), "send", None, 0.01)
+async def send(controller: AdmissionController, **situation: Any) -> None:
+    admission = await controller.admit(a_call(), Situation(**situation))
+    await controller.complete(admission, a_call(), "send", None, 0.01)
 
 
 async def a_wedding(api: Any, id_: str, **more: Any) -> str:
@@ -54,11 +54,13 @@ async def a_wedding(api: Any, id_: str, **more: Any) -> str:
     return str(response.json()["id"])
 
 
-async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api: Any, board: Switchboard) -> None:
+async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(
+    api: Any, controller: AdmissionController
+) -> None:
     shown = await put(api, "/quotas/stripe", DAILY)
     assert shown.status_code == 200, shown.text
-    await eventually(lambda: len(board.book.quota_policy("stripe", "default").windows) == 1, 2)
-    await send(board)
+    await eventually(lambda: len(controller.routing_table.quota_policy("stripe", "default").windows) == 1, 2)
+    await send(controller)
     found = (await api.get("/quotas/stripe")).json()
     (window,) = found["windows"]
     assert (window["limit"], window["used"], window["remaining"], window["reserved"]) == (100, 1, 99, 0)
@@ -68,7 +70,7 @@ async def test_limits_are_live_in_every_process_and_shown_with_what_is_left(api:
     # What no operator has set is as the vendor documents it.
     assert [one["window"] for one in listed["open_meteo"]["windows"]] == ["minute", "hour", "day"]
     assert listed["open_meteo"]["upgrade"] == "https://open-meteo.com/en/pricing"
-    audited = await rows(board, "SELECT subject FROM audit_log WHERE action = 'quota.limited'")
+    audited = await rows(controller, "SELECT subject FROM audit_log WHERE action = 'quota.limited'")
     assert audited[-1].subject == "quota/stripe"
 
 
@@ -93,27 +95,27 @@ async def test_nobody_knows_a_quota_of_nobody(api: Any) -> None:
 
 
 async def test_a_throttle_is_felt_in_other_processes_within_a_second_and_not_on_a_wedding_day(
-    api: Any, board: Switchboard
+    api: Any, controller: AdmissionController
 ) -> None:
     await put(api, "/quotas/stripe", DAILY)
-    await board.book.load()
-    await send(board)
+    await controller.routing_table.load()
+    await send(controller)
     response = await put(api, "/quotas/stripe/throttle", {"percent": 0, "reason": "incident"})
     assert response.json()["throttle"]["percent"] == 0
 
     async def is_shut() -> bool:
         try:
-            await send(board)
+            await send(controller)
         except ThrottledUntil:
             return True
         return False
 
     await eventually(is_shut, 1)
-    await send(board, is_wedding_day=True)
+    await send(controller, is_wedding_day=True)
     gone = await api.http.delete("/api/v1/quotas/stripe/throttle")
     assert gone.json()["throttle"] is None
-    await eventually(lambda: board.book.quota("stripe", "default").throttle is None, 2)
-    await send(board)
+    await eventually(lambda: controller.routing_table.quota("stripe", "default").throttle is None, 2)
+    await send(controller)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ async def test_many_reservations_at_once_keep_nobody_waiting(api: Any) -> None:
     assert other.status_code == 200
 
 
-async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: Switchboard) -> None:
+async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, controller: AdmissionController) -> None:
     await put(api, "/quotas/stripe", DAILY)
     wedding = await a_wedding(api, "reserving")
     now = utc_now()
@@ -218,7 +220,7 @@ async def test_a_reservation_is_made_once_shown_and_given_back(api: Any, board: 
     ],
 )
 async def test_a_reservation_that_can_not_be_says_why(
-    api: Any, board: Switchboard, changes: dict[str, Any], status: int, code: str
+    api: Any, controller: AdmissionController, changes: dict[str, Any], status: int, code: str
 ) -> None:
     await put(api, "/quotas/stripe", DAILY)
     now, hours = utc_now(), changes.pop("hours", 1)
@@ -230,7 +232,9 @@ async def test_a_reservation_that_can_not_be_says_why(
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
 
 
-async def test_a_long_reservation_leaves_every_day_its_part_for_others(api: Any, board: Switchboard) -> None:
+async def test_a_long_reservation_leaves_every_day_its_part_for_others(
+    api: Any, controller: AdmissionController
+) -> None:
     await put(api, "/quotas/stripe", DAILY)
     wedding, now = await a_wedding(api, "far-seeing"), utc_now()
     times = {"starts_at": now.isoformat(), "ends_at": (now + timedelta(days=30)).isoformat()}
@@ -240,16 +244,16 @@ async def test_a_long_reservation_leaves_every_day_its_part_for_others(api: Any,
     assert [response.status_code for response in made] == [201, 201, 409], made[0].text
     assert "100 calls would be kept of stripe's day" in made[2].json()["detail"]
     assert (await api.get("/quotas/stripe")).json()["windows"][0]["reserved"] == 67
-    await board.book.load()
-    await send(board)
-    await send(board, is_wedding_day=True)
+    await controller.routing_table.load()
+    await send(controller)
+    await send(controller, is_wedding_day=True)
 
 
-async def test_plans_tell_what_will_be_wanted_weeks_ahead(api: Any, board: Switchboard) -> None:
+async def test_plans_tell_what_will_be_wanted_weeks_ahead(api: Any, controller: AdmissionController) -> None:
     await put(api, "/quotas/resend", {"windows": [{"window": "day", "limit": 2}]})
     for number in range(4):
         await a_wedding(api, f"forecast-{number}")
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         await conn.execute(
             text("UPDATE steps SET status = 'scheduled', due_at = :at WHERE step_id = 'email'"),
             {"at": utc_now() + timedelta(days=14)},
@@ -261,7 +265,9 @@ async def test_plans_tell_what_will_be_wanted_weeks_ahead(api: Any, board: Switc
     assert (await api.get("/quotas/forecast?days=7")).json()["conflicts"] == []
 
 
-async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(api: Any, board: Switchboard) -> None:
+async def test_a_schedule_says_what_goes_at_once_what_waits_and_what_can_not_be(
+    api: Any, controller: AdmissionController
+) -> None:
     await put(api, "/quotas/stripe", DAILY)
     wanted = [
         {"id": "now", "service": "stripe", "calls": 60},
@@ -312,14 +318,16 @@ async def test_nobody_waits_while_the_largest_schedule_is_made(api: Any) -> None
     assert longest < 1
 
 
-async def test_an_operator_lifts_a_block_and_the_vendor_s_next_word_holds_again(api: Any, board: Switchboard) -> None:
+async def test_an_operator_lifts_a_block_and_the_vendor_s_next_word_holds_again(
+    api: Any, controller: AdmissionController
+) -> None:
     await put(api, "/quotas/stripe", DAILY)
-    await board.book.load()
+    await controller.routing_table.load()
 
     async def refuse() -> None:
-        ticket = await board.admit(a_call())
-        await board.settle(
-            ticket, a_call(), "send", VendorThrottled("slow down", status=429, retry_after_seconds=86_400), 0.01
+        admission = await controller.admit(a_call())
+        await controller.complete(
+            admission, a_call(), "send", VendorThrottled("slow down", status=429, retry_after_seconds=86_400), 0.01
         )
 
     async def is_blocked() -> bool:
@@ -327,7 +335,7 @@ async def test_an_operator_lifts_a_block_and_the_vendor_s_next_word_holds_again(
 
     async def goes_out() -> bool:
         try:
-            await send(board)
+            await send(controller)
         except ThrottledUntil:
             return False
         return True
@@ -342,24 +350,28 @@ async def test_an_operator_lifts_a_block_and_the_vendor_s_next_word_holds_again(
     await refuse()
     await eventually(is_blocked)
     assert not await goes_out()
-    (audited,) = await rows(board, "SELECT subject, detail FROM audit_log WHERE action = 'quota.unblocked'")
+    (audited,) = await rows(controller, "SELECT subject, detail FROM audit_log WHERE action = 'quota.unblocked'")
     assert (audited.subject, audited.detail["account"]) == ("quota/stripe", "default")
     assert (await api.http.delete("/api/v1/quotas/nobody/block")).status_code == 404
 
 
-async def test_limits_set_by_hand_replace_what_the_vendor_s_answers_said(api: Any, board: Switchboard) -> None:
+async def test_limits_set_by_hand_replace_what_the_vendor_s_answers_said(
+    api: Any, controller: AdmissionController
+) -> None:
     await put(api, "/quotas/stripe?account=*", DAILY)
-    await board.book.load()
-    await send(board)
+    await controller.routing_table.load()
+    await send(controller)
 
     async def shown() -> int:
-        await send(board)
+        await send(controller)
         return int((await api.get("/quotas/stripe")).json()["windows"][0]["limit"])
 
     async def is_learned() -> bool:
         return await shown() == 60
 
-    board.quotas.learn("stripe", "default", {"ratelimit": '"d";r=50', "ratelimit-policy": '"d";q=60;w=86400'})
+    controller.rate_limiter.learn(
+        "stripe", "default", {"ratelimit": '"d";r=50', "ratelimit-policy": '"d";q=60;w=86400'}
+    )
     await eventually(is_learned)
     await put(api, "/quotas/stripe?account=*", {"windows": [{"window": "day", "limit": 6000}]})
 

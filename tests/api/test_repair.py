@@ -7,7 +7,7 @@ from sqlalchemy import update
 from temporalio.client import Client
 
 from wedsync.kit import temporal
-from wedsync.store.tables.weddings import weddings
+from wedsync.store.weddings.tables import weddings
 
 
 async def test_a_wedding_that_was_never_begun_has_nothing_to_repair(

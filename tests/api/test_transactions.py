@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from wedsync.domain.weddings.ledger import TransactionResult
 from wedsync.domain.weddings.messages import TransactionRequest
+from wedsync.domain.weddings.projection import TransactionBegin, TransactionOutcome
+from wedsync.domain.weddings.transaction import TransactionResult
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import transactions
-from wedsync.store.tables.access import idempotency_keys
-from wedsync.store.tables.weddings import weddings
+from wedsync.store.access.tables import idempotency_keys
+from wedsync.store.weddings import projection
+from wedsync.store.weddings.tables import weddings
 
 
 async def request_of(api: Any, transaction_id: str) -> Any:
@@ -42,8 +43,7 @@ async def test_an_orchestration_is_recorded_and_answered_at_once(api: Any) -> No
     assert (found["wedding_id"], found["kind"], found["status"], found["gaps"]) == (
         wedding_id, "orchestrate", "running", [],
     )  # fmt: skip
-    workflow = f"wedding%3A{wedding_id}%3Atx%3A{found['id']}"
-    assert found["temporal_url"] == f"http://ui.test/namespaces/default/workflows/{workflow}"
+    assert found["temporal_url"] == f"http://ui.test/namespaces/default/workflows/wedding%3A{wedding_id}"
     assert [step["id"] for step in found["steps"]] == ["venue", "deposit"]
     assert set(found["steps"][0]) >= {
         "id", "service", "capability", "action", "status", "vendor", "fallback_used", "attempts", "external_id",
@@ -129,10 +129,8 @@ async def scheduled(api: Any, wedding_id: str, *steps: str) -> str:
     """As the workflow would: a transaction of the wedding's agenda begins."""
     tx = new_id()
     async with api.db.tenant(api.access.organization_id) as conn:
-        await transactions.begin_transaction(
-            conn, organization_id=api.access.organization_id, wedding_id=wedding_id, transaction_id=tx,
-            kind="scheduled", request={}, step_ids=steps, now=utc_now(),
-        )  # fmt: skip
+        begin = TransactionBegin(id=tx, kind="scheduled", step_ids=steps, run_id="run")
+        await projection.apply_writes(conn, [api.projection(wedding_id, begin=begin)])
     return tx
 
 
@@ -152,7 +150,8 @@ async def test_an_undo_names_what_was_set_anew_since(api: Any) -> None:
         ended_at=now,
     )
     async with api.db.tenant(api.access.organization_id) as conn:
-        await transactions.settle_transaction(conn, wedding_id, result, version=2, now=now)
+        outcome = TransactionOutcome(result=result, version=2)
+        await projection.apply_writes(conn, [api.projection(wedding_id, outcome=outcome)])
     found = (await api.get(f"/weddings/{wedding_id}/transactions/{undo['id']}")).json()
     assert (found["status"], found["superseded"]) == ("rolled_back", ["venue.inputs"])
 
@@ -302,7 +301,7 @@ async def test_a_waiting_request_is_answered_as_soon_as_it_has_settled(api: Any,
     with api.app.state.notices.waiting(wedding_id) as waiter:
         asked = asyncio.create_task(api.http.post(path, json={"kind": "orchestrate"}, headers=key))
         while not (listed := (await api.get(f"/weddings/{wedding_id}")).json()["transactions"]):
-            await waiter.news(5)
+            await waiter.wait(5)
     in_flight = await api.http.post(path, json={"kind": "orchestrate"}, headers=key)
     assert (in_flight.status_code, in_flight.json()["code"]) == (409, "idempotency_in_flight")
     await api.move(wedding_id, listed[0]["id"], status)

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select, update
 
 from wedsync.kit.crypto import sign_link
-from wedsync.store.tables.webhooks import inbox
-from wedsync.store.tables.weddings import steps
+from wedsync.store.inbox.tables import inbox
+from wedsync.store.weddings.tables import steps
 from wedsync.usecases.weddings.links import link_maker
 
 

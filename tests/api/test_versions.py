@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
-from tests.support.routing import eventually, open_switchboard, pass_one, rows
-from wedsync.domain.routing.version_migration import migration_workflow_id
+from tests.support.routing import eventually, open_admission_controller, pass_one, rows
+from wedsync.domain.versions.migration import migration_workflow_id
 from wedsync.kit.clock import utc_now
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.pipeline.admission import AdmissionController
 
 DEFAULT, OTHER = "2026-10-28.endive", "2026-09-30.endive"
 
@@ -22,9 +22,9 @@ async def api(new_api: Any, fresh_database_urls: Any) -> Any:
 
 
 @pytest.fixture
-async def board(api: Any) -> AsyncIterator[Switchboard]:
+async def controller(api: Any) -> AsyncIterator[AdmissionController]:
     """Another process."""
-    async with open_switchboard(api.settings.database_url) as opened:
+    async with open_admission_controller(api.settings.database_url) as opened:
         yield opened
 
 
@@ -48,26 +48,28 @@ async def test_versions_are_listed_with_their_notices(api: Any) -> None:
     assert (await api.get("/versions/nobody")).status_code == 404
 
 
-async def test_a_version_that_is_added_is_live_in_every_process_and_audited(api: Any, board: Switchboard) -> None:
+async def test_a_version_that_is_added_is_live_in_every_process_and_audited(
+    api: Any, controller: AdmissionController
+) -> None:
     soon = (utc_now() + timedelta(days=30)).date().isoformat()
     body = {"status": "deprecated", "sunset_on": soon, "header": "Stripe-Version"}
     response = await put(api, "/stripe/2026-08-26.dahlia", body)
     assert response.status_code == 200, response.text
     assert response.json()["days_left"] == 30
     assert "30 days are left" in response.json()["notice"]
-    await eventually(lambda: "2026-08-26.dahlia" in board.book.versions("stripe"), 2)
-    found = await rows(board, "SELECT detail FROM audit_log WHERE action = 'version.put' ORDER BY id")
+    await eventually(lambda: "2026-08-26.dahlia" in controller.routing_table.versions("stripe"), 2)
+    found = await rows(controller, "SELECT detail FROM audit_log WHERE action = 'version.put' ORDER BY id")
     assert found[-1].detail["sunset_on"] == soon
 
 
-async def test_a_pin_is_live_in_every_process_and_can_be_taken_away(api: Any, board: Switchboard) -> None:
+async def test_a_pin_is_live_in_every_process_and_can_be_taken_away(api: Any, controller: AdmissionController) -> None:
     response = await put(api, "/stripe/pin", {"version": OTHER})
     assert response.status_code == 200, response.text
     (pin,) = response.json()["pins"]
     assert (pin["version"], pin["organization_id"]) == (OTHER, api.access.organization_id)
-    await eventually(lambda: len(board.book.pins("stripe")) == 1, 2)
+    await eventually(lambda: len(controller.routing_table.pins("stripe")) == 1, 2)
     await put(api, "/stripe/pin", {"version": None})
-    await eventually(lambda: board.book.pins("stripe")[0].until is not None, 2)
+    await eventually(lambda: controller.routing_table.pins("stripe")[0].until is not None, 2)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,16 @@ async def test_a_pin_is_live_in_every_process_and_can_be_taken_away(api: Any, bo
     [("2022-08-01", 409, "version_not_for_weddings"), ("1999-01-01", 422, "unknown_version")],
 )
 async def test_a_version_that_can_not_be_is_not_pinned(
-    api: Any, board: Switchboard, version: str, status: int, code: str
+    api: Any, controller: AdmissionController, version: str, status: int, code: str
 ) -> None:
     response = await put(api, "/stripe/pin", {"version": version})
     assert (response.status_code, response.json()["code"]) == (status, code)
-    assert board.book.pins("stripe") == ()
+    assert controller.routing_table.pins("stripe") == ()
 
 
-async def test_a_version_past_its_sunset_is_not_pinned_unless_an_operator_says_so(api: Any, board: Switchboard) -> None:
+async def test_a_version_past_its_sunset_is_not_pinned_unless_an_operator_says_so(
+    api: Any, controller: AdmissionController
+) -> None:
     gone = {"sunset_on": "2026-01-01"}
     await put(api, "/stripe/2025-01-01.gone", gone)
     refused = await put(api, "/stripe/pin", {"version": "2025-01-01.gone"})
@@ -91,7 +95,9 @@ async def test_a_version_past_its_sunset_is_not_pinned_unless_an_operator_says_s
     assert (await put(api, "/stripe/pin", {"version": "2025-01-01.gone"})).status_code == 200
 
 
-async def test_only_operators_change_what_is_everybodys(new_api: Any, database_urls: Any, board: Switchboard) -> None:
+async def test_only_operators_change_what_is_everybodys(
+    new_api: Any, database_urls: Any, controller: AdmissionController
+) -> None:
     tenant = await new_api(database_urls, environment="production", operator_organizations="someone-else")
     assert (await put(tenant, "/stripe/pin", {"version": OTHER})).status_code == 200
     for path, body in (
@@ -106,24 +112,26 @@ async def test_only_operators_change_what_is_everybodys(new_api: Any, database_u
     assert (await tenant.get("/versions/migrations")).status_code == 403
 
 
-async def test_usage_counts_calls_by_version(api: Any, board: Switchboard) -> None:
+async def test_usage_counts_calls_by_version(api: Any, controller: AdmissionController) -> None:
     for ok in (True, True, False):
-        await pass_one(board, ok=ok)
-    await board.outcomes.flush()
+        await pass_one(controller, ok=ok)
+    await controller.call_recorder.flush()
     (found,) = (await api.get("/versions/usage", service="stripe")).json()["data"]
     assert (found["version"], found["calls"], found["failed"], found["weddings"]) == (DEFAULT, 3, 1, 1)
     early = (utc_now() - timedelta(days=400)).isoformat()
     assert (await api.get("/versions/usage", since=early)).status_code == 422
 
 
-async def test_a_migration_that_temporal_can_not_take_is_not_recorded(api: Any, board: Switchboard) -> None:
+async def test_a_migration_that_temporal_can_not_take_is_not_recorded(
+    api: Any, controller: AdmissionController
+) -> None:
     response = await api.post("/versions/migrations", {"service": "stripe", "to_version": OTHER})
     assert (response.status_code, response.json()["code"]) == (503, "temporal_unreachable")
     assert (await api.get("/versions/migrations")).json()["data"] == []
 
 
 async def test_a_migration_is_begun_once_paused_and_taken_back(
-    new_api: Any, fresh_database_urls: Any, temporal_client: Client, board: Switchboard
+    new_api: Any, fresh_database_urls: Any, temporal_client: Client, controller: AdmissionController
 ) -> None:
     async def provide() -> Client:
         return temporal_client
@@ -144,8 +152,8 @@ async def test_a_migration_is_begun_once_paused_and_taken_back(
     assert (paused.status_code, paused.json()["paused"]) == (202, True)
     assert (await api.post(f"{where}/rollback")).status_code == 202
     assert (await api.get(where)).json()["stage"] == "prepare"
-    deeds = await rows(board, "SELECT action FROM audit_log WHERE action LIKE 'version.migration%' ORDER BY id")
-    assert [row.action for row in deeds][-3:] == [
+    actions = await rows(controller, "SELECT action FROM audit_log WHERE action LIKE 'version.migration%' ORDER BY id")
+    assert [row.action for row in actions][-3:] == [
         "version.migration_begun", "version.migration_paused", "version.migration_rollback",
     ]  # fmt: skip
     await handle.terminate()

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 from standardwebhooks import Webhook
 
-from wedsync.store.tables.webhooks import inbox
+from wedsync.store.inbox.tables import inbox
 
 POSTS = "/api/integrations/webhooks"
 KEY = "whsec_" + base64.b64encode(b"k" * 24).decode()

@@ -23,29 +23,29 @@ from twilio.request_validator import RequestValidator
 
 from api.webhooks import router
 from tests.support.black_hole import black_hole
-from wedsync.domain.webhooks.bucket import Limit
-from wedsync.domain.webhooks.messages import LANES, drain_workflow_id
+from wedsync.dispatch.inbox import InboxDispatcher
+from wedsync.domain.inbox.messages import LANES, drain_workflow_id
+from wedsync.domain.inbox.token_bucket import Limit
 from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
 from wedsync.kit import temporal
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.webhooks import inbox
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.receive import Reception
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.inbox.tables import inbox
+from wedsync.store.weddings.tables import weddings
+from wedsync.usecases.inbox.receive import WebhookReceiver
 from wedsync.vendors.paypal.sandbox_signing import webhook_headers
+from wedsync.vendors.registry import load_registry
 
 OLD_SECRET, NEW_SECRET = "whsec_old", "whsec_new"
 PATH = "/api/integrations/webhooks/stripe"
 
 
 @dataclass
-class Desk:
+class WebhookClient:
     http: httpx.AsyncClient
     db: Database
     settings: Settings
@@ -78,7 +78,9 @@ def api_settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def desk(api_settings: Settings, fresh_database_urls: Any, temporal_client: Client) -> AsyncIterator[Desk]:
+async def client(
+    api_settings: Settings, fresh_database_urls: Any, temporal_client: Client
+) -> AsyncIterator[WebhookClient]:
     db = Database(fresh_database_urls.app)
 
     async def provider() -> Client:
@@ -86,7 +88,7 @@ async def desk(api_settings: Settings, fresh_database_urls: Any, temporal_client
 
     app = app_of(api_settings, db, provider)
     async with app.router.lifespan_context(app), client_of(app) as http:
-        yield Desk(http, db, api_settings)
+        yield WebhookClient(http, db, api_settings)
     await db.close()
     for lane in LANES:
         handle = temporal_client.get_workflow_handle(drain_workflow_id(lane))
@@ -112,44 +114,46 @@ def signed(body: bytes, secret: str = NEW_SECRET, at: int | None = None) -> dict
     return {"Stripe-Signature": f"t={stamp},v1={signature}", "Content-Type": "application/json"}
 
 
-async def post(desk: Desk, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
-    return await desk.http.post(PATH, content=body, headers=signed(body) if headers is None else headers)
+async def post(client: WebhookClient, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+    return await client.http.post(PATH, content=body, headers=signed(body) if headers is None else headers)
 
 
-async def test_a_signed_event_is_acknowledged_and_stands_in_the_inbox_encrypted(desk: Desk) -> None:
+async def test_a_signed_event_is_acknowledged_and_stands_in_the_inbox_encrypted(client: WebhookClient) -> None:
     body = payload()
-    response = await post(desk, body)
+    response = await post(client, body)
     assert (response.status_code, response.json()) == (
         200,
         {"received": True, "event_id": "evt_1", "duplicate": False},
     )
-    (row,) = await desk.rows()
+    (row,) = await client.rows()
     assert (row.source, row.event_id, row.state, row.priority) == ("stripe", "evt_1", "received", 2)
     assert row.event["type"] == "payment.succeeded"
     assert b"pi_1" not in row.body
-    keyring = Keyring.parse(desk.settings.codec_keys.get_secret_value())
+    keyring = Keyring.parse(client.settings.codec_keys.get_secret_value())
     assert keyring.open(row.body, tenant="stripe", row="evt_1") == body
 
 
-async def test_the_drain_is_told_without_the_caller_waiting_for_it(desk: Desk, temporal_client: Client) -> None:
-    await post(desk, payload())
-    reception: Reception = desk.http._transport.app.state.webhook_reception  # type: ignore[attr-defined]
-    await reception.close()
+async def test_the_drain_is_told_without_the_caller_waiting_for_it(
+    client: WebhookClient, temporal_client: Client
+) -> None:
+    await post(client, payload())
+    receiver: WebhookReceiver = client.http._transport.app.state.webhook_receiver  # type: ignore[attr-defined]
+    await receiver.close()
     described = await temporal_client.get_workflow_handle(drain_workflow_id("normal")).describe()
     assert (described.workflow_type, described.task_queue) == (DRAIN_INBOX_WORKFLOW, "workflows")
     assert await described.static_summary() == "drain the normal lane of the inbox"
 
 
-async def test_an_event_that_comes_again_is_a_duplicate_and_stays_one_row(desk: Desk) -> None:
-    answers = [(await post(desk, payload())).json()["duplicate"] for _ in range(3)]
+async def test_an_event_that_comes_again_is_a_duplicate_and_stays_one_row(client: WebhookClient) -> None:
+    answers = [(await post(client, payload())).json()["duplicate"] for _ in range(3)]
     assert answers == [False, True, True]
-    assert len(await desk.rows()) == 1
+    assert len(await client.rows()) == 1
 
 
 @pytest.mark.parametrize("secret", [OLD_SECRET, NEW_SECRET])
-async def test_any_active_secret_is_accepted(desk: Desk, secret: str) -> None:
+async def test_any_active_secret_is_accepted(client: WebhookClient, secret: str) -> None:
     body = payload()
-    assert (await post(desk, body, signed(body, secret))).status_code == 200
+    assert (await post(client, body, signed(body, secret))).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -166,18 +170,18 @@ async def test_any_active_secret_is_accepted(desk: Desk, secret: str) -> None:
     ],
 )
 async def test_a_signature_that_does_not_hold_is_refused_and_nothing_recorded(
-    desk: Desk, headers: dict[str, str]
+    client: WebhookClient, headers: dict[str, str]
 ) -> None:
-    response = await post(desk, payload(), headers)
+    response = await post(client, payload(), headers)
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["code"] == "webhook_signature"
-    assert await desk.rows() == []
+    assert await client.rows() == []
 
 
 @pytest.mark.parametrize("source", ["nobody", "open_meteo", "..", "stripe%00", "a" * 500])
-async def test_an_unknown_source_and_one_that_sends_nothing_are_not_found(desk: Desk, source: str) -> None:
-    response = await desk.http.post(f"/api/integrations/webhooks/{source}", content=b"{}")
+async def test_an_unknown_source_and_one_that_sends_nothing_are_not_found(client: WebhookClient, source: str) -> None:
+    response = await client.http.post(f"/api/integrations/webhooks/{source}", content=b"{}")
     assert response.status_code == 404
 
 
@@ -196,59 +200,61 @@ async def test_an_unknown_source_and_one_that_sends_nothing_are_not_found(desk: 
         b'{"id":"' + b"e" * 600 + b'","type":"x","data":{"object":{}}}',
     ],
 )
-async def test_a_signed_body_that_is_no_event_is_refused_cleanly_and_nothing_recorded(desk: Desk, body: bytes) -> None:
-    response = await post(desk, body)
+async def test_a_signed_body_that_is_no_event_is_refused_cleanly_and_nothing_recorded(
+    client: WebhookClient, body: bytes
+) -> None:
+    response = await post(client, body)
     assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
-    assert await desk.rows() == []
+    assert await client.rows() == []
 
 
-async def test_text_that_postgres_cannot_hold_is_recorded_all_the_same(desk: Desk) -> None:
+async def test_text_that_postgres_cannot_hold_is_recorded_all_the_same(client: WebhookClient) -> None:
     body = payload("evt_\x00", description="\ud800", metadata={"wedding_id": "w\x00", "step_id": "\udfff"})
-    response = await post(desk, body)
+    response = await post(client, body)
     assert (response.status_code, response.json()["event_id"]) == (200, "evt_\ufffd")
-    assert len(await desk.rows()) == 1
+    assert len(await client.rows()) == 1
 
 
-async def test_an_objects_id_too_long_for_an_index_is_recorded_short(desk: Desk) -> None:
-    response = await post(desk, payload("evt_1", id="pi_" + "x" * 3000))
+async def test_an_objects_id_too_long_for_an_index_is_recorded_short(client: WebhookClient) -> None:
+    response = await post(client, payload("evt_1", id="pi_" + "x" * 3000))
     assert response.status_code == 200
-    (row,) = await desk.rows()
+    (row,) = await client.rows()
     assert row.event["object_id"].startswith("sha256:")
 
 
-async def test_a_contact_with_malformed_text_is_recorded_all_the_same(desk: Desk) -> None:
+async def test_a_contact_with_malformed_text_is_recorded_all_the_same(client: WebhookClient) -> None:
     body = json.dumps({"id": "1", "type": "booked", "email": "a\ud800@example.com"}).encode()
-    response = await desk.http.post(
+    response = await client.http.post(
         "/api/integrations/webhooks/zapier", content=body, headers={"X-API-Key": NEW_SECRET}
     )
     assert (response.status_code, response.json()["duplicate"]) == (200, False)
-    (row,) = await desk.rows()
+    (row,) = await client.rows()
     assert len(row.contacts) == 1
 
 
-async def test_a_body_beyond_the_limit_is_refused_declared_or_streamed(desk: Desk) -> None:
+async def test_a_body_beyond_the_limit_is_refused_declared_or_streamed(client: WebhookClient) -> None:
     body = payload(description="x" * 20_000)
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 1000):
             yield body[start : start + 1000]
 
-    declared = await post(desk, body)
-    streamed = await desk.http.post(PATH, content=chunks(), headers=signed(body))
-    lied = await post(desk, body, {**signed(body), "Content-Length": "9" * 400})
+    declared = await post(client, body)
+    streamed = await client.http.post(PATH, content=chunks(), headers=signed(body))
+    lied = await post(client, body, {**signed(body), "Content-Length": "9" * 400})
     assert [response.status_code for response in (declared, streamed, lied)] == [413, 413, 413]
-    assert await desk.rows() == []
+    assert await client.rows() == []
 
 
 async def test_a_flood_of_one_source_is_slowed_and_told_when_to_come_back(
-    api_settings: Settings, desk: Desk, temporal_client: Client
+    api_settings: Settings, client: WebhookClient, temporal_client: Client
 ) -> None:
     async def provider() -> Client:
         return temporal_client
 
-    app = app_of(api_settings, desk.db, provider)
-    app.state.webhook_reception = Reception(
-        api_settings, desk.db, load_registry(), InboxTeller(provider), limit=Limit(per_second=0.1, burst=2)
+    app = app_of(api_settings, client.db, provider)
+    app.state.webhook_receiver = WebhookReceiver(
+        api_settings, client.db, load_registry(), InboxDispatcher(provider), limit=Limit(per_second=0.1, burst=2)
     )
     async with app.router.lifespan_context(app), client_of(app) as http:
         # Forged messages take nothing of the source's share.
@@ -260,7 +266,7 @@ async def test_a_flood_of_one_source_is_slowed_and_told_when_to_come_back(
     assert forged == [401] * 5
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert 1 <= int(answers[2].headers["retry-after"]) <= 10
-    assert len(await desk.rows()) == 2
+    assert len(await client.rows()) == 2
 
 
 async def test_with_postgres_down_the_source_is_asked_to_send_again(
@@ -287,8 +293,8 @@ async def test_with_postgres_hung_the_source_is_asked_to_send_again_and_when(
     async with black_hole() as address:
         db = Database(f"postgresql://nobody:x@{address}/none")
         app = app_of(api_settings, db, provider)
-        app.state.webhook_reception = Reception(
-            api_settings, db, load_registry(), InboxTeller(provider), store_timeout_seconds=0.5
+        app.state.webhook_receiver = WebhookReceiver(
+            api_settings, db, load_registry(), InboxDispatcher(provider), store_timeout_seconds=0.5
         )
         body = payload()
         async with app.router.lifespan_context(app), client_of(app) as http:
@@ -299,25 +305,25 @@ async def test_with_postgres_hung_the_source_is_asked_to_send_again_and_when(
 
 
 async def test_with_temporal_down_events_are_still_acknowledged_and_kept(
-    api_settings: Settings, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    api_settings: Settings, client: WebhookClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 
     async def provider() -> Client:
         return await temporal.connect(api_settings)
 
-    app = app_of(api_settings, desk.db, provider)
+    app = app_of(api_settings, client.db, provider)
     body = payload()
     async with app.router.lifespan_context(app), client_of(app) as http:
         response = await http.post(PATH, content=body, headers=signed(body))
     assert response.status_code == 200
-    (row,) = await desk.rows()
+    (row,) = await client.rows()
     assert row.due_at is not None
 
 
-async def test_an_event_of_a_wedding_on_its_day_goes_before_all(desk: Desk) -> None:
+async def test_an_event_of_a_wedding_on_its_day_goes_before_all(client: WebhookClient) -> None:
     now = utc_now()
-    async with desk.db.system() as connection:
+    async with client.db.system() as connection:
         await connection.execute(insert(organizations).values(id="o1", name="Studio", created_at=now))
         await connection.execute(
             insert(weddings).values(
@@ -335,28 +341,40 @@ async def test_an_event_of_a_wedding_on_its_day_goes_before_all(desk: Desk) -> N
                 updated_at=now,
             )
         )
-    await post(desk, payload(metadata={"wedding_id": "w1", "step_id": "deposit"}))
-    (row,) = await desk.rows()
+    await post(client, payload(metadata={"wedding_id": "w1", "step_id": "deposit"}))
+    (row,) = await client.rows()
     assert row.priority == 0
 
 
-async def test_twilio_signs_the_public_address_with_its_query(desk: Desk) -> None:
+async def test_twilio_signs_the_public_address_with_its_query(client: WebhookClient) -> None:
     path = "/api/integrations/webhooks/twilio?wedding=w%201&step=s"
     fields = {"MessageSid": "SM1", "MessageStatus": "delivered", "To": "+390318125551"}
-    (secret,) = desk.settings.vendor_webhook_secrets("twilio")
-    signature = RequestValidator(secret).compute_signature(desk.settings.api_url + path, fields)
+    (secret,) = client.settings.vendor_webhook_secrets("twilio")
+    signature = RequestValidator(secret).compute_signature(client.settings.api_url + path, fields)
     headers = {"X-Twilio-Signature": signature}
-    assert (await desk.http.post(path, data=fields, headers=headers)).status_code == 200
-    assert (await desk.http.post(path + "x", data=fields, headers=headers)).status_code == 401
+    assert (await client.http.post(path, data=fields, headers=headers)).status_code == 200
+    assert (await client.http.post(path + "x", data=fields, headers=headers)).status_code == 401
 
 
-async def test_a_source_without_a_challenge_answers_no_get(desk: Desk) -> None:
-    assert (await desk.http.get(PATH)).status_code == 405
-    assert (await desk.http.get("/api/integrations/webhooks/nobody")).status_code == 404
+async def test_every_vendor_refuses_garbage(client: WebhookClient) -> None:
+    registry = load_registry()
+    vendors = [name for name in registry.manifests if registry.webhook(name) is not None]
+    garbage = (b"", b"\xff\x00", b"[[[[", b"{}")
+    paths = [f"/api/integrations/webhooks/{vendor}" for vendor in vendors]
+    answers = {
+        (path, body): (await client.http.post(path, content=body)).status_code for path in paths for body in garbage
+    }
+    assert {sent: status for sent, status in answers.items() if status != 401} == {}
+    assert await client.rows() == []
 
 
-async def test_resends_standard_webhooks_are_accepted_as_its_library_signs_them(desk: Desk) -> None:
-    (secret,) = desk.settings.vendor_webhook_secrets("resend")
+async def test_a_source_without_a_challenge_answers_no_get(client: WebhookClient) -> None:
+    assert (await client.http.get(PATH)).status_code == 405
+    assert (await client.http.get("/api/integrations/webhooks/nobody")).status_code == 404
+
+
+async def test_resends_standard_webhooks_are_accepted_as_its_library_signs_them(client: WebhookClient) -> None:
+    (secret,) = client.settings.vendor_webhook_secrets("resend")
     assert base64.b64decode(secret.removeprefix("whsec_"))
     now = datetime.now(UTC)
     body = json.dumps(
@@ -368,19 +386,23 @@ async def test_resends_standard_webhooks_are_accepted_as_its_library_signs_them(
         "webhook-signature": Webhook(secret).sign("msg_1", now, body),
     }
     svix = {name.replace("webhook", "svix"): value for name, value in headers.items()}
-    response = await desk.http.post("/api/integrations/webhooks/resend", content=body, headers=svix)
+    response = await client.http.post("/api/integrations/webhooks/resend", content=body, headers=svix)
     assert response.status_code == 200
 
 
-async def test_graph_is_shown_that_the_address_is_ours_as_plain_text_and_nothing_is_recorded(desk: Desk) -> None:
+async def test_graph_is_shown_that_the_address_is_ours_as_plain_text_and_nothing_is_recorded(
+    client: WebhookClient,
+) -> None:
     path = "/api/integrations/webhooks/microsoft_graph"
-    response = await desk.http.post(path, params={"validationToken": "a b<c"}, content=b"")
+    response = await client.http.post(path, params={"validationToken": "a b<c"}, content=b"")
     assert (response.status_code, response.text) == (200, "a b<c")
     assert response.headers["content-type"].startswith("text/plain")
-    assert await desk.rows() == []
+    assert await client.rows() == []
 
 
-async def test_paypals_certificate_is_fetched_before_its_signature_is_judged(settings: Settings, desk: Desk) -> None:
+async def test_paypals_certificate_is_fetched_before_its_signature_is_judged(
+    settings: Settings, client: WebhookClient
+) -> None:
     async def provider() -> Client:
         raise RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
 
@@ -389,7 +411,7 @@ async def test_paypals_certificate_is_fetched_before_its_signature_is_judged(set
     ).encode()
     with EmbeddedSandbox(Settings()) as sandbox:
         account = VendorSettings(base_url=sandbox.vendor_url("paypal"), webhook_secret=SecretStr("WEBHOOK-ID"))
-        app = app_of(settings.model_copy(update={"vendors": {"paypal": account}}), desk.db, provider)
+        app = app_of(settings.model_copy(update={"vendors": {"paypal": account}}), client.db, provider)
         headers = webhook_headers(body, "WEBHOOK-ID", sandbox.vendor_url("paypal"))
         async with app.router.lifespan_context(app), client_of(app) as http:
             path = "/api/integrations/webhooks/paypal"

@@ -12,7 +12,7 @@ from sqlalchemy import insert, text
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key
 from wedsync.kit.plan_file import read_plan
-from wedsync.store.tables.access import api_keys, organizations
+from wedsync.store.access.tables import api_keys, organizations
 
 ROOT = Path(__file__).resolve().parents[2]
 

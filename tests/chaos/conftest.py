@@ -21,7 +21,14 @@ _COLUMNS = (
     "seconds",
 )  # fmt: skip
 
+_OPEN_SECONDS = 2.0
+_SHORTER = {"timeout_seconds": 3.0, "settling_seconds": 2.0, "open_seconds": _OPEN_SECONDS}
 Open = Callable[..., AbstractAsyncContextManager[ChaosStage]]
+
+
+def times(full: bool, **options: Any) -> dict[str, Any]:
+    """Production's times in the whole run, shorter ones in the sample; and other options of a stage."""
+    return {**({} if full else _SHORTER), **options}
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +47,7 @@ def report() -> list[dict[str, object]]:
 def open_stage(fresh_database_urls: Any, temporal_server: EmbeddedTemporal, tmp_path: Path) -> Open:
     """Opens a stage with a database of its own; see `open_chaos` for the options."""
 
-    def opened(**options: float) -> AbstractAsyncContextManager[ChaosStage]:
+    def opened(**options: Any) -> AbstractAsyncContextManager[ChaosStage]:
         return open_chaos(fresh_database_urls.app, temporal_server.address, tmp_path, **options)
 
     return opened
@@ -49,8 +56,14 @@ def open_stage(fresh_database_urls: Any, temporal_server: EmbeddedTemporal, tmp_
 @pytest.fixture
 async def chaos(open_stage: Open, full: bool) -> AsyncIterator[ChaosStage]:
     """A stage with production's times in the whole run, with shorter ones in the sample."""
-    shorter = {} if full else {"timeout_seconds": 3.0, "settling_seconds": 2.0}
-    async with open_stage(**shorter) as stage:
+    async with open_stage(**times(full)) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def forgiving_chaos(open_stage: Open, full: bool) -> AsyncIterator[ChaosStage]:
+    """The same, with circuits that soon let calls through again whatever the probes before them said."""
+    async with open_stage(**times(full, open_seconds=_OPEN_SECONDS)) as stage:
         yield stage
 
 

@@ -14,11 +14,11 @@ def _undoes(seed: int) -> bool:
 
 
 async def test_no_couple_is_charged_twice_and_no_charge_is_unaccounted_for(
-    chaos: ChaosStage, full: bool, report: list[dict[str, object]]
+    forgiving_chaos: ChaosStage, full: bool, report: list[dict[str, object]]
 ) -> None:
     seeds = range(1, (_SEEDS if full else _SAMPLE) + 1)
-    outcome = await run_seeds(chaos, seeds, ambiguity, impatient_plan_of, at_once=25, undoes=_undoes)
-    report.append(outcome.row("ambiguity", chaos.worker.kills))
+    outcome = await run_seeds(forgiving_chaos, seeds, ambiguity, impatient_plan_of, at_once=25, undoes=_undoes)
+    report.append(outcome.row("ambiguity", forgiving_chaos.worker.kills))
     assert outcome.verdict.all == [], "\n".join(outcome.verdict.all)
     assert sum(outcome.statuses.values()) == len(seeds)
     # Both of it came up: what was lost and found again, and what nobody can ask about.

@@ -12,7 +12,7 @@ from tests.support.chaos_audit import Verdict, audit
 from tests.support.chaos_plans import ALL_IN_A_ROW, UNSAFE, chaos_plan
 from tests.support.chaos_sandbox import PHASES, Phase, Point
 from tests.support.chaos_stage import ChaosStage, Story
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 _FORWARD = (
     ("venue", "generic", "request"),

@@ -8,7 +8,7 @@ from typing import Any
 from tests.support.chaos_audit import Verdict, audit
 from tests.support.chaos_plans import chaos_plan
 from tests.support.chaos_stage import ChaosStage
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 #: Longer than the HTTP timeout of the short stage, shorter than its start-to-close and settling time together.
 _LATE_MS = 5000
@@ -49,7 +49,7 @@ async def _live(
 
 
 async def test_what_took_effect_late_is_undone(open_stage: object) -> None:
-    async with open_stage(timeout_seconds=3.0, settling_seconds=3.0) as chaos:  # type: ignore[operator]
+    async with open_stage(timeout_seconds=3.0, settling_seconds=3.0, open_seconds=2.0) as chaos:  # type: ignore[operator]
         lives = (
             _live(chaos, 2000 + 100 * j + i, *call, fault=fault)
             for i, call in enumerate(_CALLS)

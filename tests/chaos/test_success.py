@@ -11,11 +11,11 @@ _GOAL = 0.995
 
 
 async def test_nearly_every_orchestration_completes_under_transient_faults(
-    chaos: ChaosStage, full: bool, report: list[dict[str, object]]
+    forgiving_chaos: ChaosStage, full: bool, report: list[dict[str, object]]
 ) -> None:
     seeds = range(1, (_SEEDS if full else _SAMPLE) + 1)
-    outcome = await run_seeds(chaos, seeds, transient, plan_of, at_once=50)
-    report.append(outcome.row("success", chaos.worker.kills))
+    outcome = await run_seeds(forgiving_chaos, seeds, transient, plan_of, at_once=50)
+    report.append(outcome.row("success", forgiving_chaos.worker.kills))
     assert outcome.verdict.all == [], "\n".join(outcome.verdict.all)
     assert outcome.statuses["completed"] >= _GOAL * len(seeds), outcome.incomplete()
     unreported = [

@@ -17,11 +17,11 @@ from tests.support.routing import rows
 from tests.support.stages import SkippingStage, _skipping_stage, puppet, skipping, stage_sandbox
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, WedsyncError
-from wedsync.domain.routing.version_migration import MigrationLook
+from wedsync.domain.versions.migration import MigrationWake
 from wedsync.kit.clock import utc_now
-from wedsync.store import versions
-from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.migrate_version_step import migrate_version as look_at
+from wedsync.store.versions import queries as versions
+from wedsync.usecases.versions import request_migration
+from wedsync.usecases.versions.advance_migration import migrate_version as act_on_wake
 
 __all__ = ["_skipping_stage", "puppet", "skipping", "stage_sandbox"]
 
@@ -60,7 +60,7 @@ async def _run(migrating: Migrating, seed: int) -> Run:
     wedding = await migrating.wedding(ceremony_at, payments=draw.randint(1, 2))
     organization = wedding.organization_id
     if draw.random() < 0.4:
-        async with migrating.board.transitions.db.system() as conn:
+        async with migrating.controller.breakers.db.system() as conn:
             await versions.pin(conn, SERVICE, organization, "2026-07-29.dahlia", "key:test", utc_now())
     before = await migrating.pins(organization)
     await _hurt(migrating, wedding.id, kind, draw)
@@ -68,7 +68,9 @@ async def _run(migrating: Migrating, seed: int) -> Run:
     if kind == "regret":
         await migrating.until(migration, draw.choice(["prepare", "shadow", "canary", "verify"]), "rolled_back", "done")
         principal = Principal(organization_id=organization, key_id="test")
-        await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, rollback=True)
+        await request_migration.request_move(
+            migrating.stage.db, migrating.stage.client, principal, migration, rollback=True
+        )
     elif kind == "crashes":
         await _crash(migrating, migration, draw)
     elif kind == "traffic":
@@ -91,10 +93,10 @@ async def _hurt(migrating: Migrating, wedding_id: str, kind: str, draw: random.R
 async def _crash(migrating: Migrating, migration: str, draw: random.Random) -> None:
     """Workers that die in the middle of a look, again and again, while the workflow goes on."""
     for _ in range(6):
-        look = MigrationLook(migration_id=migration, now=utc_now())
+        migration_wake = MigrationWake(migration_id=migration, now=utc_now())
         with suppress(TimeoutError):
             async with asyncio.timeout(draw.uniform(0.001, 0.05)):
-                await look_at(migrating.gateway, migrating.board, look)
+                await act_on_wake(migrating.gateway, migrating.controller, migration_wake)
 
 
 async def test_all_but_the_incompatible_succeed_and_none_ends_half_way(
@@ -109,8 +111,10 @@ async def test_all_but_the_incompatible_succeed_and_none_ends_half_way(
                 return await _run(migrating, seed)
 
         runs = await asyncio.gather(*(one(seed) for seed in range(SEEDS if full else SAMPLE)))
-        left = await rows(migrating.board, "SELECT id FROM version_migrations WHERE ended_at IS NULL")
-        overlays = await rows(migrating.board, "SELECT id FROM version_pins WHERE migration_id <> '' AND until IS NULL")
+        left = await rows(migrating.controller, "SELECT id FROM version_migrations WHERE ended_at IS NULL")
+        overlays = await rows(
+            migrating.controller, "SELECT id FROM version_pins WHERE migration_id <> '' AND until IS NULL"
+        )
     assert (left, overlays) == ([], [])
     assert [run for run in runs if not run.is_consistent] == []
     assert [run for run in runs if run.must_go_back and run.outcome == "done"] == []
@@ -130,4 +134,6 @@ async def test_a_migration_that_has_ended_can_not_be_taken_back(skipping: Skippi
         await migrating.end(migration)
         principal = Principal(organization_id=wedding.organization_id, key_id="test")
         with pytest.raises(Conflict):
-            await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, rollback=True)
+            await request_migration.request_move(
+                migrating.stage.db, migrating.stage.client, principal, migration, rollback=True
+            )

@@ -35,12 +35,12 @@ from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
 from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.local.temporal_server import EmbeddedTemporal
-from wedsync.store import migrate
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.webhooks import inbox
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.webhooks.sweep import sweep_inbox
+from wedsync.store.access.tables import organizations
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database
+from wedsync.store.inbox.tables import inbox
+from wedsync.store.weddings.tables import weddings
+from wedsync.usecases.inbox.sweep import sweep_inbox
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = 2000 if os.environ.get("WEDSYNC_CHAOS") == "full" else 120

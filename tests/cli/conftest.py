@@ -111,7 +111,7 @@ class StubApi:
     on_orchestrate: Callable[[StubApi, str], None] | None = None
     _keys: dict[str, tuple[int, Json, str]] = field(default_factory=dict)
     _stories: dict[str, list[str]] = field(default_factory=dict)
-    _looked: asyncio.Event = field(default_factory=asyncio.Event)
+    _polled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def refuse(self, method: str, path: str, status: int, code: str, **more: Any) -> None:
         """Answer requests that match with a problem."""
@@ -161,9 +161,9 @@ class StubApi:
         self.weddings[wedding_id]["transactions"].append({"id": transaction_id, "kind": kind, "status": left[0]})
         return found
 
-    def look(self, transaction_id: str) -> Json:
+    def poll(self, transaction_id: str) -> Json:
         """The transaction, one part of its story on."""
-        self._looked.set()
+        self._polled.set()
         found = self.transactions[transaction_id]
         left = self._stories[transaction_id]
         found["status"] = left.pop(0) if len(left) > 1 else left[0]
@@ -269,7 +269,7 @@ class StubApi:
     def _transaction(self, wedding_id: str, transaction_id: str) -> tuple[int, Any, str]:
         if transaction_id not in self.transactions:
             return self._missing()
-        return 200, self.look(transaction_id), ""
+        return 200, self.poll(transaction_id), ""
 
     def trip(self, vendor: str, **more: Any) -> None:
         """Cut a vendor off."""
@@ -293,9 +293,9 @@ class StubApi:
                 yield f"id: {event['id']}\nevent: {event['type']}\ndata: {json.dumps(event['data'])}\n\n"
         # Each look is news for the next one, as long as any story goes on.
         while any(self.transactions[name]["status"] != left[-1] for name, left in self._stories.items()):
-            self._looked.clear()
+            self._polled.clear()
             yield 'event: transaction\ndata: {"part":"of the story"}\n\n'
-            await self._looked.wait()
+            await self._polled.wait()
 
     def _sandbox(self, request: Request, path: str) -> Response:
         if path == "/health":

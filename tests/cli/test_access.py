@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from wedsync.domain.access.principal import Principal, Unauthenticated
-from wedsync.store.session import Database
-from wedsync.store.tables.access import audit_log
+from wedsync.store.access.tables import audit_log
+from wedsync.store.db.session import Database
 from wedsync.usecases.access.authenticate import authenticate
 
 PEPPER = "a pepper of this installation"

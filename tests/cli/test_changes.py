@@ -110,15 +110,15 @@ def test_what_still_waits_when_the_time_is_up_counts_as_accepted(api, wedsync):
 
 
 def with_error(api, code):
-    look = api.look
-    api.look = lambda name: look(name) | {"error": {"code": code, "detail": f"because {code}"}}
+    poll = api.poll
+    api.poll = lambda name: poll(name) | {"error": {"code": code, "detail": f"because {code}"}}
 
 
 def test_an_undo_says_what_was_set_anew_since(api, wedsync):
     api.add_wedding()
     api.story = ["running", "rolled_back"]
-    look = api.look
-    api.look = lambda name: look(name) | {"superseded": ["venue.inputs"]}
+    poll = api.poll
+    api.poll = lambda name: poll(name) | {"superseded": ["venue.inputs"]}
     ran = wedsync("undo", WEDDING, TX)
     assert ran.code == 0
     assert "set anew since, and gone with it: venue.inputs" in ran.out.replace("\n", " ")

@@ -147,8 +147,8 @@ def test_anything_else_than_expected_exits_1_and_says_so(api, stage, wedsync, sp
 
 def test_a_wrong_end_comes_with_its_reason(api, stage, wedsync):
     stage.spoil = "1 status"
-    look = api.look
-    api.look = lambda name: look(name) | {"error": {"code": "refused", "detail": "catering: fully booked"}}
+    poll = api.poll
+    api.poll = lambda name: poll(name) | {"error": {"code": "refused", "detail": "catering: fully booked"}}
     ran = wedsync("demo")
     assert ran.code == 1
     assert "seen: needs attention (catering: fully booked)" in ran.out

@@ -62,7 +62,7 @@ def test_help_names_every_verb_and_the_exit_codes(wedsync):
     assert "7 unreachable" in ran.out
 
 
-def test_help_loads_neither_the_client_nor_the_engine():
+def test_help_loads_neither_the_client_nor_the_engine() -> None:
     heavy = "('httpx', 'temporalio', 'pydantic', 'yaml')"
     code = f"import sys, wedsync.cli.main; print([name for name in {heavy} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -18,7 +18,7 @@ import pytest
 
 from wedsync.kit import temporal
 from wedsync.local.postgres import EmbeddedPostgres
-from wedsync.store import migrate
+from wedsync.store.db import migrate
 
 
 def test_the_vendors_are_listed_with_what_they_can_do(nowhere, wedsync, monkeypatch):

@@ -88,8 +88,8 @@ def test_what_waits_longer_than_we_watch_is_accepted(api, wedsync, plan_file):
 
 
 def test_gaps_are_named(api, wedsync, plan_file, monkeypatch):
-    look = api.look
-    monkeypatch.setattr(api, "look", lambda name: look(name) | {"gaps": ["cake"]})
+    poll = api.poll
+    monkeypatch.setattr(api, "poll", lambda name: poll(name) | {"gaps": ["cake"]})
     ran = wedsync("run", plan_file, "--watch")
     assert ran.code == 0
     assert "completed with gaps: cake" in ran.out
@@ -102,20 +102,20 @@ def test_a_short_outage_while_watching_is_waited_out(api, wedsync, plan_file):
     assert wedsync("run", plan_file).code == 0
     (transaction_id,) = api.transactions
     (wedding_id,) = api.weddings
-    looks = []
-    look = api.look
+    polls = []
+    poll = api.poll
 
     def fail_once(name):
-        looks.append(name)
-        if len(looks) == 1:
+        polls.append(name)
+        if len(polls) == 1:
             api.refuse("GET", "/api/v1/weddings/[^/]+/transactions/.*", 503, "unavailable", times=1)
-        return look(name)
+        return poll(name)
 
-    api.look = fail_once
+    api.poll = fail_once
     ran = wedsync("watch", wedding_id, "--json")
     assert ran.code == 0
     assert transaction_id in ran.out
-    assert len(looks) > 1
+    assert len(polls) > 1
 
 
 def test_the_api_s_own_word_on_a_plan_is_passed_on(api, wedsync, plan_file):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wedsync.domain.webhooks.outgoing.signing import headers_of
+from wedsync.domain.outbox.signing import headers_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "verify"
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()

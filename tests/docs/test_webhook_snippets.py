@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wedsync.domain.webhooks.source import HmacOptions
+from wedsync.domain.inbox.source import HmacOptions
 from wedsync.kit.signatures.hmac_sha256 import verify
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"

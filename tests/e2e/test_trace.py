@@ -53,4 +53,4 @@ def test_one_trace_runs_from_the_api_through_the_saga_to_the_vendor(
     names = {span.name for span in spans if span.trace_id == vendor.trace_id}
     assert any(name.startswith("POST /api/v1/weddings/") for name in names), names
     # The wedding's own span ends with the wedding.
-    assert {"RunWorkflow:RunTransaction", "RunActivity:vendor.call"} <= names
+    assert {"RunActivity:wedding.begin_transaction", "RunActivity:vendor.call"} <= names

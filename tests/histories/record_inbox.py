@@ -13,27 +13,27 @@ from sqlalchemy import insert, select, update
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities.webhooks import WebhookActivities
-from wedsync.domain.routing.queues import BULK, RECORDS, WORKFLOWS, WORKFLOWS_BULK
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.webhooks.inbox import NewRow
-from wedsync.domain.webhooks.messages import ReconcileStart, drain_workflow_id, retry_workflow_id
+from activities.inbox import WebhookActivities
+from wedsync.dispatch.inbox import signal_drain
+from wedsync.domain.inbox.messages import ReconcileStart, drain_workflow_id, retry_workflow_id
+from wedsync.domain.inbox.triage import NewRow
+from wedsync.domain.task_queues import BULK, RECORDS, WORKFLOWS, WORKFLOWS_BULK
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import WEDDING_WORKFLOW, wedding_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
+from wedsync.pipeline.pipeline import VendorGateway
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store import inbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.webhooks import inbox as inbox_table
-from wedsync.store.tables.weddings import external_refs, weddings
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.webhooks.reconcile import Reconciler
-from wedsync.usecases.webhooks.retry import wake_retry
-from wedsync.usecases.webhooks.tell import tell_drain
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.inbox import queries as inbox
+from wedsync.store.inbox.tables import inbox as inbox_table
+from wedsync.store.weddings.tables import external_refs, weddings
+from wedsync.usecases.inbox.reconcile import Reconciler
+from wedsync.usecases.inbox.retry import wake_retry
+from wedsync.vendors.registry import load_registry
 from workflows.drain_inbox import DrainInbox
 from workflows.reconcile_source import ReconcileSource
 from workflows.retry_webhook import RetryWebhook
@@ -76,7 +76,7 @@ class Inbox:
         event = VendorEvent(source="stripe", event_id=event_id, type="payment.succeeded", vendor_type="x", **changes)
         async with self.db.system() as connection:
             await inbox.record(connection, "stripe", [NewRow(event=event, priority=3, sealed_body=b"")], utc_now())
-        await tell_drain(self.client, "normal")
+        await signal_drain(self.client, "normal")
 
     async def until(self, event_id: str, state: str, attempts: int = 0) -> int:
         """Wait for what becomes of an event; its row's id."""
@@ -114,12 +114,16 @@ async def test_record_inbox(fresh_database_urls: Any, temporal_client: Client) -
         vendors = {"stripe": {"base_url": sandbox.vendor_url("stripe"), "api_key": "sk_test_1"}}
         settings, registry = Settings.model_validate({"vendors": vendors}), load_registry()
         reconciler = Reconciler(db, settings, registry, VendorGateway(settings, registry, pool))
-        doors = WebhookActivities(db, provide, reconciler)
+        worker_activities = WebhookActivities(db, provide, reconciler)
         async with (
             Worker(temporal_client, task_queue=WORKFLOWS, workflows=[DrainInbox, RetryWebhook]),
             Worker(temporal_client, task_queue=WORKFLOWS_BULK, workflows=[ReconcileSource]),
-            Worker(temporal_client, task_queue=RECORDS, activities=[doors.drain_batch, doors.retry_event]),
-            Worker(temporal_client, task_queue=BULK, activities=[doors.reconcile]),
+            Worker(
+                temporal_client,
+                task_queue=RECORDS,
+                activities=[worker_activities.drain_batch, worker_activities.retry_event],
+            ),
+            Worker(temporal_client, task_queue=BULK, activities=[worker_activities.reconcile]),
         ):
             await tell_stories(Inbox(db, temporal_client))
         await sandbox.close()

@@ -8,12 +8,12 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
-from tests.support.guarded import SERVICE, Guarded, restored
+from tests.support.guarded import SERVICE, RecoveryStage, restored
 from tests.support.migrations import BROKEN, open_migrating
-from tests.support.routing import configure, open_switchboard
+from tests.support.routing import configure, open_admission_controller
 from tests.support.stage import Stage
-from wedsync.domain.routing.messages import WatchStart
-from wedsync.domain.routing.queues import WORKFLOWS
+from wedsync.domain.health.messages import WatchStart
+from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.kit.ids import new_id
 from workflows.watch_health import WatchHealth
 
@@ -30,14 +30,14 @@ async def test_record_guard(stage: Stage) -> None:
     async def provide() -> Client:
         return stage.client
 
-    async with open_switchboard(stage.settings.database_url, provide) as board:
-        guarded = Guarded(board, stage.client, stage.sandbox)
-        await configure(board, SERVICE, SWIFT)
-        await guarded.trip()
-        await guarded.until("closed")
-        assert await guarded.ended() == "restored"
-        await keep(guarded.handle, "guard-restored")
-        await restored(guarded)
+    async with open_admission_controller(stage.settings.database_url, provide) as controller:
+        recovery = RecoveryStage(controller, stage.client, stage.sandbox)
+        await configure(controller, SERVICE, SWIFT)
+        await recovery.trip()
+        await recovery.until("closed")
+        assert await recovery.ended() == "restored"
+        await keep(recovery.handle, "guard-restored")
+        await restored(recovery)
 
 
 async def test_record_health(stage: Stage) -> None:

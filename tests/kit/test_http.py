@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.routing import eventually
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorThrottled, VendorUnavailable
+from wedsync.domain.health.messages import AT_CAPACITY
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.domain.routing.window import classify_outcome
+from wedsync.domain.routing.circuit_window import classify_outcome
 from wedsync.kit import http_transport
 from wedsync.kit.http import MAX_RESPONSE_BYTES, VendorHttp, new_pool
 

@@ -16,7 +16,7 @@ class Names:
         self.asked: list[str] = []
         self.free = threading.Event()
 
-    def look(self, host: str) -> tuple[str, ...]:
+    def resolve_one(self, host: str) -> tuple[str, ...]:
         self.asked.append(host)
         if host.startswith("hang"):
             self.free.wait(30)
@@ -47,7 +47,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_one_owners_hanging_names_take_its_own_share_of_the_threads_only(names: Names) -> None:
-    lookups = Lookups(names.look, threads=4, each=2, seconds=0.2)
+    lookups = Lookups(names.resolve_one, threads=4, each=2, seconds=0.2)
     hanging = [asyncio.create_task(ask(lookups, f"hang-{number}.test", "a")) for number in range(10)]
     await until(lambda: len(names.asked) == 2)
     assert (
@@ -59,7 +59,7 @@ async def test_one_owners_hanging_names_take_its_own_share_of_the_threads_only(n
 
 
 async def test_when_every_thread_is_taken_it_is_not_the_names_fault(names: Names) -> None:
-    lookups = Lookups(names.look, threads=2, each=2, seconds=0.2)
+    lookups = Lookups(names.resolve_one, threads=2, each=2, seconds=0.2)
     hanging = [asyncio.create_task(ask(lookups, f"hang-{number}.test", "a")) for number in range(2)]
     await until(lambda: len(names.asked) == 2)
     assert await ask(lookups, "well.test", "b") is NoResolverFree
@@ -69,22 +69,22 @@ async def test_when_every_thread_is_taken_it_is_not_the_names_fault(names: Names
 
 
 async def test_a_name_is_looked_up_once_for_all_who_ask_and_kept_for_a_moment(names: Names) -> None:
-    lookups = Lookups(names.look)
+    lookups = Lookups(names.resolve_one)
     found = await asyncio.gather(*(ask(lookups, "well.test", str(owner)) for owner in range(20)))
     assert (found, names.asked) == ([("8.8.8.8",)] * 20, ["well.test"])
-    forgetful = Lookups(names.look, keep_seconds=0)
+    forgetful = Lookups(names.resolve_one, keep_seconds=0)
     await ask(forgetful, "well.test", "a")
     await ask(forgetful, "well.test", "a")
     assert names.asked == ["well.test"] * 3
 
 
 async def test_a_name_that_does_not_resolve_is_asked_for_again_only_after_a_moment(names: Names) -> None:
-    lookups = Lookups(names.look)
+    lookups = Lookups(names.resolve_one)
     assert [await ask(lookups, "unknown.test", "a") for _ in range(3)] == [OSError] * 3
     assert names.asked == ["unknown.test"]
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1"])
 async def test_an_address_needs_no_lookup(names: Names, address: str) -> None:
-    assert await ask(Lookups(names.look), address, "a") == [address]
+    assert await ask(Lookups(names.resolve_one), address, "a") == [address]
     assert names.asked == []

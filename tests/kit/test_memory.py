@@ -5,9 +5,9 @@ import sys
 
 _PROGRAM = """
 import gc
-from wedsync.kit.memory import settle_memory
+from wedsync.kit.memory import freeze_memory
 kept = [[n] for n in range(1000)]
-settle_memory()
+freeze_memory()
 assert gc.isenabled()
 print(gc.get_freeze_count() > 1000, len(gc.get_objects()) < 1000)
 """

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wedsync.kit.plan_file import MAX_BYTES, check_plan_file, read_plan, read_plan_lines
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 GOOD = """\
 version: 1

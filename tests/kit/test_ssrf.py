@@ -14,11 +14,11 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.receivers import Receiver, open_receiver
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy, check_addresses, read_url
-from wedsync.kit.http_guard import GuardedBackend, GuardedHttp
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy, check_addresses, read_url
+from wedsync.kit.http_guard import SsrfSafeBackend, SsrfSafeHttp
 from wedsync.kit.ssrf import check_url
 
-STRICT, LOCAL = GuardPolicy(), GuardPolicy(allow_loopback=True)
+STRICT, LOCAL = SsrfPolicy(), SsrfPolicy(allow_loopback=True)
 
 HOSTILE_URLS = [
     "http://example.com/",
@@ -97,7 +97,7 @@ HOSTILE_URLS = [
 
 @pytest.mark.parametrize("url", HOSTILE_URLS)
 @pytest.mark.parametrize("policy", [STRICT, LOCAL])
-def test_a_hostile_url_is_refused_by_its_text(url: str, policy: GuardPolicy) -> None:
+def test_a_hostile_url_is_refused_by_its_text(url: str, policy: SsrfPolicy) -> None:
     if policy is LOCAL and url in ("https://127.0.0.1/", "https://127.0.0.1./", "https://[::1]/"):
         assert read_url(url, policy).scheme == "https"
         return
@@ -188,7 +188,7 @@ async def test_a_name_that_turns_inwards_after_it_was_checked_is_not_connected_t
     resolver = answering(["8.8.8.8"], ["127.0.0.1"])
     url = f"https://partner.test:{receiver.port}/"
     await check_url(url, STRICT, resolver)  # type: ignore[arg-type]
-    http = GuardedHttp(STRICT, resolver=resolver)  # type: ignore[arg-type]
+    http = SsrfSafeHttp(STRICT, resolver=resolver)  # type: ignore[arg-type]
     reply = await http.post(url, headers={}, body=b"{}", timeout_seconds=2)
     await http.close()
     assert reply.status is None
@@ -199,7 +199,7 @@ async def test_a_name_that_turns_inwards_after_it_was_checked_is_not_connected_t
 async def test_the_connection_goes_to_the_checked_address_and_the_next_is_checked_anew(receiver: Receiver) -> None:
     asked: list[str] = []
 
-    class Recording(GuardedBackend):
+    class Recording(SsrfSafeBackend):
         pass
 
     async def resolver(host: str, port: int) -> Sequence[str]:
@@ -217,7 +217,7 @@ async def test_the_connection_goes_to_the_checked_address_and_the_next_is_checke
 async def test_no_proxy_of_the_environment_is_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    http = GuardedHttp(LOCAL)
+    http = SsrfSafeHttp(LOCAL)
     reply = await http.post(receiver.url(), headers={"X-A": "b"}, body=b"{}", timeout_seconds=2)
     await http.close()
     assert (reply.status, reply.body, receiver.requests[0].headers["x-a"]) == (200, b"ok", "b")
@@ -225,7 +225,7 @@ async def test_no_proxy_of_the_environment_is_used(receiver: Receiver, monkeypat
 
 async def test_the_whole_exchange_has_one_timeout(receiver: Receiver) -> None:
     receiver.answer = lambda request: None
-    http = GuardedHttp(LOCAL)
+    http = SsrfSafeHttp(LOCAL)
     reply = await http.post(receiver.url(), headers={}, body=b"{}", timeout_seconds=0.2)
     await http.close()
     assert (reply.status, reply.error) == (None, "no answer within 0.2 s")
@@ -243,7 +243,7 @@ async def test_an_endless_answer_is_read_to_a_limit_only() -> None:
             writer.close()
 
     server = await asyncio.start_server(pour, "127.0.0.1", 0)
-    http = GuardedHttp(LOCAL)
+    http = SsrfSafeHttp(LOCAL)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     reply = await http.post(url, headers={}, body=b"", timeout_seconds=5)
     await http.close()
@@ -278,12 +278,12 @@ async def test_tls_asks_for_the_urls_name_while_it_connects_to_the_checked_addre
     write_certificate(tmp_path, "partner.test")
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    serving.sni_callback = lambda sock, name, context: asked.append(name)  # type: ignore[assignment]
+    serving.sni_callback = lambda sock, name, context: asked.append(name)
     receiver = Receiver()
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=serving)
     port = server.sockets[0].getsockname()[1]
     trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-    http = GuardedHttp(LOCAL, resolver=answering(["127.0.0.1"]), verify=trusting)  # type: ignore[arg-type]
+    http = SsrfSafeHttp(LOCAL, resolver=answering(["127.0.0.1"]), verify=trusting)  # type: ignore[arg-type]
     good = await http.post(f"https://partner.test:{port}/", headers={}, body=b"{}", timeout_seconds=5)
     wrong = await http.post(f"https://other.test:{port}/", headers={}, body=b"{}", timeout_seconds=5)
     await http.close()

@@ -68,6 +68,13 @@ def test_without_a_collector_nothing_is_pushed_and_metrics_can_be_read(
     assert 'compensations_total{action="payments.deposit",status="undone"} 1.0' in metrics
 
 
+def test_without_a_collector_no_trace_travels_through_histories(
+    collector: Collector, temporal_server: EmbeddedTemporal
+) -> None:
+    assert "# headers []" in _run(collector, temporal_server)
+    assert "# headers ['" in _run(collector, temporal_server, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+
+
 def test_counting_before_setup_does_no_harm() -> None:
     telemetry.record_vendor_call("stripe", "create", "ok", 0.1)
     telemetry.flush()

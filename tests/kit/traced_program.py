@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 
 from temporalio import activity, workflow
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
@@ -34,6 +36,12 @@ class Book:
         return await workflow.execute_activity(call, start_to_close_timeout=timedelta(seconds=10))
 
 
+def _headers(event: HistoryEvent) -> Iterator[str]:
+    """Yield the names of what travels beside the input of a workflow or an activity."""
+    yield from event.workflow_execution_started_event_attributes.header.fields
+    yield from event.activity_task_scheduled_event_attributes.header.fields
+
+
 async def main() -> None:
     settings = Settings()
     telemetry.setup(settings, "test")
@@ -41,7 +49,11 @@ async def main() -> None:
     client = await temporal.connect(settings, plugins=telemetry.temporal_plugins())
     async with Worker(client, task_queue="traced", workflows=[Book], activities=[call]):
         with telemetry.tracer().start_as_current_span("request"):
-            await client.execute_workflow(Book.run, id="traced", task_queue="traced")
+            handle = await client.start_workflow(Book.run, id=f"traced-{os.getpid()}", task_queue="traced")
+            await handle.result()
+    events = (await handle.fetch_history()).events
+    headers = [name for event in events for name in _headers(event)]
+    sys.stdout.write(f"# headers {headers}\n")
     telemetry.record_vendor_call("stripe", "create", "ok", 0.3)
     telemetry.record_transaction("orchestrate", "completed")
     telemetry.record_step("payments.deposit", "succeeded")

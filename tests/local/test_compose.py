@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from wedsync.local.temporal_server import DYNAMIC_CONFIG
-from wedsync.store.session import APP_ROLE
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.store.db.session import APP_ROLE
+from wedsync.vendors.registry import load_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "temporal-compose.yml").read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from wedsync.local import ports, processes
 from wedsync.local.files import write_private
-from wedsync.local.ports import PortBook
+from wedsync.local.ports import PortRegistry
 from wedsync.local.processes import Child, Identity
 
 
@@ -37,24 +37,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_ports_stay_the_same_while_they_are_free(tmp_path: Path) -> None:
-    first = PortBook(tmp_path / "ports.json").take("api")
-    assert PortBook(tmp_path / "ports.json").take("api", ports.free_port()) == first
+    first = PortRegistry(tmp_path / "ports.json").acquire("api")
+    assert PortRegistry(tmp_path / "ports.json").acquire("api", ports.free_port()) == first
     with socket.socket() as taken:
         taken.bind((ports.HOST, first))
         taken.listen()
-        assert PortBook(tmp_path / "ports.json").take("api") != first
+        assert PortRegistry(tmp_path / "ports.json").acquire("api") != first
 
 
 def test_two_names_never_share_a_port(tmp_path: Path) -> None:
     wanted = ports.free_port()
-    book = PortBook(tmp_path / "ports.json")
-    assert book.take("api", wanted) == wanted
-    assert book.take("sandbox", wanted) != wanted
+    registry = PortRegistry(tmp_path / "ports.json")
+    assert registry.acquire("api", wanted) == wanted
+    assert registry.acquire("sandbox", wanted) != wanted
 
 
 def test_two_stacks_that_start_at_once_choose_different_ports(tmp_path: Path) -> None:
-    wanted = PortBook(tmp_path / "ours.json").take("temporal")
-    code = f"from wedsync.local.ports import *; print(PortBook(Path('theirs.json')).take('temporal', {wanted}))"
+    wanted = PortRegistry(tmp_path / "ours.json").acquire("temporal")
+    code = f"from wedsync.local.ports import *; print(PortRegistry(Path('theirs.json')).acquire('temporal', {wanted}))"
     argv = [sys.executable, "-c", code]
     theirs = subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert ports.is_free(wanted)
@@ -63,7 +63,7 @@ def test_two_stacks_that_start_at_once_choose_different_ports(tmp_path: Path) ->
 
 def test_a_spoilt_port_book_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "ports.json").write_text("[1, 2")
-    assert PortBook(tmp_path / "ports.json").take("api") > 0
+    assert PortRegistry(tmp_path / "ports.json").acquire("api") > 0
 
 
 def _sleeper(tmp_path: Path, code: str = "import time; time.sleep(60)") -> Child:

@@ -23,7 +23,7 @@ from wedsync.local.postgres import EmbeddedPostgres
 from wedsync.local.ready import NotStarted
 from wedsync.local.state import RunInfo, StateDir, Supervision
 from wedsync.local.supervisor import end_leftovers
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.vendors.registry import load_registry
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.store import migrate
-from wedsync.store.session import Database, sqlalchemy_url
+from wedsync.store.db import migrate
+from wedsync.store.db.session import Database, sqlalchemy_url
 from wedsync.store.tables import metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def tables_of(url: str) -> set[str]:
 
 def rows_of(url: str, statement: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
-        return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(statement).fetchall()
 
 
 def test_models_and_migrations_agree(owner_database_url: str) -> None:
@@ -62,7 +62,9 @@ async def test_up_down_and_up_again(fresh_database_urls: Any) -> None:
 async def test_several_may_migrate_at_once(fresh_database_urls: Any) -> None:
     owner = fresh_database_urls.owner
     await migrate.downgrade(owner, "base")
-    script = "import asyncio, sys; from wedsync.store import migrate; print(asyncio.run(migrate.upgrade(sys.argv[1])))"
+    script = (
+        "import asyncio, sys; from wedsync.store.db import migrate; print(asyncio.run(migrate.upgrade(sys.argv[1])))"
+    )
 
     def in_another_process() -> str:
         done = subprocess.run([sys.executable, "-c", script, owner], capture_output=True, text=True, check=True)
@@ -113,7 +115,7 @@ async def test_an_owner_who_is_no_superuser_can_migrate_and_be_the_only_login(fr
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain_owner LOGIN PASSWORD 'it''s50%' NOSUPERUSER CREATEROLE")
         connection.execute("GRANT wedsync_app TO plain_owner")
-        connection.execute(f'GRANT ALL ON DATABASE "{database}" TO plain_owner')  # type: ignore[arg-type]
+        connection.execute(f'GRANT ALL ON DATABASE "{database}" TO plain_owner')
         connection.execute("DROP TABLE alembic_version")
         connection.execute("GRANT ALL ON SCHEMA public TO plain_owner WITH GRANT OPTION")
     url = sqlalchemy_url(owner).set(drivername="postgresql", username="plain_owner", password="it's50%")

@@ -25,7 +25,7 @@ Pay = Callable[..., Awaitable[str]]
 KEY = {"Authorization": "Bearer k"}
 
 
-async def _ask(
+async def _request(
     sandbox: EmbeddedSandbox, method: Literal["GET", "PUT", "POST", "DELETE"], path: str, body: Any = None
 ) -> Any:
     http = VendorHttp(sandbox.pool, vendor="sandbox", base_url=sandbox.base_url, timeout_seconds=5)
@@ -54,7 +54,7 @@ async def _confirm(sandbox: EmbeddedSandbox, intent: str) -> None:
 )
 async def test_bad_input_is_answered_with_the_field(sandbox: EmbeddedSandbox, path: str, body: Any, field: str) -> None:
     with pytest.raises(VendorRejected) as caught:
-        await _ask(sandbox, "PUT", path, body)
+        await _request(sandbox, "PUT", path, body)
     assert (caught.value.status, caught.value.reason) == (422, "invalid_input")
     assert f'"field": "{field}"' in caught.value.detail
 
@@ -73,7 +73,7 @@ async def test_bad_input_is_answered_with_the_field(sandbox: EmbeddedSandbox, pa
 )
 async def test_an_unknown_vendor_or_object_is_404(sandbox: EmbeddedSandbox, method: Any, path: str, body: Any) -> None:
     with pytest.raises(VendorRejected) as caught:
-        await _ask(sandbox, method, path, body)
+        await _request(sandbox, method, path, body)
     assert (caught.value.status, caught.value.reason) == (404, "not_found")
 
 
@@ -88,13 +88,13 @@ async def test_requests_to_an_unknown_vendor_or_path_are_404(sandbox: EmbeddedSa
 async def test_standing_faults_are_listed_and_cleared(sandbox: EmbeddedSandbox) -> None:
     await sandbox.faults("stripe", mode="down", times=3)
     await sandbox.faults("paypal", mode="flap", seed=7)
-    standing = await _ask(sandbox, "GET", "/faults")
-    assert standing["stripe"][0]["times"] == 3
-    assert standing["paypal"][0]["seed"] == 7
+    active = await _request(sandbox, "GET", "/faults")
+    assert active["stripe"][0]["times"] == 3
+    assert active["paypal"][0]["seed"] == 7
     await sandbox.clear_faults("stripe")
-    assert list(await _ask(sandbox, "GET", "/faults")) == ["paypal"]
+    assert list(await _request(sandbox, "GET", "/faults")) == ["paypal"]
     await sandbox.clear_faults()
-    assert await _ask(sandbox, "GET", "/faults") == {}
+    assert await _request(sandbox, "GET", "/faults") == {}
 
 
 async def test_null_stands_for_what_is_not_said(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:
@@ -103,11 +103,11 @@ async def test_null_stands_for_what_is_not_said(sandbox: EmbeddedSandbox, make_i
     )
     await sandbox.faults("stripe", mode="throttle", **nulls)
     plain = Fault(mode="throttle").model_dump()
-    assert await _ask(sandbox, "GET", "/faults") == {"stripe": [plain]}
+    assert await _request(sandbox, "GET", "/faults") == {"stripe": [plain]}
     await sandbox.clear_faults()
     intent = await make_intent()
     body = {"event": "payment_intent.created", "object_id": intent, "copies": None, "delay_ms": None}
-    assert (await _ask(sandbox, "POST", "/webhooks/stripe", body))["sent"] == 1
+    assert (await _request(sandbox, "POST", "/webhooks/stripe", body))["sent"] == 1
 
 
 async def test_the_log_shows_the_request_as_it_came(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:
@@ -120,7 +120,7 @@ async def test_the_log_shows_the_request_as_it_came(sandbox: EmbeddedSandbox, ma
     assert (one["status"], one["operation"], one["account"]) == (200, "create_intent", "default")
     assert (one["wedding_id"], one["step_id"]) == ("w-9", "step-1")
     assert await sandbox.requests("stripe", operation="confirm_intent") == []
-    assert (await _ask(sandbox, "GET", "/requests/stripe?wedding_id=w-8"))["requests"] == []
+    assert (await _request(sandbox, "GET", "/requests/stripe?wedding_id=w-8"))["requests"] == []
 
 
 async def test_the_moved_clock_runs_on(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:
@@ -130,13 +130,13 @@ async def test_the_moved_clock_runs_on(sandbox: EmbeddedSandbox, make_intent: Pa
     created = datetime.fromisoformat(entry["created_at"])
     start = datetime(2030, 1, 1, tzinfo=UTC)
     assert start < created < start + timedelta(minutes=1)
-    assert datetime.fromisoformat((await _ask(sandbox, "GET", "/clock"))["now"]) > created
+    assert datetime.fromisoformat((await _request(sandbox, "GET", "/clock"))["now"]) > created
 
 
 async def test_the_ledger_can_be_asked_for_one_wedding(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:
     await _confirm(sandbox, await make_intent())
-    assert len((await _ask(sandbox, "GET", "/ledger/stripe?wedding_id=wedding-1"))["entries"]) == 1
-    assert (await _ask(sandbox, "GET", "/ledger/stripe?wedding_id=other"))["entries"] == []
+    assert len((await _request(sandbox, "GET", "/ledger/stripe?wedding_id=wedding-1"))["entries"]) == 1
+    assert (await _request(sandbox, "GET", "/ledger/stripe?wedding_id=other"))["entries"] == []
 
 
 async def test_reset_forgets_everything(sandbox: EmbeddedSandbox, make_intent: Pay) -> None:
@@ -146,8 +146,8 @@ async def test_reset_forgets_everything(sandbox: EmbeddedSandbox, make_intent: P
     await sandbox.reset()
     assert await sandbox.ledger("stripe") == []
     assert await sandbox.requests("stripe") == []
-    assert await _ask(sandbox, "GET", "/faults") == {}
-    now = datetime.fromisoformat((await _ask(sandbox, "GET", "/clock"))["now"])
+    assert await _request(sandbox, "GET", "/faults") == {}
+    now = datetime.fromisoformat((await _request(sandbox, "GET", "/clock"))["now"])
     assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wedsync.domain.errors import OutcomeUnknown, VendorRejected, VendorThrottled, VendorUnavailable
 from wedsync.kit.http import VendorHttp
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.sandbox.faults import Fault, FaultBoard, Sign
+from wedsync.sandbox.faults import Fault, FaultStore, Sign
 
 Pay = Callable[..., Awaitable[str]]
 KEY = {"Authorization": "Bearer k"}
@@ -24,9 +24,9 @@ def _sign(operation: str = "confirm_intent", account: str = "default", wedding_i
 
 
 def _hits(fault: Fault, count: int, sign: Sign | None = None) -> list[bool]:
-    board = FaultBoard()
-    board.put("stripe", fault)
-    return [board.strike("stripe", sign or _sign()).fault is not None for _ in range(count)]
+    fault_store = FaultStore()
+    fault_store.put("stripe", fault)
+    return [fault_store.strike("stripe", sign or _sign()).fault is not None for _ in range(count)]
 
 
 async def _confirm(sandbox: EmbeddedSandbox, intent: str, wedding_id: str = "w-1", **options: Any) -> int:
@@ -133,13 +133,13 @@ def test_an_operation_may_be_named_by_its_account() -> None:
 
 
 def test_a_new_fault_of_the_same_name_replaces_the_old_one_and_others_stand_beside_it() -> None:
-    board = FaultBoard()
-    board.put("stripe", Fault(mode="down", times=1))
-    board.put("stripe", Fault(mode="down", operation="confirm_intent"))
-    board.put("stripe", Fault(mode="down", times=5))
-    assert [(one.operation, one.times) for one in board.all()["stripe"]] == [("confirm_intent", None), (None, 5)]
-    board.clear("stripe")
-    assert board.all() == {}
+    fault_store = FaultStore()
+    fault_store.put("stripe", Fault(mode="down", times=1))
+    fault_store.put("stripe", Fault(mode="down", operation="confirm_intent"))
+    fault_store.put("stripe", Fault(mode="down", times=5))
+    assert [(one.operation, one.times) for one in fault_store.all()["stripe"]] == [("confirm_intent", None), (None, 5)]
+    fault_store.clear("stripe")
+    assert fault_store.all() == {}
 
 
 @settings(max_examples=30)
@@ -153,9 +153,9 @@ def test_a_seeded_fault_repeats_itself(seed: int, mode: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["down", "slow", "throttle", "commit_then_drop", "refuse"])
 def test_a_seed_alone_spares_nobody(mode: Any) -> None:
-    board = FaultBoard()
-    board.put("stripe", Fault(mode=mode, seed=42, delay_ms=7))
-    hits = [board.strike("stripe", _sign()) for _ in range(20)]
+    fault_store = FaultStore()
+    fault_store.put("stripe", Fault(mode=mode, seed=42, delay_ms=7))
+    hits = [fault_store.strike("stripe", _sign()) for _ in range(20)]
     assert all(hit.delay_ms == 7 if mode == "slow" else hit.fault is not None for hit in hits)
 
 
@@ -189,7 +189,7 @@ async def test_a_fault_of_a_region_leaves_the_others_and_the_plain_address_alone
 
 
 def test_faults_of_two_regions_stand_side_by_side() -> None:
-    board = FaultBoard()
+    fault_store = FaultStore()
     for region in ("eu-west", "us-east"):
-        board.put("stripe", Fault(mode="down", region=region))
-    assert [fault.region for fault in board.all()["stripe"]] == ["eu-west", "us-east"]
+        fault_store.put("stripe", Fault(mode="down", region=region))
+    assert [fault.region for fault in fault_store.all()["stripe"]] == ["eu-west", "us-east"]

@@ -9,7 +9,7 @@ from sqlalchemy import Table, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.support.rows import PLATFORM_ROWS, row_of
-from wedsync.store.session import Database, as_system
+from wedsync.store.db.session import Database, as_system
 from wedsync.store.tables import metadata
 
 OURS, THEIRS = "ours", "theirs"
@@ -55,6 +55,15 @@ async def test_a_forgotten_where_reads_nothing_of_anothers(db: Database, name: s
     assert await owners_seen(db, name, THEIRS) == {THEIRS}
     assert await owners_seen(db, name, "nobody") == set()
     assert await owners_seen(db, name, None) >= {OURS, THEIRS}
+
+
+@pytest.mark.parametrize("name", ["organizations", *TENANT_TABLES])
+async def test_a_forgotten_where_in_a_pipelined_read_reads_nothing_of_anothers(db: Database, name: str) -> None:
+    column = "id" if name == "organizations" else "organization_id"
+    statement = f"SELECT {column} AS owner FROM {name}"
+    for organization_id, expected in ((OURS, {OURS}), (THEIRS, {THEIRS}), ("nobody", set())):
+        (rows,) = await db.read(organization_id, (statement, {}))
+        assert {row.owner for row in rows} == expected
 
 
 async def test_keys_are_seen_by_programs_only(db: Database) -> None:
@@ -140,7 +149,7 @@ async def test_the_audit_log_only_grows(db: Database, statement: str) -> None:
 )
 def test_not_even_the_owner_changes_the_audit_log(owner_database_url: str, statement: str) -> None:
     with psycopg.connect(owner_database_url) as connection, pytest.raises(psycopg.Error, match="append-only"):
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement)
 
 
 async def test_a_session_cannot_become_the_owner(db: Database) -> None:

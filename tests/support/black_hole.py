@@ -1,4 +1,4 @@
-"""A server that takes every connection and never says a word: how a hung database looks from outside."""
+"""A server that takes every connection and never answers: how a hung database looks from outside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def black_hole() -> AsyncIterator[str]:
-    """Its address as `host:port`."""
+    """Yield its address as `host:port`."""
     held: list[asyncio.StreamWriter] = []
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Does what the vendors hold agree with what the wedding says? The judge of the long runs."""
+"""Audits whether what the vendors hold agrees with what the wedding says. The judge of the long runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.chaos_stage import Story
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings.catalogue import ACTIONS
+from wedsync.domain.plans.actions import ACTIONS
+from wedsync.domain.vendors.manifest import Manifest
 from wedsync.kit.standin import LedgerEntry
 
 Held = Sequence[tuple[str, LedgerEntry]]
@@ -19,7 +19,7 @@ _SILENT = frozenset({"create_intent", "create_order", "confirm"})
 
 @dataclass
 class Verdict:
-    """What an audit found."""
+    """Findings of an audit."""
 
     duplicates: list[str] = field(default_factory=list)
     unaccounted: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Verdict:
     unexplained: list[str] = field(default_factory=list)
 
     def add(self, other: Verdict) -> None:
-        """Take another one's findings in."""
+        """Add another verdict's findings."""
         self.duplicates += other.duplicates
         self.unaccounted += other.unaccounted
         self.unexplained += other.unexplained
@@ -39,7 +39,7 @@ class Verdict:
 
     @property
     def all(self) -> list[str]:
-        """Every violation."""
+        """List every violation."""
         return [*self.duplicates, *self.unaccounted, *self.unexplained]
 
 
@@ -60,7 +60,7 @@ def audit(story: Story, held: Held, rechecks: Collection[str], manifests: dict[s
 def _exact(
     verdict: Verdict, story: Story, step: Any, mine: Held, is_rechecked: bool, manifests: dict[str, Manifest]
 ) -> None:
-    """What can be undone: at most one vendor holds it, once, and somebody answers for it."""
+    """Check what can be undone: at most one vendor holds it, once, and somebody answers for it."""
     name = f"{story.number} {step.step_id} ({step.status})"
     active = [(vendor, entry) for vendor, entry in mine if entry.state == "active"]
     counts = Counter((vendor, entry.operation) for vendor, entry in active)
@@ -80,7 +80,7 @@ def _exact(
 
 
 def _message(verdict: Verdict, story: Story, step: Any, mine: Held) -> None:
-    """What can't be unsent: once, and once more as a counter-message."""
+    """Check what can't be unsent: once, and once more as a counter-message."""
     name = f"{story.number} {step.step_id} ({step.status})"
     undo = step.compensation["status"] if step.compensation else None
     counter = 1 if undo in ("undone", "needs_attention") else 0

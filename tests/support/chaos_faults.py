@@ -1,4 +1,4 @@
-"""Seeded faults for one wedding: the same seed sets the same faults, and they draw the same way."""
+"""Seeds faults for one wedding: the same seed sets the same faults, and they draw the same way."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _TRANSIENT = ("down", "throttle", "slow", "flap", "commit_then_drop")
 
 @dataclass
 class Faults:
-    """What befalls one wedding."""
+    """Faults of one wedding."""
 
     seed: int
     by_vendor: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, vendor: str, **fault: Any) -> None:
-        """One more."""
+        """Add one more."""
         self.by_vendor.append((vendor, fault))
 
     async def put(self, sandbox: WatchedSandbox, wedding_id: str) -> None:
-        """Set them for a wedding."""
+        """Set the faults for a wedding."""
         for vendor, fault in self.by_vendor:
             await sandbox.faults(vendor, wedding_id=wedding_id, **fault)
 
 
 def ambiguity(seed: int) -> Faults:
-    """Answers that get lost after the deed, some for good; and at times the vendor then is down, or says no."""
+    """Lose answers after the effect, some for good; at times the vendor is then down, or refuses."""
     draws, faults = random.Random(f"ambiguity {seed}"), Faults(seed)
     for step_id, writes in WRITES.items():
         for vendor, operation in writes:
@@ -69,7 +69,7 @@ def ambiguity(seed: int) -> Faults:
 
 
 def _trouble_with_the_deposit(draws: random.Random, faults: Faults) -> None:
-    """The cases in which a second payment vendor stands ready and must, or must not, be asked."""
+    """Choose the case in which a second payment vendor stands ready and must, or must not, be asked."""
     match draws.choice(("declined", "down", "lost and down", "lost for good")):
         case "declined":
             faults.add("stripe", mode="refuse", operation="confirm_intent")
@@ -83,7 +83,7 @@ def _trouble_with_the_deposit(draws: random.Random, faults: Faults) -> None:
 
 
 def transient(seed: int) -> Faults:
-    """Trouble that passes, at about every third call."""
+    """Set trouble that passes, at about every third call."""
     draws, faults = random.Random(f"transient {seed}"), Faults(seed)
     for writes in WRITES.values():
         for vendor, operation in writes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 
 _SERVICES: dict[str, dict[str, Any]] = {
     "villa": {"role": "venue", "vendor": "generic", "critical": True, "real_time_updates": True},
@@ -71,7 +71,7 @@ _STEPS: dict[str, dict[str, Any]] = {
 
 
 def chaos_plan(number: int, needs: dict[str, list[str]], **changes: dict[str, Any]) -> Plan:
-    """A plan with the steps that `needs` names, each after those it lists; `changes` override fields of steps.
+    """Return a plan with the steps that `needs` names, each after those it lists; `changes` override fields of steps.
 
     `number` makes the couple's phone and the businesses the wedding's own.
     """
@@ -103,7 +103,7 @@ def chaos_plan(number: int, needs: dict[str, list[str]], **changes: dict[str, An
     return Plan.model_validate_json(json.dumps(body))
 
 
-#: Every vendor, one after the other; what waits for a vendor's word splits it into several transactions.
+#: Every vendor, one after the other; each wait for a vendor event splits it into several transactions.
 ALL_IN_A_ROW: dict[str, list[str]] = {
     "venue": [],
     "photos": ["venue"],

@@ -1,4 +1,4 @@
-"""A worker process that can be killed at any instant and is there again at once."""
+"""Runs a worker process that can be killed at any instant and is there again at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from wedsync.kit.settings import Settings
 
-_START_SECONDS = 60.0
+_START_SECONDS = 240.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def worker_environment(settings: Settings, temporal_address: str) -> dict[str, str]:
-    """What the worker program is told by environment."""
+    """Build the worker program's environment."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("WEDSYNC_", "TEMPORAL_", "OTEL_"))
     }
@@ -45,20 +46,32 @@ def worker_environment(settings: Settings, temporal_address: str) -> dict[str, s
 
 
 class WorkerProcess:
-    """One worker that serves and a spare one that stands ready; use it as a context manager."""
+    """A worker that serves, and one that has loaded everything and forks the next; use it as a context manager."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self._environment = dict(environment)
         self._log = log
         self._lock = threading.Lock()
-        self._serving: subprocess.Popen[bytes] | None = None
-        self._spare: subprocess.Popen[bytes] | None = None
-        self._dead: list[subprocess.Popen[bytes]] = []
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None
+        self._serving = 0
         self.kills = 0
 
     def __enter__(self) -> WorkerProcess:
-        self._spare = self._start()
-        self._promote()
+        reads, writes = os.pipe()
+        with self._log.open("ab") as log:
+            self._nursery = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.chaos_worker"],
+                cwd=ROOT,
+                env={**self._environment, "CHAOS_SAYS": str(writes)},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[writes],
+            )
+        os.close(writes)
+        self._said = os.fdopen(reads, "rb")
+        self._serving = self._next()
         deadline = time.monotonic() + _START_SECONDS
         while b"worker.ready" not in self._log.read_bytes():
             if time.monotonic() > deadline:
@@ -68,40 +81,28 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            for process in (self._serving, self._spare):
-                if process is not None:
-                    process.kill()
-                    self._dead.append(process)
-            self._serving = self._spare = None
-        for process in self._dead:
-            process.wait(10)
-            if process.stdin is not None:
-                process.stdin.close()
+            if self._serving:
+                os.kill(self._serving, signal.SIGKILL)
+            self._serving = 0
+        if self._nursery is not None and self._nursery.stdin is not None:
+            self._nursery.stdin.close()
+            self._nursery.wait(_START_SECONDS)
+        if self._said is not None:
+            self._said.close()
 
     def kill(self) -> None:
-        """SIGKILL, and the spare one serves at once. From any thread."""
+        """SIGKILL, and the next one serves at once. From any thread."""
         with self._lock:
-            if self._serving is None:
+            if not self._serving:
                 return
-            os.kill(self._serving.pid, signal.SIGKILL)
-            self._dead.append(self._serving)
+            os.kill(self._serving, signal.SIGKILL)
             self.kills += 1
-        self._promote()
+            self._serving = self._next()
 
-    def _promote(self) -> None:
-        with self._lock:
-            self._serving, self._spare = self._spare, self._start()
-            if self._serving is not None and self._serving.stdin is not None:
-                self._serving.stdin.write(b"\n")
-                self._serving.stdin.flush()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.support.chaos_worker"],
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
+    def _next(self) -> int:
+        """Have the next worker serve; its process id. Raises ValueError when there is none any more."""
+        if self._nursery is None or self._nursery.stdin is None or self._said is None:
+            return 0
+        self._nursery.stdin.write(b"\n")
+        self._nursery.stdin.flush()
+        return int(self._said.readline())

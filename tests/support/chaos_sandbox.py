@@ -12,6 +12,8 @@ from typing import Any, Literal
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.support import chaos_points
+from tests.support.chaos_points import ActivityPoints
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import LedgerEntry
 from wedsync.sandbox.embedded import EmbeddedSandbox
@@ -53,6 +55,8 @@ class WatchedSandbox(EmbeddedSandbox):
         self.strike: Callable[[], None] = lambda: None
         #: The points that struck, by wedding.
         self.struck: list[tuple[str, Point]] = []
+        #: The points within our own activities, where the worker asks.
+        self.points = ActivityPoints(lambda: self.strike())
 
     def arm(self, wedding_id: str, point: Point) -> None:
         """Strike at the wedding's next request that fits `point`."""
@@ -65,15 +69,15 @@ class WatchedSandbox(EmbeddedSandbox):
             return self._armed.pop(wedding_id, None) is not None
 
     def ledgers(self) -> dict[str, list[tuple[str, LedgerEntry]]]:
-        """Every effect that any vendor holds or held, with the vendor's name, by wedding."""
+        """Return every effect that any vendor holds or held, with the vendor's name, by wedding."""
         found: dict[str, list[tuple[str, LedgerEntry]]] = {}
         for vendor in self.market.vendors:
-            for entry in list(self.market.stand(vendor).desk.ledger):
+            for entry in list(self.market.stand(vendor).context.ledger):
                 found.setdefault(entry.wedding_id or "", []).append((vendor, entry))
         return found
 
     def committed(self) -> Counter[tuple[str, str, str, str]]:
-        """How often each write took effect, replays left out, by (wedding, step, vendor, operation)."""
+        """Count how often each write took effect, replays left out, by (wedding, step, vendor, operation)."""
         found: Counter[tuple[str, str, str, str]] = Counter()
         for vendor in self.market.vendors:
             for exchange in self.market.stand(vendor).log.all():
@@ -84,6 +88,9 @@ class WatchedSandbox(EmbeddedSandbox):
         return found
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == chaos_points.PATH:
+            await self.points.serve(scope, receive, send)
+            return
         point = self._take(scope) if scope["type"] == "http" else None
         if point is None:
             await self._app(scope, receive, send)
@@ -120,10 +127,10 @@ class WatchedSandbox(EmbeddedSandbox):
 
 
 async def _nowhere(_: Message) -> None:
-    """An answer that nobody gets."""
+    """Drop an answer."""
 
 
 async def _break_off(send: Send) -> None:
-    """Begin an answer and leave it there: the server then closes the connection."""
+    """Begin an answer and stop there: the server then closes the connection."""
     headers = [(b"content-length", str(_PROMISED_BYTES).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -1,4 +1,4 @@
-"""The stage of the long runs: the worker a process that can be killed, the API's door for webhooks, many weddings."""
+"""Stage of the long runs: a worker process that can be killed, the API that receives webhooks, many weddings."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 
 from api.app import create_app
+from tests.support import chaos_points
 from tests.support.chaos_process import WorkerProcess, worker_environment
 from tests.support.chaos_sandbox import WatchedSandbox
 from tests.support.stage import Stage, Staged, stage_settings
+from wedsync.dispatch.weddings import dispatch
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 from wedsync.kit import temporal
 from wedsync.kit.settings import Settings
 from wedsync.kit.standin import LedgerEntry
 from wedsync.sandbox.app import listen
-from wedsync.store.session import Database
-from wedsync.usecases.weddings.tell import tell
+from wedsync.store.db.session import Database
 
 FINAL = frozenset({"completed", "rolled_back", "held", "needs_attention", "cancelled"})
 _MOVING_STEPS = frozenset({"running", "waiting"})
 _MOVING_TRANSACTIONS = frozenset({"running", "rolling_back"})
-_LOOK_SECONDS = 0.3
-#: What a tell raises while no worker answers.
-_UNTOLD = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
+_POLL_SECONDS = 0.3
+#: Errors that a dispatch raises while no worker answers.
+_UNDISPATCHED = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError, WedsyncError)
 _START_SECONDS = 30.0
+_QUERIES = 5
 
 
 @dataclass
@@ -55,11 +57,11 @@ class Story:
 
     @property
     def id(self) -> str:
-        """The wedding's id."""
+        """Return the wedding's id."""
         return self.staged.id
 
     def is_settled(self) -> bool:
-        """Whether nothing of it can happen by itself."""
+        """Tell whether nothing of it can happen by itself."""
         asked = self.undo_tx or self.tx
         return (
             self.transactions.get(asked, "") in FINAL
@@ -69,41 +71,44 @@ class Story:
 
 
 class ChaosStage:
-    """What a run works with."""
+    """Parts that a run works with."""
 
     def __init__(self, stage: Stage, worker: WorkerProcess) -> None:
         self.stage = stage
         self.worker = worker
         self._watched: dict[str, tuple[Story, asyncio.Event]] = {}
 
+    #: What a tell, or an update, raises while no worker answers.
+    undispatched: tuple[type[BaseException], ...] = _UNDISPATCHED
+
     @property
     def sandbox(self) -> WatchedSandbox:
-        """The vendors."""
+        """Return the vendors."""
         sandbox = self.stage.sandbox
         assert isinstance(sandbox, WatchedSandbox)
         return sandbox
 
     async def story(self, number: int, plan: Plan) -> Story:
-        """A recorded wedding that nobody has asked anything of."""
+        """Record a wedding of which nothing is requested yet."""
         return Story(await self.stage.wedding(plan), number)
 
-    async def orchestrate(self, story: Story) -> None:
-        """Ask for the orchestration."""
-        story.tx = await self._ask(story, "orchestrate")
+    async def orchestrate(self, story: Story, *, undispatched: bool = False) -> None:
+        """Ask for the orchestration; `undispatched`: only record it, as one who then dies."""
+        story.tx = await self._ask(story, "orchestrate", undispatched=undispatched)
 
-    async def undo(self, story: Story) -> None:
+    async def undo(self, story: Story, *, undispatched: bool = False) -> None:
         """Ask for its undo."""
-        story.undo_tx = await self._ask(story, "undo", target=story.tx)
+        story.undo_tx = await self._ask(story, "undo", undispatched=undispatched, target=story.tx)
 
     async def _ask(self, story: Story, kind: str, **request: Any) -> str:
-        """Ask until the wedding has it: while a worker is being replaced the first tell may fail."""
+        """Request it until the wedding has it: while a worker is being replaced the first dispatch may fail."""
         try:
-            return await story.staged.ask(kind, **request)
-        except _UNTOLD:
+            return await story.staged.request_change(kind, **request)
+        except _UNDISPATCHED:
             tx = await self._newest(story)
         while True:
-            with contextlib.suppress(*_UNTOLD):
-                await tell(self.stage.db, self.stage.client, tx)
+            with contextlib.suppress(*_UNDISPATCHED):
+                await dispatch(self.stage.db, self.stage.client, tx)
                 return tx
 
     async def _newest(self, story: Story) -> str:
@@ -112,7 +117,7 @@ class ChaosStage:
             return str((await conn.execute(text(sql), {"id": story.id})).scalar_one())
 
     async def settled(self, story: Story, seconds: float) -> str:
-        """Wait until nothing moves in the wedding; what still moves when the time is up, empty when nothing does."""
+        """Wait until nothing moves in the wedding; return what still moves when the time is up, else empty."""
         event = asyncio.Event()
         self._watched[story.id] = (story, event)
         try:
@@ -126,9 +131,9 @@ class ChaosStage:
             self._watched.pop(story.id, None)
 
     async def watch(self) -> None:
-        """Look after all weddings that are waited for, in two queries a round."""
+        """Poll all weddings that are waited for, in two queries a round."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             if not self._watched:
                 continue
             stories = {wedding_id: story for wedding_id, (story, _) in self._watched.items()}
@@ -154,18 +159,25 @@ class ChaosStage:
             story.status = story.transactions.get(story.undo_tx or story.tx, "")
 
     def held(self, story: Story) -> list[tuple[str, LedgerEntry]]:
-        """Every effect that a vendor holds or held for the wedding, with the vendor's name."""
+        """List every effect that a vendor holds or held for the wedding, with the vendor's name."""
         return self.sandbox.ledgers().get(story.id, [])
 
     async def rechecks(self, story: Story) -> set[str]:
         """The steps that the wedding will look at again by itself."""
-        waiting = await story.staged.handle.query("waiting")
+        waiting = await self._answer(story, "waiting")
         return {one["step_id"] for one in waiting if one["what"] == "recheck"}
+
+    async def _answer(self, story: Story, query: str) -> Any:
+        """Ask the wedding until it answers: a busy machine's worker may take longer than a query waits."""
+        for _ in range(_QUERIES):
+            with contextlib.suppress(RPCError):
+                return await story.staged.handle.query(query)
+        return await story.staged.handle.query(query)
 
 
 @contextlib.contextmanager
 def real_api(settings: Settings, bound: socket.socket, temporal_address: str) -> Iterator[None]:
-    """The API on a thread of its own: the vendors' signed webhooks come in here."""
+    """Serve the API on a thread of its own: the vendors' signed webhooks come in here."""
     made: list[Client] = []
 
     async def provide() -> Client:
@@ -195,7 +207,7 @@ def real_api(settings: Settings, bound: socket.socket, temporal_address: str) ->
 
 
 async def _end_all(client: Client) -> None:
-    """The server serves the next stage, too, whose worker would take up weddings that its database doesn't know."""
+    """End all workflows: the server serves the next stage, too, whose database doesn't know these weddings."""
     async for found in client.list_workflows("ExecutionStatus = 'Running'"):
         with contextlib.suppress(RPCError):
             await client.get_workflow_handle(found.id, run_id=found.run_id).terminate(reason="the stage has closed")
@@ -203,9 +215,19 @@ async def _end_all(client: Client) -> None:
 
 @contextlib.asynccontextmanager
 async def open_chaos(
-    database_url: str, temporal_address: str, folder: Path, *, timeout_seconds: float = 0, settling_seconds: float = 0
+    database_url: str,
+    temporal_address: str,
+    folder: Path,
+    *,
+    timeout_seconds: float = 0,
+    settling_seconds: float = 0,
+    open_seconds: float = 0,
+    asks: bool = False,
 ) -> AsyncIterator[ChaosStage]:
-    """Sandbox, webhook door and a worker process on the given servers; shorter times than production's where given."""
+    """Sandbox, webhook door and a worker process on the given servers; shorter times than production's where given.
+
+    `asks`: the worker stops at `sandbox.points`, too.
+    """
     with (
         contextlib.closing(listen(0)) as bound,
         WatchedSandbox(
@@ -218,6 +240,10 @@ async def open_chaos(
             environment["CHAOS_TIMEOUT_SECONDS"] = str(timeout_seconds)
         if settling_seconds:
             environment["CHAOS_SETTLING_SECONDS"] = str(settling_seconds)
+        if open_seconds:
+            environment["CHAOS_OPEN_SECONDS"] = str(open_seconds)
+        if asks:
+            environment |= chaos_points.environment(sandbox.base_url)
         client = await Client.connect(temporal_address, data_converter=temporal.data_converter(settings))
         db = Database(database_url, 5)
         with (

@@ -26,7 +26,7 @@ class Collector(ThreadingHTTPServer):
         return [body for posted, _, body in self.posts if posted == path]
 
     def spans(self) -> list[Span]:
-        """Every span that was sent."""
+        """List every span that was sent."""
         return [
             span
             for body in self.bodies("/v1/traces")
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture

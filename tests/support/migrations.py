@@ -1,4 +1,4 @@
-"""Migrations between versions of Stripe's API, on a stage whose server skips time."""
+"""Drives migrations between versions of Stripe's API, on a stage whose server skips time."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.plans import payment, plan
-from tests.support.routing import open_switchboard, rows
+from tests.support.routing import open_admission_controller, rows
 from tests.support.stage import Stage, Staged
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.routing.vendor import Call, VersionSpec
-from wedsync.domain.routing.version_migration import MigrationResult, MigrationRules, migration_workflow_id
+from wedsync.domain.vendors.call import Call
+from wedsync.domain.vendors.manifest import VersionSpec
+from wedsync.domain.versions.migration import MigrationResult, MigrationRules, migration_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import new_pool
 from wedsync.kit.ids import new_id
-from wedsync.store import versions
-from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.switchboard import Switchboard
+from wedsync.pipeline.admission import AdmissionController
+from wedsync.pipeline.pipeline import VendorGateway
+from wedsync.store.versions import queries as versions
+from wedsync.usecases.versions import request_migration
+from wedsync.vendors.registry import load_registry
 
 SERVICE = "stripe"
 OLD, NEW = "2026-10-28.endive", "2026-09-30.endive"
 #: Answers intents that the client does not understand.
 BROKEN = "2027-03-31.preview"
-#: Some looks at each stage.
+#: Some checks at each stage.
 RULES: dict[str, Any] = {
     "shadow_seconds": 3_600,
     "canary_seconds": 7_200,
@@ -42,16 +43,16 @@ RULES: dict[str, Any] = {
 
 @asynccontextmanager
 async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrating]:
-    """The pieces on a stage; at the end nothing is left of any migration. `env`: its server skips time."""
+    """Open the pieces on a stage; at the end nothing is left of any migration. `env`: its server skips time."""
 
     async def provide() -> Client:
         return stage.client
 
     pool = new_pool()
-    async with open_switchboard(stage.settings.database_url, provide) as board:
-        gateway = VendorGateway(stage.settings, load_registry(), pool, board)
-        yield Migrating(stage, board, gateway, env)
-        async with board.transitions.db.system() as conn:
+    async with open_admission_controller(stage.settings.database_url, provide) as controller:
+        gateway = VendorGateway(stage.settings, load_registry(), pool, controller)
+        yield Migrating(stage, controller, gateway, env)
+        async with controller.breakers.db.system() as conn:
             await conn.execute(text("UPDATE weddings SET ended_at = now() WHERE ended_at IS NULL"))
             for table in ("version_migrations", "version_pins", "vendor_versions"):
                 await conn.execute(text(f"DELETE FROM {table}"))
@@ -60,21 +61,21 @@ async def open_migrating(stage: Stage, env: Any = None) -> AsyncIterator[Migrati
 
 
 class Migrating:
-    """The pieces of a stage that migrations are driven by."""
+    """Pieces of a stage that drive migrations."""
 
-    def __init__(self, stage: Stage, board: Switchboard, gateway: VendorGateway, env: Any = None) -> None:
-        self.stage, self.board, self.gateway, self.env = stage, board, gateway, env
+    def __init__(self, stage: Stage, controller: AdmissionController, gateway: VendorGateway, env: Any = None) -> None:
+        self.stage, self.controller, self.gateway, self.env = stage, controller, gateway, env
         self._one_at_a_time = asyncio.Lock()
 
     async def add_broken(self) -> None:
-        """An operator believes that the broken version is as good as any."""
+        """Add the broken version, as an operator who believes that it is as good as any."""
         spec = VersionSpec(name=BROKEN, header="Stripe-Version")
-        async with self.board.transitions.db.system() as conn:
+        async with self.controller.breakers.db.system() as conn:
             await versions.put_spec(conn, SERVICE, spec, "key:test", utc_now())
-        await self.board.book.load()
+        await self.controller.routing_table.load()
 
     async def wedding(self, ceremony_at: datetime | None = None, payments: int = 1) -> Staged:
-        """A wedding of an organization of its own, some of whose payments stand at the vendor."""
+        """Make a wedding of an organization of its own, some of whose payments stand at the vendor."""
         async with self._one_at_a_time:
             self.stage.organization_id = new_id()
             wedding = await self.stage.wedding(plan(*(payment(f"pay{n}") for n in range(max(payments, 1)))))
@@ -109,11 +110,11 @@ class Migrating:
             await conn.execute(text(statement), values)
 
     async def begin(self, organization_id: str | None, to_version: str = NEW, **rules: Any) -> str:
-        """Start a migration, as the API does; its id."""
+        """Start a migration, as the API does; return its id."""
         principal = Principal(organization_id=organization_id or self.stage.organization_id, key_id="test")
-        await self.board.book.load()
-        migration = migrate_version.plan_migration(
-            self.board.book,
+        await self.controller.routing_table.load()
+        migration = request_migration.plan_migration(
+            self.controller.routing_table,
             self.gateway.manifest(SERVICE),
             SERVICE,
             organization_id,
@@ -122,11 +123,11 @@ class Migrating:
             migration_id=new_id(),
             now=utc_now(),
         )
-        await migrate_version.begin(self.stage.db, self.stage.client, principal, migration)
+        await request_migration.begin(self.stage.db, self.stage.client, principal, migration)
         return migration.id
 
     def handle(self, migration_id: str) -> WorkflowHandle[Any, Any]:
-        """The migration's workflow."""
+        """Return the migration's workflow."""
         return self.stage.client.get_workflow_handle(migration_workflow_id(migration_id))
 
     async def end(self, migration_id: str) -> MigrationResult:
@@ -140,7 +141,7 @@ class Migrating:
         """Let time go by in steps until the migration is at one of the stages."""
         for _ in range(100):
             (found,) = await rows(
-                self.board, "SELECT stage, state FROM version_migrations WHERE id = :id", id=migration_id
+                self.controller, "SELECT stage, state FROM version_migrations WHERE id = :id", id=migration_id
             )
             if found.stage in stages:
                 return found
@@ -148,21 +149,21 @@ class Migrating:
         raise AssertionError(f"it is at {found.stage}")
 
     async def pins(self, organization_id: str | None) -> list[tuple[Any, ...]]:
-        """The pins that hold, of an organization or of all."""
+        """List the pins that hold, of an organization or of all."""
         statement = (
             "SELECT id, version, share_percent, migration_id FROM version_pins "
             "WHERE until IS NULL AND organization_id IS NOT DISTINCT FROM CAST(:org AS text) ORDER BY id"
         )
-        return [tuple(row) for row in await rows(self.board, statement, org=organization_id)]
+        return [tuple(row) for row in await rows(self.controller, statement, org=organization_id)]
 
 
 def next_call(call: Call, operation: str, facts: dict[str, Any]) -> Call:
-    """A later call of the same step."""
+    """Return a later call of the same step."""
     return call.model_copy(update={"operation": operation, "facts": facts, "idempotency_key": new_id()})
 
 
 def payment_call(organization_id: str, wedding_id: str, step_id: str = "pay0", **changes: Any) -> Call:
-    """The first call of a payment."""
+    """Return the first call of a payment."""
     values: dict[str, Any] = {
         "organization_id": organization_id,
         "wedding_id": wedding_id,

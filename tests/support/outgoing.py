@@ -12,30 +12,30 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from temporalio.client import Client
 
+from wedsync.dispatch.outbox import OutboxDispatcher
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import TemporalUnreachable
-from wedsync.domain.ssrf import GuardPolicy
-from wedsync.domain.webhooks.outgoing.happenings import Happening
-from wedsync.domain.webhooks.outgoing.messages import EndpointLook
+from wedsync.domain.outbox.domain_events import DomainEvent
+from wedsync.domain.outbox.messages import SubscriptionWakeResult
+from wedsync.domain.ssrf import SsrfPolicy
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring
-from wedsync.kit.http_guard import GuardedHttp
+from wedsync.kit.http_guard import SsrfSafeHttp
 from wedsync.kit.ids import new_id
 from wedsync.kit.lookups import resolve
 from wedsync.kit.settings import LOCAL_CODEC_KEY
 from wedsync.kit.ssrf import Resolver
-from wedsync.store import outbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.outgoing import deliveries, delivery_attempts, outgoing_events, webhook_subscriptions
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.pump import Pump, PumpLimits
-from wedsync.usecases.webhooks.outgoing.retry_endpoint import look_at_endpoint
-from wedsync.usecases.webhooks.outgoing.send import Sender
-from wedsync.usecases.webhooks.outgoing.subscribe import Wanted
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
-from wedsync.usecases.webhooks.outgoing.views import SubscriptionWithSecret
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.outbox import events as outbox
+from wedsync.store.outbox.tables import deliveries, delivery_attempts, outgoing_events, webhook_subscriptions
+from wedsync.store.weddings.tables import weddings
+from wedsync.usecases.outbox import subscribe
+from wedsync.usecases.outbox.delivery_sender import DeliveryLimits, DeliverySender
+from wedsync.usecases.outbox.retry_subscription import wake_subscription
+from wedsync.usecases.outbox.send import AttemptSender
+from wedsync.usecases.outbox.subscribe import NewSubscription
+from wedsync.usecases.outbox.views import SubscriptionWithSecret
 
 CEREMONY = datetime(2031, 6, 19, 14, tzinfo=UTC)
 KEYRING = Keyring.parse(LOCAL_CODEC_KEY)
@@ -47,12 +47,12 @@ async def no_temporal() -> Client:
 
 @dataclass
 class PostOffice:
-    """One organization's outbox and its way out."""
+    """Outbox of one organization and its delivery sender."""
 
     db: Database
-    sender: Sender
-    pump: Pump
-    teller: OutboxTeller
+    sender: AttemptSender
+    delivery_sender: DeliverySender
+    dispatcher: OutboxDispatcher
     organization_id: str
     secrets: dict[str, str] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class PostOffice:
         return Principal(organization_id=self.organization_id, key_id="k")
 
     async def subscribe(self, url: str, *event_types: str, **changes: Any) -> str:
-        wanted = Wanted.model_validate({"url": url, "event_types": event_types or ("*",), **changes})
+        wanted = NewSubscription.model_validate({"url": url, "event_types": event_types or ("*",), **changes})
         made: SubscriptionWithSecret
         async with self.db.tenant(self.organization_id) as conn:
             made = await subscribe.create(
@@ -90,38 +90,38 @@ class PostOffice:
             await conn.execute(insert(weddings).values(row))
         return wedding_id
 
-    async def tell(self, count: int = 1, event_type: str = "payment.captured", **facts: Any) -> None:
+    async def dispatch(self, count: int = 1, event_type: str = "payment.captured", **facts: Any) -> None:
         """Record so many events, as a change would."""
-        news = [
-            Happening.model_validate({"type": event_type, "data": {"id": f"thing-{number}"}, **facts})
+        events = [
+            DomainEvent.model_validate({"type": event_type, "data": {"id": f"thing-{number}"}, **facts})
             for number in range(1, count + 1)
         ]
         async with self.db.tenant(self.organization_id) as conn:
-            await outbox.announce(conn, self.organization_id, news, utc_now())
+            await outbox.announce(conn, self.organization_id, events, utc_now())
 
     async def send(self) -> int:
-        """Pump, and wait for what is under way; how many were taken in hand."""
+        """Send what is due and wait for what is under way; return how many were claimed."""
         total = 0
-        while sent := (await self.pump.run()).sent:
+        while sent := (await self.delivery_sender.run()).sent:
             total += sent
-            await self.pump.idle()
+            await self.delivery_sender.idle()
         return total
 
-    async def look(self, subscription_id: str, now: datetime) -> EndpointLook:
-        """What the endpoint's workflow has done at `now`."""
-        return await look_at_endpoint(self.db, self.sender, subscription_id, now)
+    async def wake(self, subscription_id: str, now: datetime) -> SubscriptionWakeResult:
+        """Return what the endpoint's workflow has done at `now`."""
+        return await wake_subscription(self.db, self.sender, subscription_id, now)
 
-    async def until_settled(self, subscription_id: str, now: datetime, most: int = 60) -> tuple[Any, datetime]:
-        """Live through the endpoint's timers until nothing is due; its row, and when that was."""
+    async def until_recorded(self, subscription_id: str, now: datetime, most: int = 60) -> tuple[Any, datetime]:
+        """Run the endpoint's timers until nothing is due; return its row, and when that was."""
         for _ in range(most):
-            look = await self.look(subscription_id, now)
-            if look.wait_seconds is None:
+            wake = await self.wake(subscription_id, now)
+            if wake.wait_seconds is None:
                 break
-            now += timedelta(seconds=max(look.wait_seconds, 0.001))
+            now += timedelta(seconds=max(wake.wait_seconds, 0.001))
         return await self.row(subscription_id), now
 
     async def expire_leases(self) -> None:
-        """As time does to what a dead process had in hand."""
+        """Expire leases, as time does to what a dead process had claimed."""
         async with self.db.system() as conn:
             await conn.execute(update(deliveries).values(leased_until=utc_now() - timedelta(seconds=1)))
 
@@ -177,22 +177,22 @@ async def open_post_office(
     database_url: str,
     *,
     timeout_seconds: float = 10.0,
-    limits: PumpLimits | None = None,
+    limits: DeliveryLimits | None = None,
     provider: Any = no_temporal,
     resolver: Resolver = resolve,
 ) -> AsyncIterator[PostOffice]:
-    """A post office on an empty database."""
+    """Open a post office on an empty database."""
     db = Database(database_url, 5)
-    teller = OutboxTeller(provider, interval_seconds=0.01)
-    http = GuardedHttp(GuardPolicy(allow_loopback=True), resolver=resolver)
-    sender = Sender(http, KEYRING, timeout_seconds=timeout_seconds)
-    pump = Pump(db, sender, teller, limits)
+    dispatcher = OutboxDispatcher(provider, interval_seconds=0.01)
+    http = SsrfSafeHttp(SsrfPolicy(allow_loopback=True), resolver=resolver)
+    sender = AttemptSender(http, KEYRING, timeout_seconds=timeout_seconds)
+    delivery_sender = DeliverySender(db, sender, dispatcher, limits)
     async with db.system() as conn:
         await conn.execute(insert(organizations).values(id="o1", name="Studio", created_at=utc_now()))
     try:
-        yield PostOffice(db, sender, pump, teller, "o1")
+        yield PostOffice(db, sender, delivery_sender, dispatcher, "o1")
     finally:
-        await pump.close()
-        await teller.close()
+        await delivery_sender.close()
+        await dispatcher.close()
         await sender.close()
         await db.close()

@@ -1,12 +1,12 @@
-"""Small plans for tests, written in a few words."""
+"""Builds small plans for tests, written in a few words."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from wedsync.domain.weddings.load import plan_from_json
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.load import plan_from_json
+from wedsync.domain.plans.plan import Plan
 
 #: Far enough ahead that nothing of a plan is past, near enough for a calendar.
 CEREMONY = (datetime.now(UTC) + timedelta(days=200)).strftime("%Y-%m-%dT16:00")
@@ -30,28 +30,28 @@ _SERVICES: dict[str, dict[str, Any]] = {
 
 
 def booking(step_id: str, service: str = "villa", **more: Any) -> dict[str, Any]:
-    """A step that books a business."""
+    """Return a step that books a business."""
     inputs = {"title": "Wedding", "starts": "ceremony", "minutes": 120, "guests": 2, "contact": "couple"}
     return _step(step_id, "booking.request", service, inputs, more)
 
 
 def payment(step_id: str = "deposit", amount: str = "600.00", **more: Any) -> dict[str, Any]:
-    """A step that takes money, by Stripe or else PayPal."""
+    """Return a step that takes money, by Stripe or else PayPal."""
     return _step(step_id, "payments.collect", "pay", {"amount": amount, "payer": "couple"}, more)
 
 
 def event(step_id: str = "event", starts: str = "ceremony - 2h", **more: Any) -> dict[str, Any]:
-    """A step that puts an event on the calendar."""
+    """Return a step that puts an event on the calendar."""
     return _step(step_id, "calendar.create_event", "cal", {"title": "Portraits", "starts": starts}, more)
 
 
 def email(step_id: str = "email", service: str = "mail", text: str = "You are booked.", **more: Any) -> dict[str, Any]:
-    """A step that sends an email."""
+    """Return a step that sends an email."""
     return _step(step_id, "email.send", service, {"to": "couple", "subject": "News", "text": text}, more)
 
 
 def sms(step_id: str = "sms", text: str = "You are booked.", **more: Any) -> dict[str, Any]:
-    """A step that sends a text message."""
+    """Return a step that sends a text message."""
     return _step(step_id, "sms.send", "text", {"to": "couple", "text": text}, more)
 
 
@@ -68,7 +68,7 @@ def plan(
     ends_after: str = "2d",
     **more: Any,
 ) -> Plan:
-    """A plan of these steps; `services` adds services or changes some of the usual ones."""
+    """Return a plan of these steps; `services` adds services or changes some of the usual ones."""
     usual = {name: {**values, **(services or {}).get(name, {})} for name, values in _SERVICES.items()}
     every = {**usual, **{name: values for name, values in (services or {}).items() if name not in _SERVICES}}
     couple = {

@@ -14,13 +14,14 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Call, Effect, Manifest, OperationSpec
+from wedsync.domain.health.messages import AT_CAPACITY
+from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.manifest import ActionSpec, AuthSpec, Manifest, OperationSpec
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account, VendorClient
-from wedsync.usecases.routing.registry import Registry, load_registry
+from wedsync.vendors.registry import Registry, load_registry
 
-#: down: not done, may work later. unknown: done or not, nobody can tell. lost: done, and nobody was told.
+#: down: not done, may work later. unknown: done or not, nobody knows. lost: done, and the answer was lost.
 Answer = Literal[
     "ok", "down", "unknown", "lost", "reject", "unauthorized", "throttle", "crowded", "bug", "absent", "waiting"
 ]
@@ -28,29 +29,31 @@ Answer = Literal[
 
 @dataclass
 class Puppet:
-    """The answers to come, by wedding and operation, and what was asked."""
+    """Answers to come, by wedding and operation, and what was asked."""
 
     answers: dict[tuple[str, str], list[Answer]] = field(default_factory=lambda: defaultdict(list))
     asked: list[tuple[str, str, Call]] = field(default_factory=list)
     effects: set[str] = field(default_factory=set)
 
     def will(self, wedding_id: str, operation: str, *answers: Answer) -> None:
-        """The next calls of `operation`, `find`, `look` or `step.operation` get these answers, then all is well."""
+        """Give the next calls of `operation`, `find`, `inspect` or `step.operation` these answers; then all is well."""
         self.answers[(wedding_id, operation)].extend(answers)
 
     def said(self, wedding_id: str) -> list[str]:
-        """`ask operation` of every call for the wedding, in order."""
-        return [f"{ask} {call.operation}" for ask, _, call in self.asked if call.wedding_id == wedding_id]
+        """List `intent operation` of every call for the wedding, in order."""
+        return [f"{intent} {call.operation}" for intent, _, call in self.asked if call.wedding_id == wedding_id]
 
     def calls(self, wedding_id: str, operation: str) -> list[Call]:
-        """The sent calls of an operation."""
+        """List the sent calls of an operation."""
         return [
-            c for ask, _, c in self.asked if ask == "send" and (c.wedding_id, c.operation) == (wedding_id, operation)
+            c
+            for intent, _, c in self.asked
+            if intent == "send" and (c.wedding_id, c.operation) == (wedding_id, operation)
         ]
 
-    def answer(self, ask: str, call: Call) -> Answer:
-        self.asked.append((ask, call.vendor, call))
-        name = call.operation if ask == "send" else ask
+    def answer(self, intent: str, call: Call) -> Answer:
+        self.asked.append((intent, call.vendor, call))
+        name = call.operation if intent == "send" else intent
         for key in (f"{call.step_id}.{name}", name):
             if waiting := self.answers[(call.wedding_id, key)]:
                 return waiting.pop(0)
@@ -58,7 +61,7 @@ class Puppet:
 
 
 def client_class(puppet: Puppet) -> type[VendorClient]:
-    """A vendor's client that asks the puppet."""
+    """Return a vendor's client that asks the puppet."""
 
     class Client:
         def __init__(self, http: VendorHttp, account: Account) -> None:
@@ -78,7 +81,7 @@ def client_class(puppet: Puppet) -> type[VendorClient]:
             _fail(answer, call)
             return None if answer == "absent" else _effect(answer, call)
 
-        async def look(self, call: Call) -> Effect:
+        async def inspect(self, call: Call) -> Effect:
             answer = puppet.answer("look", call)
             _fail(answer, call)
             return _effect(answer, call)
@@ -148,14 +151,14 @@ MANIFESTS: dict[str, Manifest] = {
             ),
         ),
         _manifest("harmless", _booking(operations=(OperationSpec(name="reserve", harmless=True),))),
-        _manifest("paper", _booking(by_hand=True)),
-        _manifest("half_paper", _booking(operations=(_REPLAY,), undo_operations=(), undo_by_hand=True)),
+        _manifest("paper", _booking(manual=True)),
+        _manifest("half_paper", _booking(operations=(_REPLAY,), undo_operations=(), undo_manual=True)),
     )
 }
 
 
 class PuppetRegistry(Registry):
-    """The installed vendors, and the puppet's."""
+    """Registry of the installed vendors, and the puppet's."""
 
     def __init__(self, puppet: Puppet) -> None:
         installed: Mapping[str, Manifest] = load_registry().manifests
@@ -163,5 +166,5 @@ class PuppetRegistry(Registry):
         self._client = client_class(puppet)
 
     def client_class(self, name: str) -> type[VendorClient]:
-        """The client of vendor `name`."""
+        """Return the client of vendor `name`."""
         return self._client if name in MANIFESTS else super().client_class(name)

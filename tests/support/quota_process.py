@@ -1,25 +1,25 @@
-"""A process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
+"""Runs a process that wants more calls than there are: `python -m tests.support.quota_process URL VENDOR SECONDS`.
 
-Waits for a line on its standard input, then calls the vendor as often as its quota lets it, and prints one JSON object:
-when it had leave for each call, how often it was told to wait, how often it asked Postgres.
+Waits for a line on its standard input, then calls the vendor as often as its quota lets it. Reports when it had leave
+for each call, how often it had to wait, how often it asked Postgres.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 
-from tests.support.routing import open_switchboard
+from tests.support.peers import report
+from tests.support.routing import open_admission_controller
 from wedsync.domain.errors import ThrottledUntil
 from wedsync.kit.http import new_pool
 
-_TAKERS = 8
+_WAITERS = 8
 
 
 async def main(url: str, vendor: str, seconds: float) -> None:
-    """One volley."""
+    """Run one volley."""
     loop, pool = asyncio.get_running_loop(), new_pool()
     made: list[float] = []
     waits = 0
@@ -28,7 +28,7 @@ async def main(url: str, vendor: str, seconds: float) -> None:
         nonlocal waits
         while time.time() < until:
             try:
-                await board.quotas.take("stripe", "default", 3)
+                await controller.rate_limiter.acquire("stripe", "default", 3)
             except ThrottledUntil as error:
                 waits += 1
                 await asyncio.sleep(error.retry_after_seconds)
@@ -36,11 +36,11 @@ async def main(url: str, vendor: str, seconds: float) -> None:
             made.append(time.time())
             await pool.get(vendor, timeout=60)
 
-    async with open_switchboard(url) as board:
-        print(json.dumps({"ready": True}), flush=True)  # noqa: T201
+    async with open_admission_controller(url) as controller:
+        report("ready")
         until = float(await loop.run_in_executor(None, sys.stdin.readline)) + seconds
-        await asyncio.gather(*(want(until) for _ in range(_TAKERS)))
-        print(json.dumps({"made": made, "waits": waits, "asked": board.quotas.asked}), flush=True)  # noqa: T201
+        await asyncio.gather(*(want(until) for _ in range(_WAITERS)))
+        report({"made": made, "waits": waits, "asked": controller.rate_limiter.requests})
     await pool.aclose()
 
 

@@ -23,14 +23,14 @@ class Received:
 
     @property
     def event(self) -> dict[str, Any]:
-        """The body's JSON."""
+        """Return the body's JSON."""
         found: dict[str, Any] = json.loads(self.body)
         return found
 
 
 @dataclass
 class Receiver:
-    """A server whose `answer(request)` decides; every request is kept."""
+    """Server whose `answer(request)` decides; every request is kept."""
 
     port: int = 0
     answer: Callable[[Received], Answer] = lambda request: (200, {})
@@ -39,11 +39,11 @@ class Receiver:
     _hanging: asyncio.Event = field(default_factory=asyncio.Event)
 
     def url(self, path: str = "/hook") -> str:
-        """The URL of a path on it."""
+        """Return the URL of a path on it."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def types(self, path: str | None = None) -> list[str]:
-        """The types of the events received, in order."""
+        """List the types of the events received, in order."""
         return [request.event["type"] for request in self.requests if path in (None, request.path)]
 
     async def until(self, count: int, seconds: float = 20.0) -> list[Received]:
@@ -78,13 +78,13 @@ class Receiver:
         return True
 
     def let_go(self) -> None:
-        """Close what hangs."""
+        """Close the hanging connections."""
         self._hanging.set()
 
 
 @contextlib.asynccontextmanager
 async def open_receiver() -> AsyncIterator[Receiver]:
-    """A receiver on a free port."""
+    """Open a receiver on a free port."""
     receiver = Receiver()
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
     receiver.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""Switchboards on a real Postgres, and calls to hand to them."""
+"""Switchboards on a real Postgres, and calls to pass to them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from sqlalchemy import insert, text
 
 from wedsync.domain.errors import VendorUnavailable
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.services import ServiceConfig, default_config
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.routing.vendor_config import ServiceConfig, default_config
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.clock import utc_now
-from wedsync.store import access, circuits
-from wedsync.store.session import Database
-from wedsync.store.tables.weddings import plans, weddings
-from wedsync.usecases.routing.registry import load_registry
-from wedsync.usecases.routing.route import ORDINARY, Situation
-from wedsync.usecases.routing.switchboard import Switchboard, Ticket
+from wedsync.pipeline.admission import Admission, AdmissionController
+from wedsync.pipeline.endpoint_selector import ORDINARY, Situation
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
+from wedsync.store.routing import circuits
+from wedsync.store.weddings.tables import plans, weddings
+from wedsync.vendors.registry import load_registry
 
 #: Opens soon and comes back soon.
 QUICK: dict[str, Any] = {"min_calls": 4, "open_seconds": 0.2, "probes": 3, "ramp_step_seconds": 0.1}
 
 
 def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Call:
-    """A call of no importance."""
+    """Return a call of no importance."""
     values: dict[str, Any] = {
         "organization_id": "org",
         "wedding_id": wedding_id,
@@ -45,46 +46,48 @@ def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Ca
 
 
 @asynccontextmanager
-async def open_switchboard(url: str, provide: Any = None, **options: Any) -> AsyncIterator[Switchboard]:
-    """A process's switchboard with a pool of its own."""
+async def open_admission_controller(
+    url: str, provide: Any = None, **options: Any
+) -> AsyncIterator[AdmissionController]:
+    """Open a process's switchboard with a pool of its own."""
     db = Database(url, 4)
     try:
-        async with Switchboard(db, load_registry().manifests, provide, **options).open() as board:
-            yield board
+        async with AdmissionController(db, load_registry().manifests, provide, **options).open() as controller:
+            yield controller
     finally:
         await db.close()
 
 
 async def configure(
-    board: Switchboard, service: str = "stripe", circuit: dict[str, Any] | None = None, **changes: Any
+    controller: AdmissionController, service: str = "stripe", circuit: dict[str, Any] | None = None, **changes: Any
 ) -> ServiceConfig:
     """Change a service's configuration, as an operator does."""
     policy = CircuitPolicy(**{**QUICK, **(circuit or {})})
-    config = board.book.config(service).model_copy(update={"circuit": policy, **changes})
-    async with board.transitions.db.system() as conn:
+    config = controller.routing_table.config(service).model_copy(update={"circuit": policy, **changes})
+    async with controller.breakers.db.system() as conn:
         await circuits.put_config(conn, config, "key:test", utc_now())
-    await board.book.load()
+    await controller.routing_table.load()
     return config
 
 
 async def pass_one(
-    board: Switchboard, vendor: str = "stripe", *, ok: bool, situation: Situation = ORDINARY, **call: Any
-) -> Ticket:
-    """One call that is let through and ends so."""
+    controller: AdmissionController, vendor: str = "stripe", *, ok: bool, situation: Situation = ORDINARY, **call: Any
+) -> Admission:
+    """Admit one call and record its outcome: it succeeds (`ok`), or the vendor is unavailable."""
     said = a_call(vendor, **call)
-    ticket = await board.admit(said, situation)
-    await board.settle(ticket, said, "send", None if ok else VendorUnavailable("down", vendor=vendor), 0.01)
-    return ticket
+    admission = await controller.admit(said, situation)
+    await controller.complete(admission, said, "send", None if ok else VendorUnavailable("down", vendor=vendor), 0.01)
+    return admission
 
 
-async def fail(board: Switchboard, times: int = 4, vendor: str = "stripe") -> None:
-    """So many calls that the vendor does not take; those that are cut off meanwhile are none."""
+async def fail(controller: AdmissionController, times: int = 4, vendor: str = "stripe") -> None:
+    """Make calls that the vendor does not take; calls that are cut off meanwhile do not count."""
     for _ in range(times):
-        await pass_one(board, vendor, ok=False)
+        await pass_one(controller, vendor, ok=False)
 
 
 async def eventually(check: Callable[[], Awaitable[Any] | Any], seconds: float = 10) -> Any:
-    """The first answer of `check` that is true."""
+    """Return the first answer of `check` that is true."""
     async with asyncio.timeout(seconds):
         while True:
             found = check()
@@ -95,14 +98,14 @@ async def eventually(check: Callable[[], Awaitable[Any] | Any], seconds: float =
             await asyncio.sleep(0.01)
 
 
-async def rows(board: Switchboard, statement: str, **values: Any) -> list[Any]:
-    """What a query over all organizations finds."""
-    async with board.transitions.db.system() as conn:
+async def rows(controller: AdmissionController, statement: str, **values: Any) -> list[Any]:
+    """Return what a query over all organizations finds."""
+    async with controller.breakers.db.system() as conn:
         return list((await conn.execute(text(statement), values)).all())
 
 
-async def married_at(board: Switchboard, ceremony_at: datetime, vendor: str = "stripe") -> None:
-    """A wedding that depends on the vendor."""
+async def married_at(controller: AdmissionController, ceremony_at: datetime, vendor: str = "stripe") -> None:
+    """Record a wedding that depends on the vendor."""
     now = utc_now()
     of = {"organization_id": "studio", "wedding_id": "vows"}
     body = {"services": [{"id": "a", "name": "A", "role": "planning", "vendor": vendor}], "steps": []}
@@ -111,16 +114,16 @@ async def married_at(board: Switchboard, ceremony_at: datetime, vendor: str = "s
         "mode": "normal", "ceremony_local": "2027-06-19T16:00", "zone": "Europe/Rome", "ceremony_at": ceremony_at,
         "plan_version": 1, "created_at": now, "updated_at": now,
     }  # fmt: skip
-    async with board.transitions.db.system() as conn:
+    async with controller.breakers.db.system() as conn:
         await access.add_organization(conn, "studio", "Studio", now)
-    async with board.transitions.db.tenant("studio") as conn:
+    async with controller.breakers.db.tenant("studio") as conn:
         await conn.execute(insert(weddings).values(wedding))
         await conn.execute(insert(plans).values({**of, "version": 1, "body": body, "created_at": now}))
 
 
 @asynccontextmanager
 async def calm(db: Database) -> AsyncIterator[None]:
-    """No circuit opens within the block, in any process."""
+    """Keep every circuit closed within the block, in any process."""
     registry = load_registry()
     policy = CircuitPolicy(min_calls=100_000)
     async with db.system() as conn:
@@ -133,4 +136,4 @@ async def calm(db: Database) -> AsyncIterator[None]:
     finally:
         async with db.system() as conn:
             await conn.execute(text("DELETE FROM services"))
-            await circuits.tell(conn, "all")
+            await circuits.publish(conn, "all")

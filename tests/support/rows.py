@@ -1,4 +1,4 @@
-"""A row of each table, for tests of who may see and write what."""
+"""Builds a row of each table, for tests of who may see and write what."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ _ROWS: dict[str, dict[str, Any]] = {
 
 
 def row_of(table: str, organization_id: str, wedding_id: str | None = None) -> dict[str, Any]:
-    """A row of `organization_id`; every id in it says whose it is."""
+    """Build a row of `organization_id`; every id in it says whose it is."""
     whose = {"{organization}": organization_id, "{wedding}": wedding_id or f"w-{organization_id}"}
 
     def filled(value: Any) -> Any:

@@ -14,25 +14,24 @@ from sqlalchemy import text
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.puppet import Puppet
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings.compile import compile_plan
+from wedsync.dispatch.weddings import dispatch
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Plan
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import (
     VENDOR_EVENT_SIGNAL,
     Decision,
     TransactionRequest,
-    transaction_workflow_id,
     wedding_workflow_id,
 )
-from wedsync.domain.weddings.plan import Plan
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
 from wedsync.kit.plan_file import read_plan
 from wedsync.kit.settings import Settings, VendorSettings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.session import Database
-from wedsync.usecases.routing.registry import Registry, load_registry
-from wedsync.usecases.weddings.tell import tell
-from workers.main import make_worker, open_doors
+from wedsync.store.db.session import Database
+from wedsync.vendors.registry import Registry, load_registry
+from workers.main import make_worker, open_activities
 from workers.queues import plans
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -76,7 +75,7 @@ class Staged:
     plan: Plan
     _seq: int = 0
 
-    async def ask(self, kind: str = "orchestrate", untold: bool = False, **request: Any) -> str:
+    async def request_change(self, kind: str = "orchestrate", undispatched: bool = False, **request: Any) -> str:
         """Record a transaction and hand it over, as the API does; returns its id."""
         self._seq += 1
         tx = request.pop("id", None) or new_id()
@@ -96,14 +95,30 @@ class Staged:
                     "request": asked.model_dump_json(),
                 },
             )
-        if not untold:
-            await tell(self.stage.db, self.stage.client, tx)
+        if not undispatched:
+            await self.dispatch(tx)
         return tx
+
+    async def dispatch(self, tx: str) -> None:
+        """Hand a recorded transaction over."""
+        await dispatch(self.stage.db, self.stage.client, tx)
+
+    async def until_history_rests(self, seconds: float = 30) -> None:
+        """Wait until the workflow's history has stopped growing: nothing but a timer is open."""
+        async with asyncio.timeout(seconds):
+            while True:
+                before = (await self.handle.describe()).history_length
+                await asyncio.sleep(0.3)
+                found = await self.handle.describe()
+                raw = found.raw_description
+                is_open = bool(raw.pending_activities) or raw.HasField("pending_workflow_task")
+                if found.history_length == before and not is_open:
+                    return
 
     async def decide(self, step_id: str, choice: str, vendor: str | None = None) -> str:
         """A person's word on a held step."""
         decision = Decision.model_validate({"step_id": step_id, "choice": choice, "vendor": vendor})
-        return await self.ask("scheduled", decision=decision)
+        return await self.request_change("scheduled", decision=decision)
 
     async def transaction(self, tx: str) -> Any:
         """The transaction's row."""
@@ -135,23 +150,24 @@ class Staged:
                     return row
                 await asyncio.sleep(0.02)
 
-    async def until_said(self, puppet: Puppet, calls: int, seconds: float = 30) -> None:
-        """Wait until the puppet has heard so many calls for this wedding and the wedding is at rest."""
+    async def until_said(self, puppet: Puppet, calls: int, seconds: float = 30, *, is_busy: bool = False) -> None:
+        """Wait until the puppet has heard so many calls for this wedding and the wedding is at rest, or may be busy."""
         async with asyncio.timeout(seconds):
             while True:
-                if len(puppet.said(self.id)) >= calls and not await self._is_busy():
+                if len(puppet.said(self.id)) >= calls and (is_busy or not await self._is_busy()):
                     return
                 await asyncio.sleep(0.02)
 
     async def _is_busy(self) -> bool:
-        return any(row.status == "running" for row in await self.transactions())
+        return any(row.status in ("running", "rolling_back") for row in await self.transactions())
 
     async def at_rest(self, seconds: float = 30) -> None:
         """Wait until the wedding's workflow has nothing more to do by itself now."""
         async with asyncio.timeout(seconds):
             while True:
                 found = (await self.handle.describe()).raw_description
-                if not found.pending_children and not found.HasField("pending_workflow_task"):
+                is_quiet = not found.pending_activities and not found.HasField("pending_workflow_task")
+                if is_quiet and not await self._is_busy():
                     return
                 await asyncio.sleep(0.02)
 
@@ -192,10 +208,6 @@ class Staged:
     def handle(self) -> WorkflowHandle[Any, Any]:
         """The wedding's workflow."""
         return self.stage.client.get_workflow_handle(wedding_workflow_id(self.id))
-
-    def tx_handle(self, tx: str) -> WorkflowHandle[Any, Any]:
-        """A transaction's workflow."""
-        return self.stage.client.get_workflow_handle(transaction_workflow_id(self.id, tx))
 
     async def say(self, step_id: str, event_type: str, **changes: Any) -> None:
         """A vendor's word about a step, as the inbox's drain passes it on."""
@@ -294,8 +306,8 @@ class Stage:
 async def open_stage(settings: Settings, client: Client, sandbox: EmbeddedSandbox) -> AsyncIterator[Stage]:
     """Workers on every queue, for as long as the stage is open."""
     db = Database(settings.database_url, 5)
-    async with open_doors(settings, client) as doors, contextlib.AsyncExitStack() as stack:
-        for plan in plans(doors, settings):
+    async with open_activities(settings, client) as worker_activities, contextlib.AsyncExitStack() as stack:
+        for plan in plans(worker_activities, settings):
             await stack.enter_async_context(make_worker(client, plan, settings))
         try:
             yield Stage(settings, client, db, sandbox)

@@ -17,87 +17,49 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import WorkflowRunner
 
-from activities.deliveries import DeliveryActivities
-from activities.handoffs import HandoffActivities
-from activities.routing import RoutingActivities
-from activities.vendors import VendorActivities
-from activities.versions import VersionActivities
-from activities.webhooks import WebhookActivities
-from activities.weddings import WeddingActivities
 from tests.support.puppet import Puppet, PuppetRegistry
 from tests.support.stage import Stage, Staged, stage_settings
+from wedsync.domain.plans.plan import Plan
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.weddings.plan import Plan
-from wedsync.kit.crypto import Keyring
-from wedsync.kit.http import new_pool
-from wedsync.kit.http_guard import GuardedHttp
 from wedsync.kit.settings import Settings
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from wedsync.store.outbox import NEWS
-from wedsync.store.session import Database
-from wedsync.usecases.routing.call_vendor import VendorGateway
-from wedsync.usecases.routing.switchboard import Switchboard
-from wedsync.usecases.webhooks.outgoing.pump import Pump
-from wedsync.usecases.webhooks.outgoing.send import Sender, guard_policy
-from wedsync.usecases.webhooks.outgoing.tell import OutboxTeller
-from wedsync.usecases.weddings.links import link_maker
-from wedsync.usecases.weddings.load_plan import PlanShelf
-from workers.main import GUARDED, make_worker
-from workers.queues import Doors, plans
+from wedsync.store.db.session import Database
+from workers.main import SANDBOXED, make_worker, open_activities
+from workers.queues import plans
 
 #: Vendors fail here more than anywhere: no circuit opens unless a test configures it.
 CALM = CircuitPolicy(min_calls=100_000)
+#: The puppet's vendors have no credentials that would be missing, and no limits.
+EVERY: dict[str, Any] = {"limited": (), "set_up": None}
 #: Ends fast, keeps little.
 FAST: dict[str, Any] = {"graceful_shutdown_seconds": 1.0, "worker_cached_workflows": 500}
 
 
 @asynccontextmanager
 async def open_puppet_stage(
-    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet, runner: WorkflowRunner = GUARDED
+    settings: Settings, client: Client, sandbox: EmbeddedSandbox, puppet: Puppet, runner: WorkflowRunner = SANDBOXED
 ) -> AsyncIterator[Stage]:
     """The stage, with the puppet's vendors beside the installed ones."""
-    registry = PuppetRegistry(puppet)
-    db, pool = Database(settings.database_url, 10), new_pool()
-
-    async def provide() -> Client:
-        return client
-
-    teller = OutboxTeller(provide)
-    db.when_committed(NEWS, teller.tell)
-    sender = Sender(GuardedHttp(guard_policy(settings)), Keyring.parse(settings.codec_keys.get_secret_value()))
-    pump = Pump(db, sender, teller)
-    switchboard = Switchboard(db, registry.manifests, provide, policy=CALM)
-    gateway = VendorGateway(settings, registry, pool, switchboard)
-    doors = Doors(
-        weddings=WeddingActivities(db, PlanShelf(db, registry.manifests), link_maker(settings), provide),
-        vendors=VendorActivities(gateway, db),
-        webhooks=WebhookActivities(db, provide),
-        handoffs=HandoffActivities(db, provide),
-        deliveries=DeliveryActivities(db, provide, sender, pump),
-        routing=RoutingActivities(gateway, switchboard),
-        versions=VersionActivities(gateway, switchboard),
-    )
+    registry, db = PuppetRegistry(puppet), Database(settings.database_url, 10)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(switchboard.open())
-        for plan in plans(doors, settings):
+        worker_activities = await stack.enter_async_context(
+            open_activities(settings, client, registry=registry, policy=CALM, **EVERY)
+        )
+        for plan in plans(worker_activities, settings):
             await stack.enter_async_context(make_worker(client, plan, settings, runner))
         yield Stage(settings, client, db, sandbox, registry=registry)
-    await pump.close()
-    await teller.close()
-    await sender.close()
-    await pool.aclose()
     await db.close()
 
 
 @pytest.fixture(scope="session")
 def puppet() -> Puppet:
-    """What the puppet's vendors will answer."""
+    """Return what the puppet's vendors will answer."""
     return Puppet()
 
 
 @pytest.fixture(scope="session")
 async def stage_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedSandbox]:
-    """Every vendor's stand-in; none of them sends webhooks by itself."""
+    """Run every vendor's stand-in; none of them sends webhooks by itself."""
     with EmbeddedSandbox(Settings(state_dir=tmp_path_factory.mktemp("sandbox"))) as sandbox:
         for vendor in (name for name, manifest in sandbox.registry.manifests.items() if manifest.has_api):
             await sandbox.webhook_policy(vendor, muted=True)
@@ -113,7 +75,7 @@ async def stage(
     puppet: Puppet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stage]:
-    """The stage on a plain Temporal server."""
+    """Open the stage on a plain Temporal server."""
     settings = stage_settings(database_url, stage_sandbox, tmp_path_factory.mktemp("stage"), **FAST)
     async with open_puppet_stage(settings, temporal_client, stage_sandbox, puppet) as opened:
         yield opened
@@ -121,13 +83,13 @@ async def stage(
 
 @dataclass
 class SkippingStage:
-    """The stage on a server that skips time: weddings on it can be moved forward."""
+    """Stage on a server that skips time: weddings on it can be moved forward."""
 
     stage: Stage
     env: WorkflowEnvironment
 
     async def wedding(self, plan: Plan) -> Staged:
-        """A wedding as on the plain stage."""
+        """Make a wedding as on the plain stage."""
         return await self.stage.wedding(plan)
 
     async def forward(self, wedding: Staged, duration: timedelta) -> None:
@@ -147,11 +109,11 @@ class SkippingStage:
             if row.status in statuses:
                 return row
             with suppress(RPCError):
-                await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.tx_handle(tx).id), step)
+                await self.env.fast_forward(self.env.client.get_workflow_handle(wedding.handle.id), step)
         raise AssertionError(f"{tx} is {row.status}, not {statuses}")
 
     async def now(self, handle: WorkflowHandle[Any, Any]) -> datetime:
-        """A workflow's own time."""
+        """Return a workflow's own time."""
         return await self.env.get_current_time(handle)
 
 
@@ -170,7 +132,7 @@ async def _skipping_stage(
 
 @pytest.fixture
 def skipping(_skipping_stage: SkippingStage) -> Iterator[SkippingStage]:
-    """The stage on a server that skips time."""
+    """Open the stage on a server that skips time."""
     with _skipping_stage.env.with_time_skipping_disabled():
         yield _skipping_stage
 

@@ -15,13 +15,13 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.webhooks import WebhookActivities
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.routing.vendor import VendorEvent
+from activities.inbox import WebhookActivities
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, WEDDING_WORKFLOW
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import connect
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
 from workers.main import make_worker
 from workers.queues import QueuePlan
 from workflows.drain_inbox import DrainInbox
@@ -63,8 +63,8 @@ async def serve(settings: Settings) -> None:
     async def provide() -> Client:
         return client
 
-    doors = WebhookActivities(db, provide)
-    activities = [doors.drain_batch, doors.retry_event, doors.sweep_inbox]
+    worker_activities = WebhookActivities(db, provide)
+    activities = [worker_activities.drain_batch, worker_activities.retry_event, worker_activities.sweep_inbox]
     workers = [
         make_worker(client, QueuePlan(WORKFLOWS, (DrainInbox, RetryWebhook), (), 10), settings),
         make_worker(client, QueuePlan(RECORDS, (), activities, 10), settings),

@@ -11,35 +11,35 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from tests.support.plans import booking, plan
 from tests.support.stage import Stage
-from wedsync.domain.routing import queues
+from wedsync.domain import task_queues
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
-from workers.main import SWEEP_SCHEDULE, ensure_schedules, make_worker, open_doors
+from workers.main import SWEEP_SCHEDULE, ensure_schedules, make_worker, open_activities
 from workers.queues import QueuePlan, plans
 
 
 @pytest.fixture
-async def doors(settings: Settings, database_url: str, temporal_client: Client) -> Any:
+async def worker_activities(settings: Settings, database_url: str, temporal_client: Client) -> Any:
     given = settings.model_copy(update={"database_url": database_url})
-    async with open_doors(given, temporal_client) as opened:
+    async with open_activities(given, temporal_client) as opened:
         yield opened
 
 
-async def test_a_process_serves_every_queue_unless_it_is_told_which(doors: Any, settings: Settings) -> None:
-    assert {plan.queue for plan in plans(doors, settings)} == set(queues.ALL)
+async def test_a_process_serves_every_queue_unless_it_is_told_which(worker_activities: Any, settings: Settings) -> None:
+    assert {plan.queue for plan in plans(worker_activities, settings)} == set(task_queues.ALL)
     some = settings.model_copy(update={"worker_queues": " vendor-critical, records ,"})
-    assert [plan.queue for plan in plans(doors, some)] == ["vendor-critical", "records"]
+    assert [plan.queue for plan in plans(worker_activities, some)] == ["vendor-critical", "records"]
 
 
 async def test_vendor_queues_run_calls_only_and_the_critical_one_has_slots_of_its_own(
-    doors: Any, settings: Settings
+    worker_activities: Any, settings: Settings
 ) -> None:
     sized = settings.model_copy(update={"worker_vendor_slots": 7, "worker_critical_slots": 3})
-    by_queue = {plan.queue: plan for plan in plans(doors, sized)}
+    by_queue = {plan.queue: plan for plan in plans(worker_activities, sized)}
     for name, slots in (("vendor", 7), ("vendor-critical", 3)):
         assert (by_queue[name].workflows, by_queue[name].activity_slots) == ((), slots)
-        assert by_queue[name].activities == [doors.vendors.call]
-    assert doors.vendors.call not in by_queue["records"].activities
+        assert by_queue[name].activities == [worker_activities.vendors.call]
+    assert worker_activities.vendors.call not in by_queue["records"].activities
 
 
 _begun, _finish = asyncio.Event(), asyncio.Event()
@@ -97,5 +97,5 @@ async def test_the_sweep_runs_each_minute_and_is_made_once(settings: Settings, t
 
 async def test_a_wedding_runs_under_the_guard_of_the_workflow_sandbox(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue")))
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     assert [entry["state"] for entry in await wedding.ledger()] == ["active"]

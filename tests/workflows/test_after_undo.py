@@ -21,17 +21,17 @@ async def test_nothing_more_is_begun_of_a_rollback_that_needs_a_person(skipping:
     )
     puppet.will(wedding.id, "room.reserve", "reject")
     puppet.will(wedding.id, "release", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "needs_attention")
     await skipping.forward(wedding, timedelta(days=25))
     assert (await wedding.steps())["final"].status == "skipped"
     assert await wedding.transactions("scheduled") == []
     assert await wedding.ledger() == []
 
-    again = await wedding.ask()
+    again = await wedding.request_change()
     assert (await wedding.until(again, "cancelled")).error["code"] == "already_orchestrated"
-    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change("undo", target=tx), "rolled_back")
+    await wedding.until(await wedding.request_change(), "waiting")
     assert [entry["step_id"] for entry in await wedding.ledger()] == ["final"]
 
 
@@ -43,10 +43,10 @@ async def test_what_needs_an_undone_step_asks_a_person(skipping: SkippingStage, 
             payment("final", at="ceremony - 180d", needs=["hall"]),
         )
     )
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     await skipping.forward(wedding, timedelta(days=12))
     (booked,) = await wedding.transactions("scheduled")
-    await wedding.until(await wedding.ask("undo", target=booked.id), "rolled_back")
+    await wedding.until(await wedding.request_change("undo", target=booked.id), "rolled_back")
     await skipping.forward(wedding, timedelta(days=12))
     final = (await wedding.steps())["final"]
     assert (final.status, final.error["code"]) == ("held", "needs_failed")
@@ -60,16 +60,16 @@ async def test_an_undo_tries_again_what_the_vendor_before_the_fallback_would_not
     wedding = await skipping.wedding(plan(booking("hall", "slowcoach", fallbacks=["replayer"])))
     puppet.will(wedding.id, "finish", "reject")
     puppet.will(wedding.id, "release", *["reject"] * 3)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await skipping.forward(wedding, timedelta(hours=26))
     assert (await wedding.steps())["hall"].compensation["status"] == "needs_attention"
     puppet.will(wedding.id, "release", "ok", answer)
-    await wedding.until(await wedding.ask("undo", target=tx), status)
+    await wedding.until(await wedding.request_change("undo", target=tx), status)
     released = [call.vendor for call in puppet.calls(wedding.id, "release")]
     assert released == ["slowcoach"] * 3 + ["replayer", "slowcoach"]
     compensation = (await wedding.steps())["hall"].compensation
     assert compensation["status"] == ("undone" if answer == "ok" else "needs_attention")
     if answer == "reject":  # What still stands can be tried once more.
-        await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+        await wedding.until(await wedding.request_change("undo", target=tx), "rolled_back")
         assert (await wedding.steps())["hall"].compensation["status"] == "undone"

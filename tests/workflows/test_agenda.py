@@ -35,7 +35,7 @@ async def audited(wedding: Staged) -> list[tuple[str, str | None]]:
 
 async def test_a_step_runs_when_it_is_due_and_not_before(skipping: SkippingStage) -> None:
     wedding = await skipping.wedding(plan(booking("venue"), event(at="ceremony - 30d"), email(at="event + 2d")))
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     due = CEREMONY_AT - timedelta(days=30)
     assert await wedding.when("agenda", lambda agenda: all(entry["status"] != "pending" for entry in agenda)) == [
         {"step_id": "event", "status": "scheduled", "due_at": due.isoformat().replace("+00:00", "Z")},
@@ -55,7 +55,7 @@ async def test_a_step_runs_when_it_is_due_and_not_before(skipping: SkippingStage
 
 async def test_no_timer_is_longer_than_thirty_days(skipping: SkippingStage) -> None:
     wedding = await skipping.wedding(plan(booking("venue"), event(at="ceremony - 1d")))
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     await skipping.forward(wedding, timedelta(days=100))
     history = await wedding.handle.fetch_history()
     timers = [
@@ -74,7 +74,7 @@ async def test_a_step_keeps_its_hour_on_the_wall_across_daylight_saving(skipping
     wedding = await skipping.wedding(
         plan(booking("venue"), event(at="ceremony - 7d"), ceremony=f"{year}-10-31T16:00", zone="Europe/Rome")
     )
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     due = (await wedding.steps())["event"].due_at
     assert due.astimezone(ROME).strftime("%m-%dT%H:%M") == "10-24T16:00"
     offsets = {due.astimezone(ROME).utcoffset(), datetime(year, 10, 31, 16, tzinfo=ROME).utcoffset()}
@@ -84,7 +84,7 @@ async def test_a_step_keeps_its_hour_on_the_wall_across_daylight_saving(skipping
 async def test_a_scheduled_step_whose_need_failed_long_ago_fails_once(skipping: SkippingStage, puppet: Puppet) -> None:
     wedding = await skipping.wedding(plan(booking("hall", "replayer"), event(at="ceremony - 30d", needs=["hall"])))
     puppet.will(wedding.id, "reserve", "reject")
-    row = await wedding.until(await wedding.ask(), "completed")
+    row = await wedding.until(await wedding.request_change(), "completed")
     assert row.gaps == ["hall"]
     await skipping.forward(wedding, before_ceremony() - timedelta(days=29))
     await wedding.until_step("event", "failed")
@@ -100,7 +100,7 @@ async def test_a_scheduled_step_that_fails_asks_a_person_and_rolls_nothing_back(
         plan(booking("venue"), booking("hall", "replayer", at="ceremony - 30d", on_failure="rollback"))
     )
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await skipping.forward(wedding, before_ceremony() - timedelta(days=30) + timedelta(hours=1))
     await wedding.until_step("hall", "held")
@@ -122,7 +122,7 @@ async def test_a_rollback_of_what_came_after_a_scheduled_step_leaves_what_had_se
         )
     )
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await skipping.forward(wedding, before_ceremony() - timedelta(days=30) + timedelta(hours=1))
     await wedding.until_step("hall", "held")
@@ -146,7 +146,7 @@ async def test_a_hold_reminds_at_half_time_and_takes_its_default_at_the_deadline
         plan(booking("hall", "replayer", on_failure="hold", decide_within="2d", **more), booking("venue"))
     )
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     await skipping.forward(wedding, timedelta(hours=23))
     assert await wedding.reminders() == []
@@ -171,7 +171,7 @@ async def test_a_hold_that_takes_no_default_is_told_and_reminded_of_again_and_ag
         )
     )
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     await skipping.forward(wedding, timedelta(hours=2))
     told = [("step.overdue", why)]
@@ -191,7 +191,7 @@ async def test_a_hold_whose_default_is_rollback_is_undone_at_the_deadline(
         plan(booking("venue"), booking("hall", "replayer", on_failure="hold", decide_within="2d", otherwise="rollback"))
     )
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     await skipping.forward(wedding, timedelta(days=2, hours=1))
     await wedding.until(tx, "rolled_back")
@@ -202,7 +202,7 @@ async def test_a_hold_whose_default_is_rollback_is_undone_at_the_deadline(
 async def test_a_late_answer_is_asked_for_and_completes_the_step(skipping: SkippingStage, puppet: Puppet) -> None:
     wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d"), payment(timeout="30d")))
     puppet.will(wedding.id, "reserve", "waiting")
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await skipping.forward(wedding, timedelta(days=1))
     assert (await wedding.steps())["hall"].status == "waiting"
     await skipping.forward(wedding, timedelta(days=2))
@@ -216,7 +216,7 @@ async def test_an_answer_that_never_comes_lets_go_of_the_vendor_and_holds(
     wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d", on_failure="hold")))
     puppet.will(wedding.id, "reserve", "waiting")
     puppet.will(wedding.id, "look", "waiting")
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await skipping.forward(wedding, timedelta(days=3))
     await wedding.until_step("hall", "held")
     step = (await wedding.steps())["hall"]
@@ -234,7 +234,7 @@ async def test_a_vendor_that_cannot_be_asked_at_the_deadline_makes_a_hold(
     wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d")))
     puppet.will(wedding.id, "reserve", "waiting")
     puppet.will(wedding.id, "look", *["down"] * 4)
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await skipping.forward(wedding, timedelta(days=3))
     await wedding.until_step("hall", "held")
     assert puppet.said(wedding.id) == ["send reserve", *["look reserve"] * 4]
@@ -245,7 +245,7 @@ async def held_unasked(skipping: SkippingStage, puppet: Puppet, *looks: Answer) 
     wedding = await skipping.wedding(plan(booking("hall", "slowcoach", timeout="2d")))
     puppet.will(wedding.id, "reserve", "waiting")
     puppet.will(wedding.id, "look", *["down"] * 4, *looks)
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await skipping.forward(wedding, timedelta(days=3))
     await wedding.until_step("hall", "held")
     return wedding
@@ -277,7 +277,7 @@ async def test_a_retry_holds_again_while_the_vendor_cannot_be_asked(skipping: Sk
 
 async def test_a_retried_payment_is_not_taken_for_made_before_its_vendor_says_so(skipping: SkippingStage) -> None:
     wedding = await skipping.wedding(plan(payment(timeout="2d")))
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await skipping.stage.sandbox.faults("stripe", mode="down", wedding_id=wedding.id)
     await skipping.forward(wedding, timedelta(days=3))
     await wedding.until_step("deposit", "held")
@@ -290,7 +290,7 @@ async def test_a_retried_payment_is_not_taken_for_made_before_its_vendor_says_so
 
 async def test_a_retry_asks_a_person_again_who_has_not_answered(skipping: SkippingStage) -> None:
     wedding = await skipping.wedding(plan(booking("hall", "paper", decide_within="2d")))
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await skipping.forward(wedding, timedelta(days=2, hours=1))
     await wedding.until_step("hall", "held")
     await wedding.decide("hall", "retry")
@@ -309,7 +309,7 @@ async def test_an_effect_that_surfaces_after_it_was_found_absent_is_undone(
     puppet.will(wedding.id, "hall.reserve", "unknown")
     puppet.will(wedding.id, "room.reserve", "reject")
     puppet.will(wedding.id, "find", *["absent"] * 40)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await skipping.until(wedding, tx, "rolled_back", "held", "needs_attention")
     row = await wedding.until(tx)
     assert (row.status, (await wedding.steps())["hall"].compensation["status"]) == ("rolled_back", "nothing_to_undo")
@@ -340,7 +340,7 @@ async def test_an_undo_that_is_not_final_blocks_nothing_and_is_looked_at_until_i
     )
     puppet.will(wedding.id, "room.reserve", "reject")
     puppet.will(wedding.id, "hall.release", "waiting", *later)
-    row = await wedding.until(await wedding.ask(), "rolled_back")
+    row = await wedding.until(await wedding.request_change(), "rolled_back")
     assert (row.status, (await wedding.steps())["hall"].compensation["status"]) == ("rolled_back", "undone")
     assert len(puppet.calls(wedding.id, "release")) == 1
     waiting = await wedding.handle.query("waiting")

@@ -28,12 +28,12 @@ async def result_of(wedding: Staged) -> Any:
 
 
 async def cancel(wedding: Staged) -> str:
-    return await wedding.ask("undo", everything=True, cancel=True)
+    return await wedding.request_change("undo", everything=True, cancel=True)
 
 
 async def orchestrated(stage: Stage, *steps: dict[str, Any], **more: Any) -> tuple[Staged, str]:
     wedding = await stage.wedding(plan(*steps, **more))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await wedding.at_rest()
     return wedding, tx
@@ -48,7 +48,7 @@ async def test_a_cancelled_wedding_takes_a_persons_word_about_what_is_undone_by_
     assert (row.status, row.ended_at) == ("closing", None)
     assert await wedding.handle.execute_update("repair") == 2
     for kind, more in (("orchestrate", {}), ("timeline", {"ceremony_at": CEREMONY})):
-        late = await wedding.until(await wedding.ask(kind, **more), "cancelled")
+        late = await wedding.until(await wedding.request_change(kind, **more), "cancelled")
         assert late.error["code"] == "wedding_over"
     await wedding.say("hall", "hand.undone", source="link", object_id=None)
     assert await result_of(wedding) == "cancelled"
@@ -84,7 +84,7 @@ async def test_what_was_found_absent_is_looked_at_again_although_the_wedding_is_
     wedding = await skipping.wedding(plan(booking("hall", "finder", timeout="1h")))
     puppet.will(wedding.id, "hall.reserve", "unknown")
     puppet.will(wedding.id, "find", *["absent"] * 40)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until_step("hall", "running")
     undo = await cancel(wedding)
     await skipping.until(wedding, tx, "cancelled")
@@ -118,7 +118,7 @@ async def test_a_wedding_past_its_end_waits_for_a_decision_but_not_for_ever(
         )
     )
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     ends_at = ceremony + timedelta(days=2)
     await skipping.forward(wedding, ends_at - await skipping.now(wedding.handle) + timedelta(hours=1))
@@ -136,6 +136,6 @@ async def test_what_waits_behind_a_cancellation_is_refused_and_does_not_run_for_
     wedding, tx = await orchestrated(stage, booking("venue"), booking("food", "caterer"))
     await stage.sandbox.faults("generic", mode="slow", operation="caterer.cancel", delay_ms=800, wedding_id=wedding.id)
     undo = await cancel(wedding)
-    late = await wedding.ask("undo", target=tx)
+    late = await wedding.request_change("undo", target=tx)
     await wedding.until(undo, "rolled_back")
     assert (await wedding.until(late, "cancelled")).error["code"] == "wedding_over"

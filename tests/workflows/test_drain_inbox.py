@@ -15,12 +15,10 @@ from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.webhooks import WebhookActivities
+from activities.inbox import WebhookActivities
+from wedsync.dispatch.inbox import InboxDispatcher, signal_drain
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.webhooks.inbox import NewRow
-from wedsync.domain.webhooks.messages import (
+from wedsync.domain.inbox.messages import (
     DRAIN_SIGNAL,
     DrainBatch,
     DrainedBatch,
@@ -29,15 +27,17 @@ from wedsync.domain.webhooks.messages import (
     SweptInbox,
     drain_workflow_id,
 )
+from wedsync.domain.inbox.triage import NewRow
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, WEDDING_WORKFLOW, wedding_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.store import inbox
-from wedsync.store.session import Database
-from wedsync.store.tables.access import organizations
-from wedsync.store.tables.webhooks import inbox as inbox_table
-from wedsync.store.tables.weddings import weddings
-from wedsync.usecases.webhooks.tell import InboxTeller, tell_drain
+from wedsync.store.access.tables import organizations
+from wedsync.store.db.session import Database
+from wedsync.store.inbox import queries as inbox
+from wedsync.store.inbox.tables import inbox as inbox_table
+from wedsync.store.weddings.tables import weddings
 from workflows.drain_inbox import BATCHES_PER_RUN, MAX_LINGERS, DrainInbox
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ class CountingWedding:
         self._told[event.event_id] = self._told.get(event.event_id, 0) + 1
 
     @workflow.query
-    def told(self) -> dict[str, int]:
+    def signalled(self) -> dict[str, int]:
         return self._told
 
 
@@ -185,10 +185,14 @@ async def house(db: Database, temporal_client: Client) -> AsyncIterator[Client]:
     async def provider() -> Client:
         return temporal_client
 
-    doors = WebhookActivities(db, provider)
+    worker_activities = WebhookActivities(db, provider)
     async with (
         Worker(temporal_client, task_queue=WORKFLOWS, workflows=[DrainInbox]),
-        Worker(temporal_client, task_queue=RECORDS, activities=[doors.drain_batch, doors.sweep_inbox]),
+        Worker(
+            temporal_client,
+            task_queue=RECORDS,
+            activities=[worker_activities.drain_batch, worker_activities.sweep_inbox],
+        ),
         Worker(
             temporal_client,
             task_queue="counting",
@@ -256,8 +260,8 @@ async def states(db: Database) -> Counter[str]:
         return Counter(dict(list(rows)))
 
 
-async def told(client: Client, wedding_id: str) -> dict[str, int]:
-    return await client.get_workflow_handle(wedding_workflow_id(wedding_id)).query(CountingWedding.told)
+async def signalled(client: Client, wedding_id: str) -> dict[str, int]:
+    return await client.get_workflow_handle(wedding_workflow_id(wedding_id)).query(CountingWedding.signalled)
 
 
 async def test_a_burst_of_2000_events_told_as_it_arrives_reaches_each_wedding_once(db: Database, house: Client) -> None:
@@ -266,14 +270,14 @@ async def test_a_burst_of_2000_events_told_as_it_arrives_reaches_each_wedding_on
     async def provider() -> Client:
         return house
 
-    teller = InboxTeller(provider, interval_seconds=0.05)
+    dispatcher = InboxDispatcher(provider, interval_seconds=0.05)
     for start in range(0, 2000, 100):
         await record(db, *(event_row(f"evt_{number}", ids[number % 10]) for number in range(start, start + 100)))
-        teller.tell("normal")
-    await teller.close()
+        dispatcher.dispatch("normal")
+    await dispatcher.close()
     await house.get_workflow_handle(drain_workflow_id("normal")).result()
     assert await states(db) == {"processed": 2000}
-    heard = await asyncio.gather(*(told(house, wedding_id) for wedding_id in ids))
+    heard = await asyncio.gather(*(signalled(house, wedding_id) for wedding_id in ids))
     assert sum(len(events) for events in heard) == 2000
     assert {count for events in heard for count in events.values()} == {1}
 
@@ -281,11 +285,11 @@ async def test_a_burst_of_2000_events_told_as_it_arrives_reaches_each_wedding_on
 async def test_the_order_of_arrival_is_nothing_that_an_event_depends_on(db: Database, house: Client) -> None:
     (wedding_id,) = await add_weddings(db, house, 1)
     await record(db, event_row("newer", wedding_id))
-    await tell_drain(house, "normal")
+    await signal_drain(house, "normal")
     await record(db, event_row("older", wedding_id))
-    await tell_drain(house, "normal")
+    await signal_drain(house, "normal")
     await house.get_workflow_handle(drain_workflow_id("normal")).result()
-    assert await told(house, wedding_id) == {"newer": 1, "older": 1}
+    assert await signalled(house, wedding_id) == {"newer": 1, "older": 1}
 
 
 async def test_rows_that_nobody_was_told_of_are_found_by_the_sweep(db: Database, house: Client) -> None:
@@ -293,13 +297,13 @@ async def test_rows_that_nobody_was_told_of_are_found_by_the_sweep(db: Database,
     async with db.system() as connection:
         await inbox.record(connection, "stripe", [event_row("missed", wedding_id)], NOW.replace(year=2020))
     swept = await house.execute_workflow(SweepOnce.run, id=f"sweep-{wedding_id}", task_queue="counting")
-    assert swept.told == ("normal",)
+    assert swept.signalled == ("normal",)
     await house.get_workflow_handle(drain_workflow_id("normal")).result()
-    assert await told(house, wedding_id) == {"missed": 1}
+    assert await signalled(house, wedding_id) == {"missed": 1}
 
 
 async def test_an_operator_reads_what_a_drain_is_and_does(db: Database, house: Client) -> None:
-    await tell_drain(house, "critical")
+    await signal_drain(house, "critical")
     handle = house.get_workflow_handle(drain_workflow_id("critical"))
     await handle.result()
     described = await handle.describe()

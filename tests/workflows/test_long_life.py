@@ -12,12 +12,12 @@ from tests.support.plans import booking, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, stage_settings
 from tests.support.stages import FAST, open_puppet_stage
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, TransactionRequest
 from wedsync.kit.ids import new_id
 from wedsync.sandbox.embedded import EmbeddedSandbox
-from workers.main import UNGUARDED
-from workflows import wedding as wedding_module
+from workers.main import UNSANDBOXED
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ async def short_lived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Stage]:
     """A stage whose weddings go on in a new run after a few events."""
-    monkeypatch.setattr(wedding_module, "LONG_HISTORY_EVENTS", 40)
+    monkeypatch.setattr(saga, "LONG_HISTORY_EVENTS", 40)
     settings = stage_settings(database_url, stage_sandbox, tmp_path, **FAST)
-    async with open_puppet_stage(settings, temporal_client, stage_sandbox, puppet, UNGUARDED) as opened:
+    async with open_puppet_stage(settings, temporal_client, stage_sandbox, puppet, UNSANDBOXED) as opened:
         yield opened
 
 
 async def test_a_long_wedding_goes_on_in_a_new_run_with_all_it_knew(short_lived: Stage) -> None:
     wedding = await short_lived.wedding(plan(booking("venue"), payment(needs=["venue"])))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.at_rest()
     runs = {(await wedding.handle.describe()).run_id}
     ledger = await wedding.handle.query("ledger")
     for _ in range(12):
-        refused = await wedding.ask("amendment")
+        refused = await wedding.request_change("amendment")
         assert (await wedding.until(refused, "cancelled")).error["code"] == "unknown_kind"
         await wedding.at_rest()
         runs.add((await wedding.handle.describe()).run_id)
@@ -63,7 +63,7 @@ async def test_a_long_wedding_goes_on_in_a_new_run_with_all_it_knew(short_lived:
 
 async def test_a_wedding_at_rest_goes_on_in_a_new_run_although_nothing_it_hears_matters(short_lived: Stage) -> None:
     wedding = await short_lived.wedding(plan(booking("venue"), payment(needs=["venue"])))
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await wedding.at_rest()
     first = (await wedding.handle.describe()).run_id
     receipt = VendorEvent(

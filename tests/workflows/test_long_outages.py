@@ -2,56 +2,38 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
-
 from tests.support.plans import booking, event, plan
 from tests.support.puppet import Puppet
-from tests.support.stage import Stage, Staged
+from tests.support.stage import Staged
 from tests.support.stages import SkippingStage
-from wedsync.domain.weddings import saga
 
 
-async def events_in(skipping: SkippingStage, wedding: Staged, tx: str, duration: timedelta) -> int:
-    """How long the transaction's history is after so much time."""
-    handle = skipping.env.client.get_workflow_handle(wedding.tx_handle(tx).id)
+async def events_in(skipping: SkippingStage, wedding: Staged, duration: timedelta) -> int:
+    """How long the workflow's history is after so much time."""
+    handle = skipping.env.client.get_workflow_handle(wedding.handle.id)
     await skipping.env.fast_forward(handle, duration)
     return (await handle.describe()).history_length
 
 
 async def test_an_undo_outlasts_hours_without_its_vendor(skipping: SkippingStage, puppet: Puppet) -> None:
     wedding = await skipping.wedding(plan(booking("hall", "replayer"), booking("room", "replayer")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     puppet.will(wedding.id, "release", *["down"] * 500)
-    undo = await wedding.ask("undo", target=tx)
+    undo = await wedding.request_change("undo", target=tx)
     await wedding.until(undo, "rolling_back")
-    assert await events_in(skipping, wedding, undo, timedelta(hours=8)) < 5_000
+    assert await events_in(skipping, wedding, timedelta(hours=8)) < 5_000
     puppet.answers[(wedding.id, "release")].clear()
     await skipping.until(wedding, undo, "rolled_back", step=timedelta(minutes=10))
 
 
 async def test_looks_before_an_undo_outlast_hours_without_their_vendor(skipping: SkippingStage) -> None:
     wedding = await skipping.wedding(plan(event(), event("second", starts="ceremony - 3h")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     await skipping.stage.sandbox.faults("google_calendar", mode="down", wedding_id=wedding.id)
-    undo = await wedding.ask("undo", target=tx)
+    undo = await wedding.request_change("undo", target=tx)
     await wedding.until(undo, "rolling_back")
-    assert await events_in(skipping, wedding, undo, timedelta(hours=8)) < 4_000
+    assert await events_in(skipping, wedding, timedelta(hours=8)) < 4_000
     await skipping.stage.sandbox.clear_faults("google_calendar")
     await skipping.until(wedding, undo, "rolled_back", step=timedelta(minutes=10))
-
-
-async def test_what_is_tried_for_ever_is_parked_before_its_history_is_full(
-    stage: Stage, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wedding = await stage.wedding(plan(booking("hall", "replayer")))
-    tx = await wedding.ask()
-    await wedding.until(tx, "completed")
-    puppet.will(wedding.id, "release", *["down"] * 50)
-    with monkeypatch.context() as full:
-        full.setattr(saga, "LONGEST_HISTORY_EVENTS", 40)
-        await wedding.until(await wedding.ask("undo", target=tx), "needs_attention")
-    assert (await wedding.steps())["hall"].compensation["status"] == "needs_attention"
-    puppet.answers[(wedding.id, "release")].clear()
-    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")

@@ -11,11 +11,11 @@ from tests.support.routing import rows
 from tests.support.stages import SkippingStage
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
-from wedsync.domain.routing.version_migration import MigrationLook
+from wedsync.domain.versions.migration import MigrationWake
 from wedsync.kit.clock import utc_now
-from wedsync.store import versions
-from wedsync.usecases.routing import migrate_version
-from wedsync.usecases.routing.migrate_version_step import migrate_version as look_at
+from wedsync.store.versions import queries as versions
+from wedsync.usecases.versions import request_migration
+from wedsync.usecases.versions.advance_migration import migrate_version as act_on_wake
 
 DAY = timedelta(days=1)
 
@@ -34,7 +34,7 @@ async def test_it_goes_through_all_stages_and_the_new_version_is_pinned(migratin
     assert [step.partition(":")[0] for step in result.migration_steps] == ["shadow", "canary", "verify", "done"]
     assert [pin[1:] for pin in await migrating.pins(wedding.organization_id)] == [(NEW, 100, "")]
     audited = await rows(
-        migrating.board,
+        migrating.controller,
         "SELECT action FROM audit_log WHERE organization_id = :org AND action LIKE 'version.migration%' ORDER BY id",
         org=wedding.organization_id,
     )
@@ -59,7 +59,7 @@ async def test_with_nothing_to_compare_it_goes_back(migrating: Migrating) -> Non
 
 async def test_a_rollback_in_the_canary_leaves_the_pins_exactly_as_they_were(migrating: Migrating) -> None:
     wedding = await migrating.wedding()
-    async with migrating.board.transitions.db.system() as conn:
+    async with migrating.controller.breakers.db.system() as conn:
         organization = wedding.organization_id
         await versions.pin(conn, SERVICE, organization, "2026-07-29.dahlia", "key:test", utc_now() - DAY)
     before = await migrating.pins(organization)
@@ -67,7 +67,9 @@ async def test_a_rollback_in_the_canary_leaves_the_pins_exactly_as_they_were(mig
     await migrating.until(migration, "canary")
     assert [pin[1:3] for pin in await migrating.pins(organization)] == [("2026-07-29.dahlia", 100), (NEW, 10)]
     principal = Principal(organization_id=organization, key_id="test")
-    await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, rollback=True)
+    await request_migration.request_move(
+        migrating.stage.db, migrating.stage.client, principal, migration, rollback=True
+    )
     result = await migrating.end(migration)
     assert (result.outcome, result.reason) == ("rolled_back", "asked by an operator")
     assert await migrating.pins(organization) == before
@@ -78,7 +80,7 @@ async def test_a_freeze_window_is_waited_for(migrating: Migrating) -> None:
     wedding = await migrating.wedding(ceremony_at)
     migration = await migrating.begin(wedding.organization_id)
     await migrating.end(migration)
-    (found,) = await rows(migrating.board, "SELECT ended_at FROM version_migrations WHERE id = :id", id=migration)
+    (found,) = await rows(migrating.controller, "SELECT ended_at FROM version_migrations WHERE id = :id", id=migration)
     assert found.ended_at >= ceremony_at + timedelta(hours=12 + 4)
 
 
@@ -95,10 +97,10 @@ async def test_a_paused_migration_stays_where_it_is_and_goes_on(migrating: Migra
     migration = await migrating.begin(wedding.organization_id)
     await migrating.until(migration, "canary")
     principal = Principal(organization_id=wedding.organization_id, key_id="test")
-    await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, paused=True)
+    await request_migration.request_move(migrating.stage.db, migrating.stage.client, principal, migration, paused=True)
     await migrating.env.fast_forward(migrating.handle(migration), DAY)
     assert (await migrating.until(migration, "canary")).stage == "canary"
-    await migrate_version.ask(migrating.stage.db, migrating.stage.client, principal, migration, paused=False)
+    await request_migration.request_move(migrating.stage.db, migrating.stage.client, principal, migration, paused=False)
     assert (await migrating.end(migration)).outcome == "done"
 
 
@@ -115,25 +117,27 @@ async def test_two_workers_at_one_move_make_it_once(migrating: Migrating) -> Non
     wedding = await migrating.wedding()
     migration = await migrating.begin(wedding.organization_id)
     await migrating.until(migration, "shadow")
-    look = MigrationLook(migration_id=migration, now=utc_now() + DAY)
-    both = await asyncio.gather(*(look_at(migrating.gateway, migrating.board, look) for _ in range(2)))
+    migration_wake = MigrationWake(migration_id=migration, now=utc_now() + DAY)
+    both = await asyncio.gather(
+        *(act_on_wake(migrating.gateway, migrating.controller, migration_wake) for _ in range(2))
+    )
     assert {news.stage for news in both} == {"canary"}
-    (found,) = await rows(migrating.board, "SELECT state FROM version_migrations WHERE id = :id", id=migration)
+    (found,) = await rows(migrating.controller, "SELECT state FROM version_migrations WHERE id = :id", id=migration)
     assert [step.partition(":")[0] for step in found.state["steps"]] == ["shadow", "canary"]
     assert len(await migrating.pins(wedding.organization_id)) == 1
 
 
 async def test_a_call_begun_before_the_switch_stays_with_its_version(migrating: Migrating) -> None:
     wedding = await migrating.wedding(payments=0)
-    async with migrating.board.transitions.db.system() as conn:
+    async with migrating.controller.breakers.db.system() as conn:
         await versions.pin(conn, SERVICE, wedding.organization_id, NEW, "key:test", utc_now() - DAY)
-    await migrating.board.book.load()
+    await migrating.controller.routing_table.load()
     call = payment_call(wedding.organization_id, wedding.id)
     made = await migrating.gateway.send(call)
     assert made.facts["api_version"] == NEW
-    async with migrating.board.transitions.db.system() as conn:
+    async with migrating.controller.breakers.db.system() as conn:
         await versions.pin(conn, SERVICE, wedding.organization_id, None, "key:test", utc_now())
-    await migrating.board.book.load()
+    await migrating.controller.routing_table.load()
     await migrating.gateway.send(call)
     await migrating.gateway.send(next_call(call, "release_payment", made.facts))
     later = payment_call(wedding.organization_id, wedding.id, first_sent_at=utc_now() + timedelta(seconds=5))

@@ -14,16 +14,16 @@ from tests.support.plans import booking, plan
 from tests.support.receivers import Received, Receiver, open_receiver
 from tests.support.stage import Stage, Staged
 from wedsync.domain.access.principal import Principal
-from wedsync.domain.webhooks.outgoing.messages import outbox_workflow_id
+from wedsync.domain.outbox.messages import outbox_workflow_id
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
-from wedsync.usecases.webhooks.outgoing import subscribe
-from wedsync.usecases.webhooks.outgoing.subscribe import Wanted
+from wedsync.usecases.outbox import subscribe
+from wedsync.usecases.outbox.subscribe import NewSubscription
 
 
 async def _subscribe(stage: Stage, wedding: Staged, url: str) -> str:
     """Subscribe to all of the organization's events, in order; the signing secret."""
-    wanted = Wanted(url=url, event_types=("*",), ordered=True)
+    wanted = NewSubscription(url=url, event_types=("*",), ordered=True)
     principal = Principal(organization_id=wedding.organization_id, key_id="k")
     async with stage.db.tenant(wedding.organization_id) as conn:
         made = await subscribe.create(conn, principal, wanted, KEYRING, subscription_id=new_id(), now=utc_now())
@@ -31,7 +31,7 @@ async def _subscribe(stage: Stage, wedding: Staged, url: str) -> str:
     return made.secret
 
 
-async def _until_told(receiver: Receiver, event_type: str) -> list[Received]:
+async def _until_dispatched(receiver: Receiver, event_type: str) -> list[Received]:
     async with asyncio.timeout(60), receiver.news:
         await receiver.news.wait_for(lambda: event_type in receiver.types())
     return receiver.requests
@@ -41,9 +41,9 @@ async def test_a_weddings_changes_reach_their_subscriber_signed_and_in_order(sta
     async with open_receiver() as receiver:
         wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
         secret = await _subscribe(stage, wedding, receiver.url())
-        tx = await wedding.ask()
+        tx = await wedding.request_change()
         row = await wedding.until(tx, "completed")
-        told = await _until_told(receiver, "transaction.completed")
+        told = await _until_dispatched(receiver, "transaction.completed")
         for request in told:
             for oracle in (Webhook, SvixWebhook):
                 oracle(secret).verify(request.body.decode(), request.headers)

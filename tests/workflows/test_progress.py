@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-import activities.weddings as door
+import activities.weddings as activities_under_test
 from tests.support.plans import booking, payment, plan
 from tests.support.puppet import Puppet
 from tests.support.stage import Stage, Staged
@@ -40,7 +40,7 @@ async def test_a_rollback_is_seen_while_it_goes_on(stage: Stage, puppet: Puppet)
     await stage.sandbox.faults("stripe", mode="refuse", wedding_id=wedding.id)
     await stage.sandbox.faults("paypal", mode="refuse", wedding_id=wedding.id)
     puppet.will(wedding.id, "first.release", *(["down"] * 3))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "rolling_back")
     row = await until_undo(wedding, "first", lambda undo: undo["status"] == "running" and undo["attempts"] > 1)
     assert "vendor_unavailable; tried again at" in row.compensation["detail"]
@@ -59,7 +59,7 @@ async def test_a_step_that_is_held_is_seen_while_others_still_run(stage: Stage, 
     wedding = await stage.wedding(plan(booking("busy", "harmless"), booking("hall", "replayer", on_failure="hold")))
     puppet.will(wedding.id, "busy.reserve", *(["down"] * 3))
     puppet.will(wedding.id, "hall.reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     held = await wedding.until_step("hall", "held")
     assert held.error["code"] == "date_taken"
     assert (await wedding.transaction(tx)).status == "running"
@@ -69,7 +69,7 @@ async def test_a_step_that_is_held_is_seen_while_others_still_run(stage: Stage, 
 async def test_a_step_that_is_tried_again_shows_how_often(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("hall", "replayer")))
     puppet.will(wedding.id, "reserve", *(["down"] * 3))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     row = await wedding.until_step("hall", "running", "succeeded")
     while row.attempts < 3 and row.status == "running":
         await asyncio.sleep(0.02)
@@ -83,29 +83,29 @@ async def test_an_undo_that_was_refused_is_asked_anew_and_not_answered_by_the_ol
     stage: Stage, puppet: Puppet
 ) -> None:
     wedding = await stage.wedding(plan(booking("hall", "replayer")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     puppet.will(wedding.id, "release", "reject")
-    await wedding.until(await wedding.ask("undo", target=tx), "needs_attention")
-    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    await wedding.until(await wedding.request_change("undo", target=tx), "needs_attention")
+    await wedding.until(await wedding.request_change("undo", target=tx), "rolled_back")
     first, second = puppet.calls(wedding.id, "release")
     assert first.idempotency_key != second.idempotency_key
 
 
 async def test_an_undo_that_found_its_vendor_down_goes_on_under_its_key(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("hall", "replayer")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     puppet.will(wedding.id, "release", "down", "unknown")
-    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    await wedding.until(await wedding.request_change("undo", target=tx), "rolled_back")
     assert len({call.idempotency_key for call in puppet.calls(wedding.id, "release")}) == 1
 
 
 async def test_an_undo_of_several_calls_is_one_attempt(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("shoot", "studio")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed", "waiting")
-    await wedding.until(await wedding.ask("undo", target=tx), "rolled_back")
+    await wedding.until(await wedding.request_change("undo", target=tx), "rolled_back")
     undo = (await wedding.steps())["shoot"].compensation
     assert (undo["attempts"], undo["detail"].count("deleted")) == (1, 2)
 
@@ -114,7 +114,7 @@ async def test_a_step_that_its_vendor_has_answered_is_seen_to_succeed_before_wha
     stage: Stage, puppet: Puppet
 ) -> None:
     wedding = await stage.wedding(plan(payment(), booking("after", "replayer", needs=["deposit"])))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     puppet.will(wedding.id, "after.reserve", *(["down"] * 3))
     await wedding.say("deposit", "payment.succeeded")
@@ -130,14 +130,14 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(db: Any, wanted: Any) -> Any:
         raise StoreUnavailable("the database does not answer")
 
-    monkeypatch.setattr(door, "show_progress", fail)
+    monkeypatch.setattr(activities_under_test, "show_progress", fail)
 
 
 @pytest.mark.usefixtures("unseen")
 async def test_a_step_is_tried_again_though_nobody_can_be_shown_it(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("hall", "replayer")))
     puppet.will(wedding.id, "reserve", *(["down"] * 3))
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     assert list(await wedding.handle.query("ledger")) == ["hall"]
 
 
@@ -146,5 +146,5 @@ async def test_a_rollback_goes_on_though_nobody_can_be_shown_it(stage: Stage, pu
     hall = booking("hall", "replayer", needs=["venue", "food"], on_failure="rollback")
     wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer"), hall))
     puppet.will(wedding.id, "reserve", "reject")
-    await wedding.until(await wedding.ask(), "rolled_back")
+    await wedding.until(await wedding.request_change(), "rolled_back")
     assert [entry["state"] for entry in await wedding.ledger()] == ["undone", "undone"]

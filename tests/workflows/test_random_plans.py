@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.plans import booking, event, plan
 from tests.support.stage import Stage, Staged
+from wedsync.domain.plans.plan import Plan
 from wedsync.domain.weddings import saga
-from wedsync.domain.weddings.plan import Plan
 
 #: A sample in every run; the long one by WEDSYNC_CHAOS=full.
 SEEDS = range(400 if os.environ.get("WEDSYNC_CHAOS") == "full" else 24)
@@ -69,7 +69,7 @@ async def play(stage: Stage, told: Story) -> tuple[Staged, Any]:
     wedding = await stage.wedding(told.plan)
     for vendor, fault in told.faults:
         await stage.sandbox.faults(vendor, wedding_id=wedding.id, **fault)
-    row = await wedding.until(await wedding.ask(), seconds=100)
+    row = await wedding.until(await wedding.request_change(), seconds=100)
     return wedding, row
 
 
@@ -103,7 +103,7 @@ async def check_order(wedding: Staged, undo: dict[str, str], told: Story) -> Non
 
 
 async def all_needs(wedding: Staged) -> dict[str, tuple[str, ...]]:
-    from wedsync.domain.weddings.compile import compile_plan
+    from wedsync.domain.plans.compile import compile_plan
 
     return {step.id: step.needs for step in compile_plan(wedding.plan, wedding.stage.registry.manifests)}
 

@@ -14,7 +14,7 @@ def waits(text: str = "You are booked.", **more: Any) -> dict[str, Any]:
 
 async def test_a_message_whose_delivery_the_plan_waits_for_is_done_by_its_vendor_s_word(stage: Stage) -> None:
     wedding = await stage.wedding(plan(waits(), email(needs=["sms"], early=True)))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     steps = await wedding.steps()
     assert (steps["sms"].status, steps["email"].status) == ("waiting", "pending")
@@ -30,7 +30,7 @@ async def test_a_message_that_can_not_be_delivered_goes_to_the_next_vendor_and_t
 ) -> None:
     step = waits(fallbacks=["vonage"], compensation={"text": "Never mind."})
     wedding = await stage.wedding(plan(step))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.say("sms", "message.failed")
     await wedding.until_step("sms", "running")
@@ -46,7 +46,7 @@ async def test_a_message_that_can_not_be_delivered_goes_to_the_next_vendor_and_t
 
 async def test_a_message_that_nobody_can_deliver_fails(stage: Stage) -> None:
     wedding = await stage.wedding(plan(waits()))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.say("sms", "message.failed")
     row = await wedding.until_step("sms", "failed")
@@ -56,12 +56,12 @@ async def test_a_message_that_nobody_can_deliver_fails(stage: Stage) -> None:
 
 async def test_a_message_is_otherwise_done_when_its_vendor_took_it(stage: Stage) -> None:
     wedding = await stage.wedding(plan(sms(early=True)))
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
 
 
 async def test_without_a_word_in_time_a_message_counts_as_accepted(skipping: SkippingStage) -> None:
     wedding = await skipping.wedding(plan(waits()))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await skipping.forward(wedding, timedelta(minutes=16))
     await wedding.until(tx, "completed")

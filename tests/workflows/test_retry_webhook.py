@@ -9,10 +9,10 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from wedsync.domain.errors import StoreUnavailable
-from wedsync.domain.routing.queues import RECORDS, WORKFLOWS
-from wedsync.domain.webhooks.messages import RETRY_NOW_SIGNAL, RetriedEvent, RetryEvent, RetryStart, retry_workflow_id
+from wedsync.domain.inbox.messages import RETRY_NOW_SIGNAL, RetriedEvent, RetryEvent, RetryStart, retry_workflow_id
+from wedsync.domain.task_queues import RECORDS, WORKFLOWS
 from wedsync.kit.temporal import ORGANIZATION_ID, VENDOR, WEDDING_ID
-from wedsync.usecases.webhooks.retry import start_retry
+from wedsync.usecases.inbox.retry import start_retry
 from workflows.retry_webhook import RetryWebhook
 
 

@@ -33,7 +33,7 @@ async def states(wedding: Staged) -> dict[str, str]:
 
 
 async def activities(wedding: Staged, tx: str) -> list[str]:
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     scheduled = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
     return [
         e.activity_task_scheduled_event_attributes.activity_type.name
@@ -47,7 +47,7 @@ async def activities(wedding: Staged, tx: str) -> list[str]:
 
 async def test_a_typical_wedding_completes_after_the_payments_event(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"]), event(needs=["venue"]), email()))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     steps = await wedding.steps()
     assert {i: row.status for i, row in steps.items()} == {
@@ -64,14 +64,14 @@ async def test_a_typical_wedding_completes_after_the_payments_event(stage: Stage
 
 async def test_a_wait_for_a_vendors_word_asks_nobody(stage: Stage) -> None:
     wedding = await stage.wedding(plan(payment()))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.at_rest()
     length = (await wedding.handle.describe()).history_length
     calls = await activities(wedding, tx)
     waiting = await wedding.handle.query("waiting")
     assert [(w["step_id"], w["what"]) for w in waiting] == [("deposit", "payment.succeeded")]
-    assert calls == ["vendor.call", "vendor.call", "wedding.settle_transaction"]
+    assert calls == ["vendor.call", "vendor.call"]
     assert (await wedding.handle.describe()).history_length == length
 
 
@@ -81,7 +81,7 @@ async def test_steps_run_as_wide_as_their_needs_allow(stage: Stage) -> None:
         plan(*(booking(n, "florist") for n in names), booking("last", "caterer", needs=names))
     )
     await stage.sandbox.faults("generic", mode="slow", operation="request", delay_ms=300, wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
     rows = await wedding.steps()
     assert max(rows[n].started_at for n in names) < min(rows[n].ended_at for n in names)
@@ -92,9 +92,9 @@ async def test_steps_run_as_wide_as_their_needs_allow(stage: Stage) -> None:
 async def test_no_more_steps_run_at_once_than_the_plan_allows(stage: Stage, most: int) -> None:
     names = [f"b{n}" for n in range(5)]
     wedding = await stage.wedding(plan(*(booking(n, "florist") for n in names), parallelism=most))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "completed")
-    history = await wedding.tx_handle(tx).fetch_history()
+    history = await wedding.handle.fetch_history()
     running = widest = 0
     for happened in history.events:
         if happened.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
@@ -108,14 +108,14 @@ async def test_no_more_steps_run_at_once_than_the_plan_allows(stage: Stage, most
 async def test_an_early_event_is_kept_until_its_step_waits(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue"), payment(needs=["venue"])))
     await stage.sandbox.faults("generic", mode="slow", operation="request", delay_ms=500, wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.say("deposit", "payment.succeeded", source="stripe", object_id=None)
     await wedding.until(tx, "completed")
 
 
 async def test_a_known_event_is_dropped_and_one_of_another_object_is_ignored(stage: Stage) -> None:
     wedding = await stage.wedding(plan(payment("first"), payment("second", "10.00")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.say("first", "payment.succeeded", object_id="pi_of_somebody_else")
     await wedding.at_rest()
@@ -132,7 +132,7 @@ async def test_a_known_event_is_dropped_and_one_of_another_object_is_ignored(sta
 
 async def test_a_vendors_refusal_by_event_is_looked_at_and_goes_to_the_fallback(stage: Stage) -> None:
     wedding = await stage.wedding(plan(payment()))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     # The word and the vendor's own books disagree: the books count.
     await wedding.say("deposit", "payment.failed")
@@ -143,7 +143,7 @@ async def test_a_vendors_refusal_by_event_is_looked_at_and_goes_to_the_fallback(
 async def test_messages_wait_for_critical_steps_unless_they_are_early(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue"), email("booked"), email("soon", early=True)))
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "rolled_back")
+    await wedding.until(await wedding.request_change(), "rolled_back")
     assert {step for step, _ in await log(stage, wedding, "resend")} <= {"soon"}
     steps = await wedding.steps()
     assert (steps["booked"].status, steps["booked"].attempts) == ("skipped", 0)
@@ -152,7 +152,7 @@ async def test_messages_wait_for_critical_steps_unless_they_are_early(stage: Sta
 async def test_a_failed_optional_step_leaves_a_gap_and_fails_what_needs_it(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer"), event(needs=["food"])))
     await stage.sandbox.faults("generic", mode="refuse", operation="caterer.request", wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     row = await wedding.until(tx, "completed")
     assert row.gaps == ["event", "food"]
     assert (await wedding.steps())["event"].error["code"] == "needs_failed"
@@ -172,7 +172,7 @@ async def test_a_rollback_undoes_in_reverse_order_of_need(stage: Stage) -> None:
         )
     )
     await stage.sandbox.faults("generic", mode="refuse", operation="villa.request", wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     row = await wedding.until(tx, "rolled_back")
     assert row.error["code"] == "unavailable"
     undone = [step for step, operation in await log(stage, wedding, "generic") if operation == "cancel"]
@@ -193,14 +193,14 @@ async def test_an_undo_past_its_deadline_is_parked_and_stops_nothing_else(stage:
     )
     await stage.sandbox.faults("generic", mode="refuse", operation="villa.request", wedding_id=wedding.id)
     await stage.sandbox.faults("generic", mode="down", operation="caterer.cancel", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "needs_attention")
+    await wedding.until(await wedding.request_change(), "needs_attention")
     assert await compensations(wedding) == {"a": "undone", "b": "needs_attention"}
     assert await states(wedding) == {"a": "undone", "b": "active"}
     cancels = [step for step, operation in await log(stage, wedding, "generic") if operation == "cancel"]
     assert cancels[-1] == "a"
     # Once the vendor is back, undoing the transaction again finishes what was left.
     await stage.sandbox.clear_faults("generic")
-    undo = await wedding.ask("undo", target=(await wedding.transactions())[0].id)
+    undo = await wedding.request_change("undo", target=(await wedding.transactions())[0].id)
     await wedding.until(undo, "rolled_back")
     assert set((await states(wedding)).values()) == {"undone"}
 
@@ -215,7 +215,7 @@ async def test_a_message_is_undone_by_the_plans_words_or_not_at_all(stage: Stage
         )
     )
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "rolled_back")
+    await wedding.until(await wedding.request_change(), "rolled_back")
     assert await compensations(wedding) == {"told": "undone", "untold": "nothing_to_undo"}
     bodies = [
         base64.b64decode(r["body_base64"]).decode()
@@ -236,7 +236,7 @@ async def test_what_the_plan_leaves_to_people_is_left_to_people(stage: Stage, pu
         )
     )
     await stage.sandbox.faults("generic", mode="refuse", operation="villa.request", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "needs_attention")
+    await wedding.until(await wedding.request_change(), "needs_attention")
     assert await compensations(wedding) == {
         "kept": "nothing_to_undo",
         "hand": "needs_attention",
@@ -252,9 +252,9 @@ async def test_what_the_plan_leaves_to_people_is_left_to_people(stage: Stage, pu
 async def test_a_cancellation_from_outside_is_a_wish_to_undo(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("venue"), booking("food", "caterer", needs=["venue"])))
     await stage.sandbox.faults("generic", mode="slow", operation="caterer.request", delay_ms=600, wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until_step("food", "running")
-    await wedding.tx_handle(tx).cancel()
+    await wedding.handle.cancel()
     await wedding.until(tx, "rolled_back", "cancelled")
     assert set((await states(wedding)).values()) == {"undone"}
 
@@ -267,7 +267,7 @@ async def test_find_adopts_the_effect_of_a_dropped_call(stage: Stage) -> None:
     drop = {"mode": "commit_then_drop", "times": 1, "wedding_id": wedding.id}
     await stage.sandbox.faults("generic", operation="request", **drop)
     await stage.sandbox.faults("google_calendar", operation="insert_event", **drop)
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     assert sorted((e["step_id"], e["state"]) for e in await wedding.ledger()) == [
         ("event", "active"),
         ("venue", "active"),
@@ -283,7 +283,7 @@ async def test_replay_repeats_with_the_same_key_and_the_same_body(stage: Stage) 
         await stage.sandbox.faults(
             "stripe", mode="commit_then_drop", times=2, operation=operation, wedding_id=wedding.id
         )
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     for operation in ("create_intent", "confirm_intent"):
         sent = [r for r in await stage.sandbox.requests("stripe", operation) if r["wedding_id"] == wedding.id]
@@ -296,7 +296,7 @@ async def test_replay_repeats_with_the_same_key_and_the_same_body(stage: Stage) 
 async def test_an_unsafe_call_with_an_unknown_outcome_becomes_a_hold(stage: Stage) -> None:
     wedding = await stage.wedding(plan(email("mail", "post", fallbacks=["resend"])))
     await stage.sandbox.faults("sendgrid", mode="commit_then_drop", wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     step = (await wedding.steps())["mail"]
     assert (step.status, step.error["code"]) == ("held", "outcome_unknown")
@@ -317,7 +317,7 @@ async def test_a_plan_may_choose_what_an_unknown_message_becomes(
 ) -> None:
     wedding = await stage.wedding(plan(email("mail", "post", delivery=delivery)))
     await stage.sandbox.faults("sendgrid", mode="commit_then_drop", times=1, wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     assert (await wedding.steps())["mail"].status == status
     assert len([e for e in await wedding.ledger() if e["step_id"] == "mail"]) == sent
 
@@ -325,7 +325,7 @@ async def test_a_plan_may_choose_what_an_unknown_message_becomes(
 async def test_a_vendor_that_refuses_is_followed_by_its_fallback_and_lets_go_first(stage: Stage) -> None:
     wedding = await stage.wedding(plan(payment()))
     await stage.sandbox.faults("stripe", mode="refuse", operation="confirm_intent", wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting", "completed")
     step = (await wedding.steps())["deposit"]
     assert (step.vendor, step.fallback_used) == ("paypal", True)
@@ -337,7 +337,7 @@ async def test_a_vendor_that_refuses_is_followed_by_its_fallback_and_lets_go_fir
 async def test_a_vendor_that_is_down_is_left_after_four_tries(stage: Stage) -> None:
     wedding = await stage.wedding(plan(payment()))
     await stage.sandbox.faults("stripe", mode="down", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "waiting", "completed")
+    await wedding.until(await wedding.request_change(), "waiting", "completed")
     assert (await wedding.steps())["deposit"].vendor == "paypal"
     assert len(await log(stage, wedding, "stripe")) == 4
 
@@ -345,7 +345,7 @@ async def test_a_vendor_that_is_down_is_left_after_four_tries(stage: Stage) -> N
 async def test_no_other_vendor_is_asked_while_a_payment_may_have_been_taken(stage: Stage) -> None:
     wedding = await stage.wedding(plan(payment(timeout="3s", on_failure="hold")))
     await stage.sandbox.faults("stripe", mode="commit_then_drop", operation="confirm_intent", wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     assert (await wedding.steps())["deposit"].error["code"] == "outcome_unknown"
     assert await log(stage, wedding, "paypal") == []
@@ -366,7 +366,7 @@ async def test_no_other_vendor_is_asked_while_a_payment_may_have_been_taken(stag
 async def test_a_busy_vendor_is_asked_again_when_it_said(stage: Stage) -> None:
     wedding = await stage.wedding(plan(sms()))
     await stage.sandbox.faults("twilio", mode="throttle", times=2, retry_after_seconds=1, wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "completed")
+    await wedding.until(await wedding.request_change(), "completed")
     assert len(await log(stage, wedding, "twilio")) >= 3
     assert len([e for e in await wedding.ledger() if e["state"] == "active"]) == 1
 
@@ -375,7 +375,7 @@ async def test_a_busy_vendor_is_asked_again_when_it_said(stage: Stage) -> None:
 
 
 async def held_or_done(wedding: Staged) -> Any:
-    return await wedding.until(await wedding.ask())
+    return await wedding.until(await wedding.request_change())
 
 
 @pytest.mark.parametrize("answer", ["unauthorized", "reject"])
@@ -421,7 +421,7 @@ async def test_an_undo_of_a_lost_call_replays_it_first_and_a_vendor_that_is_down
     wedding = await stage.wedding(plan(booking("hall", "replayer"), booking("venue")))
     puppet.will(wedding.id, "reserve", "lost", "down", "ok")
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "rolled_back", "needs_attention")
     assert await compensations(wedding) == {"hall": "undone"}
     assert puppet.said(wedding.id) == ["send reserve", "send reserve", "send reserve", "send release"]
@@ -432,7 +432,7 @@ async def test_an_undo_of_a_lost_call_that_was_refused_has_nothing_to_undo(stage
     wedding = await stage.wedding(plan(booking("hall", "replayer"), booking("venue")))
     puppet.will(wedding.id, "reserve", "unknown", "reject")
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "rolled_back")
+    await wedding.until(await wedding.request_change(), "rolled_back")
     assert await compensations(wedding) == {"hall": "nothing_to_undo"}
 
 
@@ -440,7 +440,7 @@ async def test_a_lost_call_that_nobody_can_ask_about_is_parked_at_its_deadline(s
     wedding = await stage.wedding(plan(booking("hall", "replayer", **QUICK), booking("venue")))
     puppet.will(wedding.id, "reserve", "unknown", *["down"] * 9)
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "needs_attention")
+    await wedding.until(await wedding.request_change(), "needs_attention")
     assert await compensations(wedding) == {"hall": "needs_attention"}
 
 
@@ -448,7 +448,7 @@ async def test_a_lost_call_that_is_not_ours_to_ask_about_is_parked_at_once(stage
     wedding = await stage.wedding(plan(booking("hall", "replayer"), booking("venue")))
     puppet.will(wedding.id, "reserve", "unknown", "unauthorized")
     await stage.sandbox.faults("generic", mode="refuse", operation="request", wedding_id=wedding.id)
-    await wedding.until(await wedding.ask(), "needs_attention")
+    await wedding.until(await wedding.request_change(), "needs_attention")
     assert await compensations(wedding) == {"hall": "needs_attention"}
     assert len(puppet.calls(wedding.id, "reserve")) == 2
 
@@ -456,7 +456,7 @@ async def test_a_lost_call_that_is_not_ours_to_ask_about_is_parked_at_once(stage
 async def test_an_answer_goes_on_with_what_is_left_of_the_step(stage: Stage, puppet: Puppet) -> None:
     wedding = await stage.wedding(plan(booking("hall", "slowcoach")))
     puppet.will(wedding.id, "reserve", "waiting")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.say("hall", "booking.confirmed")
     await wedding.until(tx, "completed")
@@ -472,7 +472,7 @@ async def test_what_fails_after_an_answer_is_let_go_or_held(
     wedding = await stage.wedding(plan(booking("hall", "slowcoach")))
     puppet.will(wedding.id, "reserve", "waiting")
     puppet.will(wedding.id, "finish", *answers)
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await wedding.say("hall", "booking.confirmed")
     row = await wedding.until_step("hall", status)
     assert code in row.error["code"]
@@ -483,7 +483,7 @@ async def test_a_no_by_event_lets_go_and_tries_the_next_vendor(stage: Stage, pup
     wedding = await stage.wedding(plan(booking("hall", "slowcoach", fallbacks=["replayer"])))
     puppet.will(wedding.id, "reserve", "waiting")
     puppet.will(wedding.id, "look", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     await wedding.say("hall", "booking.declined")
     await wedding.until(tx, "completed")
@@ -496,7 +496,7 @@ async def test_nobody_else_is_asked_while_a_vendor_will_not_let_go(stage: Stage,
     puppet.will(wedding.id, "reserve", "waiting")
     puppet.will(wedding.id, "look", "reject")
     puppet.will(wedding.id, "release", "reject")
-    await wedding.until(await wedding.ask(), "waiting")
+    await wedding.until(await wedding.request_change(), "waiting")
     await wedding.say("hall", "booking.declined")
     await wedding.until_step("hall", "held")
     assert puppet.said(wedding.id) == ["send reserve", "look reserve", "send release"]
@@ -508,7 +508,7 @@ async def test_nobody_else_is_asked_while_a_vendor_will_not_let_go(stage: Stage,
 
 async def test_what_has_no_api_waits_for_a_persons_word(stage: Stage) -> None:
     wedding = await stage.wedding(plan(booking("hall", "paper"), booking("room", "paper")))
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "waiting")
     step = (await wedding.steps())["hall"]
     assert step.error["code"] == "by_hand"
@@ -526,7 +526,7 @@ async def test_what_has_no_api_waits_for_a_persons_word(stage: Stage) -> None:
 async def held(stage: Stage, puppet: Puppet, *more: dict[str, Any], **hall: Any) -> tuple[Staged, str]:
     wedding = await stage.wedding(plan(booking("hall", "replayer", on_failure="hold", **hall), *more))
     puppet.will(wedding.id, "reserve", "reject")
-    tx = await wedding.ask()
+    tx = await wedding.request_change()
     await wedding.until(tx, "held")
     await wedding.at_rest()
     return wedding, tx
@@ -589,6 +589,6 @@ async def test_only_a_held_step_takes_a_decision(stage: Stage, puppet: Puppet) -
 
 async def test_weddings_do_not_wait_for_one_another(stage: Stage) -> None:
     weddings = [await stage.wedding(plan(booking("venue"))) for _ in range(8)]
-    asked = await asyncio.gather(*(wedding.ask() for wedding in weddings))
+    asked = await asyncio.gather(*(wedding.request_change() for wedding in weddings))
     rows = await asyncio.gather(*(w.until(tx, "completed") for w, tx in zip(weddings, asked, strict=True)))
     assert len(rows) == 8

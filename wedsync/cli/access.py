@@ -14,7 +14,7 @@ from wedsync.cli.output import BAD_INPUT, CliError, JsonFlag
 
 if TYPE_CHECKING:
     from wedsync.kit.settings import Settings
-    from wedsync.store.session import Database
+    from wedsync.store.db.session import Database
     from wedsync.usecases.access.admit import IssuedKey
 
 ResultT = TypeVar("ResultT")
@@ -45,10 +45,10 @@ def create_organization(
     """
     from wedsync.usecases.access import admit
 
-    async def deed(db: Database, pepper: str) -> IssuedKey:
+    async def action(db: Database, pepper: str) -> IssuedKey:
         return await admit.create_organization(db, name, pepper, organization_id=organization_id)
 
-    return _say_key(_on_database(deed))
+    return _say_key(_on_database(action))
 
 
 @organizations.command("list")
@@ -56,10 +56,10 @@ def list_organizations(as_json: JsonFlag = False) -> int:
     """List the organizations and their keys, as far as keys are remembered: never the keys themselves."""
     from wedsync.usecases.access import admit
 
-    async def deed(db: Database, pepper: str) -> list[admit.KnownOrganization]:
+    async def action(db: Database, pepper: str) -> list[admit.KnownOrganization]:
         return await admit.list_organizations(db)
 
-    found, output = _on_database(deed), out.current()
+    found, output = _on_database(action), out.current()
     if output.json_mode:
         output.emit({"data": [one.model_dump(mode="json") for one in found]})
     else:
@@ -76,10 +76,10 @@ def create_key(
     """Give an organization another API key and print it, once."""
     from wedsync.usecases.access import admit
 
-    async def deed(db: Database, pepper: str) -> IssuedKey:
+    async def action(db: Database, pepper: str) -> IssuedKey:
         return await admit.create_key(db, organization_id, name, pepper)
 
-    return _say_key(_on_database(deed))
+    return _say_key(_on_database(action))
 
 
 @keys.command("revoke")
@@ -90,15 +90,15 @@ def revoke_key(
     """Take a key back: within 30 seconds every process refuses it."""
     from wedsync.usecases.access import admit
 
-    async def deed(db: Database, pepper: str) -> str:
+    async def action(db: Database, pepper: str) -> str:
         return (await admit.revoke_key(db, key_id)).isoformat()
 
-    since = _on_database(deed)
+    since = _on_database(action)
     out.current().result({"key_id": key_id, "revoked_at": since}, f"key {key_id}: revoked since {since}")
     return out.ACCEPTED
 
 
-def _on_database(deed: Callable[[Database, str], Awaitable[ResultT]]) -> ResultT:
+def _on_database(action: Callable[[Database, str], Awaitable[ResultT]]) -> ResultT:
     from wedsync.kit.settings import Settings
 
     settings = Settings()
@@ -106,11 +106,11 @@ def _on_database(deed: Callable[[Database, str], Awaitable[ResultT]]) -> ResultT
     pepper = settings.api_key_pepper.get_secret_value()
 
     async def run() -> ResultT:
-        from wedsync.store.session import Database
+        from wedsync.store.db.session import Database
 
         db = Database(url, pool_size=1)
         try:
-            return await deed(db, pepper)
+            return await action(db, pepper)
         finally:
             await db.close()
 

@@ -1,4 +1,4 @@
-"""Asking the API for a change of a wedding, waiting for how it ends, and saying so."""
+"""Requests a change of a wedding from the API, waits for its outcome and prints it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _ON_REQUEST = frozenset({"cancelled", "undone"})
 
 
 def reason_of(transaction: dict[str, Any]) -> dict[str, Any] | None:
-    """Why a transaction did not go its way: `{code, detail}`; None when it did, or was stopped on request."""
+    """Return why a transaction failed: `{code, detail}`; None when it did not, or was stopped on request."""
     error = transaction.get("error") or {}
     return error if error and error.get("code") not in _ON_REQUEST else None
 
 
 def exit_code(transaction: dict[str, Any], wanted: frozenset[str]) -> int:
-    """The exit code of a transaction as it stands, given which statuses were asked for.
+    """Return the exit code of a transaction as it stands, given which statuses were asked for.
 
     A change that the wedding refused when its turn came is `cancelled` with a reason; a move back that failed is
     `rolled_back` with one: neither is what was asked for.
@@ -64,19 +64,19 @@ def exit_code(transaction: dict[str, Any], wanted: frozenset[str]) -> int:
 
 
 def new_key(verb: str) -> str:
-    """An idempotency key for one run of a command."""
+    """Make an idempotency key for one run of a command."""
     return f"{verb}:{secrets.token_hex(16)}"
 
 
 async def resolve(client: ApiClient, wedding: str) -> str:
-    """The id of a wedding given by its id or by its plan's own id; raises CliError (6) when there is none."""
+    """Return the id of a wedding given by its id or by its plan's own id; raises CliError (6) when there is none."""
     if _ULID.match(wedding):
         return wedding
     return str((await client.get(f"/weddings/{segment(wedding)}"))["id"])
 
 
 def transaction_of(reply: Reply) -> str | None:
-    """The id of the transaction that an answer speaks of: by its `Location`, else by its body."""
+    """Return the id of the transaction that an answer speaks of: by its `Location`, else by its body."""
     path, marker, tail = reply.location.partition("/transactions/")
     if marker and path:
         return re.split(r"[/?]", tail)[0]
@@ -86,7 +86,7 @@ def transaction_of(reply: Reply) -> str | None:
 
 
 def change(wedding: str, post: Post, *, verb: str, wanted: frozenset[str], wait: bool, timeout_seconds: float) -> int:
-    """Post a change, wait for its outcome if wished, say it, and return the exit code."""
+    """Post a change, wait for its outcome if wished, print it, and return the exit code."""
     return asyncio.run(_change(wedding, post, verb, wanted, wait, timeout_seconds))
 
 
@@ -117,7 +117,7 @@ async def follow_shown(client: ApiClient, wedding_id: str, transaction_id: str, 
 
 
 def conclude(snapshot: Snapshot, transaction_id: str, wedding_id: str, verb: str, wanted: frozenset[str]) -> int:
-    """Say how it ended and return the exit code; raises CliError (6) when the wedding refused it at its turn."""
+    """Print how it ended and return the exit code; raises CliError (6) when the wedding refused it at its turn."""
     transaction = snapshot.transaction
     code, reason = exit_code(transaction, wanted), reason_of(transaction)
     if code == out.CONFLICT and reason is not None:
@@ -137,7 +137,7 @@ def conclude(snapshot: Snapshot, transaction_id: str, wedding_id: str, verb: str
 
 
 def accepted_json(wedding_id: str, transaction_id: str | None, transaction: dict[str, Any]) -> dict[str, Any]:
-    """`{wedding_id, transaction_id, status, temporal_url, transaction}`."""
+    """Build `{wedding_id, transaction_id, status, temporal_url, transaction}`."""
     return {
         "wedding_id": wedding_id,
         "transaction_id": transaction_id,
@@ -148,6 +148,6 @@ def accepted_json(wedding_id: str, transaction_id: str | None, transaction: dict
 
 
 def summary_lines(found: dict[str, Any]) -> list[str]:
-    """The ids and the link to the Temporal UI, a line each."""
+    """Build lines of the ids and the link to the Temporal UI."""
     names = (("wedding", "wedding_id"), ("transaction", "transaction_id"), ("Temporal", "temporal_url"))
     return [f"  {label:<12} {found[name]}" for label, name in names if found.get(name)]

@@ -29,7 +29,7 @@ TransactionArgument = Annotated[str, typer.Argument(metavar="TX", help="The tran
 
 
 class Choice(StrEnum):
-    """What may be decided about a held step."""
+    """Decision about a held step."""
 
     RETRY = "retry"
     SKIP = "skip"

@@ -1,4 +1,4 @@
-"""The command line's way to the REST API: where it is, one request, and the stream of a wedding's events."""
+"""Calls the REST API for the command line: finds it, sends one request, reads the stream of a wedding's events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STREAM_SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Location:
-    """Where the API is, and the key for it."""
+    """Address of the API, and the key for it."""
 
     url: str
     key: str
@@ -52,12 +52,12 @@ class StreamEvent:
 
 
 def state_dir() -> Path:
-    """`WEDSYNC_STATE_DIR`, or `.wedsync` here."""
+    """Return `WEDSYNC_STATE_DIR`, or `.wedsync` here."""
     return Path(os.environ.get("WEDSYNC_STATE_DIR") or ".wedsync")
 
 
 def running_stack(folder: Path | None = None) -> dict[str, Any] | None:
-    """What the embedded stack wrote into `run.json` when it was ready; None when there is none."""
+    """Read what the embedded stack wrote into `run.json` when it was ready; None when there is none."""
     try:
         found = json.loads(((folder or state_dir()) / "run.json").read_text())
     except (OSError, ValueError):
@@ -66,7 +66,7 @@ def running_stack(folder: Path | None = None) -> dict[str, Any] | None:
 
 
 def locate() -> Location:
-    """`WEDSYNC_API_URL` and `WEDSYNC_API_KEY`, else the stack that `wedsync up` started.
+    """Return `WEDSYNC_API_URL` and `WEDSYNC_API_KEY`, else the stack that `wedsync up` started.
 
     The local stack's key is never sent to another address. Raises CliError (7: nothing is known; 2: no key).
     """
@@ -139,11 +139,11 @@ class ApiClient:
         raise problem(answer.status_code, parsed)
 
     async def get(self, path: str, **params: str) -> Any:
-        """The JSON of a GET."""
+        """Return the JSON of a GET."""
         return (await self.request("GET", path, params=params or None)).body
 
     async def events(self, wedding_id: str, after: int = 0) -> AsyncIterator[StreamEvent]:
-        """The wedding's events with ids above `after`, until the connection ends; raises CliError."""
+        """Stream the wedding's events with ids above `after`, until the connection ends; raises CliError."""
         headers = self._headers() | {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = str(after)
@@ -175,7 +175,7 @@ async def _parse_stream(lines: AsyncIterator[str]) -> AsyncIterator[StreamEvent]
 
 
 def segment(text: str) -> str:
-    """`text` as one part of a path, whatever it holds."""
+    """Quote `text` as one part of a path, whatever it holds."""
     return quote(text, safe="")
 
 
@@ -187,7 +187,7 @@ def _json_or_none(raw: bytes) -> Any:
 
 
 def unreachable(url: str, error: BaseException) -> CliError:
-    """Nobody answered at `url`."""
+    """Build the error for an API at `url` that did not answer."""
     return CliError(
         "unreachable",
         f"no answer from {url} ({type(error).__name__}): is it running? Start it with `wedsync up`",
@@ -196,7 +196,7 @@ def unreachable(url: str, error: BaseException) -> CliError:
 
 
 def problem(status: int, body: Any) -> CliError:
-    """An API's refusal (RFC 9457 problem details) as the command line's error."""
+    """Turn an API's refusal (RFC 9457 problem details) into the command line's error."""
     found = body if isinstance(body, dict) else {}
     code = str(found.get("code") or f"http_{status}")
     detail = str(found.get("detail") or found.get("title") or f"the API answered {status}")

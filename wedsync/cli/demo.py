@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Played:
-    """How a scene went."""
+    """Result of one scene."""
 
     scene: Scene
     wedding_id: str
@@ -39,11 +39,11 @@ class Played:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended as it should."""
+        """Tell whether it ended as it should."""
         return all(check.ok for check in self.checks)
 
     def as_json(self) -> Json:
-        """`{title, wedding_id, transaction_id, temporal_url, ok, seconds, checks[]}`."""
+        """Build `{title, wedding_id, transaction_id, temporal_url, ok, seconds, checks[]}`."""
         return {
             "title": self.scene.title,
             "wedding_id": self.wedding_id,
@@ -91,7 +91,7 @@ async def play_all(run: Json) -> list[Played]:
 
 
 async def play(client: ApiClient, stand_ins: StandIns, number: int, scene: Scene, suffix: str) -> Played:
-    """Play one scene and look at how it ended."""
+    """Play one scene and check how it ended."""
     output = out.current()
     began = time.monotonic()
     plan = plan_for(scene, suffix)
@@ -123,7 +123,7 @@ async def play(client: ApiClient, stand_ins: StandIns, number: int, scene: Scene
 async def bring_back(client: ApiClient, vendors: Set[str]) -> None:
     """Close the circuits that earlier trouble left open, so that a scene begins with vendors that are trusted.
 
-    What a person forced or holds stays as it is.
+    Circuits that a person forced or holds stay as they are.
     """
     cut_off = [
         (str(service["service"]), str(circuit["endpoint"]))
@@ -148,7 +148,7 @@ def _lines(played: Played) -> list[str]:
 
 
 def report(played: list[Played], seconds: float, ui_url: str) -> int:
-    """Say how all of it went and return the exit code."""
+    """Print how all of it went and return the exit code."""
     ok = len(played) == len(SCENES) and all(one.ok for one in played)
     found = {"ok": ok, "seconds": round(seconds, 1), "scenes": [one.as_json() for one in played]}
     good = sum(1 for one in played if one.ok)

@@ -1,4 +1,4 @@
-"""The demo's three weddings: what is done to each, how it should end, and what is looked at afterwards."""
+"""Three weddings of the demo: what is done to each, how it should end, and what is checked afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wedsync.cli.output import BAD_INPUT, CliError
 from wedsync.cli.plans import load
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan
+    from wedsync.domain.plans.plan import Plan
 
 Json = dict[str, Any]
 PAYMENT = "payments.collect"
@@ -21,20 +21,20 @@ PAYMENT = "payments.collect"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that should be so: what was expected, what was seen."""
+    """One check: what was expected, what was seen."""
 
     expected: str
     seen: str
     ok: bool
 
     def as_json(self) -> Json:
-        """`{expected, seen, ok}`."""
+        """Build `{expected, seen, ok}`."""
         return {"expected": self.expected, "seen": self.seen, "ok": self.ok}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """All that is looked at after a scene: the plan, its end, and what the vendors hold."""
+    """Everything that is checked after a scene: the plan, its end, and what the vendors hold."""
 
     plan: Plan
     snapshot: Snapshot
@@ -53,7 +53,7 @@ class Scene:
 
 
 def examples_folder() -> Path:
-    """`examples/` here, or beside the package's source; raises CliError (2) when neither is there."""
+    """Return `examples/` here, or beside the package's source; raises CliError (2) when neither is there."""
     for folder in (Path.cwd() / "examples", Path(__file__).resolve().parents[2] / "examples"):
         if (folder / "typical.yaml").is_file():
             return folder
@@ -61,31 +61,31 @@ def examples_folder() -> Path:
 
 
 def plan_for(scene: Scene, suffix: str) -> Plan:
-    """The scene's plan under an id of its own."""
+    """Return the scene's plan under an id of its own."""
     plan = load(str(examples_folder() / scene.file))
     return renamed(plan, suffix)
 
 
 def renamed(plan: Plan, suffix: str) -> Plan:
-    """The same plan with `suffix` added to its id."""
+    """Return the same plan with `suffix` added to its id."""
     name = f"{plan.wedding.id[: 62 - len(suffix)]}-{suffix}"
     return plan.model_copy(update={"wedding": plan.wedding.model_copy(update={"id": name})})
 
 
 def new_suffix() -> str:
-    """Six letters and digits, new each time."""
+    """Make six letters and digits, new each time."""
     return secrets.token_hex(3)
 
 
 def first_payment_vendor(plan: Plan) -> str:
-    """The first choice for the plan's first payment."""
+    """Return the first choice for the plan's first payment."""
     vendors = {service.id: service.vendor for service in plan.services}
     step = next(step for step in plan.steps if step.action == PAYMENT)
     return vendors[step.service or step.services[0]]
 
 
 def ends_as(status: str) -> Callable[[Seen], Check]:
-    """The transaction ends with `status`."""
+    """Check that the transaction ends with `status`."""
 
     def check(seen: Seen) -> Check:
         ok = seen.snapshot.status == status
@@ -97,7 +97,7 @@ def ends_as(status: str) -> Callable[[Seen], Check]:
 
 
 def nothing_missing(seen: Seen) -> Check:
-    """No step failed, none fell back."""
+    """Check that no step failed and none fell back."""
     failed = [step["id"] for step in seen.snapshot.steps if step["status"] == "failed"]
     moved = [step["id"] for step in seen.snapshot.steps if step.get("fallback_used")]
     done = sum(1 for step in seen.snapshot.steps if step["status"] == "succeeded")
@@ -109,7 +109,7 @@ def nothing_missing(seen: Seen) -> Check:
 
 
 def fallback_paid(seen: Seen) -> Check:
-    """The fallback took the payments that were due."""
+    """Check that the fallback took the payments that were due."""
     paid = _paid(seen.snapshot)
     vendors = sorted({str(step.get("vendor")) for step in paid})
     ok = bool(paid) and all(step.get("fallback_used") for step in paid)
@@ -118,7 +118,7 @@ def fallback_paid(seen: Seen) -> Check:
 
 
 def charged_once(seen: Seen) -> Check:
-    """Each payment stands once, at all vendors together."""
+    """Check that each payment stands once, at all vendors together."""
     counts = {
         step["id"]: [entry["vendor"] for entry in seen.active if entry["step_id"] == step["id"]]
         for step in _paid(seen.snapshot)
@@ -129,7 +129,7 @@ def charged_once(seen: Seen) -> Check:
 
 
 def all_compensated(seen: Seen) -> Check:
-    """The report lists an undo for each step that was done, and none needs a person."""
+    """Check that the report lists an undo for each step that was done, and none needs a person."""
     reports = {step["id"]: str(step["compensation"]["status"]) for step in seen.snapshot.steps if step["compensation"]}
     silent = [step["id"] for step in seen.snapshot.steps if step["status"] == "succeeded" and step["id"] not in reports]
     outcomes = sorted(set(reports.values()))
@@ -140,8 +140,8 @@ def all_compensated(seen: Seen) -> Check:
 
 
 def nothing_left(seen: Seen) -> Check:
-    """No vendor holds anything of the wedding but messages, which can't be unsent."""
-    from wedsync.domain.weddings.catalogue import ACTIONS
+    """Check that no vendor holds anything of the wedding but messages, which can't be unsent."""
+    from wedsync.domain.plans.actions import ACTIONS
 
     messages = {step["id"] for step in seen.snapshot.steps if ACTIONS[step["action"]].kind == "message"}
     left = [entry for entry in seen.active if entry["step_id"] not in messages]

@@ -1,4 +1,4 @@
-"""Following a wedding until what was asked for has settled: events wake, the API's present state decides."""
+"""Follows a wedding until its transaction has settled: events wake it, the API's present state decides."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wedsync.cli.output import UNREACHABLE, CliError
 
 #: Nothing more happens by itself, ever.
 SETTLED = frozenset({"completed", "rolled_back", "held", "needs_attention", "cancelled"})
-#: Something runs, or a vendor's word or a person is waited for.
+#: Something runs, or waits for a vendor's confirmation or a person.
 OPEN = frozenset({"running", "rolling_back", "waiting"})
 #: A wedding with this status has no more life.
 WEDDING_OVER = frozenset({"cancelled", "ended"})
 
-#: Looked again without any event, in case one was lost.
-_LOOK_AGAIN_SECONDS = 2.0
-#: Several events close together are one look.
+#: Read again without any event, in case one was lost.
+_POLL_SECONDS = 2.0
+#: Several events close together cause one read.
 _GATHER_SECONDS = 0.1
 #: How long the API may stay silent before a follower gives up.
 _PATIENCE_SECONDS = 15.0
@@ -35,24 +35,24 @@ class Snapshot:
 
     @property
     def status(self) -> str:
-        """The followed transaction's."""
+        """Return the followed transaction's status."""
         return str(self.transaction.get("status", ""))
 
     @property
     def settled(self) -> bool:
-        """Whether the followed transaction can't go on by itself."""
+        """Tell whether the followed transaction can't go on by itself."""
         return self.status in SETTLED
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """The wedding's steps in the plan's order; the followed transaction's own word on them wins."""
+        """List the wedding's steps in the plan's order; what the followed transaction says of them wins."""
         mine = {step["id"]: step for step in self.transaction.get("steps") or []}
         all_steps = [mine.pop(step["id"], step) for step in self.wedding.get("steps") or []]
         return all_steps + list(mine.values())
 
     @property
     def zone(self) -> str:
-        """The venue's IANA zone."""
+        """Return the venue's IANA zone."""
         return str(self.wedding["ceremony"]["zone"])
 
 
@@ -70,8 +70,8 @@ class Follower:
         self._wake = asyncio.Event()
         self._last_event = 0
 
-    async def look(self) -> Snapshot:
-        """The present state."""
+    async def poll(self) -> Snapshot:
+        """Read the present state."""
         wedding = await self._client.get(f"/weddings/{self._wedding_id}")
         transaction_id = self._transaction_id or newest_transaction_id(wedding)
         transaction: dict[str, Any] = {}
@@ -87,12 +87,12 @@ class Follower:
         on_change: OnChange | None = None,
         on_event: OnEvent | None = None,
     ) -> Snapshot:
-        """The first state that is `done`, or the newest one when the time is up.
+        """Return the first state that is `done`, or the newest one when the time is up.
 
         Raises CliError when the wedding is not there (6) or the API stays silent for 15 s (7).
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        first = await self.look()
+        first = await self.poll()
         if on_change:
             on_change(first)
         listener = asyncio.create_task(self._listen(on_event))
@@ -105,13 +105,13 @@ class Follower:
         self, snapshot: Snapshot, done: Callable[[Snapshot], bool], deadline: float | None, on_change: OnChange | None
     ) -> Snapshot:
         while not done(snapshot):
-            left = _LOOK_AGAIN_SECONDS if deadline is None else min(_LOOK_AGAIN_SECONDS, deadline - time.monotonic())
+            left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 return snapshot
             if await self._woken(left):
                 await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
-            snapshot = await self._look_patiently()
+            snapshot = await self._poll_patiently()
             if on_change:
                 on_change(snapshot)
         return snapshot
@@ -123,11 +123,11 @@ class Follower:
             return False
         return True
 
-    async def _look_patiently(self) -> Snapshot:
+    async def _poll_patiently(self) -> Snapshot:
         give_up_at = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
-                return await self.look()
+                return await self.poll()
             except CliError as error:
                 if error.exit_code != UNREACHABLE or time.monotonic() > give_up_at:
                     raise
@@ -142,12 +142,12 @@ class Follower:
                         on_event(event)
                     self._wake.set()
             except CliError:
-                # The looks tell whether the API is gone; the stream is only quicker.
+                # The reads show whether the API is gone; the stream is only quicker.
                 pass
             await asyncio.sleep(0.5)
 
 
 def newest_transaction_id(wedding: dict[str, Any]) -> str | None:
-    """The id of the wedding's newest transaction; the API lists the oldest first, and ids have no order."""
+    """Return the id of the wedding's newest transaction; the API lists the oldest first, and ids have no order."""
     known = wedding["transactions"]
     return str(known[-1]["id"]) if known else None

@@ -1,4 +1,4 @@
-"""An embedded stack for the length of one command: the one that runs already, or one of its own."""
+"""Provides an embedded stack for the length of one command: the one that runs already, or one of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OTHERS = ("TEMPORAL_", "WEDSYNC_DATABASE_", "WEDSYNC_VENDORS__", "WEDSYNC_API_"
 
 @contextlib.contextmanager
 def borrowed_stack(*, keep: bool) -> Generator[Json]:
-    """The local stack's `run.json`: of the one that runs, which stays, or of one started now and stopped at the end.
+    """Return `run.json` of the running local stack, which stays, or of one started now and stopped at the end.
 
     With `keep` it stays in any case. It is stopped on errors, ^C and SIGTERM too.
     """
@@ -42,7 +42,7 @@ def borrowed_stack(*, keep: bool) -> Generator[Json]:
 
 @contextlib.contextmanager
 def throwaway_stack() -> Generator[Json]:
-    """A stack on free ports with its state in a temporary folder, gone afterwards."""
+    """Run a stack on free ports with its state in a temporary folder, gone afterwards."""
     from wedsync.kit.settings import Settings
     from wedsync.local import stack
 
@@ -58,7 +58,7 @@ def throwaway_stack() -> Generator[Json]:
 
 @contextlib.contextmanager
 def _without_servers_of_others() -> Generator[None]:
-    """No configured database, Temporal server or vendor is seen within: a throwaway stack must touch none of them."""
+    """Hide every configured database, Temporal server and vendor within: a throwaway stack must touch none of them."""
     before = dict(os.environ)
     for name in before:
         if name.startswith(_OTHERS):
@@ -93,7 +93,7 @@ def _own_stack(settings: Settings, *, keep: bool) -> Generator[Json]:
 
 @contextlib.contextmanager
 def terminated_as_interrupt() -> Generator[None]:
-    """SIGTERM within ends the block as ^C does, so that it cleans up."""
+    """End the block on SIGTERM as ^C does, so that it cleans up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The `wedsync` command: reads the command line, runs one verb, exits by its outcome."""
+"""Runs the `wedsync` command: reads the command line, runs one verb, exits by its outcome."""
 
 from __future__ import annotations
 
@@ -53,25 +53,25 @@ for _module in (stack, demo, plans, run, weddings, changes, rehearse, programs, 
 
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; prints, never raises."""
-    said = output.begin(argv)
+    out = output.begin(argv)
     try:
         result = app(list(argv), prog_name="wedsync", standalone_mode=False)
     except CliError as error:
-        return said.fail(error)
+        return out.fail(error)
     except TyperException as error:
-        return _usage(said, error)
+        return _usage(out, error)
     except (KeyboardInterrupt, Abort):
         return output.INTERRUPTED
     except BrokenPipeError:
         return output.INTERNAL
     except Exception as error:  # noqa: BLE001
-        return said.fail(translate(error))
+        return out.fail(translate(error))
     return result if isinstance(result, int) else output.ACCEPTED
 
 
-def _usage(said: output.Output, error: TyperException) -> int:
-    if said.json_mode:
-        return said.fail(CliError("usage", error.format_message(), output.BAD_INPUT))
+def _usage(out: output.Output, error: TyperException) -> int:
+    if out.json_mode:
+        return out.fail(CliError("usage", error.format_message(), output.BAD_INPUT))
     show = getattr(error, "show", None)
     if show is not None:
         show(sys.stderr)
@@ -79,7 +79,7 @@ def _usage(said: output.Output, error: TyperException) -> int:
 
 
 def translate(error: Exception) -> CliError:
-    """Any error as the command line's: ours by their family, wrong settings by their names, the rest as internal."""
+    """Turn any error into the command line's: ours by their family, wrong settings by name, the rest as internal."""
     from pydantic import ValidationError
 
     from wedsync.domain import errors as family

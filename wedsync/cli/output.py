@@ -1,4 +1,4 @@
-"""What a command says, and how it ends: one JSON object or text for people on stdout, all else on stderr."""
+"""Output of a command: one JSON object or text for people on stdout, all else on stderr; and its exit code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CliError(Exception):
         self.errors = [_place(error) for error in errors]
 
     def as_json(self) -> dict[str, Any]:
-        """`{"error": {code, detail, errors: [{file, line, field, code, detail}]}}`."""
+        """Build `{"error": {code, detail, errors: [{file, line, field, code, detail}]}}`."""
         return {"error": {"code": self.code, "detail": self.detail, "errors": self.errors}}
 
 
@@ -50,7 +50,7 @@ def _place(error: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_place(error: dict[str, Any]) -> str:
-    """`file:line: field`, as far as each is known."""
+    """Write `file:line: field`, as far as each is known."""
     place = str(error["file"])
     if error["line"]:
         place += f":{error['line']}" if place else f"line {error['line']}"
@@ -58,26 +58,18 @@ def describe_place(error: dict[str, Any]) -> str:
 
 
 class Output:
-    """Where one command writes."""
+    """Output of one command."""
 
     def __init__(self, *, json_mode: bool = False) -> None:
         self.json_mode = json_mode
         self._out: Console | None = None
-        self._err: Console | None = None
 
     @property
     def console(self) -> Console:
-        """Stdout, for people."""
+        """Return stdout, for people."""
         if self._out is None:
-            self._out = _console(stderr=False)
+            self._out = _console()
         return self._out
-
-    @property
-    def err_console(self) -> Console:
-        """Stderr, for people."""
-        if self._err is None:
-            self._err = _console(stderr=True)
-        return self._err
 
     def emit(self, value: Any) -> None:
         """Write one JSON object as one line."""
@@ -85,7 +77,7 @@ class Output:
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
-        """Write a line for people: on stdout, or on stderr when stdout is JSON."""
+        """Print a line for people: on stdout, or on stderr when stdout is JSON."""
         stream = sys.stderr if self.json_mode else sys.stdout
         stream.write(text + "\n")
         stream.flush()
@@ -96,7 +88,7 @@ class Output:
             self.console.print(renderable)
 
     def result(self, value: Any, *lines: str) -> None:
-        """End well: `value` in JSON mode, else the lines."""
+        """Print the result: `value` in JSON mode, else the lines."""
         if self.json_mode:
             self.emit(value)
             return
@@ -104,7 +96,7 @@ class Output:
             self.say(line)
 
     def fail(self, error: CliError) -> int:
-        """Say what went wrong and return the exit code."""
+        """Print what went wrong and return the exit code."""
         if self.json_mode:
             self.emit(error.as_json())
             return error.exit_code
@@ -116,24 +108,24 @@ class Output:
         return error.exit_code
 
 
-def _console(*, stderr: bool) -> Console:
+def _console() -> Console:
     from rich.console import Console
 
     # Nothing is cut for a file or a pipe.
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+    width = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, emoji=False, width=width)
 
 
 _state = {"current": Output()}
 
 
 def begin(argv: Sequence[str]) -> Output:
-    """A fresh output for one command line."""
+    """Make a fresh output for one command line."""
     words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     _state["current"] = Output(json_mode="--json" in words)
     return _state["current"]
 
 
 def current() -> Output:
-    """The running command's output."""
+    """Return the running command's output."""
     return _state["current"]

@@ -1,4 +1,4 @@
-"""`wedsync plan validate | plan graph | schema`: plans looked at, nothing started."""
+"""`wedsync plan validate | plan graph | schema`: inspects plans and starts nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wedsync.cli import output as out
 from wedsync.cli.output import BAD_INPUT, CliError, JsonFlag
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan
+    from wedsync.domain.plans.plan import Plan
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="A plan, YAML or JSON; `-` reads stdin.")]
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 class Format(StrEnum):
-    """How a plan is drawn."""
+    """Format in which a plan is drawn."""
 
     TEXT = "text"
     MERMAID = "mermaid"
@@ -38,7 +38,7 @@ def register(root: typer.Typer) -> None:
 
 
 def read_text(file: str) -> str:
-    """The text of a plan file, or of stdin for `-`; raises CliError (2) when it can't be read."""
+    """Read the text of a plan file, or of stdin for `-`; raises CliError (2) when it can't be read."""
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -49,9 +49,9 @@ def read_text(file: str) -> str:
 
 
 def check(file: str) -> tuple[Plan | None, list[dict[str, Any]]]:
-    """The plan in `file` and everything wrong with it, each with file, line and field."""
+    """Return the plan in `file` and everything wrong with it, each with file, line and field."""
     from wedsync.kit.plan_file import check_plan_file
-    from wedsync.usecases.routing.registry import load_registry
+    from wedsync.vendors.registry import load_registry
 
     text = read_text(file)
     plan, errors = check_plan_file(text, "<stdin>" if file == "-" else file, load_registry().manifests)
@@ -59,7 +59,7 @@ def check(file: str) -> tuple[Plan | None, list[dict[str, Any]]]:
 
 
 def load(file: str) -> Plan:
-    """The good plan in `file`; raises CliError (2) that lists each fault."""
+    """Return the good plan in `file`; raises CliError (2) that lists each fault."""
     plan, errors = check(file)
     if plan is None or errors:
         raise invalid([file], errors)
@@ -67,7 +67,7 @@ def load(file: str) -> Plan:
 
 
 def invalid(files: Sequence[str], errors: Sequence[dict[str, Any]]) -> CliError:
-    """A plan is wrong."""
+    """Build the error for a wrong plan."""
     many = f"{len(errors)} errors" if len(errors) != 1 else "1 error"
     return CliError("invalid_plan", f"{', '.join(files)}: {many}", BAD_INPUT, errors)
 
@@ -103,9 +103,9 @@ def graph(
     as_json: JsonFlag = False,
 ) -> int:
     """Draw a plan's steps and what each of them needs."""
-    import wedsync.domain.weddings.graph as drawing
-    from wedsync.domain.weddings.compile import compile_plan
-    from wedsync.usecases.routing.registry import load_registry
+    from wedsync.domain.plans import drawing
+    from wedsync.domain.plans.compile import compile_plan
+    from wedsync.vendors.registry import load_registry
 
     plan = load(file)
     compiled = compile_plan(plan, load_registry().manifests)
@@ -127,7 +127,7 @@ def schema(as_json: JsonFlag = False) -> int:
     """Print the JSON Schema of plans, version 1."""
     import json
 
-    from wedsync.domain.weddings.load import plan_json_schema
+    from wedsync.domain.plans.load import plan_json_schema
 
     found = plan_json_schema()
     out.current().result(found, json.dumps(found, indent=2, ensure_ascii=False))

@@ -14,7 +14,7 @@ from wedsync.cli import output as out
 from wedsync.cli.output import BAD_INPUT, CONFLICT, UNREACHABLE, CliError, JsonFlag
 
 if TYPE_CHECKING:
-    from wedsync.domain.routing.vendor import Manifest
+    from wedsync.domain.vendors.manifest import Manifest
     from wedsync.kit.settings import Settings
 
 
@@ -41,7 +41,7 @@ def _settings(program: str, *, only_local: bool = False, has_database: bool = Fa
 def _check_url(url: str) -> None:
     from sqlalchemy.exc import ArgumentError
 
-    from wedsync.store.session import sqlalchemy_url
+    from wedsync.store.db.session import sqlalchemy_url
 
     if not url:
         raise CliError("database_url_missing", "set WEDSYNC_DATABASE_URL", BAD_INPUT)
@@ -53,18 +53,18 @@ def _check_url(url: str) -> None:
 
 def _serve(program: Coroutine[Any, Any, None]) -> int:
     from wedsync.cli.local_stack import terminated_as_interrupt
-    from wedsync.kit import telemetry
+    from wedsync.kit import loop, telemetry
 
     try:
         # Uvicorn shuts down well and then raises the signal again.
         with terminated_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(program)
+            loop.run(program)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         raise CliError("port_taken", "the port is taken by another program", CONFLICT) from error
     except SystemExit as error:
-        # Uvicorn's own way out, with a code that means something else here.
+        # Uvicorn exits by itself, with a code that means something else here.
         raise CliError("not_started", "it did not start: the log above says why", out.INTERNAL) from error
     telemetry.flush()
     return out.ACCEPTED
@@ -144,7 +144,7 @@ def migrate(
 
 
 async def _migrate(settings: Settings, url: str, down: str | None) -> int:
-    from wedsync.store.migrate import app_password, downgrade, upgrade
+    from wedsync.store.db.migrate import app_password, downgrade, upgrade
 
     output = out.current()
     if down is not None:
@@ -181,7 +181,7 @@ def vendors(as_json: JsonFlag = False) -> int:
     Also how each action is undone, what an unknown outcome means, and whether the vendor is configured here.
     """
     from wedsync.kit.settings import Settings
-    from wedsync.usecases.routing.registry import load_registry
+    from wedsync.vendors.registry import load_registry
 
     settings = Settings()
     found = [_vendor(manifest, settings) for _, manifest in sorted(load_registry().manifests.items())]
@@ -206,8 +206,8 @@ def _vendor(manifest: Manifest, settings: Settings) -> dict[str, Any]:
             {
                 "name": action.name,
                 "undo": action.undo,
-                "by_hand": action.by_hand,
-                "undo_by_hand": action.undo_by_hand,
+                "by_hand": action.manual,
+                "undo_by_hand": action.undo_manual,
                 "on_unknown": {operation.name: operation.on_unknown for operation in action.operations},
             }
             for action in manifest.actions

@@ -17,7 +17,7 @@ from wedsync.cli.plans import FileArgument, load
 from wedsync.cli.run import create, orchestrate
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan, PlannedStep
+    from wedsync.domain.plans.plan import Plan, PlannedStep
 
 Json = dict[str, Any]
 
@@ -49,8 +49,8 @@ def rehearse(
 
 
 def everything_now(plan: Plan) -> Plan:
-    """The plan without times of its own: a step that was due some time after another one now needs that one."""
-    from wedsync.domain.weddings.times import at_anchor
+    """Return the plan without times of its own: a step that was due some time after another one now needs that one."""
+    from wedsync.domain.plans.times import at_anchor
 
     steps = []
     for step in plan.steps:
@@ -61,10 +61,10 @@ def everything_now(plan: Plan) -> Plan:
 
 
 def timetable(plan: Plan, now: datetime) -> dict[str, datetime]:
-    """When each step would be due (UTC) were the plan started at `now` and every step done at once when due."""
-    from wedsync.domain.weddings.compile import compile_plan
-    from wedsync.domain.weddings.times import At, due_at
-    from wedsync.usecases.routing.registry import load_registry
+    """Return when each step would be due (UTC) if the plan started at `now` and each step were done when due."""
+    from wedsync.domain.plans.compile import compile_plan
+    from wedsync.domain.plans.times import At, due_at
+    from wedsync.vendors.registry import load_registry
 
     due: dict[str, datetime] = {}
     for step in compile_plan(plan, load_registry().manifests):
@@ -86,7 +86,7 @@ async def play(run: Json, plan: Plan, timeout_seconds: float) -> Snapshot:
 
 
 def report(plan: Plan, due: dict[str, datetime], snapshot: Snapshot) -> int:
-    """Say what would happen when, and return the exit code."""
+    """Print what would happen when, and return the exit code."""
     from wedsync.cli.render import state_of
 
     zone = plan.wedding.ceremony.zone

@@ -1,4 +1,4 @@
-"""A wedding drawn in the terminal: steps, progress, what comes later, what was undone."""
+"""Draws a wedding in the terminal: steps, progress, what comes later, what was undone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 def moment(text: Any) -> datetime | None:
-    """An instant out of RFC 3339 text, or None."""
+    """Read an instant from RFC 3339 text; None when there is none."""
     try:
         return datetime.fromisoformat(str(text)) if text else None
     except ValueError:
@@ -42,7 +42,7 @@ def moment(text: Any) -> datetime | None:
 
 
 def venue_time(text: Any, zone: str) -> str:
-    """`Sat 2027-06-19 16:00 CEST`: an instant as the clock at the venue shows it."""
+    """Write an instant as the clock at the venue shows it: `Sat 2027-06-19 16:00 CEST`."""
     instant = moment(text)
     if instant is None:
         return ""
@@ -53,7 +53,7 @@ def venue_time(text: Any, zone: str) -> str:
 
 
 def took(step: Json, now: datetime | None = None) -> str:
-    """How long the step took, or has taken so far: `0.4 s`."""
+    """Write how long the step took, or has taken so far: `0.4 s`."""
     started = moment(step.get("started_at"))
     if started is None:
         return ""
@@ -65,7 +65,7 @@ def took(step: Json, now: datetime | None = None) -> str:
 
 
 def state_of(step: Json) -> str:
-    """One word for where a step stands, its undo included."""
+    """Return one word for a step's state, its undo included."""
     compensation = step.get("compensation") or {}
     undo = compensation.get("status")
     if undo and undo != "pending":
@@ -74,7 +74,7 @@ def state_of(step: Json) -> str:
 
 
 def vendor_of(step: Json) -> str:
-    """The vendor, marked when it is not the first choice."""
+    """Return the vendor, marked when it is not the first choice."""
     vendor = str(step.get("vendor") or "")
     return f"{vendor} (fallback)" if vendor and step.get("fallback_used") else vendor
 
@@ -84,14 +84,14 @@ def _styled(word: str) -> Text:
 
 
 def remark(step: Json) -> str:
-    """Why it stands there: the error, or the undo's own words."""
+    """Return the reason for a step's state: the error, or the undo's own message."""
     compensation = step.get("compensation") or {}
     error = step.get("error") or {}
     return str(compensation.get("detail") or error.get("detail") or "")
 
 
 def steps_table(steps: Sequence[Json], title: str = "", now: datetime | None = None, *, fold: bool = True) -> Table:
-    """Each step with its state, vendor and duration; one line each unless remarks may `fold`."""
+    """Draw each step with its state, vendor and duration; one line each unless remarks may `fold`."""
     table = Table(title=title or None, title_justify="left", expand=False, pad_edge=False)
     for name in ("step", "action", "state", "vendor"):
         table.add_column(name, no_wrap=True)
@@ -110,18 +110,18 @@ def steps_table(steps: Sequence[Json], title: str = "", now: datetime | None = N
 
 
 def later(steps: Sequence[Json]) -> list[Json]:
-    """The agenda: the steps that come later, the earliest first; those whose time hangs on another step, last."""
+    """List the agenda: the steps that come later, the earliest first; those whose time hangs on another step, last."""
     due = [step for step in steps if step["status"] == "scheduled"]
     return sorted(due, key=lambda step: (step["due_at"] is None, str(step["due_at"])))
 
 
 def waited_for(steps: Sequence[Json]) -> list[Json]:
-    """The steps that wait for a vendor's word or a person."""
+    """List the steps that wait for a vendor's confirmation or a person."""
     return [step for step in steps if step.get("status") in ("waiting", "held")]
 
 
 def agenda_table(steps: Sequence[Json], zone: str) -> Table | None:
-    """What comes later and when, in the venue's time; None when nothing does."""
+    """Draw what comes later and when, in the venue's time; None when nothing does."""
     items = later(steps)
     waits = waited_for(steps)
     if not items and not waits:
@@ -139,12 +139,12 @@ def agenda_table(steps: Sequence[Json], zone: str) -> Table | None:
 
 
 def compensations(steps: Sequence[Json]) -> list[Json]:
-    """The steps for which an undo was run or is due."""
+    """List the steps for which an undo was run or is due."""
     return [step for step in steps if step.get("compensation")]
 
 
 def compensation_table(steps: Sequence[Json]) -> Table | None:
-    """The report of what was undone, nothing to undo, or needs attention; None without any."""
+    """Draw the report of what was undone, had nothing to undo, or needs attention; None without any."""
     items = compensations(steps)
     if not items:
         return None
@@ -164,7 +164,7 @@ def compensation_table(steps: Sequence[Json]) -> Table | None:
 
 
 def progress(steps: Sequence[Json]) -> RenderableType:
-    """A bar of how many steps have come to rest."""
+    """Draw a bar of how many steps have come to rest."""
     over = sum(1 for step in steps if step.get("status") in _OVER)
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=max(1, len(steps)), completed=over, width=40), f"{over}/{len(steps)}")
@@ -172,7 +172,7 @@ def progress(steps: Sequence[Json]) -> RenderableType:
 
 
 def wedding_title(snapshot: Snapshot) -> str:
-    """`villa-aurora 01J... : orchestrate completed`."""
+    """Write `villa-aurora 01J... : orchestrate completed`."""
     wedding = snapshot.wedding
     name = str(wedding["reference"])
     kind = snapshot.transaction.get("kind", "")
@@ -181,7 +181,7 @@ def wedding_title(snapshot: Snapshot) -> str:
 
 
 def busiest(steps: Sequence[Json], rows: int) -> list[Json]:
-    """The `rows` steps that most deserve a look, in the plan's order: what moves, what moved last, the rest."""
+    """List the `rows` steps that most deserve attention, in the plan's order: what moves, what moved last, the rest."""
 
     def rank(step: Json) -> tuple[int, float]:
         moving = state_of(step) in ("running", "undoing", "waiting", "held", "failed", "needs_attention")
@@ -193,7 +193,7 @@ def busiest(steps: Sequence[Json], rows: int) -> list[Json]:
 
 
 def live_board(snapshot: Snapshot, height: int) -> RenderableType:
-    """The picture while it moves, no taller than a terminal of `height` lines: steps, bar, the next of the agenda."""
+    """Draw the moving wedding, no taller than a terminal of `height` lines: steps, bar, the next of the agenda."""
     steps, zone = snapshot.steps, snapshot.zone
     agenda = [*waited_for(steps), *later(steps)][: max(1, height // 5)]
     room = height - len(agenda) - 12
@@ -205,8 +205,8 @@ def live_board(snapshot: Snapshot, height: int) -> RenderableType:
     return Group(*parts, *([table] if table else []))
 
 
-def board(snapshot: Snapshot) -> RenderableType:
-    """The whole picture: steps, bar, agenda, compensation report."""
+def controller(snapshot: Snapshot) -> RenderableType:
+    """Draw the whole wedding: steps, bar, agenda, compensation report."""
     steps = snapshot.steps
     parts: list[RenderableType] = [steps_table(steps, wedding_title(snapshot), utc_now()), progress(steps)]
     parts += [part for part in (agenda_table(steps, snapshot.zone), compensation_table(steps)) if part is not None]
@@ -214,7 +214,7 @@ def board(snapshot: Snapshot) -> RenderableType:
 
 
 def weddings_table(weddings: Sequence[Json]) -> Table:
-    """The organization's weddings."""
+    """Draw the organization's weddings."""
     table = Table(pad_edge=False)
     for name in ("id", "plan", "status", "phase", "ceremony"):
         table.add_column(name, no_wrap=True)

@@ -24,7 +24,7 @@ from wedsync.cli.output import CONFLICT, INTERNAL, CliError, JsonFlag
 from wedsync.cli.plans import FileArgument, load
 
 if TYPE_CHECKING:
-    from wedsync.domain.weddings.plan import Plan
+    from wedsync.domain.plans.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def run(
 
 
 def content_key(plan: Plan) -> str:
-    """What makes a repeated command the same command: the plan's id and a hash of all it says."""
+    """Derive the key of a repeated command from the plan's id and a hash of all it says."""
     digest = hashlib.sha256(plan.model_dump_json().encode()).hexdigest()
     return f"{plan.wedding.id}:{digest[:32]}"
 

@@ -1,4 +1,4 @@
-"""Showing a wedding while it moves: a live table on a terminal, plain lines elsewhere."""
+"""Shows a wedding while it moves: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wedsync.cli.follow import Snapshot
 from wedsync.cli.output import Output
-from wedsync.cli.render import agenda_table, board, compensation_table, live_board, remark, state_of, took, vendor_of
+from wedsync.cli.render import (
+    agenda_table,
+    compensation_table,
+    controller,
+    live_board,
+    remark,
+    state_of,
+    took,
+    vendor_of,
+)
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -36,7 +45,7 @@ class Screen:
         if self._live:
             if self._last is not None:
                 self._live.vertical_overflow = "visible"
-                self._live.update(board(self._last), refresh=True)
+                self._live.update(controller(self._last), refresh=True)
             self._live.stop()
         elif self._last is not None and not self._output.json_mode:
             for table in (

@@ -34,14 +34,14 @@ def up(
 
     settings = Settings()
     if detach:
-        tell_ready(asyncio.run(stack.start_detached(settings)))
+        announce_ready(asyncio.run(stack.start_detached(settings)))
     else:
-        asyncio.run(stack.run_until_stopped(settings, tell_ready))
+        asyncio.run(stack.run_until_stopped(settings, announce_ready))
     return out.ACCEPTED
 
 
-def tell_ready(run: RunInfo) -> None:
-    """Say where everything is; the secrets stay in the file."""
+def announce_ready(run: RunInfo) -> None:
+    """Print where everything is; the secrets stay in the file."""
     out.current().result(
         run.model_dump(mode="json", exclude={"api_key", "database_url"}),
         f"API          {run.api_url}",

@@ -1,4 +1,4 @@
-"""The command line's view of the vendors' stand-ins: faults, clock and ledgers over `/_sandbox`."""
+"""Speaks to the vendors' stand-ins for the command line: faults, clock and ledgers over `/_sandbox`."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class StandIns:
         await self._pool.aclose()
 
     async def break_down(self, vendor: str, wedding_id: str) -> None:
-        """`vendor` answers nothing but 503 for this wedding."""
-        await self._ask("PUT", f"/faults/{vendor}", {"mode": "down", "wedding_id": wedding_id})
+        """Make `vendor` answer nothing but 503 for this wedding."""
+        await self._request("PUT", f"/faults/{vendor}", {"mode": "down", "wedding_id": wedding_id})
 
     async def mend(self, vendor: str) -> None:
         """Take the vendor's faults away."""
-        await self._ask("DELETE", f"/faults/{vendor}")
+        await self._request("DELETE", f"/faults/{vendor}")
 
     async def move_clock(self, now: datetime) -> None:
         """Make `now` the stand-ins' present."""
-        await self._ask("PUT", "/clock", {"now": now.isoformat()})
+        await self._request("PUT", "/clock", {"now": now.isoformat()})
 
     async def active(self, wedding_id: str) -> list[dict[str, Any]]:
-        """What all vendors together still hold for this wedding: ledger entries, each with its `vendor`."""
-        vendors = (await self._ask("GET", "/health"))["vendors"]
-        ledgers = await asyncio.gather(*(self._ask("GET", f"/ledger/{vendor}") for vendor in vendors))
+        """List what all vendors together still hold for this wedding: ledger entries, each with its `vendor`."""
+        vendors = (await self._request("GET", "/health"))["vendors"]
+        ledgers = await asyncio.gather(*(self._request("GET", f"/ledger/{vendor}") for vendor in vendors))
         return [
             {**entry, "vendor": vendor}
             for vendor, ledger in zip(vendors, ledgers, strict=True)
@@ -54,7 +54,7 @@ class StandIns:
             if entry["wedding_id"] == wedding_id and entry["state"] == "active"
         ]
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         url = f"{self._url}/_sandbox{path}"
         try:
             answer = await self._pool.request(method, url, json=body, timeout=_TIMEOUT_SECONDS)

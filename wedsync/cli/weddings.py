@@ -52,17 +52,17 @@ async def _list(limit: int, cursor: str | None) -> int:
 
 
 async def _show(wedding: str) -> int:
-    from wedsync.cli.render import board
+    from wedsync.cli.render import controller
 
     async with ApiClient(locate()) as client:
         wedding_id = await resolve(client, wedding)
-        snapshot = await Follower(client, wedding_id).look()
+        snapshot = await Follower(client, wedding_id).poll()
     output = out.current()
     if output.json_mode:
         output.emit({**snapshot.wedding, "steps": snapshot.steps, "transaction": snapshot.transaction or None})
         return out.ACCEPTED
     output.say(f"{snapshot.wedding['reference']} ({wedding_id}): {snapshot.wedding['status']}")
-    output.show(board(snapshot))
+    output.show(controller(snapshot))
     for transaction in snapshot.wedding["transactions"]:
         output.say(f"{transaction['id']}  {transaction['kind']}  {transaction['status']}")
     if snapshot.transaction.get("temporal_url"):
@@ -87,13 +87,13 @@ def watch(
 
 
 def at_rest(snapshot: Snapshot) -> bool:
-    """Whether nothing of the wedding is under way."""
+    """Tell whether nothing of the wedding is under way."""
     statuses = {str(item["status"]) for item in snapshot.wedding["transactions"]} | {snapshot.status}
     return over(snapshot) or not statuses & OPEN
 
 
 def over(snapshot: Snapshot) -> bool:
-    """Whether the wedding itself has ended."""
+    """Tell whether the wedding itself has ended."""
     return snapshot.wedding.get("status") in WEDDING_OVER and snapshot.status not in OPEN
 
 

@@ -1,16 +1,16 @@
-"""The one family of errors that every layer speaks.
+"""One family of errors for every layer.
 
-Two translators only turn these into something else: `activities/errors.py` (Temporal failures) and
-`api/problems.py` (RFC 9457 problem details).
+Only two translators turn these into something else: `activities/errors.py` (Temporal failures) and
+`wedsync/http/problems.py` (RFC 9457 problem details).
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-#: Whether the vendor may hold an effect of the failed call: `none` is known, `unknown` must be resolved.
-EffectKnowledge = Literal["none", "unknown"]
+#: The reason of every refusal because the wedding is over.
+WEDDING_OVER = "wedding_over"
 
 
 class WedsyncError(Exception):
@@ -21,7 +21,7 @@ class WedsyncError(Exception):
     def __init__(self, detail: str, *, reason: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
-        #: The finer machine word beneath `code`, e.g. the vendor's own error code (`card_declined`).
+        #: A finer machine code beneath `code`, e.g. the vendor's own error code (`card_declined`).
         self.reason = reason
 
 
@@ -35,25 +35,25 @@ class VendorError(WedsyncError):
 
 
 class VendorUnavailable(VendorError):
-    """The vendor did not do it, known for certain, and may do it later: retryable, counts against its health."""
+    """The vendor certainly did nothing and may do it later: retryable, counts against its health."""
 
     code: ClassVar[str] = "vendor_unavailable"
 
 
 class OutcomeUnknown(VendorError):
-    """The call may or may not have taken effect (time-out, dropped connection, 500): resolve before anything else."""
+    """The call may have taken effect (time-out, dropped connection, 500): resolve it before anything else."""
 
     code: ClassVar[str] = "outcome_unknown"
 
 
 class VendorRejected(VendorError):
-    """The vendor understood and refused: a definite failure, not retryable, no mark against its health."""
+    """The vendor understood and refused: a definite failure, not retryable, does not count against its health."""
 
     code: ClassVar[str] = "vendor_rejected"
 
 
 class VendorThrottled(VendorError):
-    """The vendor takes no more calls until a known moment; it did not do it."""
+    """The vendor takes no more calls until a known moment; it did nothing."""
 
     code: ClassVar[str] = "vendor_throttled"
 
@@ -71,25 +71,25 @@ class VendorThrottled(VendorError):
 
 
 class ThrottledUntil(VendorError):
-    """No quota is left before `until` (UTC): the workflow sleeps, no worker slot waits."""
+    """No quota is left before `until` (UTC): the workflow sleeps and holds no worker slot."""
 
     code: ClassVar[str] = "throttled_until"
 
     def __init__(self, detail: str, *, until: datetime, retry_after_seconds: float, vendor: str = "") -> None:
         super().__init__(detail, vendor=vendor)
-        #: By the fleet's clock; how far off that is, this machine's own can't say.
+        #: By the fleet's clock: this machine cannot know how far its own clock is off.
         self.until = until
         self.retry_after_seconds = max(retry_after_seconds, 0.001)
 
 
 class NotAuthorized(VendorError):
-    """The vendor refused the credential: a person must mend the connection; never trips a shared breaker."""
+    """The vendor refused the credential: a person must repair the connection; never opens a shared circuit."""
 
     code: ClassVar[str] = "not_authorized"
 
 
 class InvalidInput(WedsyncError):
-    """The request itself is wrong; `field` says where (dotted path, or empty)."""
+    """The request itself is wrong; `field` names the place (dotted path, or empty)."""
 
     code: ClassVar[str] = "invalid_input"
 
@@ -102,6 +102,12 @@ class NotFound(WedsyncError):
     """No such object in this organization."""
 
     code: ClassVar[str] = "not_found"
+
+
+class Forbidden(WedsyncError):
+    """We know the caller, who may not do that."""
+
+    code: ClassVar[str] = "forbidden"
 
 
 class Conflict(WedsyncError):
@@ -117,6 +123,6 @@ class StoreUnavailable(WedsyncError):
 
 
 class TemporalUnreachable(WedsyncError):
-    """The Temporal server cannot be reached: what was recorded is told to it later, the rest must be tried again."""
+    """The Temporal server cannot be reached: recorded requests are dispatched later, others must be sent again."""
 
     code: ClassVar[str] = "temporal_unreachable"

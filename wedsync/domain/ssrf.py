@@ -1,8 +1,8 @@
-"""Keeps us from being sent to places that a stranger's URL has no business with (server-side request forgery).
+"""Keep a stranger's URL from sending us where it has no business (server-side request forgery).
 
-A URL is checked by its text; a host by every address that it resolves to, at registration and again at each
+It checks a URL by its text, and a host by every address that it resolves to, at registration and again at each
 connection, which then goes to the checked address (`kit/http_guard.py`, `kit/http_transport.py`): a name that answers
-otherwise a moment later gains nothing. Pure: looking names up is `kit/ssrf.py`.
+otherwise a moment later gains nothing. Pure: `kit/ssrf.py` resolves names.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_URL_LENGTH = 2000
-#: Beside what `ipaddress` calls not global: it takes these for global.
+#: `ipaddress` takes these for global.
 _ALSO_FORBIDDEN = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -38,7 +38,7 @@ _ALSO_FORBIDDEN = tuple(
         "ff00::/8",
     )
 )
-#: All of IPv6 that is given out to the public.
+#: All public unicast IPv6.
 _IPV6_PUBLIC = ipaddress.ip_network("2000::/3")
 _LABELS = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 #: What `inet_aton` reads as a number: decimal, octal, hexadecimal.
@@ -46,28 +46,28 @@ _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 
 
 class ForbiddenTarget(WedsyncError):
-    """The URL, or an address behind it, is none that we go to."""
+    """We must not go to the URL, or to an address behind it."""
 
     code: ClassVar[str] = "url_forbidden"
 
 
-class GuardPolicy(Value):
-    """What is let through beside public HTTPS."""
+class SsrfPolicy(Value):
+    """Exceptions to public HTTPS."""
 
     #: http, and this machine itself: for `WEDSYNC_ENVIRONMENT=local` only.
     allow_loopback: bool = False
 
 
 class Target(Value):
-    """Where a URL leads."""
+    """Target of a URL."""
 
     scheme: str
     host: str
     port: int
 
 
-def read_url(url: str, policy: GuardPolicy) -> Target:
-    """The target of a URL by its text alone; raises ForbiddenTarget.
+def read_url(url: str, policy: SsrfPolicy) -> Target:
+    """Parse the target of a URL by its text alone; raises ForbiddenTarget.
 
     Refused: other schemes than https, userinfo, fragments, spaces, backslashes and control characters, hosts that are
     numbers in disguise (`2130706433`, `0177.0.0.1`, `0x7f.1`), addresses that are not public.
@@ -102,8 +102,8 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-def is_forbidden(address: Address, policy: GuardPolicy) -> bool:
-    """Whether we don't go there: not public, or a way around to what is not."""
+def is_forbidden(address: Address, policy: SsrfPolicy) -> bool:
+    """Tell whether we must not go there: not public, or a way around to what is not."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             return True
@@ -119,8 +119,8 @@ def is_forbidden(address: Address, policy: GuardPolicy) -> bool:
     )
 
 
-def check_addresses(addresses: Sequence[str], policy: GuardPolicy) -> list[str]:
-    """The addresses, all of them checked; raises ForbiddenTarget when one is forbidden or there are none."""
+def check_addresses(addresses: Sequence[str], policy: SsrfPolicy) -> list[str]:
+    """Check every address and return all; raises ForbiddenTarget when one is forbidden or there are none."""
     found: list[str] = []
     for text in addresses:
         address = _literal(text)

@@ -1,4 +1,4 @@
-"""The payload codec: all that Temporal stores of a workflow is encrypted with AES-256-GCM.
+"""Encrypt with AES-256-GCM all that Temporal stores of a workflow: the payload codec.
 
 The metadata of an encrypted payload names the key, so that old histories stay readable after a rotation. The
 encodings are those of Temporal's own encryption samples; the remote protocol is the one of its UI and CLI
@@ -26,11 +26,11 @@ KEY_ID = "encryption-key-id"
 COMPRESSION = "compression"
 DEFLATE = b"deflate"
 _AAD = b"wedsync-temporal-payload-v1"
-#: Said under another associated data, so that the mark can be neither added nor taken away.
+#: A prefix of the associated data, so that the mark can be neither added nor removed.
 _AAD_DEFLATED = _AAD + b"-deflate"
-#: Histories are mostly JSON that repeats itself: what is longer is deflated first, at the fastest level.
+#: Histories are mostly JSON that repeats itself: longer ones are deflated first, at the fastest level.
 _DEFLATE_FROM_BYTES = 512
-#: Far above what Temporal takes in one payload.
+#: Far above what Temporal accepts in one payload.
 _MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -41,11 +41,11 @@ class EncryptingCodec(PayloadCodec):
         self._keyring = keyring
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Each payload, sealed under the active key with a nonce of its own."""
+        """Seal each payload under the active key with a nonce of its own."""
         return [self._encode_one(payload) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Each payload, opened; one that is not encrypted is returned as it is.
+        """Open each payload; return one that is not encrypted as it is.
 
         Raises InvalidInput with reason `unknown_key` or `tampered`.
         """
@@ -101,8 +101,3 @@ async def decode_payloads_json(codec: PayloadCodec, body: bytes) -> bytes:
     Raises InvalidInput for a malformed body, an unknown key or altered bytes.
     """
     return payloads_to_json(await codec.decode(payloads_from_json(body)))
-
-
-async def encode_payloads_json(codec: PayloadCodec, body: bytes) -> bytes:
-    """Answer one `POST .../encode` of the remote codec protocol, JSON in and out; raises InvalidInput."""
-    return payloads_to_json(await codec.encode(payloads_from_json(body)))

@@ -1,4 +1,4 @@
-"""Phones and addresses of guests as digests: enough to find a wedding by them, not to read them."""
+"""Digest guests' phones and addresses: enough to find a wedding by them, not to read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DIGITS = re.compile(r"[0-9]{7,15}")
 
 
 def contact_digest(text: str, pepper: str) -> bytes | None:
-    """The HMAC-SHA256 (32 bytes) of a phone in E.164 or of an address in lower case; None when it is neither.
+    """Return the HMAC-SHA256 (32 bytes) of a phone in E.164 or of an address in lower case; None: it is neither.
 
     A phone without its `+` is read as one with its country code, as vendors write it.
     """
@@ -22,14 +22,14 @@ def contact_digest(text: str, pepper: str) -> bytes | None:
 
 
 def _normal(text: str) -> str | None:
-    said = text.strip()
-    if "@" in said:
-        local, _, domain = said.rpartition("@")
+    contact = text.strip()
+    if "@" in contact:
+        local, _, domain = contact.rpartition("@")
         return f"email:{local.casefold()}@{domain.casefold()}" if local and domain else None
     # WhatsApp's addresses at Twilio: `whatsapp:+390318125551`.
-    said = said.rpartition(":")[2]
+    contact = contact.rpartition(":")[2]
     try:
-        number = phonenumbers.parse(f"+{said}" if _DIGITS.fullmatch(said) else said, None)
+        number = phonenumbers.parse(f"+{contact}" if _DIGITS.fullmatch(contact) else contact, None)
     except phonenumbers.NumberParseException:
         return None
     if not phonenumbers.is_possible_number(number):

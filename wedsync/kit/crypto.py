@@ -1,4 +1,4 @@
-"""Secrets and sealed bytes: AES-256-GCM with named keys, API keys as HMACs, signed links that expire."""
+"""Keep secrets and seal bytes: AES-256-GCM with named keys, API keys as HMACs, signed links that expire."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Keyring:
         return cls(keys)
 
     def encrypt(self, plain: bytes, aad: bytes) -> tuple[str, bytes]:
-        """`(key id, nonce + ciphertext + tag)` under the active key and a random 96-bit nonce (NIST SP 800-38D)."""
+        """Return `(key id, nonce + ciphertext + tag)` by the active key and a random 96-bit nonce (NIST SP 800-38D)."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return self.active_id, nonce + self._ciphers[self.active_id].encrypt(nonce, plain, aad)
 
@@ -94,17 +94,17 @@ def _place(tenant: str, row: str) -> bytes:
 
 
 def new_api_key() -> str:
-    """A new API key: `wsk_` and 256 random bits in URL-safe base64. Shown once, never stored."""
+    """Make an API key: `wsk_` and 256 random bits in URL-safe base64. Shown once, never stored."""
     return API_KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_api_key(key: str, pepper: str) -> bytes:
-    """The HMAC-SHA256 (32 bytes) of a whole API key under the pepper: what is stored and looked up."""
+    """Return the HMAC-SHA256 (32 bytes) of a whole API key under the pepper, by which keys are stored and found."""
     return hmac.new(pepper.encode(), key.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
 
 def same(one: bytes | str, other: bytes | str) -> bool:
-    """Whether two secrets are equal, in constant time."""
+    """Tell whether two secrets are equal, in constant time."""
     return hmac.compare_digest(_as_bytes(one), _as_bytes(other))
 
 
@@ -113,7 +113,7 @@ def _as_bytes(value: bytes | str) -> bytes:
 
 
 def sign_link(payload: Mapping[str, Any], secret: str, expires_at: datetime) -> str:
-    """A URL-safe token that carries `payload` (JSON, readable by the holder) until `expires_at`, signed."""
+    """Sign a URL-safe token that carries `payload` (JSON, readable by the holder) until `expires_at`."""
     body = json.dumps(
         {"p": dict(payload), "x": int(expires_at.timestamp())},
         ensure_ascii=False,
@@ -124,7 +124,7 @@ def sign_link(payload: Mapping[str, Any], secret: str, expires_at: datetime) -> 
 
 
 def open_link(token: str, secret: str) -> tuple[dict[str, Any], datetime]:
-    """The payload of a link token and when it expires, which the caller judges.
+    """Return the payload of a link token and when it expires, which the caller judges.
 
     Raises InvalidInput with reason `link_invalid`.
     """

@@ -1,4 +1,4 @@
-"""The shared HTTP pool; the only module that imports httpx.
+"""Share one HTTP pool among all requests to vendors.
 
 Every request to a vendor goes through `VendorHttp.request`, which turns transport faults and statuses into the
 family of `wedsync.domain.errors` and never retries: Temporal does.
@@ -28,12 +28,12 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing import classify
-from wedsync.domain.routing.messages import AT_CAPACITY
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy
+from wedsync.domain.health.messages import AT_CAPACITY
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy
+from wedsync.domain.vendors import http_outcome
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http_trace import answered, traced
-from wedsync.kit.http_transport import GUARD, AiohttpTransport
+from wedsync.kit.http_transport import SSRF_POLICY, AiohttpTransport
 from wedsync.kit.lookups import NoResolverFree
 
 if importlib.util.find_spec("sniffio") is None:
@@ -41,14 +41,14 @@ if importlib.util.find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 Form = Sequence[tuple[str, str]]
-#: Reads (code, detail) out of a vendor's error body; the detail must hold no guest's data.
+#: Reads (code, detail) from a vendor's error body; the detail must hold no guest's data.
 ReadError = Callable[[int, Any], tuple[str, str]]
 
-#: Raised before a byte left: the vendor can't have done anything.
+#: Raised before a byte was sent: the vendor can't have done anything.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
-#: How long a call waits for one of the origin's connections; then it is told when to come again.
+#: How long a call waits for one of the origin's connections; then it learns when to retry.
 _POOL_WAIT_SECONDS, _POOL_AGAIN_SECONDS = 1.0, 1.0
-#: What a request raises when no answer came, whatever the reason; for callers outside that use `new_pool` directly.
+#: What a request raises without an answer, whatever the reason; for callers outside that use `new_pool` directly.
 TransportError = (httpx.TransportError, httpx.InvalidURL)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _USER_AGENT = "wedsync"
@@ -60,7 +60,7 @@ MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
 
 class Pool(httpx.AsyncClient):
-    """The process's connections, so many for each origin: no environment proxies, redirects or cookies, bounded."""
+    """Connections of one process, so many for each origin: no environment proxies, redirects or cookies, bounded."""
 
     def __init__(self, max_connections: int) -> None:
         self._sends = AiohttpTransport(max_connections)
@@ -68,7 +68,7 @@ class Pool(httpx.AsyncClient):
         super().__init__(transport=self._sends, cookies=no_cookies, follow_redirects=False, trust_env=False)
 
     async def exchange(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
-        """Send a request as it is and read its answer, past what a client does for browsing: a fifth of a call.
+        """Send a request as it is and read its answer, without httpx's work for browsing: a fifth of a call.
 
         Raises httpx.TransportError; RemoteProtocolError, too, for an answer longer than `MAX_RESPONSE_BYTES`.
         """
@@ -87,7 +87,7 @@ class Pool(httpx.AsyncClient):
         return response, bytes(body)
 
     async def begin(self, request: httpx.Request) -> httpx.Response:
-        """Send a request as it is; its answer, still to be read and closed."""
+        """Send a request as it is; return its answer, still to be read and closed."""
         with traced(request) as span:
             response = await self._sends.handle_async_request(request)
             answered(span, response.status_code)
@@ -96,7 +96,7 @@ class Pool(httpx.AsyncClient):
 
 
 def new_pool(*, max_connections: int = 200) -> Pool:
-    """A pool of its own."""
+    """Make a pool of its own."""
     return Pool(max_connections)
 
 
@@ -110,7 +110,7 @@ class VendorResponse:
         self._vendor = vendor
 
     def json(self) -> Any:
-        """The body as JSON; raises OutcomeUnknown when it is not (the vendor did act)."""
+        """Return the body as JSON; raises OutcomeUnknown when it is not (the vendor did act)."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -120,18 +120,18 @@ class VendorResponse:
 
 
 class StreamedAnswer:
-    """An answer of any status whose body is still on its way, as it comes over the wire. Close it."""
+    """An answer of any status whose body is still coming, as it comes over the wire. Close it."""
 
     def __init__(self, response: httpx.Response, vendor: str, *, is_write: bool) -> None:
         self.status = response.status_code
-        #: In the order of the wire; a name may come more than once. Latin-1, as bytes are that nobody has named.
+        #: In the order of the wire; a name may come more than once. Latin-1, since nobody has named their encoding.
         self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         self._response = response
         self._vendor = vendor
         self._is_write = is_write
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes, still encoded; raises VendorUnavailable or OutcomeUnknown when it breaks off."""
+        """Yield the body's bytes, still encoded; raises VendorUnavailable or OutcomeUnknown when it breaks off."""
         try:
             async for chunk in self._response.aiter_raw():
                 yield chunk
@@ -149,7 +149,7 @@ def _never_sent(vendor: str, error: Exception) -> VendorUnavailable:
 
 
 def _no_connection(vendor: str) -> VendorThrottled:
-    """Our own congestion: nothing against the vendor."""
+    """Report our own congestion: nothing against the vendor."""
     return VendorThrottled(
         f"all connections to {vendor} are taken here; nothing was sent",
         vendor=vendor,
@@ -164,12 +164,12 @@ def _url(text: str) -> httpx.URL:
 
 
 def _unsendable() -> InvalidInput:
-    """Of our own making, or of whoever gave us the request: nothing against the vendor."""
+    """Report an error of our own, or of whoever gave us the request: nothing against the vendor."""
     return InvalidInput("the request can't be sent as it stands", field="headers")
 
 
 def _encoded(json_body: JsonValue | None, form: Form | None, content: bytes | None) -> tuple[bytes | None, str]:
-    """A body and what it is; an empty type: its sender says so."""
+    """A body and its content type; an empty type: its sender says so."""
     if json_body is not None:
         return json.dumps(json_body, ensure_ascii=False, separators=(",", ":")).encode(), "application/json"
     if form is not None:
@@ -185,7 +185,7 @@ def _no_answer(vendor: str, error: Exception, *, is_write: bool) -> VendorError:
 
 @contextmanager
 def _as_vendors(vendor: str, *, is_write: bool) -> Iterator[None]:
-    """What went wrong with a request, in the words of `wedsync.domain.errors`."""
+    """Return what went wrong with a request as an error of `wedsync.domain.errors`."""
     try:
         yield
     except (httpx.PoolTimeout, NoResolverFree) as error:
@@ -201,12 +201,12 @@ def _as_vendors(vendor: str, *, is_write: bool) -> Iterator[None]:
 
 
 def default_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` when nothing better is known."""
+    """Return `(code, detail)` when nothing better is known."""
     return f"http_{status}", f"answered {status}"
 
 
 class VendorHttp:
-    """HTTP to one account of one vendor."""
+    """Speaks HTTP to one account of one vendor."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class VendorHttp:
         self.read_error = read_error
         #: The headers of the newest answer, of any status: rate-limit state for the caller.
         self.last_headers: Mapping[str, str] = {}
-        #: Told the headers of every answer, whatever its status.
+        #: Gets the headers of every answer, whatever its status.
         self.on_headers: Callable[[Mapping[str, str]], None] | None = None
 
     async def request(
@@ -273,7 +273,7 @@ class VendorHttp:
                 params=list(params) if params else None,
                 content=body,
                 headers=sent_headers,
-                extensions={"timeout": self._timeout, GUARD: self._guard(url)},
+                extensions={"timeout": self._timeout, SSRF_POLICY: self._ssrf_policy(url)},
             )
             response, answer = await self._pool.exchange(request)
         self.last_headers = response.headers
@@ -282,12 +282,12 @@ class VendorHttp:
         self._raise_for_status(response, answer, is_write)
         return VendorResponse(response.status_code, response.headers, answer, self.vendor)
 
-    def _guard(self, url: httpx.URL) -> GuardPolicy | None:
-        """Beyond the account's own origin a URL is a stranger's: a plan's, or a vendor's answer's."""
+    def _ssrf_policy(self, url: httpx.URL) -> SsrfPolicy | None:
+        """Guard a URL beyond the account's own origin, which is a stranger's: from a plan, or a vendor's answer."""
         own = _url(self.base_url)
         if not own.host or (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port):
             return None
-        return GuardPolicy(allow_loopback=own.scheme == "http" and own.host in _LOOPBACK)
+        return SsrfPolicy(allow_loopback=own.scheme == "http" and own.host in _LOOPBACK)
 
     async def stream(
         self,
@@ -298,12 +298,12 @@ class VendorHttp:
         query: str = "",
         body: AsyncIterator[bytes] | None = None,
     ) -> StreamedAnswer:
-        """Send one request as it is given, its body as it comes, and return the answer, of any status, once it begins.
+        """Send one request as given, its body as it comes, and return the answer, of any status, once it begins.
 
-        `path` and `query` are as they stand on the wire; a `Content-Length` among the headers frames the body. Raises
+        `path` and `query` are as on the wire; a `Content-Length` among the headers frames the body. Raises
         VendorThrottled(reason="at_capacity") and VendorUnavailable(reason="unreachable") when nothing was sent,
         VendorUnavailable or, for a write, OutcomeUnknown (reason="timed_out" or "no_answer"), and InvalidInput for what
-        HTTP can't carry. What `body` raises comes through.
+        HTTP can't carry. Passes on what `body` raises.
         """
         is_write = method not in ("GET", "HEAD")
         sent = [("User-Agent", _USER_AGENT), *self.headers.items(), *headers]
@@ -322,7 +322,7 @@ class VendorHttp:
 
     def _raise_for_status(self, response: httpx.Response, body: bytes, write: bool) -> None:
         status = response.status_code
-        decided = classify.verdict(status, write=write, unavailable_means_not_processed=self._not_processed)
+        decided = http_outcome.verdict(status, write=write, unavailable_means_not_processed=self._not_processed)
         if decided == "ok":
             return
         try:
@@ -337,7 +337,7 @@ class VendorHttp:
                 vendor=self.vendor,
                 reason=code,
                 status=status,
-                retry_after_seconds=classify.retry_after_seconds(response.headers, utc_now()),
+                retry_after_seconds=http_outcome.retry_after_seconds(response.headers, utc_now()),
             )
         kinds: dict[str, type[VendorError]] = {
             "not_authorized": NotAuthorized,

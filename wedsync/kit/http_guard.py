@@ -1,6 +1,6 @@
-"""HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
+"""Send HTTP to URLs that others gave us: each new connection goes to an address that was checked a moment before.
 
-Beside `kit/http.py` the only module that imports httpx.
+Only this module, `http`, `http_transport` and `http_trace` of `kit` import httpx.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from wedsync.domain import ssrf
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy
 from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
 from wedsync.kit.ssrf import Resolver
 
@@ -25,7 +25,7 @@ _KEEPALIVE_SECONDS = 30.0
 
 
 class Reply(BaseModel):
-    """What a request came to."""
+    """One request's result."""
 
     model_config = ConfigDict(frozen=True)
     #: None: there was no answer.
@@ -40,10 +40,10 @@ class Reply(BaseModel):
     is_put_off: bool = False
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
+class SsrfSafeBackend(httpcore.AsyncNetworkBackend):
     """Opens TCP connections to checked addresses only; TLS above it still asks for the URL's own name."""
 
-    def __init__(self, policy: GuardPolicy, resolver: Resolver = resolve) -> None:
+    def __init__(self, policy: SsrfPolicy, resolver: Resolver = resolve) -> None:
         self._policy = policy
         self._resolver = resolver
         self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
@@ -56,7 +56,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve, check every answer, connect to the first that takes us."""
+        """Resolve, check every answer, connect to the first that accepts."""
         try:
             addresses = ssrf.check_addresses(await self._resolver(host, port), self._policy)
         except (OSError, UnicodeError) as error:
@@ -75,7 +75,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never."""
+        """Refuse: no Unix sockets."""
         raise ForbiddenTarget("no sockets of this machine")
 
     async def sleep(self, seconds: float) -> None:
@@ -83,10 +83,10 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-class GuardedTransport(httpx.AsyncHTTPTransport):
+class SsrfSafeTransport(httpx.AsyncHTTPTransport):
     """httpx's own transport on a guarded backend, without proxies from the environment."""
 
-    def __init__(self, backend: GuardedBackend, *, max_connections: int, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(self, backend: SsrfSafeBackend, *, max_connections: int, verify: ssl.SSLContext | bool = True) -> None:
         super().__init__(trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(verify=verify, trust_env=False),
@@ -97,20 +97,20 @@ class GuardedTransport(httpx.AsyncHTTPTransport):
         )
 
 
-class GuardedHttp:
+class SsrfSafeHttp:
     """POSTs to strangers' URLs: guarded, without redirects, cookies or proxies, each within one timeout in all."""
 
     def __init__(
         self,
-        policy: GuardPolicy,
+        policy: SsrfPolicy,
         *,
         resolver: Resolver = resolve,
         max_connections: int = 1000,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._policy = policy
-        self._transport = GuardedTransport(
-            GuardedBackend(policy, resolver), max_connections=max_connections, verify=verify
+        self._transport = SsrfSafeTransport(
+            SsrfSafeBackend(policy, resolver), max_connections=max_connections, verify=verify
         )
 
     async def post(
@@ -123,7 +123,7 @@ class GuardedHttp:
         keep_bytes: int = 2048,
         owner: str = "",
     ) -> Reply:
-        """POST once; whatever happens is told in the reply, of whose body `keep_bytes` are kept.
+        """POST once; the reply reports whatever happens and keeps `keep_bytes` of the body.
 
         `owner`: the organization on whose behalf it is done; each has a share of the lookups of names.
         """

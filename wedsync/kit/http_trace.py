@@ -1,4 +1,4 @@
-"""The part of a trace that is one HTTP request to a vendor.
+"""Trace one HTTP request to a vendor.
 
 By OpenTelemetry's conventions for HTTP clients, but for the URL: its query is left out, since some vendors want their
 credentials there.
@@ -17,7 +17,7 @@ _tracer = trace.get_tracer("wedsync.http")
 
 @contextmanager
 def traced(request: httpx.Request) -> Iterator[trace.Span]:
-    """The request carries the trace's ids, and is a span of its own where spans are kept."""
+    """Send the trace's ids with the request, in a span of its own where spans are kept."""
     current = trace.get_current_span()
     if not current.is_recording():
         # Nobody would see the span; making it costs a tenth of a call.
@@ -43,7 +43,7 @@ def traced(request: httpx.Request) -> Iterator[trace.Span]:
 
 
 def answered(span: trace.Span, status: int) -> None:
-    """What the vendor said; from 400 on the span is an error."""
+    """Record the vendor's answer; from 400 on the span is an error."""
     if span.is_recording():
         span.set_attribute("http.response.status_code", status)
         if status >= 400:

@@ -1,6 +1,6 @@
-"""httpx's requests on aiohttp's connections.
+"""Send httpx's requests over aiohttp's connections.
 
-What httpx raises is raised here, by the same meaning: ConnectError, ConnectTimeout, PoolTimeout, UnsupportedProtocol
+It raises what httpx raises, by the same meaning: ConnectError, ConnectTimeout, PoolTimeout, UnsupportedProtocol
 and LocalProtocolError say that nothing was sent. Decision 0013 tells why not on httpx's own connections.
 """
 
@@ -25,18 +25,18 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from wedsync.domain import ssrf
-from wedsync.domain.ssrf import GuardPolicy
+from wedsync.domain.ssrf import SsrfPolicy
 from wedsync.kit.lookups import resolve
 
-#: The extension of a request that goes where a stranger said: its `GuardPolicy`.
-GUARD = "guard"
-#: As servers close what is idle for 5 s (Node) or longer: before they do.
+#: The extension of a request that goes to a stranger's URL: its `SsrfPolicy`.
+SSRF_POLICY = "guard"
+#: Servers close what is idle for 5 s (Node) or longer: before they do.
 _KEPT_IDLE_SECONDS = 4.0
 #: A request's body up to this size fits the buffers, so that it is written at once; a longer one is written in parts,
 #: each within the time for writing.
 _PART_BYTES = 64 * 1024
 _MOST_HEADER_BYTES = 64 * 1024
-#: httpx has said what is sent: nothing is added.
+#: httpx has decided what is sent: nothing is added.
 _NOTHING_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -45,35 +45,35 @@ _Origin = tuple[str, str, int | None]
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """One loop's connections: so many at most to each origin, no proxies, redirects, cookies or retries.
+    """One loop's connections: a limited number to each origin, no proxies, redirects, cookies or retries.
 
-    A request with a `GuardPolicy` in its extensions goes to addresses that the policy lets through, by connections of
+    A request with a `SsrfPolicy` in its extensions goes to addresses that the policy lets through, by connections of
     their own.
     """
 
     def __init__(self, connections_per_origin: int) -> None:
         self._most = connections_per_origin
         self._ssl = httpx.create_ssl_context(trust_env=False)
-        self._sessions: dict[GuardPolicy | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[SsrfPolicy | None, aiohttp.ClientSession] = {}
         #: Only of origins with requests under way.
         self._room: WeakValueDictionary[_Origin, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and answer once the answer's headers are here; to close the answer lets go of its connection.
+        """Send, and answer once the answer's headers are here; closing the answer lets go of its connection.
 
         Raises httpx.TransportError, and ForbiddenTarget or NoResolverFree for a guarded request: nothing was sent.
         """
         timeout = request.extensions.get("timeout", {})
-        guard: GuardPolicy | None = request.extensions.get(GUARD)
-        if guard is not None:
-            ssrf.read_url(str(request.url), guard)
+        ssrf_policy: SsrfPolicy | None = request.extensions.get(SSRF_POLICY)
+        if ssrf_policy is not None:
+            ssrf.read_url(str(request.url), ssrf_policy)
         headers = _checked(request)
         async with contextlib.AsyncExitStack() as stack:
             await self._enter(request.url, timeout.get("pool"), stack)
             body = _Sent(request, timeout.get("write"))
             with _as_httpx(body):
                 async with body.in_time():
-                    answer = await self._opened(guard).request(
+                    answer = await self._opened(ssrf_policy).request(
                         request.method,
                         URL(_address(request.url), encoded=True),
                         headers=headers,
@@ -97,11 +97,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         for session in sessions.values():
             await session.close()
 
-    def _opened(self, guard: GuardPolicy | None) -> aiohttp.ClientSession:
+    def _opened(self, ssrf_policy: SsrfPolicy | None) -> aiohttp.ClientSession:
         # Made within the loop that it belongs to.
-        if (session := self._sessions.get(guard)) is None:
-            resolver = None if guard is None else _Checked(guard)
-            session = self._sessions[guard] = aiohttp.ClientSession(
+        if (session := self._sessions.get(ssrf_policy)) is None:
+            resolver = None if ssrf_policy is None else _Checked(ssrf_policy)
+            session = self._sessions[ssrf_policy] = aiohttp.ClientSession(
                 connector=_Connector(limit=0, ssl=self._ssl, keepalive_timeout=_KEPT_IDLE_SECONDS, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_NOTHING_ADDED,
@@ -109,7 +109,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 max_line_size=_MOST_HEADER_BYTES,
                 max_field_size=_MOST_HEADER_BYTES,
             )
-            # aiohttp would send a PUT again that got no answer; it has no public switch for this.
+            # aiohttp would resend a PUT that got no answer; it has no public switch for this.
             session._retry_connection = False
         return session
 
@@ -128,27 +128,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Uses no connection again that its peer has closed, though this process has not come to read that yet.
+    """Never reuses a connection that its peer has closed, even if this process has not read that yet.
 
-    A write sent on such a one would have to count as perhaps done.
+    A write sent on such a connection would have to count as perhaps done.
     """
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (found := await super()._get(key, traces)) is not None and _has_news(found):
+        while (found := await super()._get(key, traces)) is not None and _is_readable(found):
             found.close()
         return found
 
 
 class _Checked(AbstractResolver):
-    """Names lead to addresses that were checked, and to no others."""
+    """Resolves names to addresses that were checked, and to no others."""
 
-    def __init__(self, policy: GuardPolicy) -> None:
+    def __init__(self, policy: SsrfPolicy) -> None:
         self._policy = policy
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every address of the host; raises ForbiddenTarget, NoResolverFree, OSError."""
+        """Return every address of the host; raises ForbiddenTarget, NoResolverFree, OSError."""
         return [
             ResolveResult(
                 hostname=host,
@@ -162,20 +162,20 @@ class _Checked(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Hold nothing, so close nothing."""
 
 
-def _has_news(connection: Connection) -> bool:
+def _is_readable(connection: Connection) -> bool:
     own = None if connection.transport is None else connection.transport.get_extra_info("socket")
     if own is None or own.fileno() < 0:
         return True
-    looked = select.poll()
-    looked.register(own.fileno(), select.POLLIN)
-    return bool(looked.poll(0))
+    poll = select.poll()
+    poll.register(own.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Sent:
-    """A request's body on its way, and what went wrong with it."""
+    """A request's body while it is sent, and what went wrong with it."""
 
     def __init__(self, request: httpx.Request, part_seconds: float | None) -> None:
         self.error: Exception | None = None
@@ -192,7 +192,7 @@ class _Sent:
 
     @contextlib.asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """Raises WriteTimeout when a part can't be written in time; however long its source takes to bring it."""
+        """Raise WriteTimeout when a part can't be written in time; however long its source takes to bring it."""
         try:
             async with asyncio.timeout(None) as deadline:
                 self._deadline = deadline
@@ -202,7 +202,7 @@ class _Sent:
                 raise
             raise httpx.WriteTimeout("the body could not be written in time") from error
         finally:
-            # An answer may come before all of the body was taken.
+            # An answer may come before all of the body was read.
             self._deadline = None
 
     def _allow(self, seconds: float | None) -> None:
@@ -229,7 +229,7 @@ class _Sent:
 
 
 class _Received(httpx.AsyncByteStream):
-    """An answer's body."""
+    """Reads an answer's body."""
 
     def __init__(self, answer: aiohttp.ClientResponse, sent: _Sent, held: contextlib.AsyncExitStack) -> None:
         self._answer = answer
@@ -247,7 +247,7 @@ class _Received(httpx.AsyncByteStream):
 
 
 def _checked(request: httpx.Request) -> CIMultiDict[str]:
-    """The headers; raises LocalProtocolError for those that HTTP can't carry, and for bytes that aren't UTF-8."""
+    """Return the headers; raises LocalProtocolError for what HTTP can't carry, and for bytes that aren't UTF-8."""
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.raw:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
@@ -262,23 +262,23 @@ def _checked(request: httpx.Request) -> CIMultiDict[str]:
 
 
 def _address(url: httpx.URL) -> str:
-    """Without what is never sent: httpx has made a header of who signs in."""
+    """Return the URL without the part that is never sent: httpx has made a header of the credentials."""
     if url.userinfo or url.fragment:
         url = url.copy_with(username=None, password=None, fragment=None)
     return str(url)
 
 
 def _length(request: httpx.Request) -> int:
-    said = request.headers.get("Content-Length", "-1")
+    declared = request.headers.get("Content-Length", "-1")
     try:
-        return int(said)
+        return int(declared)
     except ValueError:
         raise httpx.LocalProtocolError("Content-Length is not a number") from None
 
 
 @contextlib.contextmanager
 def _as_httpx(sent: _Sent) -> Iterator[None]:
-    """aiohttp's errors as httpx's. What the body's source raised comes through as it is."""
+    """Raise aiohttp's errors as httpx's. What the body's source raised comes through as it is."""
     try:
         yield
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:

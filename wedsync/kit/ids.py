@@ -1,4 +1,4 @@
-"""New ids: ULIDs (26 characters, Crockford base 32, time-ordered)."""
+"""Make ids: ULIDs (26 characters, Crockford base 32, time-ordered)."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from ulid import ULID
 
 
 def new_id() -> str:
-    """A new ULID as text."""
+    """Return a new ULID as text."""
     return str(ULID())

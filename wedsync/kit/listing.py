@@ -1,11 +1,11 @@
-"""How vendors' lists of events are read: as far as some pages reach, and what can't be read left out by itself."""
+"""Read vendors' lists of events as far as some pages reach, leaving out only what can't be read."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 #: Pages of one reading.
 MOST_PAGES = 200
@@ -14,13 +14,13 @@ _NARROWEST = timedelta(minutes=1)
 
 
 class Listed(Value):
-    """What a list held, and how far it was read."""
+    """A list's content, and how far it was read."""
 
     #: Each as its webhook's body would be, in no order; some may come twice.
     bodies: tuple[bytes, ...] = ()
     #: Everything of the window that is older than this is in `bodies`.
     until: datetime
-    #: Listed objects that nobody can make anything of.
+    #: Listed objects that nobody can read.
     unreadable: int = 0
 
 
@@ -38,7 +38,7 @@ Read = Callable[[datetime, datetime, int], Awaitable[Pages]]
 
 
 def moment(text: object) -> datetime | None:
-    """A time as lists write it, ISO 8601 with a zone; None: it is none."""
+    """Read a time as lists write it, ISO 8601 with a zone; None: it is none."""
     try:
         found = datetime.fromisoformat(str(text))
     except ValueError:
@@ -47,9 +47,9 @@ def moment(text: object) -> datetime | None:
 
 
 async def newest_first(read: Read, since: datetime, until: datetime) -> Listed:
-    """The events of `[since, until)` of a list that begins with the newest, or those of the oldest part of it.
+    """Return the events of `[since, until)` of a list with the newest first, or those of its oldest part.
 
-    Where the pages don't reach back to `since`, the older half of what they left out is read, and so on: the next
+    Where the pages don't reach back to `since`, it reads the older half of what they left out, and so on: the next
     reading goes on where that ends. Raises what `read` raises.
     """
     bodies: list[bytes] = []

@@ -1,6 +1,6 @@
-"""Structured logs on stderr: one JSON object a line, with the ids of what it is about and no guest's data.
+"""Write structured logs to stderr: one JSON object a line, with the ids of its subjects and no guest's data.
 
-structlog's and the standard library's loggers (Temporal's, uvicorn's) come out of the same door.
+structlog's and the standard library's loggers (Temporal's, uvicorn's) share one output.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ REDACTED = "[redacted]"
 _SECRET_WORDS = re.compile(
     r"authorization|cookies?|credentials?|dsn|headers|inputs|passwd|password|payload|pepper|secrets?|signature|token"
 )
-#: A key that ends with one of these words tells of a person.
+#: A key that ends with one of these words describes a person.
 _PERSONAL_WORDS = re.compile(
     r"address|birthday|body|caption|contacts?|couple|e?mails?|guests?|html|names?|notes?|phones?|recipients?|subject|text"
 )
 #: These name programs and things, not people.
 _ALLOWED_KEYS = re.compile(r"(activity|logger|program|task_queue|queue|vendor|workflow)_name|temporal_address")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-#: What gives itself away inside a sentence.
+#: Patterns that give a secret away inside a sentence.
 _PATTERNS = (
     re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),
     re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]{8,}"),
@@ -87,13 +87,13 @@ def setup(settings: Settings, program: str) -> None:
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger; `log.info("step_done", attempt=2)`: an event in snake case, facts as keywords."""
+    """Return a logger; `log.info("step_done", attempt=2)`: an event in snake case, facts as keywords."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
 
 def bound(**ids: str | None) -> AbstractContextManager[None]:
-    """Within it, every log carries these ids (`wedding_id`, `transaction_id`, `step_id`, `request_id`, ...)."""
+    """Have every log within it carry these ids (`wedding_id`, `transaction_id`, `step_id`, `request_id`, ...)."""
     return bound_contextvars(**{name: value for name, value in ids.items() if value is not None})
 
 
@@ -131,7 +131,7 @@ def _is_withheld(key: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """`text` without mail addresses, international phone numbers, bearer tokens, keys and URLs' passwords."""
+    """Return `text` without mail addresses, international phone numbers, bearer tokens, keys and URLs' passwords."""
     if _TELLTALE.search(text) is None:
         return text
     for pattern in _PATTERNS:

@@ -1,8 +1,8 @@
-"""Looks names up, so that nobody's slow names hold up another's: the system's resolver can't be interrupted.
+"""Look names up, so that nobody's slow names hold up another's: the system's resolver can't be interrupted.
 
 Each lookup holds a thread until the resolver gives up, which may take half a minute. So one owner has few at once, a
-name is looked up once however many ask, an answer is kept for a moment, and who finds no thread free is told so,
-which says nothing about the name.
+name is looked up once however many ask, and an answer is kept for a moment. A request that finds no thread free
+raises, which says nothing about the name.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from weakref import WeakKeyDictionary
 
 from wedsync.domain.errors import WedsyncError
 
-#: A lookup is waited for so long, and so is a thread for it before.
+#: How long to wait for a lookup, and before it for a thread.
 SECONDS = 5.0
 #: Lookups at once, and those of one owner.
 THREADS = 64
 EACH = 8
-#: For so long an answer is good. It is checked at every use.
+#: An answer is kept for so long. It is checked at every use.
 KEEP_SECONDS = 20.0
 _KEEP_FAILURE_SECONDS = 2.0
 _MOST_KEPT = 10_000
@@ -35,7 +35,7 @@ _owner: ContextVar[str] = ContextVar("lookups_owner", default="")
 
 
 class NoResolverFree(WedsyncError):
-    """The name was not looked up: every thread that its owner may have is taken."""
+    """The name was not looked up: every thread that its owner may have is busy."""
 
     code: ClassVar[str] = "no_resolver_free"
 
@@ -47,7 +47,7 @@ class _Kept(NamedTuple):
 
 @contextlib.contextmanager
 def on_behalf_of(owner: str) -> Iterator[None]:
-    """Lookups within are the owner's (an organization's id)."""
+    """Make the lookups within the owner's (an organization's id)."""
     token = _owner.set(owner)
     try:
         yield
@@ -55,25 +55,25 @@ def on_behalf_of(owner: str) -> Iterator[None]:
         _owner.reset(token)
 
 
-def look_up(host: str) -> tuple[str, ...]:
-    """Every address of a host by the system's resolver; blocks, raises OSError or UnicodeError."""
+def resolve_host(host: str) -> tuple[str, ...]:
+    """Return every address of a host by the system's resolver; blocks, raises OSError or UnicodeError."""
     return tuple(str(answer[4][0]) for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
 
 
 class Lookups:
-    """The lookups of one event loop."""
+    """Makes the lookups of one event loop."""
 
     def __init__(
         self,
-        look: Callable[[str], tuple[str, ...]] = look_up,
+        resolve_one: Callable[[str], tuple[str, ...]] = resolve_host,
         *,
         threads: int = THREADS,
         each: int = EACH,
         seconds: float = SECONDS,
         keep_seconds: float = KEEP_SECONDS,
     ) -> None:
-        """`look` runs in a thread; at most `threads` at once, and `each` for one owner."""
-        self._look = look
+        """Run `resolve_one` in a thread; at most `threads` at once, and `each` for one owner."""
+        self._resolve = resolve_one
         self._most, self._each = threads, each
         self._seconds, self._keep_seconds = seconds, keep_seconds
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="resolve")
@@ -83,7 +83,7 @@ class Lookups:
         self._freed = asyncio.Condition()
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """Every address of a host; raises OSError, UnicodeError, NoResolverFree."""
+        """Return every address of a host; raises OSError, UnicodeError, NoResolverFree."""
         if _is_address(host):
             return [host]
         kept = self._kept.get(host)
@@ -111,10 +111,10 @@ class Lookups:
         return self._busy[owner] < self._each and self._busy.total() < self._most
 
     async def _fly(self, host: str, owner: str) -> tuple[str, ...] | Exception:
-        """The answer or what went wrong, kept either way; never raises."""
+        """Return the answer or the error, kept either way; never raises."""
         answer: tuple[str, ...] | Exception
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._look, host)
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, host)
         except (OSError, UnicodeError) as error:
             answer = error
         finally:
@@ -134,7 +134,7 @@ _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Lookups] = WeakKeyDiction
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Every address of a host, by the process's lookups; raises OSError, UnicodeError, NoResolverFree, within 10 s."""
+    """Return every address of a host within 10 s; raises OSError, UnicodeError, NoResolverFree."""
     loop = asyncio.get_running_loop()
     if loop not in _of_loop:
         _of_loop[loop] = Lookups()

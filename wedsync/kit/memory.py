@@ -1,4 +1,4 @@
-"""How the programs that serve use Python's garbage collector."""
+"""Tune Python's garbage collector for the programs that serve."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import gc
 _THRESHOLDS = (5000, 20, 20)
 
 
-def settle_memory() -> None:
-    """Spare the collector, which stops everything else, from going through what is loaded and stays.
+def freeze_memory() -> None:
+    """Spare the garbage collector, which stops everything else, from going through what is loaded and stays.
 
-    To be called once a program serves. Measured: docs/benchmarks.md.
+    Call it once a program serves. Measured: docs/benchmarks.md.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Plan files: YAML 1.2 or JSON, read with the line of every field.
+"""Read plan files, YAML 1.2 or JSON, with the line of every field.
 
 Safer and stricter than YAML 1.1: only `true`, `false`, `null`, `~` and numbers as JSON writes them are anything but
 text, so `no`, `on`, `16:00`, `2027-06-19` and `+390318125551` stay what they look like. A key given twice is an error,
@@ -15,11 +15,11 @@ import yaml
 from pydantic import JsonValue
 from yaml import events
 
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings.lines import field_path
-from wedsync.domain.weddings.load import MAX_DEPTH, plan_from_json
-from wedsync.domain.weddings.plan import Plan, PlanError
-from wedsync.domain.weddings.validate import check_plan
+from wedsync.domain.plans.errors import field_path
+from wedsync.domain.plans.load import MAX_DEPTH, plan_from_json
+from wedsync.domain.plans.plan import Plan, PlanError
+from wedsync.domain.plans.validate import check_plan
+from wedsync.domain.vendors.manifest import Manifest
 
 MAX_BYTES = 1_048_576
 #: Values in a file, aliases expanded.
@@ -55,7 +55,7 @@ class _Reader:
     anchors: dict[str, _Node] = field(default_factory=dict)
 
     def document(self) -> _Node | None:
-        """The only document of the stream; None when it is empty."""
+        """Return the only document of the stream; None when it is empty."""
         root: _Node | None = None
         for event in self.stream:
             if isinstance(event, events.DocumentStartEvent):
@@ -168,7 +168,7 @@ def _unpack(node: _Node, loc: tuple[str | int, ...], line: int, lines: dict[str,
 
 
 def read_plan_lines(text: str, file: str) -> tuple[Plan | None, list[PlanError], dict[str, int]]:
-    """As `read_plan`, and the 1-based line of each dotted field path, for `check_plan`."""
+    """Read as `read_plan` does, and return the 1-based line of each dotted field path, for `check_plan`."""
 
     def failed(line: int, code: str, detail: str, field: str = "") -> tuple[None, list[PlanError], dict[str, int]]:
         return None, [PlanError(file=file, line=line, field=field, code=code, detail=detail)], {}
@@ -195,16 +195,16 @@ def read_plan_lines(text: str, file: str) -> tuple[Plan | None, list[PlanError],
 
 
 def read_plan(text: str, file: str) -> tuple[Plan | None, list[PlanError]]:
-    """The plan in YAML or JSON `text`, or everything wrong with its shape, with `file` and lines; never raises.
+    """Return the plan in YAML or JSON `text`, or everything wrong with its shape, with `file` and lines; never raises.
 
-    What must hold between the parts is checked by `check_plan`; `check_plan_file` does both.
+    `check_plan` checks what must hold between the parts; `check_plan_file` does both.
     """
     plan, errors, _ = read_plan_lines(text, file)
     return plan, errors
 
 
 def check_plan_file(text: str, file: str, manifests: Mapping[str, Manifest]) -> tuple[Plan | None, list[PlanError]]:
-    """The plan in `text` when it is valid against the vendors at hand, else None and every error, in file order."""
+    """Return the plan in `text` when it is valid against the installed vendors, else None and all errors in order."""
     plan, errors, lines = read_plan_lines(text, file)
     if plan is None:
         return None, errors

@@ -1,4 +1,4 @@
-"""Settings, read once at the entrance of each program.
+"""Read settings, once at the entrance of each program.
 
 Names follow `WEDSYNC_<NAME>`; nested groups are joined by `__` (`WEDSYNC_VENDORS__STRIPE__API_KEY`). The standard
 `TEMPORAL_*` variables and TOML profile are read by `temporalio.envconfig`, not here.
@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-#: Good for a laptop, refused everywhere else.
+#: Valid on a laptop, refused everywhere else.
 LOCAL_SECRET = "wedsync-local-only-not-a-secret"  # noqa: S105
 LOCAL_CODEC_KEY = "local:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 
 def local_webhook_secret(vendor: str) -> str:
-    """The webhook secret of `vendor` where none is set, on a laptop only: `whsec_` and base64, as Svix writes them."""
+    """Make `vendor`'s webhook secret where none is set, on a laptop only: `whsec_` and base64, as Svix writes them."""
     return "whsec_" + base64.b64encode(f"wedsync-local-webhook-{vendor}".encode()).decode()
 
 
@@ -34,21 +34,21 @@ class VendorSettings(BaseModel):
     client_secret: SecretStr = SecretStr("")
     #: Several active secrets are separated by commas.
     webhook_secret: SecretStr = SecretStr("")
-    #: What Meta shows in its URL when it proves our address; empty: one of the webhook secrets, as it once was.
+    #: The token that Meta sends in its URL to prove our address; empty: one of the webhook secrets, as it once was.
     verify_token: SecretStr = SecretStr("")
-    #: How often its own list of events is compared with what its webhooks told: 0 never, None as is usual for it.
+    #: How often its own list of events is compared with its webhooks: 0 never, None as is usual for it.
     reconcile_every_minutes: Annotated[
-        int | None, Field(ge=0, le=1440), BeforeValidator(lambda given: None if given == "" else given)
+        int | None, Field(ge=0, le=1440), BeforeValidator(lambda secrets: None if secrets == "" else secrets)
     ] = None
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
-        """The active webhook secrets."""
+        """List the active webhook secrets."""
         return tuple(part for part in (s.strip() for s in self.webhook_secret.get_secret_value().split(",")) if part)
 
 
 class Settings(BaseSettings):
-    """Everything that can be set from outside."""
+    """All settings that come from the environment."""
 
     model_config = SettingsConfigDict(env_prefix="WEDSYNC_", env_nested_delimiter="__", extra="ignore")
 
@@ -64,10 +64,10 @@ class Settings(BaseSettings):
     sandbox_webhook_delay_ms: int = 50
     #: `postgresql://...`; every session takes the role `wedsync_app`, whoever logs in.
     database_url: str = ""
-    #: Who owns the tables and migrates; defaults to `database_url`.
+    #: The login that owns the tables and migrates; defaults to `database_url`.
     database_owner_url: str = ""
     database_pool_size: int = 10
-    #: Keys API keys' HMACs.
+    #: The pepper of API keys' HMACs.
     api_key_pepper: SecretStr = SecretStr(LOCAL_SECRET)
     #: Signs links that go to vendors without an API.
     link_secret: SecretStr = SecretStr(LOCAL_SECRET)
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     codec_keys: SecretStr = SecretStr(LOCAL_CODEC_KEY)
     #: Origins allowed to call the codec endpoint (the Temporal UI), comma-separated.
     codec_origins: str = ""
-    #: Organizations, by commas, whose keys run the platform: its services, what belongs to nobody yet, the codec.
+    #: Organizations, comma-separated, whose keys run the platform: its vendors, unassigned events, the codec.
     operator_organizations: str = ""
     temporal_ui_url: str = ""
     request_max_bytes: int = 1_048_576
@@ -89,16 +89,18 @@ class Settings(BaseSettings):
     worker_activity_slots: int = 50
     #: Calls to vendors mostly wait: more of them than of other activities run at once.
     worker_vendor_slots: int = 200
-    #: Of them to one vendor at most, so that a slow one leaves the others room.
+    #: The most of them to one vendor, so that a slow one leaves the others room.
     worker_calls_per_vendor: int = 100
-    #: The same of an API process, for requests that the gateway passes on.
+    #: The same in an API process, for requests that the gateway passes on.
     api_calls_per_vendor: int = 100
     worker_critical_slots: int = 20
+    #: A step is shown as running once its call takes so long; 0: never.
+    running_shown_after_seconds: float = 0.15
     worker_cached_workflows: int = 2000
     #: Comma-separated queue names; empty: all of them.
     worker_queues: str = ""
     worker_build_id: str = ""
-    #: Whether the worker program keeps asking vendors by themselves whether they are well.
+    #: Whether the worker program probes the vendors' health by itself.
     health_probes: bool = True
     #: `WEDSYNC_PROBE_DATABASES__<NAME>`: URLs of databases that health checks of kind `database` may name.
     probe_databases: dict[str, SecretStr] = {}
@@ -120,20 +122,20 @@ class Settings(BaseSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a laptop's or a test's environment."""
+        """Tell whether this is a laptop's or a test's environment."""
         return self.environment == "local"
 
     def is_operator(self, organization_id: str) -> bool:
-        """Whether the organization runs the platform; on a laptop every one does."""
+        """Tell whether the organization runs the platform; on a laptop every one does."""
         return self.is_local or organization_id in {name.strip() for name in self.operator_organizations.split(",")}
 
     def vendor(self, name: str) -> VendorSettings:
-        """The settings of vendor `name`, empty when none are given."""
+        """Return the settings of vendor `name`, empty when none are given."""
         return self.vendors.get(name, VendorSettings())
 
     def vendor_webhook_secrets(self, name: str) -> tuple[str, ...]:
-        """The active webhook secrets of vendor `name`; the local default when none are set, on a laptop only."""
-        given = self.vendor(name).webhook_secrets
-        if given or not self.is_local:
-            return given
+        """Return the active webhook secrets of vendor `name`; the local default when none are set, on a laptop only."""
+        secrets = self.vendor(name).webhook_secrets
+        if secrets or not self.is_local:
+            return secrets
         return (local_webhook_secret(name),)

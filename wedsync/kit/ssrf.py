@@ -1,19 +1,19 @@
-"""Checks a stranger's URL at its registration, by its text and by every address of its host."""
+"""Check a stranger's URL at its registration, by its text and by every address of its host."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.ssrf import ForbiddenTarget, GuardPolicy, Target, check_addresses, read_url
+from wedsync.domain.ssrf import ForbiddenTarget, SsrfPolicy, Target, check_addresses, read_url
 from wedsync.kit.lookups import NoResolverFree, on_behalf_of, resolve
 
-#: All addresses of a host; raises OSError when there are none, NoResolverFree when they were not looked up.
+#: Returns all addresses of a host; raises OSError when there are none, NoResolverFree without a lookup.
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
-async def check_url(url: str, policy: GuardPolicy, resolver: Resolver = resolve, *, owner: str = "") -> Target:
-    """What a URL must pass to be registered: its text, and every address of its host now.
+async def check_url(url: str, policy: SsrfPolicy, resolver: Resolver = resolve, *, owner: str = "") -> Target:
+    """Check a URL that is to be registered: its text, and every address of its host now.
 
     `owner`: the organization whose lookup it is.
 

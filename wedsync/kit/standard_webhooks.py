@@ -1,4 +1,4 @@
-"""Verifies webhooks by the Standard Webhooks scheme, as Svix and those who send through it do.
+"""Verify webhooks by the Standard Webhooks scheme, as Svix and those who send through it do.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md: `v1` is HMAC-SHA256,
 `v1a` is Ed25519, each over `{id}.{timestamp}.{body}`. Headers are `webhook-*`, at Svix `svix-*`.
@@ -22,13 +22,13 @@ TOLERANCE_SECONDS = 300
 SECRET_PREFIX = "whsec_"  # noqa: S105
 PUBLIC_KEY_PREFIX = "whpk_"
 _PREFIXES = ("webhook-", "svix-")
-#: So many signatures of one message are tried, as keys are rotated.
+#: The most signatures of one message that are tried, as keys are rotated.
 _MAX_SIGNATURES = 16
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The three headers of a message."""
+    """One message's three headers."""
 
     message_id: str
     timestamp: str
@@ -36,7 +36,7 @@ class Envelope:
 
 
 def read_envelope(headers: Mapping[str, str]) -> Envelope | None:
-    """The scheme's headers, of whichever spelling is complete; None when none is."""
+    """Return the scheme's headers, of whichever spelling is complete; None when none is."""
     lowered = {name.lower(): value for name, value in headers.items()}
     for prefix in _PREFIXES:
         found = [lowered.get(prefix + name, "") for name in ("id", "timestamp", "signature")]
@@ -46,7 +46,7 @@ def read_envelope(headers: Mapping[str, str]) -> Envelope | None:
 
 
 def verify(body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: datetime) -> bool:
-    """True when one signature is right under one of the secrets and the message is fresh. Never raises.
+    """Tell whether one of the secrets made a signature and the message is fresh. Never raises.
 
     A secret is `whsec_` and base64 (or the base64 alone) for `v1`; `whpk_` and base64 of the public key for `v1a`.
     """
@@ -54,14 +54,14 @@ def verify(body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now:
     if envelope is None or not _fresh(envelope.timestamp, now):
         return False
     signed = f"{envelope.message_id}.{envelope.timestamp}.".encode("utf-8", "replace") + body
-    given = [part.partition(",") for part in envelope.signatures.split(" ")[:_MAX_SIGNATURES]]
+    received = [part.partition(",") for part in envelope.signatures.split(" ")[:_MAX_SIGNATURES]]
     valid = False
     for secret in secrets:
         if secret.startswith(PUBLIC_KEY_PREFIX):
-            signatures = [value for version, _, value in given if version == "v1a"]
+            signatures = [value for version, _, value in received if version == "v1a"]
             valid |= _asymmetric(signed, signatures, secret.removeprefix(PUBLIC_KEY_PREFIX))
         else:
-            signatures = [value for version, _, value in given if version == "v1"]
+            signatures = [value for version, _, value in received if version == "v1"]
             valid |= _symmetric(signed, signatures, secret.removeprefix(SECRET_PREFIX))
     return valid
 
@@ -98,7 +98,7 @@ def _asymmetric(signed: bytes, signatures: Sequence[str], public_key: str) -> bo
 
 
 def _decoded(text: str) -> bytes:
-    """The bytes of base64 `text`; none when it is not base64."""
+    """Return the bytes of base64 `text`; none when it is not base64."""
     try:
         return base64.b64decode(text.encode("ascii"), validate=True)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What a vendor's stand-in stands on: its state, its ledger, its idempotency keys and its webhooks.
+"""Give a vendor's stand-in its foundation: its state, its ledger, its idempotency keys and its webhooks.
 
-A stand-in is `wedsync/vendors/<name>/sandbox.py` with one function `build(desk: Desk) -> StandIn`. It never imports
-the vendor's client: the two agree only by the vendor's published contract.
+A stand-in is `wedsync/vendors/<name>/sandbox.py` with one function `build(context: FakeContext) -> StandIn`. It never
+imports the vendor's client: the two agree only by the vendor's published contract.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-#: Set by the pipeline, in the local environment only, so that faults and ledgers can speak of weddings and steps.
+#: Set by the pipeline, in the local environment only, so that faults and ledgers can name weddings and steps.
 WEDDING_HEADER = "x-wedsync-wedding"
 STEP_HEADER = "x-wedsync-step"
 
@@ -51,22 +51,22 @@ class _Remembered:
 
 
 @dataclass
-class Desk:
-    """One stand-in's desk: everything it remembers and can do besides answering."""
+class FakeContext:
+    """One stand-in's context: everything it remembers and can do besides answering."""
 
     vendor: str
     #: The sandbox's movable clock.
     now: Callable[[], datetime]
     #: `send(url, headers, body, delay_seconds)`: posts later, in the background, and tries again on failure.
     send: SendWebhook
-    #: Where our API takes this vendor's webhooks.
+    #: The address at our API for this vendor's webhooks.
     webhook_url: str
     #: The secret that this vendor signs with.
     webhook_secret: str
-    #: How long after the deed a webhook is sent, where the stand-in knows nothing better.
+    #: How long after the action a webhook is sent, unless the stand-in knows better.
     webhook_delay_seconds: float = 0.05
     ledger: list[LedgerEntry] = field(default_factory=list)
-    #: The vendor's objects by id; whatever shape the stand-in likes.
+    #: The vendor's objects by id, in whatever shape the stand-in likes.
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     _keys: dict[str, _Remembered] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Desk:
         currency: str | None = None,
         account: str = "default",
     ) -> LedgerEntry:
-        """Note an effect in the ledger."""
+        """Record an effect in the ledger."""
         entry = LedgerEntry(
             object_id=object_id,
             operation=operation,
@@ -121,7 +121,7 @@ class Desk:
     ) -> Response:
         """Answer once per `key` for `life`; replay the same answer, errors too; `conflict()` for another body.
 
-        Two requests with one key at once are answered one after the other.
+        Two requests with one key at once get their answers one after the other.
         """
         if not key:
             return await answer()

@@ -1,4 +1,4 @@
-"""Traces and metrics by OpenTelemetry.
+"""Trace and measure by OpenTelemetry.
 
 One trace runs from the API call through workflow and activity to the vendor's request. Spans and metrics are pushed
 by OTLP over HTTP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; metrics can always be read in Prometheus' text format.
@@ -45,6 +45,7 @@ _meter_provider: MeterProvider | None = None
 
 # The meter is a proxy until `setup`: instruments made at import count from then on.
 _meter = metrics.get_meter(_SCOPE, _VERSION)
+_requests = _meter.create_histogram("http.server.request.duration", unit="s", description="How long requests took")
 _vendor_calls = _meter.create_counter("vendor_calls", description="Calls to vendors, by outcome")
 _vendor_seconds = _meter.create_histogram("vendor_call", unit="s", description="How long vendors took to answer")
 _transactions = _meter.create_counter("transactions", description="Transactions that settled, by status")
@@ -67,7 +68,7 @@ def setup(settings: Settings, program: str) -> None:
         )
         # Nobody looks at spans that are pushed nowhere: they then carry ids (for logs and vendors) and nothing else.
         sampler = None if _pushes("TRACES") else ALWAYS_OFF
-        # Programs flush at their end themselves: an exporter must not hold the interpreter's exit.
+        # Programs flush at their end themselves: an exporter must not delay the interpreter's exit.
         _tracer_provider = create_tracer_provider(sampler=sampler, resource=resource, shutdown_on_exit=False)
         _meter_provider = MeterProvider(_readers(), resource, shutdown_on_exit=False, views=[_seconds_view()])
         if _pushes("TRACES"):
@@ -102,39 +103,62 @@ def _seconds_view() -> View:
 
 
 def temporal_plugins() -> list[Plugin]:
-    """What the Temporal client is given so that traces pass through workflows; empty before `setup`."""
-    return [] if _tracer_provider is None else [OpenTelemetryPlugin(add_temporal_spans=True)]
+    """Return what lets traces pass through workflows; nothing before `setup`, and where no spans are pushed.
+
+    Then the ids that logs and vendors get begin anew with each activity.
+    """
+    if _tracer_provider is None or not _pushes("TRACES"):
+        return []
+    return [OpenTelemetryPlugin(add_temporal_spans=True)]
 
 
 def instrument_app(app: FastAPI) -> None:
-    """Trace the requests of an API app, but for probes, metrics and inbound webhooks.
+    """Trace the requests of an API app if spans are pushed, but for probes, metrics and inbound webhooks.
 
-    A webhook's work is done elsewhere and later, and its span costs a third of taking it in; the inbox counts them.
+    A webhook's work happens elsewhere and later, and its span costs a third of its receipt; the inbox counts them.
     """
+    if not _pushes("TRACES"):
+        return
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     untraced = "healthz,readyz,metrics,api/integrations/webhooks"
-    FastAPIInstrumentor.instrument_app(app, excluded_urls=untraced, exclude_spans=["receive", "send"])
+    FastAPIInstrumentor.instrument_app(
+        app, excluded_urls=untraced, exclude_spans=["receive", "send"], meter_provider=metrics.NoOpMeterProvider()
+    )
+
+
+def traceparent(given: str | None) -> str | None:
+    """Return the W3C trace context to pass on: the current span's, or the caller's when nothing is traced."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    if not carrier and given:
+        propagate.inject(carrier, propagate.extract({"traceparent": given}))
+    return carrier.get("traceparent")
+
+
+def record_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one request of the API; `route` is the path's template, empty when none was found."""
+    _requests.record(seconds, {"http.request.method": method, "http.route": route, "http.response.status_code": status})
 
 
 def tracer() -> trace.Tracer:
-    """The product's tracer."""
+    """Return the product's tracer."""
     return _tracer_of(trace.get_tracer_provider())
 
 
 @lru_cache(maxsize=4)
 def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
-    # To make one costs as much as a span.
+    # Making one costs as much as a span.
     return provider.get_tracer(_SCOPE, _VERSION)
 
 
 def meter() -> metrics.Meter:
-    """The product's meter."""
+    """Return the product's meter."""
     return _meter
 
 
 def metrics_text() -> bytes:
-    """All metrics of this process in Prometheus' text format (`METRICS_CONTENT_TYPE`)."""
+    """Return all metrics of this process in Prometheus' text format (`METRICS_CONTENT_TYPE`)."""
     return generate_latest(_registry)
 
 

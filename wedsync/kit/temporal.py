@@ -1,4 +1,4 @@
-"""Reaching Temporal: the data converter, the client and what a namespace must have.
+"""Reach Temporal: the data converter, the client and what a namespace must have.
 
 Address, namespace, TLS and API key come from the standard `TEMPORAL_*` variables and TOML profile, read by
 `temporalio.envconfig`.
@@ -44,7 +44,7 @@ WEDDING_DATE = SearchAttributeKey.for_keyword(names.WEDDING_DATE)
 WEDDING_PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
 TRANSACTION_STATUS = SearchAttributeKey.for_keyword(names.TRANSACTION_STATUS)
 VENDOR = SearchAttributeKey.for_keyword_list(names.VENDOR)
-#: What a test environment is started with.
+#: The search attributes with which a test environment starts.
 SEARCH_ATTRIBUTES: tuple[SearchAttributeKey, ...] = (  # type: ignore[type-arg]
     ORGANIZATION_ID,
     WEDDING_ID,
@@ -58,18 +58,18 @@ _INDEXED_TYPES = {
     "Keyword": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
     "KeywordList": IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 }
-#: A server that keeps such things to its own console (Temporal Cloud) answers so.
+#: The answer of a server that keeps such changes to its own console (Temporal Cloud).
 _REFUSALS = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED, RPCStatusCode.UNAUTHENTICATED)
-_VISIBILITY_LOOKS = 150
+_VISIBILITY_CHECKS = 150
 
 
 @dataclasses.dataclass(frozen=True)
 class Provisioned:
-    """What `provision` found and did."""
+    """A report of what `provision` found and did."""
 
     added: tuple[str, ...]
     retention: timedelta
-    #: Whether the namespace's retention is shorter than asked for and the server keeps it so.
+    #: Whether the namespace's retention is shorter than requested and the server keeps it so.
     retention_refused: bool = False
 
 
@@ -77,7 +77,7 @@ _JSON = PydanticJSONPlainPayloadConverter()
 
 
 class PayloadConverter(CompositePayloadConverter):
-    """Pydantic values as JSON. The SDK makes one for each workflow; the types' adapters are kept for all of them."""
+    """Converts Pydantic values to JSON. The SDK makes one for each workflow; all share the types' adapters."""
 
     def __init__(self) -> None:
         standard = DefaultPayloadConverter.default_encoding_payload_converters
@@ -85,12 +85,12 @@ class PayloadConverter(CompositePayloadConverter):
 
 
 def payload_codec(settings: Settings) -> EncryptingCodec:
-    """The codec under `settings.codec_keys`; raises InvalidInput when they can't be read."""
+    """Return the codec under `settings.codec_keys`; raises InvalidInput when they can't be read."""
     return EncryptingCodec(Keyring.parse(settings.codec_keys.get_secret_value()))
 
 
 def data_converter(settings: Settings) -> DataConverter:
-    """Pydantic values, encrypted payloads, and failures whose text is encrypted too."""
+    """Return the converter: Pydantic values, encrypted payloads, and failures whose text is encrypted too."""
     return DataConverter(
         payload_converter_class=PayloadConverter,
         payload_codec=payload_codec(settings),
@@ -99,12 +99,12 @@ def data_converter(settings: Settings) -> DataConverter:
 
 
 def is_configured() -> bool:
-    """Whether somebody named a server, by TEMPORAL_ADDRESS or in Temporal's own profile."""
+    """Tell whether somebody named a server, by TEMPORAL_ADDRESS or in Temporal's own profile."""
     return bool(ClientConfigProfile.load().address)
 
 
 def address_and_namespace() -> tuple[str, str]:
-    """Where `connect` goes: `(host:port, namespace)`."""
+    """Return where `connect` goes: `(host:port, namespace)`."""
     profile = ClientConfigProfile.load()
     return profile.address or DEFAULT_ADDRESS, profile.namespace or DEFAULT_NAMESPACE
 
@@ -118,7 +118,7 @@ async def connect(
     identity: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Client:
-    """A client of the configured server; with `lazy` it connects at its first call.
+    """Return a client of the configured server; with `lazy` it connects at its first call.
 
     `plugins` are `wedsync.kit.telemetry.temporal_plugins()` in programs; `environment` is read instead of this
     process's own. Raises TemporalUnreachable.
@@ -197,7 +197,7 @@ async def _missing_search_attributes(client: Client) -> tuple[str, ...]:
 
 async def _until_visible(client: Client) -> None:
     # The server's frontends read the list from a cache.
-    for _ in range(_VISIBILITY_LOOKS):
+    for _ in range(_VISIBILITY_CHECKS):
         if not await _missing_search_attributes(client):
             return
         await asyncio.sleep(0.2)

@@ -1,7 +1,8 @@
-"""What a vendor's package must offer: `client.py`, `webhook.py` and `sandbox.py` by these protocols.
+"""Define what a vendor's package must offer: `client.py`, `webhook.py` and `sandbox.py` by these protocols.
 
-The registry finds a package by its `manifest.toml` and takes from it `client.Client`, and, where they exist,
-`webhook.verify`, `webhook.parse`, `sandbox.StandIn` and `probe.probe`.
+A package is found by its `manifest.toml`, and its parts by their names: `client.Client`, `sandbox.build`, and, where
+they exist, `webhook.verify` and `webhook.parse` (with `webhook.handshake` and `webhook.prepare`), `probe.probe`,
+`tokens.Tokens`, and `reconcile.list_events` with `reconcile.EVERY`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Protocol
 
 from pydantic import Field, JsonValue
 
-from wedsync.domain.routing.vendor import Call, Effect, Value, VendorEvent
+from wedsync.domain.value import Value
+from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.http import VendorHttp
 
 
 class Account(Value):
-    """One account at a vendor: where it is called and by which credential."""
+    """One account at a vendor: its address and its credential."""
 
     vendor: str
     name: str = "default"
@@ -27,11 +30,11 @@ class Account(Value):
     client_id: str = ""
     client_secret: str = Field(default="", repr=False)
     webhook_secrets: tuple[str, ...] = Field(default=(), repr=False)
-    #: Where the vendor shall send its webhooks (status callbacks).
+    #: The address to which the vendor sends its webhooks (status callbacks).
     webhook_url: str = ""
-    #: The version of the vendor's API to ask for; empty: the client's own.
+    #: The version of the vendor's API to request; empty: the client's own.
     api_version: str = ""
-    #: The request header that asks for it, where the manifest names one.
+    #: The request header that requests it, where the manifest names one.
     api_version_header: str = ""
 
 
@@ -44,27 +47,27 @@ class VendorClient(Protocol):
         """Carry out `call.operation`. Sends at most one write; a byte-identical call sends byte-identical bytes.
 
         Raises VendorRejected, VendorUnavailable, OutcomeUnknown, VendorThrottled, NotAuthorized, InvalidInput.
-        An undo of something that is gone returns `absent` instead of raising.
+        A compensation of something that is gone returns `absent` instead of raising.
         """
         ...
 
     async def find(self, call: Call) -> Effect | None:
-        """Look whether an earlier attempt of `call` took effect, by `call.reference`; None: it is not there.
+        """Find whether an earlier attempt of `call` took effect, by `call.reference`; None: it is not there.
 
-        Only asked for operations declared `find`; changes nothing.
+        Called only for operations declared `find`; changes nothing.
         """
         ...
 
-    async def look(self, call: Call) -> Effect:
-        """The present state of what the step did (`call.facts`), asked when a webhook is late or its order matters.
+    async def inspect(self, call: Call) -> Effect:
+        """Return the present state of what the step did (`call.facts`), when a webhook is late or its order matters.
 
-        Returns `done`, `waiting` or `absent`; raises VendorRejected when the vendor meanwhile said no.
+        Returns `done`, `waiting` or `absent`; raises VendorRejected when the vendor has since refused.
         """
         ...
 
 
 class VerifyWebhook(Protocol):
-    """`webhook.verify`: True only for an authentic, fresh message. Never raises on malformed input."""
+    """Verifies a message (`webhook.verify`): True only for an authentic, fresh one. Never raises on malformed input."""
 
     def __call__(
         self, body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime
@@ -72,7 +75,7 @@ class VerifyWebhook(Protocol):
 
 
 class ParseWebhook(Protocol):
-    """`webhook.parse`: a verified message in our words; several for sources that batch.
+    """Translates a verified message (`webhook.parse`) to our terms; several for sources that batch.
 
     Raises InvalidInput when the body is not what the vendor documents.
     """
@@ -81,9 +84,9 @@ class ParseWebhook(Protocol):
 
 
 class ProbeVendor(Protocol):
-    """`probe.probe`: returns when the account can be used, raises an error of `wedsync.domain.errors` when not.
+    """Probes an account (`probe.probe`): returns when it is usable, else raises an error of `wedsync.domain.errors`.
 
-    One or two cheap reads; for services whose health check is of kind `custom`.
+    One or two cheap reads; for vendors whose health check is of kind `custom`.
     """
 
     async def __call__(self, http: VendorHttp, account: Account) -> None: ...

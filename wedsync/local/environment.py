@@ -1,4 +1,4 @@
-"""Which parts of the stack run here, on which ports, and what their programs are told by environment."""
+"""Decides which parts of the stack run here, on which ports, and with which environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from temporalio.envconfig import ClientConfigProfile
 from wedsync.domain.errors import Conflict, InvalidInput
 from wedsync.kit.settings import Settings
 from wedsync.kit.temporal import DEFAULT_ADDRESS, DEFAULT_NAMESPACE
-from wedsync.local.ports import HOST, PortBook, is_free
+from wedsync.local.ports import HOST, PortRegistry, is_free
 from wedsync.local.state import StateDir
 from wedsync.local.temporal_server import NAMESPACE
 
@@ -32,7 +32,7 @@ _LOCAL_SENDERS = {"sendgrid": {"ACCOUNT_ID": "weddings@example.com"}}
 
 @dataclass(frozen=True)
 class Layout:
-    """What runs here and where it listens."""
+    """Parts that run here and where they listen."""
 
     parts: frozenset[str]
     api_port: int
@@ -45,12 +45,12 @@ class Layout:
 
     @property
     def sandbox_url(self) -> str:
-        """The stand-ins' server; empty when it does not run here."""
+        """Return the stand-ins' server; empty when it does not run here."""
         return f"http://{HOST}:{self.sandbox_port}" if SANDBOX in self.parts else ""
 
     @property
     def local_api_url(self) -> str:
-        """The API on this machine."""
+        """Return the API's address on this machine."""
         return f"http://{HOST}:{self.api_port}"
 
 
@@ -60,15 +60,15 @@ def plan_layout(settings: Settings, only: Set[str] | None = None) -> Layout:
     Raises Conflict when a port asked for by setting is taken, InvalidInput for an unknown part.
     """
     parts = _parts(settings, only)
-    book = PortBook(StateDir(settings.state_dir).path / "ports.json")
-    api_port = _port(settings, "api_port", book)
+    registry = PortRegistry(StateDir(settings.state_dir).path / "ports.json")
+    api_port = _port(settings, "api_port", registry)
     return Layout(
         parts=parts,
         api_port=api_port,
-        sandbox_port=_port(settings, "sandbox_port", book),
-        postgres_port=book.take("postgres"),
-        temporal_port=book.take("temporal", 7233),
-        temporal_ui_port=book.take("temporal_ui", 8233),
+        sandbox_port=_port(settings, "sandbox_port", registry),
+        postgres_port=registry.acquire("postgres"),
+        temporal_port=registry.acquire("temporal", 7233),
+        temporal_ui_port=registry.acquire("temporal_ui", 8233),
         api_url=_api_url(settings, api_port),
     )
 
@@ -87,11 +87,11 @@ def _parts(settings: Settings, only: Set[str] | None) -> frozenset[str]:
     return frozenset(parts)
 
 
-def _port(settings: Settings, name: str, book: PortBook) -> int:
+def _port(settings: Settings, name: str, registry: PortRegistry) -> int:
     wanted: int = getattr(settings, name)
-    asked_for = name in settings.model_fields_set and wanted != 0
-    if not asked_for:
-        return book.take(name.removesuffix("_port"), wanted)
+    requested = name in settings.model_fields_set and wanted != 0
+    if not requested:
+        return registry.acquire(name.removesuffix("_port"), wanted)
     if not is_free(wanted):
         raise Conflict(
             f"port {wanted} is taken: set WEDSYNC_{name.upper()} to another, or to 0 for any", reason="port_taken"
@@ -110,9 +110,9 @@ def _api_url(settings: Settings, api_port: int) -> str:
 def program_environment(
     settings: Settings, layout: Layout, *, database_url: str, owner_url: str, vendors: Mapping[str, object]
 ) -> dict[str, str]:
-    """The environment of sandbox, worker and API: the user's own, completed.
+    """Build the environment of sandbox, worker and API: the user's own, completed.
 
-    What the user set wins, but for what this stack decides: its folder, its ports and where its servers are.
+    What the user set wins, except for what this stack decides: its folder, its ports and where its servers are.
     """
     environment = {"PYTHONUNBUFFERED": "1", **_vendor_defaults(layout, vendors), **os.environ}
     environment |= {
@@ -152,6 +152,6 @@ def _vendor_defaults(layout: Layout, vendors: Mapping[str, object]) -> dict[str,
 
 
 def temporal_location(environment: Mapping[str, str]) -> tuple[str, str]:
-    """`(address, namespace)` that programs with this environment connect to."""
+    """Return `(address, namespace)` that programs with this environment connect to."""
     profile = ClientConfigProfile.load(override_env_vars=dict(environment))
     return profile.address or DEFAULT_ADDRESS, profile.namespace or DEFAULT_NAMESPACE

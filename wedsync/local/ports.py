@@ -1,4 +1,4 @@
-"""Free ports on the loopback, remembered so that addresses stay the same over restarts."""
+"""Finds free ports on the loopback and remembers them, so that addresses stay the same over restarts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reserve(port: int) -> bool:
 
 
 def is_free(port: int, host: str = HOST) -> bool:
-    """Whether a server could listen on `port` now."""
+    """Tell whether a server could listen on `port` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -45,14 +45,14 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Find a port that nothing listens on."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-class PortBook:
+class PortRegistry:
     """Ports by name, kept in a JSON file."""
 
     def __init__(self, path: Path) -> None:
@@ -62,8 +62,8 @@ class PortBook:
         except (OSError, ValueError, AttributeError, TypeError):
             self._ports = {}
 
-    def take(self, name: str, preferred: int = 0) -> int:
-        """The port of `name`: the remembered one, else `preferred`, else any, whichever is free first."""
+    def acquire(self, name: str, preferred: int = 0) -> int:
+        """Return the port of `name`: the remembered one, else `preferred`, else any, whichever is free first."""
         taken = {port for other, port in self._ports.items() if other != name}
         for port in (self._ports.get(name, 0), preferred):
             if port and port not in taken and is_free(port) and reserve(port):

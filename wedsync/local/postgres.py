@@ -53,7 +53,7 @@ _HASTY_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Credentials(BaseModel):
-    """What one embedded cluster is reached by."""
+    """Credentials of one embedded cluster."""
 
     model_config = ConfigDict(frozen=True)
     data_dir: Path
@@ -91,12 +91,12 @@ class EmbeddedPostgres:
         self._ensure_owner_and_database()
 
     def stop(self) -> None:
-        """Fast shutdown: sessions are ended, everything is on disk."""
+        """Stop fast: sessions are ended, everything is on disk."""
         if self._child is not None:
             self._child.stop(grace_seconds=20)
 
     def kill(self) -> None:
-        """SIGKILL to the postmaster, as a crash would."""
+        """Send SIGKILL to the postmaster, as a crash would."""
         if self._child is not None:
             self._child.kill()
 
@@ -116,27 +116,23 @@ class EmbeddedPostgres:
 
     @property
     def child(self) -> Child:
-        """The running server's process."""
+        """Return the running server's process."""
         if self._child is None:
             raise RuntimeError("start() was never called")
         return self._child
 
     def url(self, *, owner: bool = False, database: str = DATABASE) -> str:
-        """`postgresql://...` of a database, as the application's role or as the tables' owner."""
+        """Return `postgresql://...` of a database, as the application's role or as the tables' owner."""
         user, password = (OWNER, self.credentials.owner_password) if owner else (APP, self.credentials.app_password)
         return self._url(user, password, database)
 
     def create_database(self, name: str, *, template: str | None = None) -> None:
-        """`CREATE DATABASE name OWNER wedsync [TEMPLATE template]`."""
+        """Run `CREATE DATABASE name OWNER wedsync [TEMPLATE template]`."""
         self._as_superuser(
             sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
                 sql.Identifier(name), sql.Identifier(OWNER), sql.Identifier(template or "template1")
             )
         )
-
-    def drop_database(self, name: str) -> None:
-        """`DROP DATABASE name`, ending the sessions in it."""
-        self._as_superuser(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

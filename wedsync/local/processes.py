@@ -1,4 +1,4 @@
-"""Child processes known by pid and start time, so that a reused pid is never taken for ours."""
+"""Starts and ends child processes, known by pid and start time, so that a reused pid is never taken for ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_SECONDS = 0.05
 
 
 class Identity(BaseModel):
-    """One process: its pid and when it started, in the system's own words."""
+    """One process: its pid and when it started, as the system writes it."""
 
     model_config = ConfigDict(frozen=True)
     pid: int
@@ -24,7 +24,7 @@ class Identity(BaseModel):
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of a living process; None when there is none (a zombie counts as none)."""
+    """Return the identity of a living process; None when there is none (a zombie counts as none)."""
     started = _started_by_proc(pid) if Path("/proc/self/stat").exists() else _started_by_ps(pid)
     return Identity(pid=pid, started=started) if started else None
 
@@ -48,7 +48,7 @@ def _ps(pid: int, column: str) -> str:
 
 
 def command_line(pid: int) -> str:
-    """The words that a process was started with, joined by spaces; empty when there is none."""
+    """Return the arguments that a process was started with, joined by spaces; empty when there is none."""
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -58,7 +58,7 @@ def command_line(pid: int) -> str:
 
 
 def is_alive(process: Identity) -> bool:
-    """Whether exactly this process still runs."""
+    """Tell whether exactly this process still runs."""
     return identify(process.pid) == process
 
 
@@ -72,7 +72,7 @@ def send(process: Identity, number: signal.Signals) -> None:
 
 
 def wait_until(probe: Callable[[], object], seconds: float) -> bool:
-    """Whether `probe` says yes within `seconds`; it is asked 20 times a second."""
+    """Tell whether `probe` returns true within `seconds`; it is called 20 times a second."""
     deadline = time.monotonic() + seconds
     while not probe():
         if time.monotonic() >= deadline:
@@ -82,7 +82,7 @@ def wait_until(probe: Callable[[], object], seconds: float) -> bool:
 
 
 def wait_gone(process: Identity, seconds: float) -> bool:
-    """Whether the process is gone within `seconds`."""
+    """Tell whether the process is gone within `seconds`."""
     return wait_until(lambda: not is_alive(process), seconds)
 
 
@@ -122,7 +122,7 @@ class Child:
         self.spawned_at = 0.0
 
     def spawn(self) -> None:
-        """Start it; the log is appended to."""
+        """Start it; append its output to the log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         drop: dict[str, Any] = (
             {} if self._user is None else {"user": self._user, "group": self._group, "extra_groups": []}
@@ -142,17 +142,17 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its pid; 0 when it was never started."""
+        """Return its pid; 0 when it was never started."""
         return self._process.pid if self._process else 0
 
     @property
     def alive(self) -> bool:
-        """Whether it runs (and reaps it when not)."""
+        """Tell whether it runs (and reap it when not)."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Return how it ended; None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def let_go(self) -> None:
@@ -163,7 +163,7 @@ class Child:
             self._process = None
 
     def identity(self) -> Identity | None:
-        """Its identity while it runs."""
+        """Return its identity while it runs."""
         return identify(self.pid) if self.alive else None
 
     def stop(self, grace_seconds: float) -> None:
@@ -178,13 +178,13 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until it is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - 16_384))

@@ -1,4 +1,4 @@
-"""Whether a program of the stack does its work yet."""
+"""Checks whether a program of the stack does its work yet."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _QUEUE_TYPES = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE
 
 
 class NotStarted(WedsyncError):
-    """A program of the stack ended, or did nothing, before it was ready."""
+    """Raised when a program of the stack ended, or did nothing, before it was ready."""
 
     code = "not_started"
 
 
 async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-    """Return when `probe` says yes; raises NotStarted with the end of the log."""
+    """Return when `probe` returns true; raises NotStarted with the end of the log."""
     deadline = time.monotonic() + seconds
     while not await probe():
         if not child.alive:
@@ -38,7 +38,7 @@ async def until_ready(child: Child, probe: Callable[[], Awaitable[bool]], *, sec
 
 
 async def answers(url: str, *, statuses: Sequence[int] = ()) -> bool:
-    """Whether `url` answers with one of `statuses` (any, when none are given)."""
+    """Tell whether `url` answers with one of `statuses` (any, when none are given)."""
     return await asyncio.to_thread(_answers, url, statuses)
 
 
@@ -56,7 +56,7 @@ def _answers(url: str, statuses: Sequence[int]) -> bool:
 
 
 async def polls(client: Client, queue: str, since: float) -> bool:
-    """Whether a worker has polled `queue` after `since` (seconds since the epoch)."""
+    """Tell whether a worker has polled `queue` after `since` (seconds since the epoch)."""
     for kind in _QUEUE_TYPES:
         request = DescribeTaskQueueRequest(
             namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind

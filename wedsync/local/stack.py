@@ -1,4 +1,4 @@
-"""The embedded stack's four verbs: run in the foreground, start in the background, stop, look."""
+"""Four verbs of the embedded stack: run in the foreground, start in the background, stop, show."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def run_until_stopped(
     stopped = asyncio.Event()
     supervisor = Supervisor(settings, only=only, on_progress=on_progress)
 
-    def ask_to_stop() -> None:
+    def request_stop() -> None:
         if stopped.is_set():
             supervisor.kill()
         stopped.set()
@@ -61,7 +61,7 @@ async def run_until_stopped(
     loop = asyncio.get_running_loop()
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in handled:
-        loop.add_signal_handler(number, ask_to_stop)
+        loop.add_signal_handler(number, request_stop)
     try:
         starting = asyncio.create_task(supervisor.start())
         waiting = asyncio.create_task(stopped.wait())
@@ -143,7 +143,7 @@ async def stop(settings: Settings) -> bool:
 
 
 def stop_folder(state_dir: Path) -> bool:
-    """`stop`, for a state folder. Processes are known by pid and start time: a stale file ends nobody else's."""
+    """Stop the stack of a state folder. Processes are known by pid and start time: a stale file ends nobody else's."""
     state = StateDir(state_dir)
     supervision = state.read_supervision()
     was_running = False
@@ -166,7 +166,7 @@ def forget(state_dir: Path) -> None:
 
 
 def read_run(state_dir: Path) -> RunInfo | None:
-    """Where everything is, when a stack is ready in this state folder."""
+    """Return where everything is, when a stack is ready in this state folder."""
     state = StateDir(state_dir)
     return state.read_run() if state.is_locked() else None
 

@@ -1,8 +1,8 @@
-"""What the embedded stack keeps in its state folder, beside the data of its servers.
+"""Files that the embedded stack keeps in its state folder, beside the data of its servers.
 
 `run.json` is for users and outside programs: it is there while the stack is ready. `supervisor.json` is ours: who
-supervises and which children exist, so that nothing is left running when a supervisor was killed. `lock` is held for
-a supervisor's life.
+supervises and which children exist, so that nothing is left running when a supervisor was killed. `lock` is held for a
+supervisor's life.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class RunInfo(BaseModel):
-    """Where everything of a ready stack is. `pids` names the programs that this stack runs itself."""
+    """Addresses of a ready stack. `pids` names the programs that this stack runs itself."""
 
     model_config = ConfigDict(frozen=True)
     api_url: str
@@ -37,7 +37,7 @@ class RunInfo(BaseModel):
 
 
 class Supervision(BaseModel):
-    """Who supervises, and the children by name."""
+    """Identities of the supervisor and, by name, of its children."""
 
     model_config = ConfigDict(frozen=True)
     supervisor: Identity
@@ -45,7 +45,7 @@ class Supervision(BaseModel):
 
 
 class LocalIdentity(BaseModel):
-    """The local organization's key: stored keys are HMACs, so the text is kept here, for this machine's user only."""
+    """Key of the local organization: stored keys are HMACs, so the text is kept here, for this machine's user only."""
 
     model_config = ConfigDict(frozen=True)
     organization_id: str
@@ -53,18 +53,18 @@ class LocalIdentity(BaseModel):
 
 
 class StateDir:
-    """The state folder."""
+    """State folder of one stack."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     @property
     def logs(self) -> Path:
-        """Where the programs' output goes."""
+        """Return where the programs' output goes."""
         return self.path / "logs"
 
     def read_run(self) -> RunInfo | None:
-        """What `run.json` says; None when it is not there or not ours."""
+        """Read `run.json`; None when it is not there or not ours."""
         return _read(self.path / "run.json", RunInfo)
 
     def write_run(self, run: RunInfo) -> None:
@@ -76,7 +76,7 @@ class StateDir:
         (self.path / "run.json").unlink(missing_ok=True)
 
     def read_supervision(self) -> Supervision | None:
-        """What the newest supervisor wrote; it may be dead."""
+        """Read what the newest supervisor wrote; it may be dead."""
         return _read(self.path / "supervisor.json", Supervision)
 
     def write_supervision(self, supervision: Supervision) -> None:
@@ -88,7 +88,7 @@ class StateDir:
         (self.path / "supervisor.json").unlink(missing_ok=True)
 
     def read_identity(self) -> LocalIdentity | None:
-        """The local organization and its key, from the first start on."""
+        """Read the local organization and its key, from the first start on."""
         return _read(self.path / "identity.json", LocalIdentity)
 
     def write_identity(self, identity: LocalIdentity) -> None:
@@ -101,7 +101,7 @@ class StateDir:
         return Lock(self.path / "lock")
 
     def is_locked(self) -> bool:
-        """Whether a supervisor lives."""
+        """Tell whether a supervisor lives."""
         if not self.path.is_dir():
             return False
         try:
@@ -112,7 +112,7 @@ class StateDir:
 
 
 def already_running(folder: Path) -> Conflict:
-    """A stack has its state in `folder`."""
+    """Build the error for a stack that has its state in `folder` already."""
     return Conflict(
         f"wedsync runs already in {folder}: use it, or end it with `wedsync down`", reason="already_running"
     )
@@ -131,7 +131,7 @@ class Lock:
             raise already_running(path.parent) from None
 
     def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 

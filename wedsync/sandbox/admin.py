@@ -1,4 +1,4 @@
-"""The sandbox's own interface, `/_sandbox/...`: faults, clock, ledgers, logs, webhooks on demand."""
+"""Serves the sandbox's own interface, `/_sandbox/...`: faults, clock, ledgers, logs, webhooks on demand."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 class ClockBody(BaseModel):
-    """`PUT /_sandbox/clock`."""
+    """Body of `PUT /_sandbox/clock`."""
 
     model_config = ConfigDict(extra="forbid")
     now: AwareDatetime
 
 
 class WebhookBody(BaseModel):
-    """`POST /_sandbox/webhooks/{vendor}`."""
+    """Body of `POST /_sandbox/webhooks/{vendor}`."""
 
     model_config = ConfigDict(extra="forbid")
     #: The vendor's own type of event.
@@ -41,12 +41,12 @@ class WebhookBody(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, said: Any) -> Any:
-        return without_nulls(said)
+    def _without_nulls(cls, document: Any) -> Any:
+        return without_nulls(document)
 
 
 class PolicyBody(BaseModel):
-    """`PUT /_sandbox/webhooks/{vendor}`: what becomes of the webhooks that the stand-in sends by itself."""
+    """Body of `PUT /_sandbox/webhooks/{vendor}`: what becomes of the webhooks that the stand-in sends by itself."""
 
     model_config = ConfigDict(extra="forbid")
     muted: bool = False
@@ -54,7 +54,7 @@ class PolicyBody(BaseModel):
 
 
 def routes(market: Market) -> list[Route]:
-    """The routes of the interface."""
+    """Build the routes of the interface."""
     admin = _Admin(market)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/_sandbox/faults", admin.list_faults),
@@ -70,19 +70,19 @@ def routes(market: Market) -> list[Route]:
         ("PUT", "/_sandbox/webhooks/{vendor}", admin.put_policy),
         ("GET", "/_sandbox/health", admin.health),
     ]
-    return [Route(path, _guarded(endpoint), methods=[method]) for method, path, endpoint in table]
+    return [Route(path, _translating_errors(endpoint), methods=[method]) for method, path, endpoint in table]
 
 
 class _Bad(Exception):
-    """The body is wrong."""
+    """Raised when the body is wrong."""
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__("bad body")
         self.errors = errors
 
 
-def _guarded(endpoint: Endpoint) -> Endpoint:
-    async def guarded(request: Request) -> Response:
+def _translating_errors(endpoint: Endpoint) -> Endpoint:
+    async def translating_errors(request: Request) -> Response:
         try:
             return await endpoint(request)
         except _Bad as bad:
@@ -93,7 +93,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         except WedsyncError as error:
             return _error(409, error.code, error.detail)
 
-    return guarded
+    return translating_errors
 
 
 def _error(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> JSONResponse:
@@ -120,8 +120,8 @@ class _Admin:
         return JSONResponse({"status": "ok", "vendors": list(self._market.vendors)})
 
     async def list_faults(self, request: Request) -> Response:
-        standing = self._market.faults.all()
-        return JSONResponse({vendor: [fault.model_dump() for fault in faults] for vendor, faults in standing.items()})
+        active = self._market.faults.all()
+        return JSONResponse({vendor: [fault.model_dump() for fault in faults] for vendor, faults in active.items()})
 
     async def put_fault(self, request: Request) -> Response:
         vendor = self._market.stand(request.path_params["vendor"]).vendor
@@ -150,7 +150,7 @@ class _Admin:
     async def ledger(self, request: Request) -> Response:
         stand = self._market.stand(request.path_params["vendor"])
         wedding_id = request.query_params.get("wedding_id")
-        entries = [_entry(one) for one in stand.desk.ledger if wedding_id in (None, one.wedding_id)]
+        entries = [_entry(one) for one in stand.context.ledger if wedding_id in (None, one.wedding_id)]
         return JSONResponse({"entries": entries})
 
     async def requests(self, request: Request) -> Response:
@@ -165,22 +165,22 @@ class _Admin:
 
     async def send_webhook(self, request: Request) -> Response:
         stand = self._market.stand(request.path_params["vendor"])
-        asked = await _body(request, WebhookBody)
+        wanted = await _body(request, WebhookBody)
         if stand.standin.emit is None:
             raise NotFound(f"{stand.vendor} sends no webhooks")
         try:
-            url, headers, body = stand.standin.emit(asked.event, asked.object_id, asked.bad_signature)
+            url, headers, body = stand.standin.emit(wanted.event, wanted.object_id, wanted.bad_signature)
         except KeyError as error:
             raise NotFound(f"{stand.vendor} has no object or event {error}") from None
-        for _ in range(asked.copies):
-            self._market.hooks.send(stand.vendor, url, headers, body, asked.delay_ms / 1000, asked=True)
-        return JSONResponse({"sent": asked.copies, "url": url}, 202)
+        for _ in range(wanted.copies):
+            self._market.hooks.send(stand.vendor, url, headers, body, wanted.delay_ms / 1000, is_requested=True)
+        return JSONResponse({"sent": wanted.copies, "url": url}, 202)
 
     async def put_policy(self, request: Request) -> Response:
         vendor = self._market.stand(request.path_params["vendor"]).vendor
-        asked = await _body(request, PolicyBody)
-        self._market.hooks.policies[vendor] = HookPolicy(asked.muted, asked.delay_ms)
-        return JSONResponse(asked.model_dump())
+        wanted = await _body(request, PolicyBody)
+        self._market.hooks.policies[vendor] = HookPolicy(wanted.muted, wanted.delay_ms)
+        return JSONResponse(wanted.model_dump())
 
 
 def _entry(entry: LedgerEntry) -> dict[str, str | int | None]:

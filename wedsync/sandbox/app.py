@@ -1,4 +1,4 @@
-"""The vendor sandbox: every vendor's stand-in behind one loopback server, with faults and a movable clock."""
+"""Runs the vendor sandbox: every vendor's stand-in behind one loopback server, with faults and a movable clock."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from starlette.routing import Mount
 from wedsync.domain.errors import InvalidInput
 from wedsync.kit.settings import Settings
 from wedsync.sandbox import admin
-from wedsync.sandbox.door import VendorDoor
+from wedsync.sandbox.fault_middleware import FaultMiddleware
 from wedsync.sandbox.stand import Market
-from wedsync.usecases.routing.registry import Registry, load_registry
+from wedsync.vendors.registry import Registry, load_registry
 
 HOST = "127.0.0.1"
 
 
 def create_app(settings: Settings, registry: Registry | None = None) -> Starlette:
-    """The sandbox as an ASGI application; `app.state.market` is what it holds.
+    """Build the sandbox as an ASGI application; `app.state.market` is what it holds.
 
     Raises InvalidInput outside WEDSYNC_ENVIRONMENT=local.
     """
@@ -35,13 +35,13 @@ def create_app(settings: Settings, registry: Registry | None = None) -> Starlett
         yield
         await market.hooks.close()
 
-    app = Starlette(routes=[*admin.routes(market), Mount("/", app=VendorDoor(market))], lifespan=lifespan)
+    app = Starlette(routes=[*admin.routes(market), Mount("/", app=FaultMiddleware(market))], lifespan=lifespan)
     app.state.market = market
     return app
 
 
 def new_server(app: Starlette, *, backlog: int = 2048) -> uvicorn.Server:
-    """A server for the sandbox, quiet but for faults of its own."""
+    """Make a server for the sandbox, quiet but for faults of its own."""
     _hush_drops()
     return uvicorn.Server(
         uvicorn.Config(
@@ -58,7 +58,7 @@ def new_server(app: Starlette, *, backlog: int = 2048) -> uvicorn.Server:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket bound to `port` of the loopback interface; 0: any that is free. Raises OSError when it is taken."""
+    """Bind a socket to `port` of the loopback interface; 0: any that is free. Raises OSError when it is taken."""
     # The protocol by name: the event loop sets TCP_NODELAY only then, and without it each answer waits 40 ms.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +71,7 @@ def listen(port: int) -> socket.socket:
 
 
 async def serve(settings: Settings, *, port: int, ready: Callable[[int], None]) -> None:
-    """Serve until told to stop (SIGINT, SIGTERM, cancellation); `ready(port)` is called once requests are taken.
+    """Serve until stopped (SIGINT, SIGTERM, cancellation); `ready(port)` is called once requests are taken.
 
     Raises InvalidInput outside the local environment, OSError when the port is taken.
     """

@@ -1,4 +1,4 @@
-"""The sandbox's movable clock."""
+"""Movable clock of the sandbox."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MovableClock:
         self._offset = timedelta()
 
     def now(self) -> datetime:
-        """The sandbox's present instant, in UTC."""
+        """Return the sandbox's present instant, in UTC."""
         return utc_now() + self._offset
 
     def move_to(self, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""A sandbox inside this process, on a thread of its own: for tests and benchmarks."""
+"""Runs a sandbox inside this process, on a thread of its own: for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wedsync.kit.settings import Settings
 from wedsync.kit.standin import STEP_HEADER, WEDDING_HEADER
 from wedsync.kit.vendor import Account, VendorClient
 from wedsync.sandbox.app import create_app, listen, new_server
-from wedsync.usecases.routing.registry import Registry, load_registry
+from wedsync.vendors.registry import Registry, load_registry
 
 _START_SECONDS = 20.0
 
@@ -38,12 +38,12 @@ class EmbeddedSandbox:
 
     @property
     def base_url(self) -> str:
-        """`http://127.0.0.1:{port}`."""
+        """Return `http://127.0.0.1:{port}`."""
         host, port = self._bound.getsockname()
         return f"http://{host}:{port}"
 
     def vendor_url(self, vendor: str, region: str = "") -> str:
-        """The base URL of `vendor`'s stand-in, in one of its regions."""
+        """Return the base URL of `vendor`'s stand-in, in one of its regions."""
         return f"{self.base_url}/{vendor}" + (f"@{region}" if region else "")
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class EmbeddedSandbox:
     def http(
         self, vendor: str, *, wedding_id: str = "wedding-1", step_id: str = "step-1", timeout_seconds: float = 0
     ) -> VendorHttp:
-        """The transport to `vendor`'s stand-in, with the headers by which the sandbox knows weddings and steps."""
+        """Make the transport to `vendor`'s stand-in, with the headers by which the sandbox knows weddings and steps."""
         manifest = self.registry.manifest(vendor)
         return VendorHttp(
             self.pool,
@@ -89,7 +89,7 @@ class EmbeddedSandbox:
         timeout_seconds: float = 0,
         **account: Any,
     ) -> VendorClient:
-        """The client of `vendor`, pointed at its stand-in; `account` overrides fields of `Account`."""
+        """Make the client of `vendor`, pointed at its stand-in; `account` overrides fields of `Account`."""
         fields: dict[str, Any] = {
             "vendor": vendor,
             "base_url": self.vendor_url(vendor),
@@ -106,25 +106,25 @@ class EmbeddedSandbox:
 
     async def faults(self, vendor: str, *, mode: str, **fault: JsonValue) -> None:
         """Set a fault: `PUT /_sandbox/faults/{vendor}`."""
-        await self._ask("PUT", f"/faults/{vendor}", {"mode": mode, **fault})
+        await self._request("PUT", f"/faults/{vendor}", {"mode": mode, **fault})
 
     async def clear_faults(self, vendor: str | None = None) -> None:
         """Take away the faults of `vendor`, or all."""
-        await self._ask("DELETE", "/faults" if vendor is None else f"/faults/{vendor}")
+        await self._request("DELETE", "/faults" if vendor is None else f"/faults/{vendor}")
 
     async def ledger(self, vendor: str) -> list[dict[str, Any]]:
-        """What `vendor` holds, oldest first."""
-        entries: list[dict[str, Any]] = (await self._ask("GET", f"/ledger/{vendor}"))["entries"]
+        """List what `vendor` holds, oldest first."""
+        entries: list[dict[str, Any]] = (await self._request("GET", f"/ledger/{vendor}"))["entries"]
         return entries
 
     async def requests(self, vendor: str, operation: str | None = None) -> list[dict[str, Any]]:
-        """The requests that `vendor` got, oldest first."""
+        """List the requests that `vendor` got, oldest first."""
         query = "" if operation is None else f"?operation={operation}"
-        requests: list[dict[str, Any]] = (await self._ask("GET", f"/requests/{vendor}{query}"))["requests"]
+        requests: list[dict[str, Any]] = (await self._request("GET", f"/requests/{vendor}{query}"))["requests"]
         return requests
 
     def real_url(self, vendor: str, url: str) -> str:
-        """A logged URL as it would be at the vendor itself, by the manifest's base URL."""
+        """Return a logged URL as it would be at the vendor itself, by the manifest's base URL."""
         parts = urlsplit(url)
         # The first segment names the vendor, and perhaps a region.
         path = "/" + parts.path.split("/", 2)[2] + (f"?{parts.query}" if parts.query else "")
@@ -132,25 +132,25 @@ class EmbeddedSandbox:
 
     async def set_clock(self, now: str) -> None:
         """Move the clock to `now` (ISO 8601 with offset)."""
-        await self._ask("PUT", "/clock", {"now": now})
+        await self._request("PUT", "/clock", {"now": now})
 
     async def webhook(self, vendor: str, event: str, object_id: str | None = None, **more: JsonValue) -> None:
-        """Have `vendor` send a webhook: `POST /_sandbox/webhooks/{vendor}`."""
-        await self._ask("POST", f"/webhooks/{vendor}", {"event": event, "object_id": object_id, **more})
+        """Make `vendor` send a webhook: `POST /_sandbox/webhooks/{vendor}`."""
+        await self._request("POST", f"/webhooks/{vendor}", {"event": event, "object_id": object_id, **more})
 
     async def webhook_policy(self, vendor: str, *, muted: bool = False, delay_ms: int | None = None) -> None:
         """Mute or delay the webhooks that `vendor` sends by itself."""
-        await self._ask("PUT", f"/webhooks/{vendor}", {"muted": muted, "delay_ms": delay_ms})
+        await self._request("PUT", f"/webhooks/{vendor}", {"muted": muted, "delay_ms": delay_ms})
 
     async def reset(self) -> None:
-        """As at the start."""
-        await self._ask("POST", "/reset")
+        """Put everything back to the start."""
+        await self._request("POST", "/reset")
 
     async def close(self) -> None:
-        """Let go of the helpers' connections."""
+        """Close the helpers' connections."""
         await self.pool.aclose()
 
-    async def _ask(
+    async def _request(
         self, method: Literal["GET", "PUT", "POST", "DELETE"], path: str, body: Mapping[str, JsonValue] | None = None
     ) -> Any:
         json_body: JsonValue = None if body is None else dict(body)

@@ -1,4 +1,4 @@
-"""Faults that can be set on a vendor, and which of them hits a request."""
+"""Sets faults on a vendor and decides which of them hits a request."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ Mode = Literal["down", "slow", "throttle", "commit_then_drop", "refuse", "flap"]
 DEFAULT_DELAY_MS = 15_000
 
 
-#: How much of the time a vendor that flaps is down, where nothing else is said.
+#: Default share of the time that a vendor that flaps is down.
 FLAP_SHARE = 0.5
 
 
-def without_nulls(said: Any) -> Any:
-    """An object without what is null in it, so that the defaults stand; anything else as it is."""
-    return {name: value for name, value in said.items() if value is not None} if isinstance(said, dict) else said
+def without_nulls(document: Any) -> Any:
+    """Return an object without what is null in it, so that the defaults stand; anything else as it is."""
+    return (
+        {name: value for name, value in document.items() if value is not None}
+        if isinstance(document, dict)
+        else document
+    )
 
 
 class Fault(BaseModel):
-    """`PUT /_sandbox/faults/{vendor}`.
+    """A vendor's fault: body of `PUT /_sandbox/faults/{vendor}`.
 
     down: 503 with a page of HTML, no effect. slow: waits `delay_ms`, then goes on. throttle: 429 with `Retry-After`.
     commit_then_drop: takes effect, then the connection drops. refuse: the vendor's own refusal. flap: down or healthy
@@ -53,23 +57,23 @@ class Fault(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, said: Any) -> Any:
-        return without_nulls(said)
+    def _without_nulls(cls, document: Any) -> Any:
+        return without_nulls(document)
 
     @property
     def share(self) -> float:
-        """The share of matching requests that it hits."""
+        """Return the share of matching requests that it hits."""
         if self.probability is not None:
             return self.probability
         return FLAP_SHARE if self.mode == "flap" else 1.0
 
     @property
     def name(self) -> tuple[str | None, ...]:
-        """What of a vendor there is one of: a mode of certain requests."""
+        """Return what identifies the fault among a vendor's: its mode and the requests that it concerns."""
         return (self.mode, self.operation, self.wedding_id, self.region)
 
     def concerns(self, sign: Sign) -> bool:
-        """Whether the fault speaks of such a request."""
+        """Tell whether the fault concerns such a request."""
         if self.wedding_id is not None and self.wedding_id != sign.wedding_id:
             return False
         if self.region is not None and self.region != sign.region:
@@ -81,7 +85,7 @@ class Fault(BaseModel):
 
 @dataclass(frozen=True)
 class Sign:
-    """What faults and the log know a request by."""
+    """Marks by which faults and the log know a request."""
 
     operation: str
     account: str
@@ -92,7 +96,7 @@ class Sign:
 
 
 @dataclass
-class _Standing:
+class _ActiveFault:
     fault: Fault
     seen: int = 0
     hits: int = 0
@@ -109,8 +113,8 @@ class _Standing:
         self.hits += 1
         return True
 
-    def take_back(self) -> None:
-        """As if the request had not been seen: the fault could do nothing to it."""
+    def give_back(self) -> None:
+        """Uncount a request to which the fault could do nothing."""
         self.seen -= 1
         self.hits -= 1
 
@@ -122,44 +126,44 @@ class _Standing:
 
 @dataclass(frozen=True)
 class Hit:
-    """What befalls one request."""
+    """Result of the faults for one request."""
 
     delay_ms: int = 0
     fault: Fault | None = None
-    standing: _Standing | None = None
+    active: _ActiveFault | None = None
 
     def spare(self) -> None:
-        """The vendor would not refuse this request: it counts neither for `after` nor for `times`."""
-        if self.standing is not None:
-            self.standing.take_back()
+        """Count neither for `after` nor for `times` a request that the vendor would not refuse."""
+        if self.active is not None:
+            self.active.give_back()
 
 
 @dataclass
-class FaultBoard:
-    """The faults that stand, by vendor."""
+class FaultStore:
+    """Standing faults, by vendor."""
 
-    _standing: dict[str, list[_Standing]] = field(default_factory=dict)
+    _active: dict[str, list[_ActiveFault]] = field(default_factory=dict)
 
     def put(self, vendor: str, fault: Fault) -> None:
-        """Set `fault`; it takes the place of one that speaks of the same by the same mode, and counts from zero."""
-        kept = [one for one in self._standing.get(vendor, []) if one.fault.name != fault.name]
-        self._standing[vendor] = [*kept, _Standing(fault)]
+        """Set `fault`; it replaces a fault of the same mode that concerns the same requests, and counts from zero."""
+        kept = [one for one in self._active.get(vendor, []) if one.fault.name != fault.name]
+        self._active[vendor] = [*kept, _ActiveFault(fault)]
 
     def clear(self, vendor: str | None = None) -> None:
         """Take away the faults of `vendor`, or all."""
         if vendor is None:
-            self._standing.clear()
+            self._active.clear()
         else:
-            self._standing.pop(vendor, None)
+            self._active.pop(vendor, None)
 
     def all(self) -> dict[str, list[Fault]]:
-        """The faults that stand, in the order in which they were set."""
-        return {vendor: [one.fault for one in standing] for vendor, standing in self._standing.items() if standing}
+        """List the standing faults, in the order in which they were set."""
+        return {vendor: [one.fault for one in active] for vendor, active in self._active.items() if active}
 
     def strike(self, vendor: str, sign: Sign) -> Hit:
-        """What befalls this request: the delays add up, of the rest the first that hits counts."""
+        """Return what the faults do to this request: the delays add up, of the rest the first that hits counts."""
         delay_ms = 0
-        for one in self._standing.get(vendor, ()):
+        for one in self._active.get(vendor, ()):
             if not one.hit(sign):
                 continue
             if one.fault.mode != "slow":

@@ -1,4 +1,4 @@
-"""Sends the stand-ins' webhooks: later, in the background, and again until they are taken."""
+"""Sends the stand-ins' webhooks: later, in the background, and again until they are acknowledged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class HookPolicy:
-    """How a vendor's own webhooks behave: `PUT /_sandbox/webhooks/{vendor}`."""
+    """Behaviour of a vendor's own webhooks: `PUT /_sandbox/webhooks/{vendor}`."""
 
     muted: bool = False
     #: Instead of the delay that the stand-in asks for.
@@ -28,7 +28,7 @@ class HookPolicy:
 
 
 class HookSender:
-    """One per sandbox; lives in the sandbox's event loop."""
+    """Sender of the stand-ins' webhooks; one per sandbox, lives in the sandbox's event loop."""
 
     def __init__(self) -> None:
         self._http: VendorHttp | None = None
@@ -43,11 +43,11 @@ class HookSender:
         body: bytes,
         delay_seconds: float,
         *,
-        asked: bool = False,
+        is_requested: bool = False,
     ) -> None:
-        """Post after `delay_seconds`; `asked` ones (by the admin interface) ignore the vendor's policy."""
+        """Post after `delay_seconds`; `is_requested` ones (by the admin interface) ignore the vendor's policy."""
         policy = self.policies.get(vendor, HookPolicy())
-        if not asked:
+        if not is_requested:
             if policy.muted:
                 return
             if policy.delay_ms is not None:
@@ -82,7 +82,7 @@ class HookSender:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Drop what is still to be sent and let go of the connections."""
+        """Drop what is still to be sent and close the connections."""
         await self.reset()
         if self._http is not None:
             self._http = None

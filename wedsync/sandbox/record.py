@@ -1,4 +1,4 @@
-"""The log of the requests that a vendor's stand-in got."""
+"""Logs the requests that a vendor's stand-in got."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exchange:
     response_body: bytes | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As `GET /_sandbox/requests/{vendor}` shows it."""
+        """Return the exchange as `GET /_sandbox/requests/{vendor}` shows it."""
         answer = self.response_body
         return {
             "method": self.method,
@@ -48,7 +48,7 @@ class Exchange:
 
 
 class RequestLog:
-    """The newest requests of one vendor, oldest first."""
+    """Log of one vendor's newest requests, oldest first."""
 
     def __init__(self) -> None:
         self._exchanges: deque[Exchange] = deque(maxlen=MAX_REQUESTS)
@@ -63,5 +63,5 @@ class RequestLog:
             old.response_body = old.response_headers = None
 
     def all(self) -> list[Exchange]:
-        """Oldest first."""
+        """List the exchanges, oldest first."""
         return list(self._exchanges)

@@ -1,4 +1,4 @@
-"""The vendors' stand-ins, each built when first asked for, with its desk and its log."""
+"""Holds the vendors' stand-ins, each built when first asked for, with its desk and its log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from wedsync.domain.errors import NotFound
 from wedsync.kit.settings import Settings, local_webhook_secret
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 from wedsync.sandbox.clock import MovableClock
-from wedsync.sandbox.faults import FaultBoard
+from wedsync.sandbox.faults import FaultStore
 from wedsync.sandbox.hooks import HookSender
 from wedsync.sandbox.record import RequestLog
-from wedsync.usecases.routing.registry import Registry
+from wedsync.vendors.registry import Registry
 
 
 @dataclass
@@ -21,18 +21,18 @@ class Stand:
     """One vendor in the sandbox."""
 
     vendor: str
-    desk: Desk
+    context: FakeContext
     standin: StandIn
     log: RequestLog = field(default_factory=RequestLog)
 
 
 class Market:
-    """All that the sandbox is, apart from HTTP."""
+    """Everything that the sandbox holds, apart from HTTP."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.clock = MovableClock()
-        self.faults = FaultBoard()
+        self.faults = FaultStore()
         self.hooks = HookSender()
         self.vendors = tuple(
             name
@@ -42,7 +42,7 @@ class Market:
         self._stands: dict[str, Stand] = {}
 
     def stand(self, vendor: str) -> Stand:
-        """The stand of `vendor`; raises NotFound."""
+        """Return the stand of `vendor`; raises NotFound."""
         stand = self._stands.get(vendor)
         if stand is None:
             if vendor not in self.vendors:
@@ -60,7 +60,7 @@ class Market:
             self.hooks.send(vendor, url, headers, body, delay_seconds)
 
         secrets = self.settings.vendor_webhook_secrets(vendor)
-        desk = Desk(
+        context = FakeContext(
             vendor=vendor,
             now=self.clock.now,
             send=send,
@@ -69,11 +69,11 @@ class Market:
             webhook_delay_seconds=self.settings.sandbox_webhook_delay_ms / 1000,
         )
         module = importlib.import_module(f"wedsync.vendors.{vendor}.sandbox")
-        standin: StandIn = module.build(desk)
-        return Stand(vendor, desk, standin)
+        standin: StandIn = module.build(context)
+        return Stand(vendor, context, standin)
 
     async def reset(self) -> None:
-        """As at the start: no faults, no state, no webhooks to come, no log, the wall clock's time."""
+        """Put everything back to the start: no faults, no state, no webhooks to come, no log, the wall clock's time."""
         self.faults.clear()
         self.clock.reset()
         await self.hooks.reset()

@@ -9,31 +9,31 @@ from hypothesis import strategies as st
 from wedsync.domain.health.status import (
     Health,
     HealthPolicy,
-    Look,
+    ProbeResult,
     failures_in_row,
     next_health,
-    seconds_to_next_look,
+    seconds_to_next_probe,
     seconds_until_certain,
     wedding_impact,
     worst,
 )
-from wedsync.domain.routing.services import (
+from wedsync.domain.routing.endpoint_selection import Endpoint
+from wedsync.domain.routing.vendor_config import (
     CRITICAL_INTERVAL_SECONDS,
     HealthCheck,
     ServiceConfig,
     watched_every_seconds,
 )
-from wedsync.domain.routing.strategy import Endpoint
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = HealthPolicy()
 
 
-def follow(looks: str, health: Health | None = None) -> list[str]:
+def follow(results: str, health: Health | None = None) -> list[str]:
     """Statuses after each look: `+` good, `-` bad."""
     now, found = health or Health(since=NOW), []
-    for number, look in enumerate(looks):
-        now = next_health(now, Look(ok=look == "+", response_ms=10), NOW + timedelta(seconds=number), POLICY)
+    for number, result in enumerate(results):
+        now = next_health(now, ProbeResult(ok=result == "+", response_ms=10), NOW + timedelta(seconds=number), POLICY)
         found.append(now.status)
     return found
 
@@ -56,18 +56,18 @@ def test_it_recovers_through_the_stricter_thresholds() -> None:
 
 def test_errors_are_counted_until_it_is_healthy() -> None:
     health = Health(since=NOW)
-    for look in "--+-":
-        health = next_health(health, Look(ok=look == "+"), NOW, POLICY)
+    for result in "--+-":
+        health = next_health(health, ProbeResult(ok=result == "+"), NOW, POLICY)
     assert health.error_count == 3
     for _ in range(40):
-        health = next_health(health, Look(ok=True), NOW, POLICY)
+        health = next_health(health, ProbeResult(ok=True), NOW, POLICY)
     assert (health.status, health.error_count) == ("healthy", 0)
 
 
 @given(st.text("+-", max_size=80))
-def test_three_bad_looks_are_always_down_and_a_long_good_run_always_healthy(looks: str) -> None:
-    assert follow(looks + "---")[-1] == "down"
-    assert follow(looks + "+" * 40)[-1] == "healthy"
+def test_three_bad_looks_are_always_down_and_a_long_good_run_always_healthy(results: str) -> None:
+    assert follow(results + "---")[-1] == "down"
+    assert follow(results + "+" * 40)[-1] == "healthy"
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def seconds_until_down(look_seconds: float, *, tick_seconds: float = 1.0, hurrie
     health, at, ticks = Health(since=NOW), CRITICAL_INTERVAL_SECONDS, tick_seconds
     while True:
         at += ticks + look_seconds
-        look = Look(ok=False, response_ms=look_seconds * 1000)
-        health = next_health(health, look, NOW + timedelta(seconds=at), POLICY)
+        result = ProbeResult(ok=False, response_ms=look_seconds * 1000)
+        health = next_health(health, result, NOW + timedelta(seconds=at), POLICY)
         if health.status == "down":
             return at
-        at += seconds_to_next_look(health, look, CRITICAL_INTERVAL_SECONDS, POLICY)
+        at += seconds_to_next_probe(health, result, CRITICAL_INTERVAL_SECONDS, POLICY)
         ticks = hurried_seconds
 
 
@@ -124,16 +124,16 @@ def test_a_short_hiccup_is_no_outage() -> None:
 
 
 def test_a_first_failed_look_is_repeated_at_once_and_one_that_went_well_in_its_own_time() -> None:
-    failed = Look(ok=False, response_ms=4000)
+    failed = ProbeResult(ok=False, response_ms=4000)
     health = next_health(Health(since=NOW), failed, NOW, POLICY)
-    assert seconds_to_next_look(health, failed, 60, POLICY) == 1
+    assert seconds_to_next_probe(health, failed, 60, POLICY) == 1
     health = next_health(health, failed, NOW, POLICY)
-    assert seconds_to_next_look(health, failed, 60, POLICY) == 1
-    assert seconds_to_next_look(health, Look(ok=False), 60, POLICY) == 5
+    assert seconds_to_next_probe(health, failed, 60, POLICY) == 1
+    assert seconds_to_next_probe(health, ProbeResult(ok=False), 60, POLICY) == 5
     health = next_health(health, failed, NOW, POLICY)
-    assert (health.status, seconds_to_next_look(health, failed, 60, POLICY)) == ("down", 5)
-    assert seconds_to_next_look(health, Look(ok=True), 60, POLICY) == 60
-    assert seconds_to_next_look(health, failed, 2, POLICY) == 2
+    assert (health.status, seconds_to_next_probe(health, failed, 60, POLICY)) == ("down", 5)
+    assert seconds_to_next_probe(health, ProbeResult(ok=True), 60, POLICY) == 60
+    assert seconds_to_next_probe(health, failed, 2, POLICY) == 2
 
 
 def test_each_endpoint_s_failures_are_counted_by_themselves_until_they_are_certain() -> None:
@@ -141,13 +141,13 @@ def test_each_endpoint_s_failures_are_counted_by_themselves_until_they_are_certa
     failures: dict[Endpoint, int] = {}
     waits = []
     for _ in range(POLICY.down_after):
-        looks = {near: Look(ok=True), far: Look(ok=False, response_ms=1000)}
-        failures = failures_in_row(failures, looks)
-        waits.append(seconds_until_certain(failures, looks, POLICY))
+        results = {near: ProbeResult(ok=True), far: ProbeResult(ok=False, response_ms=1000)}
+        failures = failures_in_row(failures, results)
+        waits.append(seconds_until_certain(failures, results, POLICY))
     assert (failures, waits) == ({far: POLICY.down_after}, [1.0, 4.0, None])
     moved = far.model_copy(update={"base_url": "https://elsewhere.example.com"})
-    assert failures_in_row(failures, {near: Look(ok=True), moved: Look(ok=False)}) == {moved: 1}
-    assert failures_in_row(failures, {near: Look(ok=True), far: Look(ok=True)}) == {}
+    assert failures_in_row(failures, {near: ProbeResult(ok=True), moved: ProbeResult(ok=False)}) == {moved: 1}
+    assert failures_in_row(failures, {near: ProbeResult(ok=True), far: ProbeResult(ok=True)}) == {}
 
 
 @pytest.mark.parametrize(

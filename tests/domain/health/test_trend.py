@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -112,7 +113,7 @@ def test_a_level_service_is_never_warned_of_however_far_the_threshold_is(values:
 def test_a_warning_neither_comes_nor_goes_within_three_looks(values: list[float]) -> None:
     found = [concern.warned is not None for concern in follow(values)]
     turns = [index for index in range(1, len(found)) if found[index] != found[index - 1]]
-    assert all(later - earlier >= POLICY.looks for earlier, later in itertools.pairwise(turns))
+    assert all(later - earlier >= POLICY.samples for earlier, later in itertools.pairwise(turns))
 
 
 def test_a_warning_keeps_its_beginning_and_goes_once_the_service_recovers() -> None:
@@ -129,12 +130,12 @@ def test_what_has_crossed_already_is_a_concern_from_now_on() -> None:
 
 
 def test_each_metric_has_its_own_concern_and_is_news_once() -> None:
-    looks = samples([100.0] * 12, error_rate=0.5)
+    results = samples([100.0] * 12, error_rate=0.5)
     thresholds = {"response_time": 1000.0, "error_rate": 0.25}
     were: tuple[Concern, ...] = ()
-    news = []
+    news: list[Any] = []
     for _ in range(5):
-        now_are = next_concerns(were, looks, thresholds, WEDDING, NOW, POLICY)  # type: ignore[arg-type]
+        now_are = next_concerns(were, results, thresholds, WEDDING, NOW, POLICY)  # type: ignore[arg-type]
         news += new_warnings(were, now_are)
         were = now_are
     assert [concern.metric for concern in were] == ["response_time", "error_rate"]

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wedsync.domain.routing import circuit as c
+from wedsync.domain.routing import circuit_breaker as c
 from wedsync.domain.routing import failover as f
-from wedsync.domain.routing.circuit import Circuit
+from wedsync.domain.routing.circuit_breaker import Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
+from wedsync.domain.routing.circuit_window import Tally
+from wedsync.domain.routing.endpoint_selection import Endpoint
 from wedsync.domain.routing.failover import FailoverPolicy
-from wedsync.domain.routing.services import ServiceConfig, default_config, is_last, standing
-from wedsync.domain.routing.strategy import Endpoint
-from wedsync.domain.routing.vendor import ActionSpec, AuthSpec, Manifest, OperationSpec
-from wedsync.domain.routing.window import Tally
+from wedsync.domain.routing.vendor_config import ServiceConfig, available_backups, default_config, is_last
+from wedsync.domain.vendors.manifest import ActionSpec, AuthSpec, Manifest, OperationSpec
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 POLICY = CircuitPolicy(open_seconds=10, ramp_step_seconds=15)
@@ -27,7 +27,9 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def step(circuit: Circuit, seconds: float, epoch: int = 1, quiet: float | None = None, **failover: Any) -> f.GuardStep:
+def step(
+    circuit: Circuit, seconds: float, epoch: int = 1, quiet: float | None = None, **failover: Any
+) -> f.RecoveryStep:
     quiet_at = None if quiet is None else at(quiet)
     return f.next_step(circuit, epoch, at(seconds), POLICY, FailoverPolicy(**failover), quiet_at)
 
@@ -156,11 +158,11 @@ def test_backups_stand_in_order_while_an_endpoint_of_theirs_does() -> None:
     config = ServiceConfig(service="stripe", backups=("paypal", "adyen"))
     paypal = ServiceConfig(service="paypal", endpoints=(Endpoint(), Endpoint(name="eu")))
     known = {"paypal": paypal, "adyen": ServiceConfig(service="adyen")}
-    assert standing(config, set(), known) == ("paypal", "adyen")
-    assert standing(config, {("paypal", "default")}, known) == ("paypal", "adyen")
-    assert standing(config, {("paypal", "default"), ("paypal", "eu")}, known) == ("adyen",)
-    assert standing(config, {("adyen", "default")}, {"adyen": known["adyen"]}) == ()
-    assert standing(ServiceConfig(service="villa"), set(), known) == ()
+    assert available_backups(config, set(), known) == ("paypal", "adyen")
+    assert available_backups(config, {("paypal", "default")}, known) == ("paypal", "adyen")
+    assert available_backups(config, {("paypal", "default"), ("paypal", "eu")}, known) == ("adyen",)
+    assert available_backups(config, {("adyen", "default")}, {"adyen": known["adyen"]}) == ()
+    assert available_backups(ServiceConfig(service="villa"), set(), known) == ()
 
 
 def test_the_downtime_is_at_least_cool_down_and_ramp() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
+from wedsync.domain.plans.plan import Compensation, PlannedStep
 from wedsync.domain.weddings import agenda
-from wedsync.domain.weddings.ledger import StepState
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
+from wedsync.domain.weddings.step import StepState
 
 CEREMONY = datetime(2027, 6, 19, 14, tzinfo=UTC)
 ENDS = CEREMONY + timedelta(days=2)
@@ -127,17 +127,6 @@ def test_the_next_wake_is_ahead_and_no_later_than_anything_due(steps: list[tuple
             assert wake <= one.deadline_at
 
 
-@pytest.mark.parametrize(("patience_hours", "more_hours"), [(1, 24), (72, 72)])
-def test_a_hold_that_takes_no_default_gets_as_much_time_again_and_at_least_a_day(
-    patience_hours: int, more_hours: int
-) -> None:
-    now = datetime(2027, 6, 1, 12, tzinfo=UTC)
-    held = StepState(step_id="a", status="held", deadline_at=now)
-    later = agenda.put_off(held, timedelta(hours=patience_hours), now)
-    assert later.deadline_at == now + timedelta(hours=more_hours)
-    assert later.remind_at == now + timedelta(hours=more_hours / 2)
-
-
 def test_patience_ends_at_the_deadline_and_reminders_come_before() -> None:
     states = [
         state("a", "held", deadline_at=CEREMONY, remind_at=CEREMONY - HOUR),
@@ -164,11 +153,14 @@ def test_a_settled_transaction_moves_on_with_its_steps(statuses: list[str], fold
     assert agenda.folded_gaps(states) == tuple(s.step_id for s in states if s.status == "failed")
 
 
-@given(
-    st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
-    st.integers(0, 2**80 - 1),
-)
-def test_an_id_made_in_a_workflow_is_a_ulid_of_its_moment(now: datetime, bits: int) -> None:
-    made = ULID.from_str(agenda.ulid(now, bits))
-    assert abs(made.datetime - now) < timedelta(milliseconds=2)
-    assert int.from_bytes(made.bytes[6:], "big") == bits
+@given(st.text(min_size=1), st.integers(1, 2**40), st.integers(1, 2**40))
+def test_a_wedding_names_its_own_transactions_the_same_after_a_reset_and_no_two_alike(
+    wedding_id: str, number: int, other: int
+) -> None:
+    made = agenda.own_transaction_id(wedding_id, number)
+    assert str(ULID.from_str(made)) == made
+    assert agenda.own_transaction_id(wedding_id, number) == made
+    assert (agenda.own_transaction_id(wedding_id, other) == made) is (other == number)
+    assert agenda.own_transaction_id(wedding_id + "x", number) != made
+    # The later a transaction, the later its name sorts.
+    assert agenda.own_transaction_id(wedding_id, number + 1) > made

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings.closing import LONGEST_CLOSING, closing_as, is_closed, open_matters
-from wedsync.domain.weddings.ledger import Binding, CompensationResult, LedgerEntry, Recheck, StepState
+from wedsync.domain.weddings.ledger import Binding, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import WeddingStart
+from wedsync.domain.weddings.step import CompensationResult, StepState
 from wedsync.domain.weddings.wedding_state import WeddingState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
 ENDS = NOW + timedelta(days=20)
-START = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1)
+START = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1, date="2027-06-19")
 
 
 def entry(state: Any = "standing") -> LedgerEntry:

@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec, VendorEvent
+from wedsync.domain.plans.fill_inputs import Facts
+from wedsync.domain.plans.plan import Compensation, PlannedStep
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings import requests
 from wedsync.domain.weddings.closing import closing_as
-from wedsync.domain.weddings.degradation import VENDOR_BACK
-from wedsync.domain.weddings.ledger import Binding, CompensationResult, Deed, Field, LedgerEntry, StepState
+from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry
 from wedsync.domain.weddings.messages import Decision, TransactionRequest, WeddingStart
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
+from wedsync.domain.weddings.step import VENDOR_BACK, CompensationResult, StepState
+from wedsync.domain.weddings.task import StepTask
 from wedsync.domain.weddings.wedding_state import PlanFacts, TransactionCard, WeddingState
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
@@ -54,8 +57,9 @@ def wedding(*steps: PlannedStep, states: dict[str, StepState] | None = None, **m
         tzdata_version="x",
         parallelism=2,
         steps=steps,
+        wedding=Facts(constants={}, contacts=(), currency="EUR"),
     )
-    start = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1)
+    start = WeddingStart(wedding_id="w", organization_id="o", reference="r", plan_version=1, date="2027-06-19")
     every = {s.id: state(s.id) for s in steps} | (states or {})
     return WeddingState(start=start, status=more.pop("status", "active"), plan=facts, states=every, **more)
 
@@ -64,12 +68,12 @@ def event(type_: str = "payment.succeeded", **more: Any) -> VendorEvent:
     return VendorEvent(**{"source": "stripe", "event_id": "e1", "type": type_, "vendor_type": type_, **more})
 
 
-def ask(kind: Any = "orchestrate", **more: Any) -> TransactionRequest:
+def request_of(kind: Any = "orchestrate", **more: Any) -> TransactionRequest:
     return TransactionRequest(id="r", kind=kind, seq=1, **more)
 
 
 def decision(step_id: str, choice: Any, vendor: str | None = None) -> TransactionRequest:
-    return ask("scheduled", decision=Decision(step_id=step_id, choice=choice, vendor=vendor))
+    return request_of("scheduled", decision=Decision(step_id=step_id, choice=choice, vendor=vendor))
 
 
 HELD = {"a": state("a", "held", vendor="generic")}
@@ -83,22 +87,22 @@ PARKED_CARD = {"t1": TransactionCard(id="t1", kind="orchestrate", status="needs_
 @pytest.mark.parametrize(
     ("held", "request_", "code"),
     [
-        (wedding(step("a")), ask(), None),
-        (wedding(step("a"), origin="t1"), ask(), "already_orchestrated"),
-        (wedding(step("a"), cards=PARKED_CARD), ask(), "already_orchestrated"),
-        (wedding(step("a"), cards=PARKED_CARD), ask("undo", target="t1"), None),
-        (wedding(step("a"), cards=DONE_CARD), ask(), None),
-        (wedding(step("a"), status="ended"), ask(), "wedding_over"),
-        (wedding(step("a"), status="cancelled"), ask("undo", target="t1"), "wedding_over"),
-        (wedding(step("a"), closing=CLOSING), ask(), "wedding_over"),
-        (wedding(step("a"), closing=CLOSING), ask("timeline"), "wedding_over"),
-        (wedding(step("a"), closing=CLOSING), ask("undo", target="t1"), None),
+        (wedding(step("a")), request_of(), None),
+        (wedding(step("a"), origin="t1"), request_of(), "already_orchestrated"),
+        (wedding(step("a"), cards=PARKED_CARD), request_of(), "already_orchestrated"),
+        (wedding(step("a"), cards=PARKED_CARD), request_of("undo", target="t1"), None),
+        (wedding(step("a"), cards=DONE_CARD), request_of(), None),
+        (wedding(step("a"), status="ended"), request_of(), "wedding_over"),
+        (wedding(step("a"), status="cancelled"), request_of("undo", target="t1"), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), request_of(), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), request_of("timeline"), "wedding_over"),
+        (wedding(step("a"), closing=CLOSING), request_of("undo", target="t1"), None),
         (wedding(step("a"), closing=CLOSING, states=HELD), decision("a", "retry"), None),
-        (wedding(step("a"), cards=DONE_CARD), ask("undo", target="t1"), "already_undone"),
-        (wedding(step("a")), ask("undo", target="t9"), None),
-        (wedding(step("a"), states=HELD), ask("timeline"), "steps_open"),
-        (wedding(step("a"), states={"a": state("a", "waiting")}), ask("timeline"), "steps_open"),
-        (wedding(step("a")), ask("timeline"), None),
+        (wedding(step("a"), cards=DONE_CARD), request_of("undo", target="t1"), "already_undone"),
+        (wedding(step("a")), request_of("undo", target="t9"), None),
+        (wedding(step("a"), states=HELD), request_of("timeline"), "steps_open"),
+        (wedding(step("a"), states={"a": state("a", "waiting")}), request_of("timeline"), "steps_open"),
+        (wedding(step("a")), request_of("timeline"), None),
         (wedding(step("a")), decision("a", "retry"), "not_held"),
         (wedding(step("a")), decision("zz", "retry"), "not_held"),
         (wedding(step("a"), states=HELD), decision("a", "retry"), None),
@@ -159,7 +163,7 @@ def test_only_events_that_may_matter_are_kept(status: Any, compensation: Any, ma
 def test_what_a_step_may_wait_for_outlives_reports() -> None:
     answer, named = event(event_id="answer"), event("message.delivered", event_id="named", step_id="a")
     reports = [event(kind, event_id=kind) for kind in ("message.delivered", "calendar.changed")]
-    left = (answer, reports[0], named, reports[1])
+    left: tuple[Any, ...] = (answer, reports[0], named, reports[1])
     for fewer in ((answer, named, reports[1]), (answer, named), (named,), ()):
         left = requests.shed(left)
         assert left == fewer
@@ -169,7 +173,7 @@ def test_a_hand_undoes_only_what_waits_for_a_hand() -> None:
     parked = state("a", "failed", compensation=CompensationResult(status="needs_attention"))
     said = tuple(event("hand.undone", event_id=f"e-{i}", step_id=i) for i in "ab")
     held = wedding(step("a"), step("b"), states={"a": parked, "b": state("b", "succeeded")}, events=said)
-    assert requests.undone_by_hand(held) == ("a",)
+    assert requests.manually_undone(held) == ("a",)
 
 
 def test_the_agenda_brings_answers_late_ones_and_what_is_due_with_them() -> None:
@@ -180,10 +184,10 @@ def test_the_agenda_brings_answers_late_ones_and_what_is_due_with_them() -> None
     }
     steps = (step("a"), step("b"), step("c", "a", "b"), step("d", at="x"))
     held = wedding(*steps, states=states, entries={"a": entry("a")}, events=(event(step_id="a"),), origin="t1")
-    deeds = requests.scheduled_deeds(held, NOW)
-    assert [(deed.step.id, deed.kind) for deed in deeds] == [("a", "answer"), ("b", "late"), ("c", "do")]
-    without = requests.scheduled_deeds(held.model_copy(update={"origin": ""}), NOW)
-    assert [deed.step.id for deed in without] == ["a", "b"]
+    tasks = requests.scheduled_tasks(held, NOW)
+    assert [(task.step.id, task.kind) for task in tasks] == [("a", "answer"), ("b", "late"), ("c", "do")]
+    without = requests.scheduled_tasks(held.model_copy(update={"origin": ""}), NOW)
+    assert [task.step.id for task in without] == ["a", "b"]
 
 
 def test_only_who_waits_for_a_vendor_to_be_back_is_sent_again() -> None:
@@ -194,16 +198,16 @@ def test_only_who_waits_for_a_vendor_to_be_back_is_sent_again() -> None:
         "b": state("b", "waiting", waits_for="payment.succeeded", **since),
     }
     held = wedding(step("a"), step("b"), states=states, entries={"b": entry("b", state="waiting")})
-    assert [(deed.step.id, deed.kind) for deed in requests.scheduled_deeds(held, NOW)] == [("a", "do"), ("b", "late")]
+    assert [(task.step.id, task.kind) for task in requests.scheduled_tasks(held, NOW)] == [("a", "do"), ("b", "late")]
 
 
 def test_a_retry_raises_the_round_only_after_a_known_non_effect() -> None:
     known = wedding(step("a"), states={"a": state("a", "held", round=2)})
-    (deed,) = requests.decision_deeds(known, Decision(step_id="a", choice="retry"), NOW)
-    assert (deed.round, deed.entry) == (3, None)
+    (task,) = requests.decision_tasks(known, Decision(step_id="a", choice="retry"), NOW)
+    assert (task.round, task.entry) == (3, None)
     lost = wedding(step("a"), states={"a": state("a", "held", round=2, unknown=True)}, entries={"a": entry("a")})
-    (deed,) = requests.decision_deeds(lost, Decision(step_id="a", choice="retry"), NOW)
-    assert (deed.round, deed.vendors, deed.entry) == (2, ("generic",), entry("a"))
+    (task,) = requests.decision_tasks(lost, Decision(step_id="a", choice="retry"), NOW)
+    assert (task.round, task.vendors, task.entry) == (2, ("generic",), entry("a"))
 
 
 WAITS = OperationSpec(name="do", waits_for="booking.confirmed")
@@ -214,7 +218,7 @@ WAITS = OperationSpec(name="do", waits_for="booking.confirmed")
     [
         # Whose word was waited for is asked, who was to do it by hand is asked again.
         ({"operations": (WAITS,)}, {}, "late", ("do",)),
-        ({"by_hand": True}, {}, "do", ()),
+        ({"manual": True}, {}, "do", ()),
         # What got lost is resolved; a step that waits for no word goes on.
         ({"operations": (WAITS,)}, {"unknown_operation": "more"}, "do", ("do",)),
         ({"operations": (WAITS,)}, {"unknown_operation": "do", "done": ()}, "do", ()),
@@ -228,14 +232,14 @@ def test_a_retry_of_what_may_stand_asks_whom_it_waited_for(
     said = bare.binding.spec.model_copy(update={"operations": (), **spec})
     kept = bare.model_copy(update={"binding": bare.binding.model_copy(update={"spec": said})})
     held = wedding(step("a"), states=UNKNOWN, entries={"a": kept})
-    (deed,) = requests.decision_deeds(held, Decision(step_id="a", choice="retry"), NOW)
-    assert (deed.kind, deed.standing().done) == (kind, done)
+    (task,) = requests.decision_tasks(held, Decision(step_id="a", choice="retry"), NOW)
+    assert (task.kind, task.in_effect().done) == (kind, done)
 
 
 def test_another_vendor_is_used_with_what_becomes_due() -> None:
     held = wedding(step("a"), step("b", "a"), states=HELD, origin="t1")
-    deeds = requests.decision_deeds(held, Decision(step_id="a", choice="use", vendor="vsco"), NOW)
-    assert [(deed.step.id, deed.vendors) for deed in deeds] == [("a", ("vsco",)), ("b", ())]
+    tasks = requests.decision_tasks(held, Decision(step_id="a", choice="use", vendor="vsco"), NOW)
+    assert [(task.step.id, task.vendors) for task in tasks] == [("a", ("vsco",)), ("b", ())]
 
 
 def test_a_change_moves_what_stands_and_holds_a_time() -> None:
@@ -243,7 +247,7 @@ def test_a_change_moves_what_stands_and_holds_a_time() -> None:
     states = {i: state(i, "succeeded") for i in ("a", "pay", "c")} | {"d": state("d", "failed")}
     entries = {"a": entry("a"), "pay": entry("pay"), "c": entry("c", state="begun"), "d": entry("d")}
     held = wedding(*steps, states=states, entries=entries)
-    assert [deed.step.id for deed in requests.change_deeds(held)] == ["a"]
+    assert [task.step.id for task in requests.change_tasks(held)] == ["a"]
 
 
 def test_an_undo_touches_what_its_target_set_or_planned() -> None:
@@ -318,9 +322,9 @@ def test_the_undo_of_a_scheduled_transaction_speaks_of_what_it_holds() -> None:
     assert [s.step_id for s in requests.undo_states(held, "t2", ())] == ["b"]
 
 
-def test_the_first_deeds_are_what_is_due_now() -> None:
+def test_the_first_tasks_are_what_is_due_now() -> None:
     held = wedding(step("a"), step("b", "a"), step("c", at="x"))
-    assert [(deed.step.id, deed.round) for deed in requests.first_deeds(held, NOW)] == [("a", 1), ("b", 1)]
+    assert [(task.step.id, task.round) for task in requests.first_tasks(held, NOW)] == [("a", 1), ("b", 1)]
 
 
 def test_five_hundred_changes_leave_a_wedding_small_enough_to_carry() -> None:
@@ -365,9 +369,9 @@ def test_nothing_builds_on_what_was_undone(done: StepState, kept: LedgerEntry | 
 def test_what_was_done_already_goes_on_without_a_need_that_was_undone() -> None:
     states = {"a": state("a", "succeeded", compensation=UNDONE), "b": state("b", "waiting"), "c": state("c")}
     held = wedding(step("a"), step("b", "a"), step("c", "a"), states=states, entries={"b": entry("b")})
-    answer = Deed(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
-    new = Deed(kind="do", step=step("c", "a"), state=states["c"])
-    assert [deed.step.needs for deed in requests.on_standing_ground(held, (answer, new))] == [(), ("a",)]
+    answer = StepTask(kind="answer", step=step("b", "a"), entry=entry("b"), state=states["b"])
+    new = StepTask(kind="do", step=step("c", "a"), state=states["c"])
+    assert [task.step.needs for task in requests.on_active_entries(held, (answer, new))] == [(), ("a",)]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
+from wedsync.domain.plans.plan import Compensation, PlannedStep
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
 from wedsync.domain.weddings import saga
 from wedsync.domain.weddings.ledger import Binding, LedgerEntry
-from wedsync.domain.weddings.plan import Compensation, PlannedStep
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OPERATIONS = (

@@ -13,8 +13,8 @@ from wedsync.domain.errors import Conflict, InvalidInput
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key
 from wedsync.kit.settings import Settings
-from wedsync.store.session import Database
-from wedsync.store.tables.access import api_keys, idempotency_keys, organizations
+from wedsync.store.access.tables import api_keys, idempotency_keys, organizations
+from wedsync.store.db.session import Database
 from wedsync.usecases.access import authenticate as module
 from wedsync.usecases.access.answer_once import IdempotencyMismatch, answer_once
 from wedsync.usecases.access.authenticate import KeyCache, authenticate
@@ -134,24 +134,24 @@ async def test_the_same_key_at_once_acts_once_and_the_others_are_told_to_wait(db
     await add_key(db, "wsk_1")
     said, acting, release, acts = once("k", "POST", "/p", b"{}"), asyncio.Event(), asyncio.Event(), []
 
-    async def deed(conn: Any) -> Answer:
+    async def write(conn: Any) -> Answer:
         acts.append(1)
         acting.set()
         await release.wait()
         return Answer(status=201, headers={"Location": "/x"}, body={"id": 1})
 
-    first = asyncio.create_task(answer_once(db, "o1", said, deed))
+    first = asyncio.create_task(answer_once(db, "o1", said, write))
     await acting.wait()
     with pytest.raises(Conflict) as caught:
-        await answer_once(db, "o1", said, deed)
+        await answer_once(db, "o1", said, write)
     assert caught.value.reason == "idempotency_in_flight"
     release.set()
     answer, is_replay = await first
     assert not is_replay
-    assert await answer_once(db, "o1", said, deed) == (answer, True)
+    assert await answer_once(db, "o1", said, write) == (answer, True)
     assert acts == [1]
     with pytest.raises(IdempotencyMismatch):
-        await answer_once(db, "o1", once("k", "POST", "/p", b"[]"), deed)
+        await answer_once(db, "o1", once("k", "POST", "/p", b"[]"), write)
 
 
 async def test_a_deed_that_raises_leaves_the_key_free(db: Database) -> None:
@@ -161,22 +161,22 @@ async def test_a_deed_that_raises_leaves_the_key_free(db: Database) -> None:
     async def failing(conn: Any) -> Answer:
         raise LookupError
 
-    async def deed(conn: Any) -> Answer:
+    async def write(conn: Any) -> Answer:
         return Answer(status=202)
 
     with pytest.raises(LookupError):
         await answer_once(db, "o1", said, failing)
-    assert await answer_once(db, "o1", said, deed) == (Answer(status=202), False)
+    assert await answer_once(db, "o1", said, write) == (Answer(status=202), False)
 
 
 async def test_a_key_remembered_in_between_counts_as_in_flight(db: Database) -> None:
     await add_key(db, "wsk_1")
     said = once("k", "POST", "/p", b"{}")
 
-    async def deed(conn: Any) -> Answer:
+    async def write(conn: Any) -> Answer:
         values = {"organization_id": "o1", "key": "k", "fingerprint": "f", "created_at": utc_now()}
         await conn.execute(insert(idempotency_keys).values(values))
         return Answer(status=202)
 
     with pytest.raises(Conflict):
-        await answer_once(db, "o1", said, deed)
+        await answer_once(db, "o1", said, write)

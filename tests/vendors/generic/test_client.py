@@ -23,7 +23,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 REFERENCE = "0123456789abcdefghijklmnopqrstuv"
@@ -85,7 +85,7 @@ async def test_a_request_holds_the_date_and_the_confirmation_makes_it_firm(
     assert held.external_id == held.facts["booking_id"]
     confirmed = await client.send(call("confirm", facts=held.facts))
     assert (confirmed.state, confirmed.external_id) == ("done", held.external_id)
-    assert (await client.look(call("confirm", facts=held.facts))).state == "done"
+    assert (await client.inspect(call("confirm", facts=held.facts))).state == "done"
     (entry,) = await sandbox.ledger("generic")
     assert (entry["operation"], entry["amount_minor"], entry["currency"], entry["state"]) == (
         "request",
@@ -112,7 +112,7 @@ async def test_a_business_that_answers_later_leaves_the_step_waiting(
     client = sandbox.client("generic")
     inputs = booking(answer="webhook")
     held = await client.send(call("request", inputs))
-    assert (await client.look(call("confirm", inputs, facts=held.facts))).state == "waiting"
+    assert (await client.inspect(call("confirm", inputs, facts=held.facts))).state == "waiting"
     assert (await client.send(call("confirm", inputs, facts=held.facts))).state == "waiting"
     await check(sandbox, document)
 
@@ -125,7 +125,7 @@ async def test_a_declined_booking_is_a_definite_refusal_when_looked_at(
     held = await client.send(call("request"))
     await sandbox.webhook("generic", "booking.declined", held.external_id, delay_ms=600_000)
     with pytest.raises(VendorRejected) as refused:
-        await client.look(call("confirm", facts=held.facts))
+        await client.inspect(call("confirm", facts=held.facts))
     assert refused.value.reason == "declined"
 
 
@@ -171,7 +171,7 @@ async def test_a_cancelled_booking_is_not_found(sandbox: EmbeddedSandbox, call: 
     held = await client.send(call("request"))
     await client.send(call("cancel", facts=held.facts))
     assert await client.find(call("request")) is None
-    assert (await client.look(call("confirm", facts=held.facts))).state == "absent"
+    assert (await client.inspect(call("confirm", facts=held.facts))).state == "absent"
 
 
 async def test_a_dropped_cancellation_is_replayed(sandbox: EmbeddedSandbox, call: Callable[..., Call]) -> None:
@@ -266,7 +266,7 @@ async def test_the_plan_says_where_the_endpoints_are(sandbox: EmbeddedSandbox, c
         "find": {"method": "GET", "path": "/bookings?reference={reference}"},
     }
     held = await client.send(call("request", endpoints=endpoints))
-    assert (await client.look(call("confirm", endpoints=endpoints, facts=held.facts))).state == "waiting"
+    assert (await client.inspect(call("confirm", endpoints=endpoints, facts=held.facts))).state == "waiting"
     (sent,) = await sandbox.requests("generic", "request")
     assert sent["url"].endswith("/generic/florist/bookings")
     assert "authorization" not in {name.lower() for name in sent["headers"]}
@@ -304,12 +304,14 @@ async def test_a_booking_that_the_business_does_not_know_is_absent(
     sandbox: EmbeddedSandbox, call: Callable[..., Call]
 ) -> None:
     client = sandbox.client("generic")
-    assert (await client.look(call("confirm", facts={"booking_id": "bk_never"}))).state == "absent"
+    assert (await client.inspect(call("confirm", facts={"booking_id": "bk_never"}))).state == "absent"
     # A business with endpoints of its own may say so that it found none.
     nowhere = {"find": {"method": "GET", "path": "/no/such/path?reference={reference}"}}
     assert await client.find(call("request", endpoints=nowhere)) is None
     elsewhere = {"find": {"method": "GET", "path": "/bookings?reference={reference}"}}
-    assert (await client.look(call("confirm", endpoints=elsewhere, facts={"booking_id": "bk_never"}))).state == "absent"
+    assert (
+        await client.inspect(call("confirm", endpoints=elsewhere, facts={"booking_id": "bk_never"}))
+    ).state == "absent"
 
 
 async def test_an_address_without_a_search_does_not_prove_that_nothing_is_booked(
@@ -366,7 +368,7 @@ async def test_without_the_bookings_id_nothing_is_sent(
     assert await sandbox.requests("generic") == []
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 MOMENTS = st.builds(
     lambda at, offset: (at, offset),
     st.integers(0, 9 * 365 * 24 * 60).map(

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.vendor import Call, Manifest
-from wedsync.domain.weddings.plan import ApiEndpoints, Endpoint
-from wedsync.usecases.routing.registry import load_registry
+from wedsync.domain.plans.plan import ApiEndpoints, Endpoint
+from wedsync.domain.vendors.call import Call
+from wedsync.domain.vendors.manifest import Manifest
 from wedsync.vendors.generic import mapping
+from wedsync.vendors.registry import load_registry
 
 VALUES = {"reference": "ref 1", "booking_id": "a/b?c"}
 

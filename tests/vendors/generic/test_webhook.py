@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.generic import sandbox as standin
 from wedsync.vendors.generic.webhook import parse, verify
 
@@ -60,12 +60,12 @@ def test_two_times_are_refused() -> None:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk("generic", lambda: NOW, lambda *_: None, "http://127.0.0.1:9/hook", SECRET)
+def context() -> FakeContext:
+    return FakeContext("generic", lambda: NOW, lambda *_: None, "http://127.0.0.1:9/hook", SECRET)
 
 
-def _booking(desk: Desk) -> str:
-    desk.objects["bk_1"] = {
+def _booking(context: FakeContext) -> str:
+    context.objects["bk_1"] = {
         "id": "bk_1", "account": "villa", "reference": "ref-1", "status": "pending", "answers_at": NOW,
         "wedding": "wedding-1", "version": 1,
     }  # fmt: skip
@@ -80,10 +80,10 @@ def _booking(desk: Desk) -> str:
         ("booking.changed", "other"),
     ],
 )
-def test_the_stand_ins_webhook_verifies_and_parses(desk: Desk, event: str, kind: str) -> None:
-    emit = standin.build(desk).emit
+def test_the_stand_ins_webhook_verifies_and_parses(context: FakeContext, event: str, kind: str) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
-    url, headers, body = emit(event, _booking(desk), False)
+    url, headers, body = emit(event, _booking(context), False)
     assert verify(body, headers, url, [SECRET], NOW)
     (told,) = parse(body, headers)
     assert (told.type, told.vendor_type, told.object_id, told.wedding_id) == (kind, event, "bk_1", "wedding-1")
@@ -91,23 +91,23 @@ def test_the_stand_ins_webhook_verifies_and_parses(desk: Desk, event: str, kind:
     assert told.occurred_at == NOW
 
 
-def test_the_stand_ins_bad_signature_is_refused(desk: Desk) -> None:
-    emit = standin.build(desk).emit
+def test_the_stand_ins_bad_signature_is_refused(context: FakeContext) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
-    url, headers, body = emit("booking.confirmed", _booking(desk), True)
+    url, headers, body = emit("booking.confirmed", _booking(context), True)
     assert not verify(body, headers, url, [SECRET], NOW)
-    assert desk.objects["bk_1"]["status"] == "pending"
+    assert context.objects["bk_1"]["status"] == "pending"
 
 
-def test_a_webhook_about_an_unknown_booking_cannot_be_asked_for(desk: Desk) -> None:
-    emit: Callable[[str, str | None, bool], object] | None = standin.build(desk).emit
+def test_a_webhook_about_an_unknown_booking_cannot_be_asked_for(context: FakeContext) -> None:
+    emit: Callable[[str, str | None, bool], object] | None = standin.build(context).emit
     assert emit is not None
     with pytest.raises(KeyError):
         emit("booking.confirmed", "bk_unknown", False)
 
 
-def test_the_stand_in_refuses_a_request_and_a_confirmation_only(desk: Desk) -> None:
-    refuse = standin.build(desk).refuse
+def test_the_stand_in_refuses_a_request_and_a_confirmation_only(context: FakeContext) -> None:
+    refuse = standin.build(context).refuse
     request = Request({"type": "http", "headers": []})
     answers = {name: refuse(name, request) for name in ("request", "confirm", "change", "cancel", "find", "look")}
     assert {name for name, answer in answers.items() if answer is not None} == {"request", "confirm"}

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 
 
 @pytest.fixture

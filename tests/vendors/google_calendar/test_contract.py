@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.sandbox.embedded import EmbeddedSandbox

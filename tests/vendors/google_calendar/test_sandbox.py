@@ -76,7 +76,7 @@ async def test_without_an_id_google_chooses_one(http: VendorHttp) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_an_unknown_event_is_a_404(http: VendorHttp, method: Any) -> None:
-    body = {} if method == "PATCH" else None
+    body: dict[str, Any] | None = {} if method == "PATCH" else None
     with pytest.raises(VendorRejected) as caught:
         await http.request(method, f"{PATH}/unknown1", json_body=body, headers=AUTH)
     assert (caught.value.reason, caught.value.status) == ("notFound", 404)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.google_calendar import sandbox as stand_in
 from wedsync.vendors.google_calendar import webhook
 
@@ -70,10 +70,10 @@ def test_an_incomplete_notification_is_invalid(missing: str) -> None:
 
 
 def test_the_stand_ins_notifications_are_taken_and_distinct() -> None:
-    desk = Desk(
+    context = FakeContext(
         vendor="google_calendar", now=lambda: NOW, send=lambda *_: None, webhook_url=URL, webhook_secret="the-token"
     )
-    emit = stand_in.build(desk).emit
+    emit = stand_in.build(context).emit
     assert emit is not None
     ids = []
     for event in ("sync", "exists", "exists"):

@@ -20,7 +20,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 CONTRACT = "microsoft-graph"
@@ -62,14 +62,14 @@ async def test_an_event_is_created_in_the_mailbox_and_seen_there(
 ) -> None:
     client = sandbox.client("microsoft_graph", account_id=mailbox)
     made = await client.send(call())
-    seen = await client.look(call(facts=made.facts))
+    seen = await client.inspect(call(facts=made.facts))
     assert made.state == seen.state == "done"
     assert made.facts["event_id"] == made.external_id
     assert str(made.facts["link"]).startswith("https://outlook.office365.com/")
     assert made.etag == seen.etag is not None
     assert made.content == seen.content is not None
     stranger = sandbox.client("microsoft_graph", account_id="eve@example.com")
-    assert (await stranger.look(call(facts=made.facts))).state == "absent"
+    assert (await stranger.inspect(call(facts=made.facts))).state == "absent"
     assert await assert_contract("microsoft_graph", CONTRACT, responses=True) == 3
 
 
@@ -114,7 +114,7 @@ async def test_an_undo_deletes_the_event_once(
     made = await client.send(call())
     undo = call("delete_event", facts=made.facts)
     assert [(await client.send(undo)).state for _ in range(2)] == ["done", "absent"]
-    assert (await client.look(undo)).state == "absent"
+    assert (await client.inspect(undo)).state == "absent"
     assert (await sandbox.ledger("microsoft_graph"))[0]["state"] == "undone"
     await assert_contract("microsoft_graph", CONTRACT, responses=True)
 
@@ -179,7 +179,7 @@ async def test_without_what_it_needs_nothing_is_sent(
     assert await sandbox.requests("microsoft_graph") == []
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=300)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
 @st.composite
@@ -208,6 +208,6 @@ async def test_every_request_is_valid_by_the_contract(
     made = await client.send(call(inputs=inputs))
     await client.send(call("update_event", inputs, facts=made.facts))
     await client.find(call(inputs=inputs))
-    await client.look(call(inputs=inputs, facts=made.facts))
+    await client.inspect(call(inputs=inputs, facts=made.facts))
     await client.send(call("delete_event", inputs, facts=made.facts))
     assert await assert_contract("microsoft_graph", CONTRACT, responses=True) == 5

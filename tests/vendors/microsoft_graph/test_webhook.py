@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.microsoft_graph import sandbox as standin
 from wedsync.vendors.microsoft_graph.webhook import handshake, parse, verify
 
@@ -36,14 +36,14 @@ def test_the_published_vectors_are_judged_as_published(shared_vectors: Path) -> 
 
 
 @pytest.fixture
-def desk() -> Desk:
-    desk = Desk("microsoft_graph", lambda: NOW, lambda *_: None, "https://wedsync.example/hook", SECRET)
-    desk.objects["AAMk1"] = {"id": "AAMk1", "user": "me", "changeKey": "ck1"}
-    return desk
+def context() -> FakeContext:
+    context = FakeContext("microsoft_graph", lambda: NOW, lambda *_: None, "https://wedsync.example/hook", SECRET)
+    context.objects["AAMk1"] = {"id": "AAMk1", "user": "me", "changeKey": "ck1"}
+    return context
 
 
-def test_the_stand_ins_notification_verifies_and_parses(desk: Desk) -> None:
-    emit = standin.build(desk).emit
+def test_the_stand_ins_notification_verifies_and_parses(context: FakeContext) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
     url, headers, body = emit("updated", "AAMk1", False)
     assert verify(body, headers, url, ["old", SECRET], NOW)

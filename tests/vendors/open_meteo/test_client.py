@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput, VendorRejected, VendorThrottled, VendorUnavailable
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.open_meteo import mapping
 
@@ -37,7 +37,7 @@ async def test_a_forecast_tells_today_and_the_week(
     assert isinstance(days[0], dict)
     assert [len(days), days[0]["date"]] == [7, "2027-06-17"]
     assert (told.facts["summary"], told.facts["high_celsius"]) == (days[0]["summary"], days[0]["high_celsius"])
-    assert (await client.look(call())).facts == told.facts
+    assert (await client.inspect(call())).facts == told.facts
     assert await client.find(call()) is None
     assert await sandbox.ledger("open_meteo") == []
     assert await assert_contract("open_meteo", CONTRACT, responses=True) == 2

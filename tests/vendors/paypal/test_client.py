@@ -20,7 +20,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.ids import new_id
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
@@ -94,7 +94,7 @@ async def test_a_payment_is_done_once_it_is_captured(
     assert (entry["object_id"], entry["operation"]) == (effect.external_id, "capture_order")
     assert (entry["amount_minor"], entry["currency"], entry["state"]) == (150_000, "EUR", "active")
     assert (entry["wedding_id"], entry["step_id"], entry["idempotency_key"]) == ("wedding-1", "step-1", "capture-1")
-    assert (await client.look(_capture(make_call, effect))).state == "done"
+    assert (await client.inspect(_capture(make_call, effect))).state == "done"
 
 
 async def test_an_order_takes_no_money_and_names_no_payment_source(
@@ -107,7 +107,7 @@ async def test_an_order_takes_no_money_and_names_no_payment_source(
     assert "payment_source" not in body
     assert body["purchase_units"][0]["custom_id"] == "wedding-1:step-1"
     assert request["headers"]["paypal-request-id"] == "create-1"
-    assert (await client.look(_capture(make_call, made))).state == "absent"
+    assert (await client.inspect(_capture(make_call, made))).state == "absent"
     assert (await client.send(_release(make_call, made))).state == "absent"
 
 
@@ -177,7 +177,7 @@ async def test_a_capture_is_refunded(
     assert (undone.state, undone.external_id) == ("done", paid.external_id)
     assert undone.facts["refund_id"]
     assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
-    assert (await client.look(_capture(make_call, paid))).state == "absent"
+    assert (await client.inspect(_capture(make_call, paid))).state == "absent"
     assert (await client.send(_release(make_call, paid, key="2"))).state == "absent"
 
 
@@ -221,7 +221,7 @@ async def test_a_refund_that_the_bank_sends_back_is_a_refusal(
     with pytest.raises(VendorRejected) as caught:
         await client.send(_release(make_call, paid))
     assert caught.value.reason == "refund_failed"
-    assert (await client.look(_capture(make_call, paid))).state == "done"
+    assert (await client.inspect(_capture(make_call, paid))).state == "done"
 
 
 async def test_a_refund_whose_answer_was_lost_is_made_once(
@@ -243,11 +243,11 @@ async def test_a_bank_payment_is_waited_for_and_can_be_undone_only_once_it_arriv
     try:
         paid = await pay("pending")
         assert paid.state == "waiting"
-        assert (await client.look(_capture(make_call, paid))).state == "waiting"
+        assert (await client.inspect(_capture(make_call, paid))).state == "waiting"
         with pytest.raises(VendorThrottled):
             await client.send(_release(make_call, paid))
         await sandbox.set_clock("2027-11-20T12:00:00Z")
-        assert (await client.look(_capture(make_call, paid))).state == "done"
+        assert (await client.inspect(_capture(make_call, paid))).state == "done"
         assert (await client.send(_release(make_call, paid))).state == "done"
     finally:
         sandbox.settings.sandbox_webhook_delay_ms = 50
@@ -259,7 +259,7 @@ async def test_a_bank_payment_denied_later_is_a_refusal_when_looked_at(
     paid = await pay("pending-denied")
     await sandbox.set_clock("2027-11-20T12:00:00Z")
     with pytest.raises(VendorRejected):
-        await client.look(_capture(make_call, paid))
+        await client.inspect(_capture(make_call, paid))
     assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
     assert (await client.send(_release(make_call, paid))).state == "absent"
 
@@ -270,14 +270,14 @@ async def test_an_undo_of_what_is_not_there_is_absent(
     for facts in ({}, {"order_id": "GONE1234567890123"}):
         gone = Effect(state="done", facts=facts)
         assert (await client.send(_release(make_call, gone))).state == "absent"
-        assert (await client.look(_capture(make_call, gone))).state == "absent"
+        assert (await client.inspect(_capture(make_call, gone))).state == "absent"
 
 
 async def test_a_capture_on_record_that_the_account_does_not_have_is_never_taken_for_undone(
     client: VendorClient, make_call: MakeCall
 ) -> None:
     elsewhere = Effect(state="done", facts={"order_id": "GONE1234567890123", "payment_id": "ELSEWHERE12345678"})
-    for answer in (client.send(_release(make_call, elsewhere)), client.look(_capture(make_call, elsewhere))):
+    for answer in (client.send(_release(make_call, elsewhere)), client.inspect(_capture(make_call, elsewhere))):
         with pytest.raises(NotAuthorized, match="ELSEWHERE12345678 is not in this account") as caught:
             await answer
         assert (caught.value.reason, caught.value.status) == ("object_not_in_this_account", 404)
@@ -296,7 +296,7 @@ async def test_a_capture_on_record_is_refunded_although_its_order_is_not_found(
 ) -> None:
     paid = await pay()
     lapsed = paid.model_copy(update={"facts": {**paid.facts, "order_id": "GONE1234567890123"}})
-    assert (await client.look(_capture(make_call, lapsed))).state == "done"
+    assert (await client.inspect(_capture(make_call, lapsed))).state == "done"
     assert (await client.send(_release(make_call, lapsed))).state == "done"
     assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
 
@@ -388,7 +388,7 @@ async def test_every_request_and_answer_fits_paypals_contract(
     made = await client.send(create)
     paid = await client.send(capture.model_copy(update={"facts": made.facts}))
     await client.send(release.model_copy(update={"facts": paid.facts}))
-    await client.look(release.model_copy(update={"facts": paid.facts}))
+    await client.inspect(release.model_copy(update={"facts": paid.facts}))
     assert await assert_contract("paypal", "paypal", responses=True, skip=_not_in_contract) == 5
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.vendors.paypal.mapping import mark, money, payment_source, read_error, read_mark
 
 

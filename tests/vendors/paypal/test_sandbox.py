@@ -22,21 +22,21 @@ class PayPal:
         self._http = http
         self._headers = {"Authorization": f"Bearer {token}"}
 
-    async def ask(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> dict[str, Any]:
+    async def request(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> dict[str, Any]:
         answer = await self._http.request(method, path, json_body=body, headers=self._headers)
         parsed: dict[str, Any] = answer.json()
         return parsed
 
     async def refusal(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> tuple[int | None, Any]:
         with pytest.raises(VendorRejected) as caught:
-            await self.ask(method, path, body)
+            await self.request(method, path, body)
         return caught.value.status, caught.value.reason
 
     async def captured(self) -> dict[str, Any]:
         """The capture of a new order."""
-        order = await self.ask("POST", ORDERS, _order())
+        order = await self.request("POST", ORDERS, _order())
         source = {"payment_source": {"card": {"vault_id": "1a2b"}}}
-        paid = await self.ask("POST", f"{ORDERS}/{order['id']}/capture", source)
+        paid = await self.request("POST", f"{ORDERS}/{order['id']}/capture", source)
         capture: dict[str, Any] = paid["purchase_units"][0]["payments"]["captures"][0]
         return capture
 
@@ -92,7 +92,7 @@ async def test_what_is_missing_is_404(paypal: PayPal) -> None:
 
 
 async def test_an_order_without_a_payment_source_is_not_approved(paypal: PayPal) -> None:
-    order = await paypal.ask("POST", ORDERS, _order())
+    order = await paypal.request("POST", ORDERS, _order())
     assert await paypal.refusal("POST", f"{ORDERS}/{order['id']}/capture", {}) == (422, "ORDER_NOT_APPROVED")
 
 
@@ -100,13 +100,13 @@ async def test_no_more_is_refunded_than_was_taken(sandbox: EmbeddedSandbox, payp
     capture = await paypal.captured()
     path = f"/v2/payments/captures/{capture['id']}"
     five = {"amount": {"currency_code": "EUR", "value": "5.00"}}
-    refund = await paypal.ask("POST", f"{path}/refund", five)
-    assert (await paypal.ask("GET", f"/v2/payments/refunds/{refund['id']}"))["amount"]["value"] == "5.00"
-    assert (await paypal.ask("GET", path))["status"] == "PARTIALLY_REFUNDED"
+    refund = await paypal.request("POST", f"{path}/refund", five)
+    assert (await paypal.request("GET", f"/v2/payments/refunds/{refund['id']}"))["amount"]["value"] == "5.00"
+    assert (await paypal.request("GET", path))["status"] == "PARTIALLY_REFUNDED"
     assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["active"]
     eleven = {"amount": {"currency_code": "EUR", "value": "11.00"}}
     assert await paypal.refusal("POST", f"{path}/refund", eleven) == (422, "REFUND_AMOUNT_EXCEEDED")
-    assert (await paypal.ask("POST", f"{path}/refund", {}))["amount"]["value"] == "10.00"
+    assert (await paypal.request("POST", f"{path}/refund", {}))["amount"]["value"] == "10.00"
     assert await paypal.refusal("POST", f"{path}/refund", {}) == (422, "CAPTURE_FULLY_REFUNDED")
     assert [entry["state"] for entry in await sandbox.ledger("paypal")] == ["undone"]
 

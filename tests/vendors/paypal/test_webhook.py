@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.signatures.paypal import certificate_url
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.paypal import webhook
 from wedsync.vendors.paypal.certificates import Certificates, is_loopback, is_official, public_roots, trusted_key
 from wedsync.vendors.paypal.sandbox_signing import signer, webhook_headers
+from wedsync.vendors.paypal.signature import certificate_url
 
 BASE = "http://127.0.0.1:1/paypal"
 BODY = '{"id": "WH-1", "summary": "Élodie"}'.encode()

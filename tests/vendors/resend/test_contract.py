@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 VISIBLE = st.characters(exclude_categories=["Cs", "Cc"])
@@ -33,5 +33,5 @@ async def test_every_send_and_look_fits_the_contract(
     client = sandbox.client("resend", account_id=sender)
     inputs = {"to": {"id": "ada", "name": "Ада", "email": address}, "subject": subject, "text": text}
     effect = await client.send(make_call("resend", "email.send", "send_email", inputs))
-    await client.look(make_call("resend", "email.send", "send_email", inputs, facts=effect.facts))
+    await client.inspect(make_call("resend", "email.send", "send_email", inputs, facts=effect.facts))
     assert await assert_contract("resend", "resend", responses=True) == 2

@@ -13,7 +13,7 @@ import resend
 from standardwebhooks.webhooks import Webhook
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.resend import sandbox as stand_in
 from wedsync.vendors.resend import webhook
 
@@ -83,21 +83,21 @@ def test_an_event_without_an_id_is_invalid() -> None:
 
 @pytest.mark.parametrize("bad", [False, True])
 def test_the_stand_ins_event_is_signed_as_resends_sdk_expects(bad: bool) -> None:
-    desk = Desk(
+    context = FakeContext(
         vendor="resend",
         now=lambda: datetime.now(UTC),
         send=lambda *_: None,
         webhook_url="http://127.0.0.1:9/hooks/resend",
         webhook_secret=SECRET,
     )
-    standin = stand_in.build(desk)
+    standin = stand_in.build(context)
     assert standin.emit is not None
     with pytest.raises(KeyError):
         standin.emit("email.delivered", None, bad)
     email = {"created_at": "", "from": "a@b.example", "to": ["c@d.example"], "subject": "S", "last_event": ""}
-    desk.objects["em_1"] = {"email": email, "tags": {"wedding": "w1"}}
+    context.objects["em_1"] = {"email": email, "tags": {"wedding": "w1"}}
     url, headers, body = standin.emit("email.delivered", None, bad)
-    assert url == desk.webhook_url
+    assert url == context.webhook_url
     assert webhook.verify(body, headers, url, [SECRET], datetime.now(UTC)) is not bad
     ids = {name: headers[f"svix-{name}"] for name in ("id", "timestamp", "signature")}
     options: Any = {"payload": body.decode(), "headers": ids, "webhook_secret": SECRET}

@@ -18,12 +18,12 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.sendgrid import mapping
 
-ACCOUNT = {"account_id": "Villa Aurora <weddings@villa.example>", "api_key": "SG.key"}
+ACCOUNT: dict[str, Any] = {"account_id": "Villa Aurora <weddings@villa.example>", "api_key": "SG.key"}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_a_sent_email_is_done_and_stands_in_the_ledger(
     assert effect.state == "done"
     assert effect.external_id == effect.facts["message_id"] == entry["object_id"]
     assert (entry["operation"], entry["idempotency_key"]) == ("send_mail", None)
-    looked = await client.look(email(facts=effect.facts))
+    looked = await client.inspect(email(facts=effect.facts))
     assert (looked.state, looked.external_id) == ("done", effect.external_id)
 
 
@@ -81,7 +81,7 @@ async def test_a_lost_answer_stays_unknown_and_can_not_be_looked_up(
     with pytest.raises(InvalidInput):
         await client.find(email())
     with pytest.raises(InvalidInput):
-        await client.look(email())
+        await client.inspect(email())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.sendgrid import sandbox as stand_in
 from wedsync.vendors.sendgrid import webhook
 
@@ -141,12 +141,14 @@ def test_what_is_not_a_batch_is_invalid(body: bytes) -> None:
 @pytest.mark.parametrize("bad", [False, True])
 def test_the_stand_ins_batches_are_signed(bad: bool) -> None:
     secret = "whsec_d2Vkc3luYy1sb2NhbC13ZWJob29rLXNlbmRncmlk"
-    desk = Desk(vendor="sendgrid", now=lambda: NOW, send=lambda *_: None, webhook_url=URL, webhook_secret=secret)
-    emit = stand_in.build(desk).emit
+    context = FakeContext(
+        vendor="sendgrid", now=lambda: NOW, send=lambda *_: None, webhook_url=URL, webhook_secret=secret
+    )
+    emit = stand_in.build(context).emit
     assert emit is not None
     with pytest.raises(KeyError):
         emit("delivered", None, bad)
-    desk.objects["abc"] = {"to": "ada@example.com", "arguments": {"wedding": "w1", "step": "s1"}}
+    context.objects["abc"] = {"to": "ada@example.com", "arguments": {"wedding": "w1", "step": "s1"}}
     url, headers, body = emit("bounce", None, bad)
     assert webhook.verify(body, headers, url, [secret], NOW) is not bad
     (event,) = webhook.parse(body, headers)

@@ -17,7 +17,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.stripe.client import API_VERSION
@@ -97,7 +97,7 @@ async def test_an_intent_that_is_only_created_takes_no_money(sandbox: EmbeddedSa
     made = await client.send(_create(make_call))
     assert made.state == "done"
     assert await sandbox.ledger("stripe") == []
-    assert (await client.look(_confirm(make_call, made))).state == "absent"
+    assert (await client.inspect(_confirm(make_call, made))).state == "absent"
 
 
 async def test_requests_carry_the_pinned_version_the_key_and_our_marks(
@@ -188,7 +188,7 @@ async def test_a_taken_payment_is_refunded(sandbox: EmbeddedSandbox, pay: Pay, m
     assert undone.state == "done"
     assert str(undone.facts["refund_id"]).startswith("re_")
     assert [entry["state"] for entry in await sandbox.ledger("stripe")] == ["undone"]
-    assert (await client.look(_confirm(make_call, paid))).state == "absent"
+    assert (await client.inspect(_confirm(make_call, paid))).state == "absent"
 
 
 async def test_a_refund_whose_answer_was_lost_is_made_once(
@@ -244,7 +244,7 @@ async def test_a_refund_that_the_bank_sends_back_is_a_refusal(
     await sandbox.set_clock("2026-11-20T13:00:00Z")
     with pytest.raises(VendorRejected, match=r"refund re_\w+ of pi_\w+ failed"):
         await client.send(_release(make_call, paid))
-    assert (await client.look(_confirm(make_call, paid))).state == "done"
+    assert (await client.inspect(_confirm(make_call, paid))).state == "done"
     assert [entry["state"] for entry in await sandbox.ledger("stripe")] == ["active"]
 
 
@@ -253,7 +253,7 @@ async def test_an_unconfirmed_intent_is_cancelled(sandbox: EmbeddedSandbox, make
     made = await client.send(_create(make_call))
     assert (await client.send(_release(make_call, made))).state == "done"
     assert (await client.send(_release(make_call, made, key="2"))).state == "absent"
-    assert (await client.look(_confirm(make_call, made))).state == "absent"
+    assert (await client.inspect(_confirm(make_call, made))).state == "absent"
 
 
 async def test_without_an_intent_on_record_there_is_nothing_to_undo(
@@ -261,7 +261,7 @@ async def test_without_an_intent_on_record_there_is_nothing_to_undo(
 ) -> None:
     client = sandbox.client("stripe")
     assert (await client.send(_release(make_call, Effect(state="done")))).state == "absent"
-    assert (await client.look(_confirm(make_call, Effect(state="done")))).state == "absent"
+    assert (await client.inspect(_confirm(make_call, Effect(state="done")))).state == "absent"
     assert await sandbox.requests("stripe") == []
 
 
@@ -272,7 +272,7 @@ async def test_an_intent_on_record_that_the_account_does_not_have_is_never_taken
     elsewhere = Effect(state="done", facts={"payment_id": "pi_elsewhere"})
     asked = (
         client.send(_release(make_call, elsewhere)),
-        client.look(_confirm(make_call, elsewhere)),
+        client.inspect(_confirm(make_call, elsewhere)),
         client.send(_confirm(make_call, elsewhere)),
     )
     for answer in asked:
@@ -290,12 +290,12 @@ async def test_a_bank_debit_is_waited_for_and_can_be_undone_only_once_settled(
     await sandbox.reset()
     try:
         paid = await pay("pm_usBankAccount_success")
-        assert (await client.look(_confirm(make_call, paid))).state == "waiting"
+        assert (await client.inspect(_confirm(make_call, paid))).state == "waiting"
         with pytest.raises(VendorThrottled) as caught:
             await client.send(_release(make_call, paid))
         assert caught.value.reason == "still_processing"
         await sandbox.set_clock("2027-11-20T12:00:00Z")
-        assert (await client.look(_confirm(make_call, paid))).state == "done"
+        assert (await client.inspect(_confirm(make_call, paid))).state == "done"
         assert (await client.send(_release(make_call, paid))).state == "done"
     finally:
         sandbox.settings.sandbox_webhook_delay_ms = 50
@@ -308,7 +308,7 @@ async def test_a_bank_debit_that_fails_later_is_a_refusal_when_looked_at(
     paid = await pay("pm_usBankAccount_debitNotAuthorized")
     await sandbox.set_clock("2027-11-20T12:00:00Z")
     with pytest.raises(VendorRejected) as caught:
-        await client.look(_confirm(make_call, paid))
+        await client.inspect(_confirm(make_call, paid))
     assert caught.value.reason == "debit_not_authorized"
     assert [entry["state"] for entry in await sandbox.ledger("stripe")] == ["undone"]
 

@@ -21,7 +21,7 @@ class Stripe:
         http.read_error = lambda status, body: (str(body["error"].get("code") or body["error"]["type"]), str(body))
         self._http = http
 
-    async def ask(
+    async def request(
         self, method: Literal["GET", "POST"], path: str, form: dict[str, str] | None = None, **headers: str
     ) -> dict[str, Any]:
         sent = {"Authorization": "Bearer k", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -30,15 +30,15 @@ class Stripe:
         return answer
 
     async def paid(self, method: str = "pm_card_visa") -> str:
-        intent = await self.ask("POST", "/v1/payment_intents", {**INTENT, "payment_method": method})
-        confirmed = await self.ask("POST", f"/v1/payment_intents/{intent['id']}/confirm", {})
+        intent = await self.request("POST", "/v1/payment_intents", {**INTENT, "payment_method": method})
+        confirmed = await self.request("POST", f"/v1/payment_intents/{intent['id']}/confirm", {})
         return str(confirmed["id"])
 
     async def refusal(
         self, method: Literal["GET", "POST"], path: str, form: dict[str, str] | None = None, **headers: str
     ) -> tuple[int | None, str | None]:
         with pytest.raises(VendorRejected) as caught:
-            await self.ask(method, path, form, **headers)
+            await self.request(method, path, form, **headers)
         return caught.value.status, caught.value.reason
 
 
@@ -75,7 +75,7 @@ async def test_what_is_missing_is_named(stripe: Stripe) -> None:
         ("GET", "/v1/refunds/re_gone"),
         ("GET", "/v1/events/evt_gone"),
     ):
-        form = {} if method == "POST" else None
+        form: dict[str, Any] | None = {} if method == "POST" else None
         assert await stripe.refusal(method, path, form) == (404, "resource_missing")  # type: ignore[arg-type]
     for form in ({"payment_intent": "pi_gone"}, {"charge": "ch_gone"}):
         assert await stripe.refusal("POST", "/v1/refunds", form) == (404, "resource_missing")
@@ -90,20 +90,20 @@ async def test_a_version_that_never_was_is_refused(stripe: Stripe) -> None:
 
 async def test_no_more_is_refunded_than_was_taken(stripe: Stripe) -> None:
     paid = await stripe.paid()
-    part = await stripe.ask("POST", "/v1/refunds", {"payment_intent": paid, "amount": "500"})
+    part = await stripe.request("POST", "/v1/refunds", {"payment_intent": paid, "amount": "500"})
     assert (part["amount"], part["status"]) == (500, "succeeded")
-    assert (await stripe.ask("GET", f"/v1/refunds/{part['id']}"))["payment_intent"] == paid
+    assert (await stripe.request("GET", f"/v1/refunds/{part['id']}"))["payment_intent"] == paid
     for amount, reason in (("1001", "invalid_request_error"), ("x", "parameter_invalid_integer")):
         refused = await stripe.refusal("POST", "/v1/refunds", {"payment_intent": paid, "amount": amount})
         assert refused == (400, reason)
-    rest = await stripe.ask("POST", "/v1/refunds", {"charge": part["charge"]})
+    rest = await stripe.request("POST", "/v1/refunds", {"charge": part["charge"]})
     assert rest["amount"] == 1000
     assert await stripe.refusal("POST", "/v1/refunds", {"payment_intent": paid}) == (400, "charge_already_refunded")
 
 
 async def test_a_part_refund_leaves_the_payment_standing(sandbox: EmbeddedSandbox, stripe: Stripe) -> None:
     paid = await stripe.paid()
-    await stripe.ask("POST", "/v1/refunds", {"payment_intent": paid, "amount": "500"})
+    await stripe.request("POST", "/v1/refunds", {"payment_intent": paid, "amount": "500"})
     assert [entry["state"] for entry in await sandbox.ledger("stripe")] == ["active"]
 
 
@@ -115,23 +115,23 @@ async def test_an_intent_is_confirmed_once_and_not_cancelled_afterwards(stripe: 
 
 
 async def test_an_unpaid_intent_cannot_be_refunded(stripe: Stripe) -> None:
-    intent = await stripe.ask("POST", "/v1/payment_intents", INTENT)
+    intent = await stripe.request("POST", "/v1/payment_intents", INTENT)
     refused = await stripe.refusal("POST", "/v1/refunds", {"payment_intent": intent["id"]})
     assert refused == (400, "payment_intent_unexpected_state")
 
 
 async def test_another_method_may_be_given_after_a_decline(stripe: Stripe) -> None:
-    intent = await stripe.ask("POST", "/v1/payment_intents", {**INTENT, "payment_method": "pm_card_chargeDeclined"})
+    intent = await stripe.request("POST", "/v1/payment_intents", {**INTENT, "payment_method": "pm_card_chargeDeclined"})
     path = f"/v1/payment_intents/{intent['id']}/confirm"
     assert await stripe.refusal("POST", path, {}) == (402, "card_declined")
     assert await stripe.refusal("POST", path, {}) == (400, "invalid_request_error")
-    assert (await stripe.ask("POST", path, {"payment_method": "pm_card_visa"}))["status"] == "succeeded"
+    assert (await stripe.request("POST", path, {"payment_method": "pm_card_visa"}))["status"] == "succeeded"
 
 
 async def test_a_refusal_is_replayed_under_its_key_until_the_key_expires(
     sandbox: EmbeddedSandbox, stripe: Stripe
 ) -> None:
-    intent = await stripe.ask("POST", "/v1/payment_intents", {**INTENT, "payment_method": "pm_card_chargeDeclined"})
+    intent = await stripe.request("POST", "/v1/payment_intents", {**INTENT, "payment_method": "pm_card_chargeDeclined"})
     path = f"/v1/payment_intents/{intent['id']}/confirm"
     for _ in range(2):
         assert await stripe.refusal("POST", path, {}, Idempotency_Key="k") == (402, "card_declined")
@@ -140,21 +140,21 @@ async def test_a_refusal_is_replayed_under_its_key_until_the_key_expires(
 
 
 async def test_one_key_serves_one_endpoint(stripe: Stripe) -> None:
-    intent = await stripe.ask("POST", "/v1/payment_intents", INTENT, Idempotency_Key="k")
+    intent = await stripe.request("POST", "/v1/payment_intents", INTENT, Idempotency_Key="k")
     path = f"/v1/payment_intents/{intent['id']}/confirm"
     assert await stripe.refusal("POST", path, {}, Idempotency_Key="k") == (400, "idempotency_error")
 
 
 async def test_events_are_listed_newest_first(stripe: Stripe) -> None:
     paid = await stripe.paid()
-    await stripe.ask("POST", "/v1/refunds", {"payment_intent": paid})
-    listed = await stripe.ask("GET", "/v1/events?limit=1")
+    await stripe.request("POST", "/v1/refunds", {"payment_intent": paid})
+    listed = await stripe.request("GET", "/v1/events?limit=1")
     assert (listed["data"][0]["type"], listed["has_more"]) == ("charge.refunded", True)
-    wanted = await stripe.ask("GET", "/v1/events?type=payment_intent.succeeded&created[gte]=1")
+    wanted = await stripe.request("GET", "/v1/events?type=payment_intent.succeeded&created[gte]=1")
     (event,) = wanted["data"]
     assert event["data"]["object"]["id"] == paid
-    assert (await stripe.ask("GET", f"/v1/events/{event['id']}"))["id"] == event["id"]
-    assert (await stripe.ask("GET", "/v1/balance"))["object"] == "balance"
+    assert (await stripe.request("GET", f"/v1/events/{event['id']}"))["id"] == event["id"]
+    assert (await stripe.request("GET", "/v1/balance"))["object"] == "balance"
 
 
 async def test_a_bracketed_form_is_read_one_level_deep() -> None:

@@ -18,12 +18,17 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.vendor import VendorClient
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 ACCOUNT_SID = "AC" + "0a" * 16
-ACCOUNT = {"account_id": ACCOUNT_SID, "api_key": "auth-token", "client_id": "+15005550006", "webhook_url": ""}
+ACCOUNT: dict[str, Any] = {
+    "account_id": ACCOUNT_SID,
+    "api_key": "auth-token",
+    "client_id": "+15005550006",
+    "webhook_url": "",
+}
 
 
 @pytest.fixture
@@ -221,10 +226,10 @@ async def test_look_tells_what_became_of_the_message(
     sandbox: EmbeddedSandbox, client: VendorClient, sms: Callable[..., Call]
 ) -> None:
     effect = await client.send(sms())
-    assert (await client.look(sms(facts=effect.facts))).state == "done"
-    assert (await client.look(sms(facts={"message_id": "SM" + "0" * 32}))).state == "absent"
+    assert (await client.inspect(sms(facts=effect.facts))).state == "done"
+    assert (await client.inspect(sms(facts={"message_id": "SM" + "0" * 32}))).state == "absent"
     with pytest.raises(InvalidInput):
-        await client.look(sms())
+        await client.inspect(sms())
 
 
 async def test_look_raises_when_the_message_was_lost(
@@ -233,7 +238,7 @@ async def test_look_raises_when_the_message_was_lost(
     effect = await client.send(sms())
     await sandbox.webhook("twilio", "undelivered", effect.external_id)
     with pytest.raises(VendorRejected) as caught:
-        await client.look(sms(facts=effect.facts))
+        await client.inspect(sms(facts=effect.facts))
     assert caught.value.reason == "30003"
     assert await client.find(sms()) is None
 
@@ -241,9 +246,9 @@ async def test_look_raises_when_the_message_was_lost(
 async def test_a_counter_message_is_a_message_of_its_own(
     sandbox: EmbeddedSandbox, client: VendorClient, sms: Callable[..., Call]
 ) -> None:
-    deed = await client.send(sms("You are booked."))
-    undo = await client.send(sms("The booking was called off.", facts=deed.facts, idempotency_key="undo"))
-    assert undo.external_id != deed.external_id
+    action = await client.send(sms("You are booked."))
+    undo = await client.send(sms("The booking was called off.", facts=action.facts, idempotency_key="undo"))
+    assert undo.external_id != action.external_id
     assert len(await sandbox.ledger("twilio")) == 2
 
 

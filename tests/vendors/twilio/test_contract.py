@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 SENDERS = st.sampled_from(["+15005550006", "MG" + "2c" * 16, "WEDSYNC"])
@@ -34,5 +34,5 @@ async def test_every_send_and_look_fits_the_contract(
     client = sandbox.client("twilio", account_id="AC" + "0a" * 16, client_id=sender, webhook_url=webhook_url)
     inputs = {"to": {"id": "ada", "name": "Ада", "phone": phone}, "text": text}
     effect = await client.send(make_call("twilio", "sms.send", "send_message", inputs))
-    await client.look(make_call("twilio", "sms.send", "send_message", inputs, facts=effect.facts))
+    await client.inspect(make_call("twilio", "sms.send", "send_message", inputs, facts=effect.facts))
     assert await assert_contract("twilio", "twilio", responses=True) == 2

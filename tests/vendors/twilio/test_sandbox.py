@@ -12,9 +12,9 @@ from starlette.requests import Request
 from twilio.request_validator import RequestValidator
 
 from wedsync.domain.errors import NotAuthorized, VendorError, VendorRejected
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.kit.http import VendorHttp
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.twilio import sandbox as stand_in
 from wedsync.vendors.twilio import webhook
@@ -103,8 +103,8 @@ async def test_the_list_filters_by_number_and_day(http: VendorHttp) -> None:
         assert len(page["messages"]) == count, params
 
 
-def _desk(sent: list[tuple[str, dict[str, str], bytes]]) -> Desk:
-    return Desk(
+def _context(sent: list[tuple[str, dict[str, str], bytes]]) -> FakeContext:
+    return FakeContext(
         vendor="twilio",
         now=lambda: datetime(2026, 11, 20, tzinfo=UTC),
         send=lambda url, headers, body, _: sent.append((url, headers, body)),
@@ -113,8 +113,8 @@ def _desk(sent: list[tuple[str, dict[str, str], bytes]]) -> Desk:
     )
 
 
-async def _post(desk: Desk, body: bytes) -> None:
-    standin = stand_in.build(desk)
+async def _post(context: FakeContext, body: bytes) -> None:
+    standin = stand_in.build(context)
     route = next(route for route in standin.routes if route.name == "send_message")
     credential = base64.b64encode(f"{ACCOUNT_SID}:token".encode())
 
@@ -137,7 +137,7 @@ async def test_a_message_with_a_callback_is_called_back_signed() -> None:
     sent: list[tuple[str, dict[str, str], bytes]] = []
     callback = "http://127.0.0.1:9/hooks/twilio?wedding=w1&step=s1"
     await _post(
-        _desk(sent),
+        _context(sent),
         str(
             "To=%2B393331234567&From=%2B15005550006&Body=Ciao&StatusCallback="
             + callback.replace("&", "%26").replace("?", "%3F")
@@ -153,10 +153,10 @@ async def test_a_message_with_a_callback_is_called_back_signed() -> None:
 @pytest.mark.parametrize("bad", [False, True])
 async def test_an_event_on_demand_is_signed_by_twilios_rules(bad: bool) -> None:
     sent: list[tuple[str, dict[str, str], bytes]] = []
-    desk = _desk(sent)
-    await _post(desk, b"To=%2B393331234567&From=%2B15005550006&Body=Ciao")
+    context = _context(sent)
+    await _post(context, b"To=%2B393331234567&From=%2B15005550006&Body=Ciao")
     assert sent == []
-    standin = stand_in.build(desk)
+    standin = stand_in.build(context)
     assert standin.emit is not None
     url, headers, body = standin.emit("undelivered", None, bad)
     fields = dict(pair.split("=") for pair in body.decode().replace("%2B", "+").split("&"))
@@ -170,5 +170,5 @@ async def test_a_reset_stand_in_holds_no_message(sandbox: EmbeddedSandbox, make_
     client = sandbox.client("twilio", account_id=ACCOUNT_SID, webhook_url="")
     effect = await client.send(make_call("twilio", "sms.send", "send_message", inputs))
     await sandbox.reset()
-    look = await client.look(make_call("twilio", "sms.send", "send_message", inputs, facts=effect.facts))
+    look = await client.inspect(make_call("twilio", "sms.send", "send_message", inputs, facts=effect.facts))
     assert look.state == "absent"

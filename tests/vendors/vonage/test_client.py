@@ -19,11 +19,11 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.call import Call
 from wedsync.sandbox.embedded import EmbeddedSandbox
 from wedsync.vendors.vonage import mapping
 
-ACCOUNT = {"api_key": "abcd1234", "client_secret": "Abcdef0123456789", "client_id": "Wedding"}
+ACCOUNT: dict[str, Any] = {"api_key": "abcd1234", "client_secret": "Abcdef0123456789", "client_id": "Wedding"}
 
 
 def sms(text: str = "See you at four", phone: str | None = "+447700900123") -> dict[str, Any]:
@@ -50,7 +50,7 @@ async def test_a_message_is_sent_and_known_by_its_id(
     (entry,) = await sandbox.ledger("vonage")
     assert sent.state == "done"
     assert sent.external_id == sent.facts["message_id"] == entry["object_id"]
-    assert (await client.look(call(facts=sent.facts))).state == "done"
+    assert (await client.inspect(call(facts=sent.facts))).state == "done"
     assert await assert_contract("vonage", "vonage-sms") == 1
     schemas = contract("vonage-sms").doc["components"]["schemas"]
     (one,) = await sandbox.requests("vonage")
@@ -159,7 +159,7 @@ async def test_without_a_number_nothing_is_sent(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    text=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=400),
+    text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=400),
     phone=st.from_regex(r"\A\+[1-9][0-9]{6,14}\Z"),
 )
 async def test_every_request_is_valid_by_the_contract(

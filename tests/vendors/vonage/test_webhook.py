@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.vonage import sandbox as standin
 from wedsync.vendors.vonage.webhook import parse, verify
 
@@ -76,10 +76,16 @@ def test_malformed_input_is_refused_and_never_raises(body: bytes, header: str) -
 
 
 @pytest.fixture
-def desk() -> Desk:
-    desk = Desk("vonage", lambda: NOW, lambda *_: None, "https://wedsync.example/hook", SECRET)
-    desk.objects["M1"] = {"id": "M1", "to": "447700900123", "client-ref": "ref-1", "api-key": "k", "url": "https://u"}
-    return desk
+def context() -> FakeContext:
+    context = FakeContext("vonage", lambda: NOW, lambda *_: None, "https://wedsync.example/hook", SECRET)
+    context.objects["M1"] = {
+        "id": "M1",
+        "to": "447700900123",
+        "client-ref": "ref-1",
+        "api-key": "k",
+        "url": "https://u",
+    }
+    return context
 
 
 @pytest.mark.parametrize(
@@ -93,8 +99,8 @@ def desk() -> Desk:
         ("buffered", "other"),
     ],
 )
-def test_the_stand_ins_receipt_verifies_and_parses(desk: Desk, contract: Any, status: str, kind: str) -> None:
-    emit = standin.build(desk).emit
+def test_the_stand_ins_receipt_verifies_and_parses(context: FakeContext, contract: Any, status: str, kind: str) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
     url, headers, body = emit(status, "M1", False)
     assert url == "https://u"
@@ -108,8 +114,8 @@ def test_the_stand_ins_receipt_verifies_and_parses(desk: Desk, contract: Any, st
     assert json.loads(body).keys() <= receipt.keys()
 
 
-def test_a_bad_signature_and_a_doubled_parameter_are_refused(desk: Desk) -> None:
-    emit = standin.build(desk).emit
+def test_a_bad_signature_and_a_doubled_parameter_are_refused(context: FakeContext) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
     url, headers, body = emit("delivered", None, True)
     assert not verify(body, headers, url, [SECRET], NOW)

@@ -20,7 +20,7 @@ from wedsync.domain.errors import (
     VendorThrottled,
     VendorUnavailable,
 )
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.sandbox.embedded import EmbeddedSandbox
 
 CONTRACT = "vsco-workspace-tave"
@@ -68,7 +68,7 @@ async def test_a_booking_is_a_booked_job_with_its_session(
     booked = await book(client, call)
     assert booked.state == "done"
     assert booked.facts["booking_id"] == booked.external_id == booked.facts["job_id"]
-    assert (await client.look(call("add_event", facts=booked.facts))).state == "done"
+    assert (await client.inspect(call("add_event", facts=booked.facts))).state == "done"
     assert [entry["operation"] for entry in await sandbox.ledger("vsco")] == ["create_job", "add_event"]
     assert await assert_contract("vsco", CONTRACT, responses=True) == 3
 
@@ -92,7 +92,7 @@ async def test_a_studio_that_answers_later_gets_a_lead_and_the_step_waits(
     waiting = await book(client, call, inputs)
     assert waiting.state == "waiting"
     await sandbox.set_clock("2026-11-20T12:10:00+00:00")
-    assert (await client.look(call("add_event", inputs, facts=waiting.facts))).state == "done"
+    assert (await client.inspect(call("add_event", inputs, facts=waiting.facts))).state == "done"
     await assert_contract("vsco", CONTRACT, responses=True)
 
 
@@ -103,11 +103,11 @@ async def test_a_lead_waits_and_a_closed_one_was_turned_down(
     inputs = booking(answer="webhook")
     lead = await client.send(call("create_job", inputs))
     asked = call("add_event", inputs, facts=lead.facts)
-    assert (await client.look(asked)).state == "waiting"
+    assert (await client.inspect(asked)).state == "waiting"
     path, key = f"/job/{lead.external_id}", {"X-API-KEY": "studio"}
     await sandbox.http("vsco").request("PUT", path, json_body={"closed": True}, headers=key)
     with pytest.raises(VendorRejected) as refused:
-        await client.look(asked)
+        await client.inspect(asked)
     assert refused.value.reason == "job_closed"
     assert await client.find(call("create_job", inputs)) is not None
 
@@ -152,7 +152,7 @@ async def test_an_undo_deletes_the_event_and_the_job_once(
         ]
         assert states == [expected, expected]
     assert {entry["state"] for entry in await sandbox.ledger("vsco")} == {"undone"}
-    assert (await client.look(call("add_event", facts=booked.facts))).state == "absent"
+    assert (await client.inspect(call("add_event", facts=booked.facts))).state == "absent"
     await assert_contract("vsco", CONTRACT)
 
 
@@ -211,7 +211,7 @@ async def test_an_event_needs_its_job(sandbox: EmbeddedSandbox, call: Callable[.
         await client.send(call("add_event", facts={"job_id": "01h35ccwymj5ctckp8px1azhg6"}))
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=400)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=400)
 
 
 @st.composite

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.vsco import sandbox as standin
 from wedsync.vendors.vsco.webhook import parse, verify
 
@@ -42,21 +42,21 @@ def test_malformed_urls_are_refused_and_never_raise(url: str) -> None:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    desk = Desk("vsco", lambda: NOW, lambda *_: None, URL, "s3cret=/+")
-    desk.objects["job1"] = {"kind": "job", "id": "job1", "stage": "lead", "name": "Wedding", "modified": "x"}
-    return desk
+def context() -> FakeContext:
+    context = FakeContext("vsco", lambda: NOW, lambda *_: None, URL, "s3cret=/+")
+    context.objects["job1"] = {"kind": "job", "id": "job1", "stage": "lead", "name": "Wedding", "modified": "x"}
+    return context
 
 
-def test_a_booked_order_confirms_its_job(desk: Desk) -> None:
-    emit = standin.build(desk).emit
+def test_a_booked_order_confirms_its_job(context: FakeContext) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
     url, headers, body = emit("order.booked", "job1", False)
-    assert verify(body, headers, url, [desk.webhook_secret], NOW)
+    assert verify(body, headers, url, [context.webhook_secret], NOW)
     (told,) = parse(body, headers)
     assert (told.type, told.vendor_type, told.object_id) == ("booking.confirmed", "order.booked", "job1")
     assert told.occurred_at == NOW
-    assert desk.objects["job1"]["stage"] == "booked"
+    assert context.objects["job1"]["stage"] == "booked"
 
 
 def test_a_booking_that_was_taken_back_and_made_again_is_another_one_and_an_edit_is_not() -> None:
@@ -67,16 +67,16 @@ def test_a_booking_that_was_taken_back_and_made_again_is_another_one_and_an_edit
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_a_bad_token_is_refused(desk: Desk) -> None:
-    emit = standin.build(desk).emit
+def test_a_bad_token_is_refused(context: FakeContext) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
     url, headers, body = emit("order.booked", None, True)
-    assert not verify(body, headers, url, [desk.webhook_secret], NOW)
-    assert desk.objects["job1"]["stage"] == "lead"
+    assert not verify(body, headers, url, [context.webhook_secret], NOW)
+    assert context.objects["job1"]["stage"] == "lead"
 
 
-def test_other_events_can_be_told_apart(desk: Desk) -> None:
-    emit = standin.build(desk).emit
+def test_other_events_can_be_told_apart(context: FakeContext) -> None:
+    emit = standin.build(context).emit
     assert emit is not None
     _, headers, body = emit("job.created", None, False)
     (told,) = parse(body, headers)

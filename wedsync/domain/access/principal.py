@@ -1,4 +1,4 @@
-"""Who asks, and what a repeated request is. Values and pure rules."""
+"""Say who sends a request, and when two requests are the same one. Values and pure rules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -19,13 +20,13 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Unauthenticated(WedsyncError):
-    """No API key, or none that is known."""
+    """No API key came with the request, or an unknown one."""
 
     code: ClassVar[str] = "unauthenticated"
 
 
 class Principal(BaseModel):
-    """The organization that a request acts for, and the key it came with."""
+    """An organization that a request acts for, and the key it came with."""
 
     model_config = ConfigDict(frozen=True)
     organization_id: str
@@ -33,12 +34,19 @@ class Principal(BaseModel):
 
     @property
     def actor(self) -> str:
-        """As the audit log names it."""
+        """Name the actor for the audit log."""
         return f"key:{self.key_id}"
 
 
+class Permission(StrEnum):
+    """Something that not every key may do."""
+
+    #: Change what belongs to the whole platform: services, quotas, versions, channels.
+    OPERATE_PLATFORM = "operate_platform"
+
+
 class Once(BaseModel):
-    """A request that is carried out once: its `Idempotency-Key`, and a fingerprint of all it says."""
+    """A request that is carried out once: its `Idempotency-Key`, and a fingerprint of its content."""
 
     model_config = ConfigDict(frozen=True)
     key: str
@@ -46,7 +54,7 @@ class Once(BaseModel):
 
 
 class Answer(BaseModel):
-    """What is answered, and replayed for the same key."""
+    """An answer to a request, replayed for the same key."""
 
     model_config = ConfigDict(frozen=True)
     status: int
@@ -55,7 +63,7 @@ class Answer(BaseModel):
 
 
 def once(key: str, method: str, path: str, body: bytes) -> Once:
-    """The identity of a request; JSON bodies are equal when their values are. Raises InvalidInput for a bad key."""
+    """Identify the request; JSON bodies are equal when their values are. Raises InvalidInput for a bad key."""
     if not _KEY.fullmatch(key):
         raise InvalidInput(
             "an Idempotency-Key is 1 to 255 visible ASCII characters",
@@ -63,34 +71,34 @@ def once(key: str, method: str, path: str, body: bytes) -> Once:
             reason="idempotency_key_invalid",
         )
     try:
-        said = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+        canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
     except (ValueError, RecursionError):
-        said = body
-    digest = hashlib.sha256(b"\0".join((method.encode(), path.encode(), said)))
+        canonical = body
+    digest = hashlib.sha256(b"\0".join((method.encode(), path.encode(), canonical)))
     return Once(key=key, fingerprint=digest.hexdigest())
 
 
 def id_tail(organization_id: str, key: str) -> str:
-    """The last 16 characters of the id that a request with this key makes: 80 bits, always the same."""
+    """Return the last 16 characters of the id that a request with this key makes: 80 bits, always the same."""
     digest = hashlib.sha256(b"\0".join((b"wedsync-id-v1", organization_id.encode(), key.encode()))).digest()
     number = int.from_bytes(digest[:10], "big")
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(75, -1, -5))
 
 
 def id_from_key(organization_id: str, key: str, now: datetime) -> str:
-    """A ULID: the time of `now`, then `id_tail`."""
+    """Make a ULID: the time of `now`, then `id_tail`."""
     milliseconds = int(now.timestamp() * 1000)
     head = "".join(_CROCKFORD[(milliseconds >> shift) & 31] for shift in range(45, -1, -5))
     return head + id_tail(organization_id, key)
 
 
 def encode_cursor(last_id: str) -> str:
-    """An opaque place in a list."""
+    """Encode a place in a list as opaque text."""
     return base64.urlsafe_b64encode(f"v1:{last_id}".encode()).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str) -> str:
-    """The id that `encode_cursor` was given; raises InvalidInput(reason="invalid_cursor")."""
+    """Return the id that `encode_cursor` got; raises InvalidInput(reason="invalid_cursor")."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         version, _, last_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")

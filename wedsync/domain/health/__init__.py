@@ -1,1 +1,1 @@
-"""Rules of health: how services stand, and what that means to weddings."""
+"""Rules of health: the status of each service, and its impact on weddings."""

@@ -1,7 +1,8 @@
-"""Where a service's looks are heading: a warning before a threshold is crossed. Pure; time is an argument.
+"""Follow the trend of a service's probes, to warn before a threshold is crossed. Pure; time is an argument.
 
-The line is Theil's and Sen's (https://doi.org/10.1080/01621459.1968.10480934): the median of the slopes of all pairs,
-so that a few wild looks do not turn it. How steady it is, is Kendall's tau: how many more pairs rise than fall.
+The line is the Theil-Sen estimator (https://doi.org/10.1080/01621459.1968.10480934): the median of the slopes of all
+pairs, so that a few outliers do not turn it. Kendall's tau measures how steady it is: how many more pairs rise than
+fall.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 Metric = Literal["response_time", "error_rate"]
 
 
 class TrendPolicy(Value):
-    """When a trend is worth a warning."""
+    """Thresholds at which a trend is worth a warning."""
 
-    #: So many looks are remembered, and so many are needed.
+    #: How many probes are remembered, and how many are needed.
     keep: Annotated[int, Field(ge=3, le=200)] = 48
     least: Annotated[int, Field(ge=3)] = 8
-    #: Kendall's tau from which a line is steady enough to warn, and below which a warning is no longer kept.
+    #: Kendall's tau from which a line is steady enough to warn, and below which a warning ends.
     steady_at: Annotated[float, Field(gt=0, le=1)] = 0.5
     steady_until: Annotated[float, Field(ge=0, le=1)] = 0.2
-    #: A line is followed into the future for so many times the span that was seen.
+    #: A line is extended into the future by at most so many times the observed span.
     reach: Annotated[float, Field(gt=0)] = 24.0
-    #: So many looks in a row must say so before a warning comes, and before it goes.
-    looks: Annotated[int, Field(ge=1)] = 3
+    #: So many probes in a row must agree before a warning comes, and before it goes.
+    samples: Annotated[int, Field(ge=1)] = 3
 
 
 class Sample(Value):
-    """What one look measured."""
+    """Measurements of one probe."""
 
     at: datetime
     response_ms: float
@@ -44,19 +45,19 @@ class Sample(Value):
 
 
 class Line(Value):
-    """A straight line through some looks."""
+    """A straight line through some samples."""
 
     #: The metric's own unit per hour.
     slope_per_hour: float
-    #: At the newest look.
+    #: Its value at the newest sample.
     level: float
-    #: -1 to 1: whether it always falls, or always rises.
+    #: -1 (always falls) to 1 (always rises).
     tau: float
     span: timedelta
 
 
 class Warned(Value):
-    """What will become of a service before a wedding that depends on it."""
+    """A threshold that a service will cross before a wedding that depends on it."""
 
     metric: Metric
     #: Milliseconds, or a rate from 0 to 1.
@@ -70,7 +71,7 @@ class Warned(Value):
 
 
 class Concern(Value):
-    """A metric's warning, or none, and how many looks in a row have spoken against that."""
+    """A metric's warning, or none, and how many probes in a row have contradicted it."""
 
     metric: Metric
     against: int = 0
@@ -78,7 +79,7 @@ class Concern(Value):
 
 
 def line_of(points: Sequence[tuple[datetime, float]]) -> Line | None:
-    """The line through points in order of time; None when no two moments differ."""
+    """Fit a line through points in order of time; None when no two moments differ."""
     slopes, rising, pairs = [], 0, 0
     for (one, low), (two, high) in itertools.combinations(points, 2):
         seconds = (two - one).total_seconds()
@@ -95,7 +96,7 @@ def line_of(points: Sequence[tuple[datetime, float]]) -> Line | None:
 
 
 def crossing(line: Line, threshold: float, now: datetime, reach: float) -> datetime | None:
-    """When the line reaches the threshold: now if it has; None if never, or farther away than the line is good for."""
+    """Return when the line reaches the threshold: now if it has; None if never, or beyond the line's reach."""
     if line.level >= threshold:
         return now
     if line.slope_per_hour <= 0:
@@ -112,11 +113,11 @@ def next_concern(
     now: datetime,
     policy: TrendPolicy,
 ) -> Concern:
-    """The concern after one more look. It takes several looks in a row to come, and several to go."""
+    """Return the concern after one more probe. It takes several probes in a row to come, and several to go."""
     found = _seen(was, samples, threshold, next_wedding_at, now, policy)
     if (found is None) == (was.warned is None):
         return Concern(metric=was.metric, warned=found)
-    if was.against + 1 >= policy.looks:
+    if was.against + 1 >= policy.samples:
         return Concern(metric=was.metric, warned=found)
     return was.model_copy(update={"against": was.against + 1})
 
@@ -129,7 +130,7 @@ def _seen(
     now: datetime,
     policy: TrendPolicy,
 ) -> Warned | None:
-    """The warning that these looks alone give."""
+    """Return the warning that these samples alone give."""
     line = line_of([(sample.at, _value(sample, was.metric)) for sample in samples])
     if line is None or len(samples) < policy.least or next_wedding_at is None or next_wedding_at <= now:
         return None
@@ -156,7 +157,7 @@ def next_concerns(
     now: datetime,
     policy: TrendPolicy,
 ) -> tuple[Concern, ...]:
-    """Every metric's concern after one more look, in the order of `thresholds`."""
+    """Return every metric's concern after one more probe, in the order of `thresholds`."""
     known = {concern.metric: concern for concern in were}
     return tuple(
         next_concern(known.get(metric, Concern(metric=metric)), samples, threshold, next_wedding_at, now, policy)
@@ -165,7 +166,7 @@ def next_concerns(
 
 
 def new_warnings(were: Sequence[Concern], now_are: Sequence[Concern]) -> tuple[Warned, ...]:
-    """The warnings that came with the newest look."""
+    """Return the warnings that came with the newest probe."""
     warned = {concern.metric for concern in were if concern.warned is not None}
     return tuple(c.warned for c in now_are if c.warned is not None and c.metric not in warned)
 

@@ -1,4 +1,4 @@
-"""What a service's circuit breakers go by."""
+"""Settings of a service's circuit breakers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from wedsync.domain.routing.vendor import Value
+from wedsync.domain.value import Value
 
 
 class CircuitPolicy(Value):
-    """When a circuit opens, for how long, and how it closes again."""
+    """Thresholds and times by which a circuit opens and closes again."""
 
     window_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     #: Fewer calls in the window prove nothing.
     min_calls: Annotated[int, Field(ge=1, le=100_000)] = 10
     failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    #: A good answer that took so long is slow.
+    #: A good answer that took so long counts as slow.
     slow_seconds: Annotated[float, Field(gt=0, le=600)] = 6.0
     slow_rate: Annotated[float, Field(gt=0, le=1)] = 0.8
     #: The first opening; each further one in a row lasts `open_growth` times as long, up to the cap.
@@ -32,7 +32,7 @@ class CircuitPolicy(Value):
     drain: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (50, 10)
 
     def on_wedding_day(self) -> CircuitPolicy:
-        """The same around a dependent wedding: leaves sooner, looks again sooner. Never switched off."""
+        """Return the policy around a dependent wedding: it opens sooner and probes sooner. Never switched off."""
         return self.model_copy(
             update={
                 "min_calls": max(1, self.min_calls // 2),

@@ -1,4 +1,4 @@
-"""The way of a failover from trip to restore: what its guard does next. Pure; time is an argument."""
+"""Decide what the guard of a failover does next, from trip to restore. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.routing.circuit import RESTORE_ASKED, Circuit
+from wedsync.domain.routing.circuit_breaker import RESTORE_ASKED, Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.vendor import Value
-from wedsync.domain.routing.window import Tally, is_failing, merged, total
+from wedsync.domain.routing.circuit_window import Tally, is_failing, merged, total
+from wedsync.domain.value import Value
 
 FailoverStrategy = Literal["immediate", "gradual", "manual"]
-FailoverStatus = Literal["proposed", "active", "held", "restoring", "restored", "superseded"]
 
-#: A guard with nothing to do by itself looks so often whether it missed a word.
-IDLE_LOOK = timedelta(hours=1)
-#: Before and after the moment of a ceremony nothing is switched back.
+#: A guard with nothing to do by itself checks so often whether it missed a signal.
+IDLE_WAKE = timedelta(hours=1)
+#: So long before and after the moment of a ceremony nothing is switched back.
 CEREMONY_BEFORE = timedelta(minutes=15)
 CEREMONY_AFTER = timedelta(hours=1)
 
 
 class FailoverPolicy(Value):
-    """How a service is left when its circuit opens."""
+    """An operator's settings for leaving a service when its circuit opens, and for coming back."""
 
-    #: immediate: at once. gradual: in steps. manual: a person is told and decides.
+    #: immediate: at once. gradual: in steps. manual: a person is notified and decides.
     strategy: FailoverStrategy = "immediate"
     #: Whether it comes back by itself; else it waits for a person.
     restores_by_itself: bool = True
@@ -32,8 +31,8 @@ class FailoverPolicy(Value):
     waits_for_quiet: bool = True
 
 
-class GuardStep(Value):
-    """What a guard does next."""
+class RecoveryStep(Value):
+    """A guard's next act."""
 
     kind: Literal["wait", "probe", "advance", "postpone", "done"]
     #: For `wait` and `postpone`.
@@ -48,40 +47,40 @@ def next_step(
     policy: CircuitPolicy,
     failover: FailoverPolicy,
     quiet_at: datetime | None = None,
-) -> GuardStep:
-    """What the guard of `epoch` does now. `quiet_at`: until then a dependent wedding's ceremony is under way.
+) -> RecoveryStep:
+    """Decide what the guard of `epoch` does now. `quiet_at`: until then a dependent wedding's ceremony is under way.
 
-    A hand comes first: forced and held circuits wait. Falling back is not the guard's: a failing call reopens the
-    circuit by itself, and the guard sees it here.
+    A person's decision comes first: forced and held circuits wait. Falling back is not the guard's: a failing call
+    reopens the circuit by itself, and the guard sees it here.
     """
     if circuit.epoch != epoch or circuit.state == "closed":
-        return GuardStep(kind="done", why="restored" if circuit.epoch == epoch else "another epoch has begun")
+        return RecoveryStep(kind="done", why="restored" if circuit.epoch == epoch else "another epoch has begun")
     if circuit.forced is not None or circuit.held:
-        return GuardStep(kind="wait", until=now + IDLE_LOOK, why="held by hand")
+        return RecoveryStep(kind="wait", until=now + IDLE_WAKE, why="held by hand")
     if circuit.state == "draining":
         return _in_stages(circuit, now, policy, "before the next share is taken away")
     must_be_quiet = waits_for_quiet(circuit, failover) and quiet_at is not None and quiet_at > now
     if circuit.state == "ramping":
         step = _in_stages(circuit, now, policy, "before the next share comes back")
         if step.kind == "advance" and must_be_quiet:
-            return GuardStep(kind="wait", until=quiet_at, why="until the ceremony is over")
+            return RecoveryStep(kind="wait", until=quiet_at, why="until the ceremony is over")
         return step
     if must_be_quiet:
         if circuit.open_until is not None and quiet_at is not None and circuit.open_until >= quiet_at:
-            return GuardStep(kind="wait", until=circuit.open_until, why="cool down, until the ceremony is over")
-        return GuardStep(kind="postpone", until=quiet_at, why="until the ceremony is over")
+            return RecoveryStep(kind="wait", until=circuit.open_until, why="cool down, until the ceremony is over")
+        return RecoveryStep(kind="postpone", until=quiet_at, why="until the ceremony is over")
     if circuit.open_until is not None and now < circuit.open_until:
-        return GuardStep(kind="wait", until=circuit.open_until, why="cool down")
-    return GuardStep(kind="probe", why=f"round {circuit.round}")
+        return RecoveryStep(kind="wait", until=circuit.open_until, why="cool down")
+    return RecoveryStep(kind="probe", why=f"round {circuit.round}")
 
 
-def _in_stages(circuit: Circuit, now: datetime, policy: CircuitPolicy, why: str) -> GuardStep:
+def _in_stages(circuit: Circuit, now: datetime, policy: CircuitPolicy, why: str) -> RecoveryStep:
     due = (circuit.stage_since or now) + timedelta(seconds=policy.ramp_step_seconds)
-    return GuardStep(kind="advance") if now >= due else GuardStep(kind="wait", until=due, why=why)
+    return RecoveryStep(kind="advance") if now >= due else RecoveryStep(kind="wait", until=due, why=why)
 
 
 def noisy_time(ceremonies: Iterable[datetime], now: datetime) -> tuple[datetime, datetime] | None:
-    """The first time that is not over yet in which ceremonies are under way, overlapping ones taken together."""
+    """Return the first time not yet over in which ceremonies are under way, overlapping ones taken together."""
     found: tuple[datetime, datetime] | None = None
     for ceremony in sorted(ceremonies):
         begins, ends = ceremony - CEREMONY_BEFORE, ceremony + CEREMONY_AFTER
@@ -94,7 +93,7 @@ def noisy_time(ceremonies: Iterable[datetime], now: datetime) -> tuple[datetime,
 
 
 def quiet_moment(ceremonies: Iterable[datetime], now: datetime) -> datetime | None:
-    """When no ceremony is under way any more; None: none is under way now."""
+    """Return when no ceremony is under way any more; None: none is under way now."""
     noisy = noisy_time(ceremonies, now)
     return noisy[1] if noisy is not None and noisy[0] <= now else None
 
@@ -102,28 +101,28 @@ def quiet_moment(ceremonies: Iterable[datetime], now: datetime) -> datetime | No
 def as_configured(
     was: Circuit, now_is: Circuit, failover: FailoverPolicy, noisy: tuple[datetime, datetime] | None
 ) -> Circuit:
-    """The circuit after a transition, so that it comes back, with or without its guard, as its operator wants.
+    """Adjust the circuit after a transition, so that it comes back, with or without its guard, as its operator wants.
 
-    `noisy`: when ceremonies of weddings that depend on it are next under way.
+    `noisy`: the next time in which ceremonies of weddings that depend on it are under way.
     """
     if now_is.state == "closed":
         return now_is
     begins, ends = noisy if noisy is not None and waits_for_quiet(now_is, failover) else (None, None)
     is_new = now_is.state == "open" and now_is.round != was.round
-    is_by_hand = now_is.forced is not None or now_is.reason == RESTORE_ASKED
-    is_held = now_is.held or (is_new and not failover.restores_by_itself and not is_by_hand)
+    is_manual = now_is.forced is not None or now_is.reason == RESTORE_ASKED
+    is_held = now_is.held or (is_new and not failover.restores_by_itself and not is_manual)
     return now_is.model_copy(update={"noisy_from": begins, "noisy_until": ends, "held": is_held})
 
 
 def waits_for_quiet(circuit: Circuit, failover: FailoverPolicy) -> bool:
-    """Whether it is not switched back amid a ceremony; who asks for it back by hand means now."""
+    """Tell whether it waits for a ceremony to end; whoever restores it by hand means now."""
     return failover.waits_for_quiet and circuit.reason != RESTORE_ASKED
 
 
 def is_well_again(circuit: Circuit, is_up: bool | None, now: datetime, policy: CircuitPolicy) -> bool:
-    """Whether nobody would propose any more to leave it: its calls go well, or, where there are none, its probes.
+    """Tell whether nobody would propose to leave it any more: its calls go well, or, without calls, its probes.
 
-    `is_up`: what its probes say; None: nobody looks.
+    `is_up`: the result of its probes; None: nobody probes it.
     """
     calls = total(merged(circuit.window, Tally(), now, policy))
     if is_up is False or is_failing(calls, policy):
@@ -134,7 +133,7 @@ def is_well_again(circuit: Circuit, is_up: bool | None, now: datetime, policy: C
 
 
 def estimated_downtime_ms(circuit: Circuit, now: datetime, policy: CircuitPolicy, past_ms: Sequence[int] = ()) -> int:
-    """Until all traffic is back: the median of past failovers, or at least the cool down and the ramp."""
+    """Estimate the time until all traffic is back: the median of past failovers, at least cool-down and ramp."""
     open_for = max(((circuit.open_until or now) - now).total_seconds(), 0.0)
     ramp = len(policy.ramp) * policy.ramp_step_seconds
     least = int((open_for + ramp) * 1000)
@@ -144,7 +143,7 @@ def estimated_downtime_ms(circuit: Circuit, now: datetime, policy: CircuitPolicy
 
 
 def rollback_plan(service: str, backup: str | None, policy: CircuitPolicy) -> tuple[str, ...]:
-    """How traffic comes back, in words for an operator."""
+    """Describe, for an operator, how traffic comes back."""
     shares = ", ".join(f"{share} %" for share in (*policy.ramp, 100))
     return (
         f"cool down of {policy.open_seconds:g} s, growing to {policy.open_cap_seconds:g} s while probes fail",

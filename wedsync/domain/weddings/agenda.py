@@ -1,20 +1,22 @@
-"""What a wedding does next: which steps are due, when it wakes, what phase it is in. Pure; time is an argument."""
+"""Decide what a wedding does next: due steps, the next wake, the phase. Pure; time is an argument."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
-from wedsync.domain.weddings.ledger import Recheck, StepState
+from wedsync.domain.plans.plan import PlannedStep, Window
+from wedsync.domain.weddings.ledger import Recheck
 from wedsync.domain.weddings.messages import StepStatus, TransactionStatus
-from wedsync.domain.weddings.plan import PlannedStep, Window
 from wedsync.domain.weddings.saga import FINAL, gaps
+from wedsync.domain.weddings.step import StepState
 
 #: The reception begins so long after the ceremony, the clean-up so long after that.
 RECEPTION_AFTER = timedelta(hours=1)
 CLEANUP_AFTER = timedelta(hours=9)
-#: Wedding-day mode is on around the ceremony.
+#: Wedding-day mode is on from so long before the ceremony until so long after it.
 WEDDING_DAY_BEFORE = timedelta(hours=24)
 WEDDING_DAY_AFTER = timedelta(hours=12)
 
@@ -23,7 +25,7 @@ UNBEGUN: frozenset[StepStatus] = frozenset({"pending", "scheduled"})
 
 
 def phase_at(now: datetime, ceremony_at: datetime) -> Window:
-    """The service window that `now` falls in."""
+    """Return the service window that `now` falls in."""
     if now < ceremony_at:
         return "preparation"
     if now < ceremony_at + RECEPTION_AFTER:
@@ -32,13 +34,13 @@ def phase_at(now: datetime, ceremony_at: datetime) -> Window:
 
 
 def mode_at(now: datetime, ceremony_at: datetime) -> Literal["normal", "wedding_day"]:
-    """Whether wedding-day mode is on."""
+    """Return the mode: `wedding_day` around the ceremony."""
     near = ceremony_at - WEDDING_DAY_BEFORE <= now < ceremony_at + WEDDING_DAY_AFTER
     return "wedding_day" if near else "normal"
 
 
 def turning_points(ceremony_at: datetime, ends_at: datetime) -> tuple[datetime, ...]:
-    """When the phase or the mode changes, and the end, in order."""
+    """Return, in order, the moments when the phase or the mode changes, and the end."""
     points = {
         ceremony_at - WEDDING_DAY_BEFORE,
         ceremony_at,
@@ -56,9 +58,9 @@ def due_steps(
     now: datetime,
     settling: Iterable[str] = (),
 ) -> list[PlannedStep]:
-    """The steps that a transaction started now would carry out, in plan order.
+    """Return the steps that a transaction started now would carry out, in plan order.
 
-    A step is due when its own time has come (or it has none) and each of its needs is over or due with it; `settling`
+    A step is due when its own time has come (or it has none) and each of its needs is over or due with it. `settling`
     names steps whose answer this transaction brings.
     """
     chosen: dict[str, PlannedStep] = {}
@@ -81,7 +83,7 @@ def next_wake(
     now: datetime,
     longest: timedelta,
 ) -> datetime:
-    """The next instant at which something is due, at most `longest` from now."""
+    """Return the next instant at which something is due, at most `longest` from now."""
     instants = [recheck.due_at for recheck in rechecks]
     for state in states:
         if state.status in UNBEGUN and state.due_at is not None:
@@ -93,25 +95,19 @@ def next_wake(
 
 
 def overdue(states: Iterable[StepState], status: Literal["waiting", "held"], now: datetime) -> list[StepState]:
-    """The steps whose patience is over."""
+    """Return the waiting or held steps whose deadline has passed."""
     return [s for s in states if s.status == status and s.deadline_at is not None and s.deadline_at <= now]
 
 
-def put_off(held: StepState, patience: timedelta, now: datetime) -> StepState:
-    """A hold past its deadline that takes no default: as much patience again, at least a day, with a reminder."""
-    more = max(patience, timedelta(days=1))
-    return held.model_copy(update={"deadline_at": now + more, "remind_at": now + more / 2})
-
-
 def to_remind(states: Iterable[StepState], now: datetime) -> list[StepState]:
-    """The held steps whose people are to be reminded."""
+    """Return the held steps whose people are to be reminded."""
     return [s for s in states if s.status == "held" and s.remind_at is not None and s.remind_at <= now]
 
 
 def folded_status(states: Iterable[StepState]) -> TransactionStatus:
-    """What a settled transaction became, now that later ones answered what it waited for.
+    """Return the status of a settled transaction, now that later ones answered what it waited for.
 
-    Steps that are not begun belong to the agenda and don't count.
+    Steps that have not begun belong to the agenda and don't count.
     """
     statuses = {state.status for state in states}
     if "held" in statuses:
@@ -120,14 +116,18 @@ def folded_status(states: Iterable[StepState]) -> TransactionStatus:
 
 
 def folded_gaps(states: Iterable[StepState]) -> tuple[str, ...]:
-    """The failed steps of a folded transaction."""
+    """Return the failed steps of a folded transaction."""
     return gaps(states)
 
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def ulid(now: datetime, random_bits: int) -> str:
-    """A ULID from an instant and 80 random bits: for ids made inside a workflow."""
-    value = (int(now.timestamp() * 1000) << 80) | (random_bits & ((1 << 80) - 1))
+def own_transaction_id(wedding_id: str, number: int) -> str:
+    """Name the transaction that a wedding's own agenda begins: a ULID's shape, the same for the same number.
+
+    A run that an operator has reset begins it under the same name, so that its effects are known.
+    """
+    digest = hashlib.sha256(f"{wedding_id}/{number}".encode()).digest()
+    value = (number << 80) | int.from_bytes(digest[:10], "big")
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))

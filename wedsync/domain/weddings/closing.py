@@ -1,4 +1,4 @@
-"""When a wedding that was cancelled, or whose time is over, really ends. Pure; time is an argument."""
+"""Decide when a wedding that was cancelled, or whose time is over, really ends. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 from wedsync.domain.weddings.wedding_state import Closing, ClosingStatus, WeddingState
 
-#: What is still open then is waited for so long after the wedding's own end, and no longer.
+#: Open matters keep it so long after the wedding's own end, and no longer.
 LONGEST_CLOSING = timedelta(days=60)
 
 
 def open_matters(state: WeddingState) -> tuple[str, ...]:
-    """The steps of which something is still to come, sorted.
+    """List the steps with an open matter, sorted.
 
-    A look again, an undo that needs a person, a vendor's word, or a decision.
+    A recheck, an undo that needs a person, a vendor event to come, or a decision.
     """
     found = {recheck.entry.step_id for recheck in state.rechecks}
     found |= {entry.step_id for entry in state.entries.values() if entry.state == "parked"}
@@ -26,10 +26,17 @@ def open_matters(state: WeddingState) -> tuple[str, ...]:
 
 
 def closing_as(becomes: ClosingStatus, ends_at: datetime, now: datetime) -> Closing:
-    """A closing that begins now."""
+    """Make a closing that begins now."""
     return Closing(becomes=becomes, until=max(now, ends_at) + LONGEST_CLOSING)
 
 
+def end(state: WeddingState, becomes: ClosingStatus, now: datetime) -> WeddingState:
+    """End the wedding now; it lives on as `closing` while a matter is open."""
+    if not open_matters(state):
+        return state.ending_as(becomes, None)
+    return state.ending_as("closing", closing_as(becomes, state.compiled.ends_at, now))
+
+
 def is_closed(state: WeddingState, now: datetime) -> bool:
-    """Whether nothing keeps a closing wedding any longer: no open matter, or no more time for it."""
+    """Tell whether nothing keeps a closing wedding any longer: no open matter, or no more time for it."""
     return state.closing is not None and (now >= state.closing.until or not open_matters(state))

@@ -1,45 +1,30 @@
-"""What a wedding's workflow carries: the state of each step, the ledger and the agenda. Values only."""
+"""Ledger of a wedding: each effect, its vendor, its transaction, and how it is undone. Values only."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Literal, Self
 
 from pydantic import JsonValue
 
-from wedsync.domain.routing.vendor import ActionSpec, OperationSpec
-from wedsync.domain.weddings.messages import (
-    CompensationStatus,
-    Decision,
-    Message,
-    StepStatus,
-    TransactionKind,
-    TransactionStatus,
-)
-from wedsync.domain.weddings.plan import PlannedStep
+from wedsync.domain.vendors.call import Effect
+from wedsync.domain.vendors.manifest import ActionSpec, OperationSpec
+from wedsync.domain.weddings.messages import Message
 
+#: An effect that was found absent after an unknown outcome is rechecked so long after.
+RECHECK_AFTER = (timedelta(hours=1), timedelta(hours=24))
+#: Stands for the operation of an action that has no API.
+MANUAL = "by_hand"
 
-class StepError(Message):
-    """Why a step is not where it should be. `detail` holds no guest's data."""
-
-    code: str
-    detail: str
-
-
-class CompensationResult(Message):
-    """How the undo of a step stands."""
-
-    status: CompensationStatus
-    attempts: int = 0
-    detail: str = ""
+EntryState = Literal["begun", "standing", "waiting", "parked", "undone"]
 
 
 class Binding(Message):
-    """Who is called, and with what: decided by an activity, in history before the deed."""
+    """One vendor, account and set of inputs for a step: made from what history holds, before the first call."""
 
     vendor: str
     account: str
-    #: Materialized inputs, in the shape of `wedsync.domain.routing.inputs`.
+    #: Materialized inputs, in the shape of `wedsync.domain.vendors.action_inputs`.
     inputs: dict[str, JsonValue]
     #: Raised only after a known non-effect.
     round: int
@@ -52,11 +37,15 @@ class Binding(Message):
     idempotency_hours: float = 0
     #: The transaction that bound it: part of its idempotency keys for ever.
     transaction_id: str
-    #: Where the vendor, or a person, says that what has no API is done. Signed; empty where an API does it.
-    hand_link: str = ""
+    #: The signed link where the vendor, or a person, confirms an effect without an API; empty if an API does it.
+    manual_link: str = ""
     #: The counter-message's text, references filled in; empty: none is sent.
     counter_text: str = ""
     bound_at: datetime
+
+    def moved_to(self, inputs: dict[str, JsonValue]) -> Self:
+        """Bind the same effect to new inputs: a change."""
+        return self._with(inputs=inputs)
 
 
 class Field(Message):
@@ -67,27 +56,27 @@ class Field(Message):
 
 
 class LedgerEntry(Message):
-    """What a step did, or may have done, at a vendor: enough to undo it."""
+    """A step's effect, or possible effect, at a vendor: enough to undo it."""
 
     step_id: str
     binding: Binding
-    #: begun: may hold an effect, outcome unknown. standing: done. waiting: the vendor's word is still to come.
+    #: begun: may hold an effect, outcome unknown. standing: done. waiting: the vendor's confirmation is still to come.
     #: parked: its undo needs a person. undone: nothing of it is left.
-    state: Literal["begun", "standing", "waiting", "parked", "undone"]
+    state: EntryState
     external_id: str | None = None
     facts: dict[str, JsonValue] = {}
     #: The vendor's version of the object, and the digest of what we wrote: to notice what others changed there.
     etag: str | None = None
     content: str | None = None
-    #: A change failed and could not be put back: `binding.inputs` may not be what the vendor holds.
+    #: A change failed and could not be put back: the vendor may not hold `binding.inputs`.
     uncertain: bool = False
     #: The operations whose outcome is known to have taken effect, in order.
     done: tuple[str, ...] = ()
-    #: The operation that was under way when the outcome got lost.
+    #: The operation that was under way when its outcome got lost.
     unknown_operation: str | None = None
     #: When that operation was last sent.
     last_sent_at: datetime | None = None
-    #: How often the vendor refused each operation of the undo: asked again, it is asked under a new key.
+    #: How often the vendor refused each operation of the undo: a new try uses a new key.
     undo_rounds: dict[str, int] = {}
     #: `effect` and `inputs`, each with the transaction that set it.
     fields: dict[str, Field] = {}
@@ -95,145 +84,118 @@ class LedgerEntry(Message):
     origin_tx: str = ""
 
     def set_by(self, transaction_id: str) -> bool:
-        """Whether undoing `transaction_id` undoes this effect."""
+        """Tell whether undoing `transaction_id` undoes this effect."""
         effect = self.fields.get("effect")
         return self.origin_tx == transaction_id or (effect is not None and effect.set_by_tx == transaction_id)
 
     def last_operation(self) -> OperationSpec:
-        """The newest operation that is known to have taken effect. Raises StopIteration when none is."""
+        """Give the newest operation that is known to have taken effect. Raises StopIteration when none is."""
         return next(o for o in self.binding.spec.operations if self.done and o.name == self.done[-1])
 
+    def lost_operation(self) -> OperationSpec | None:
+        """Give the operation whose outcome got lost, or None."""
+        return next((o for o in self.binding.spec.operations if o.name == self.unknown_operation), None)
 
-class StepState(Message):
-    """Where a step stands, as the wedding carries it and Postgres shows it."""
+    # ---- how it changes
 
-    step_id: str
-    status: StepStatus
-    transaction_id: str | None = None
-    vendor: str | None = None
-    account: str | None = None
-    fallback_used: bool = False
-    attempts: int = 0
-    #: The number of the newest try: see the idempotency key.
-    round: int = 0
-    external_id: str | None = None
-    #: What later steps may refer to.
-    results: dict[str, JsonValue] = {}
-    due_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    error: StepError | None = None
-    compensation: CompensationResult | None = None
-    #: While waiting: the events that end it.
-    waits_for: str = ""
-    refused_by: tuple[str, ...] = ()
-    #: While waiting or held: when the wedding stops waiting; of a queued step, when it is tried again.
-    deadline_at: datetime | None = None
-    #: While its vendors are all down and the plan lets it wait for them: since when, and until when.
-    queued_at: datetime | None = None
-    queued_until: datetime | None = None
-    #: While held: when its people are reminded; None once they were.
-    remind_at: datetime | None = None
-    #: While held: whether the vendor may hold an effect, so that no other vendor may be tried.
-    unknown: bool = False
+    def set_in(self, transaction_id: str, origin_tx: str) -> Self:
+        """Name the transaction as the one that set the effect, where nobody did before."""
+        fields = dict(self.fields)
+        fields.setdefault("effect", Field(value=self.external_id, set_by_tx=transaction_id))
+        if self.external_id and fields["effect"].value is None:
+            fields["effect"] = Field(value=self.external_id, set_by_tx=fields["effect"].set_by_tx)
+        fields.setdefault("inputs", Field(value=None, set_by_tx=transaction_id))
+        origin = self.origin_tx or origin_tx
+        return (
+            self if (fields, origin) == (self.fields, self.origin_tx) else self._with(fields=fields, origin_tx=origin)
+        )
+
+    def in_state(self, state: EntryState) -> Self:
+        """Move the effect to another state."""
+        return self if state == self.state else self._with(state=state)
+
+    def under_way(self, operation: str, now: datetime) -> Self:
+        """Note that an operation is sent now: until its answer is there, its outcome is unknown."""
+        return self._with(unknown_operation=operation, last_sent_at=now)
+
+    def not_under_way(self) -> Self:
+        """Note that the sent operation did not happen."""
+        return self if self.unknown_operation is None else self._with(unknown_operation=None)
+
+    def with_effect(self, operation: str, effect: Effect) -> Self:
+        """Take in what an operation did at the vendor."""
+        return self._with(
+            unknown_operation=None,
+            done=(*self.done, operation),
+            external_id=effect.external_id or self.external_id,
+            facts={**self.facts, **effect.facts},
+            etag=effect.etag or self.etag,
+            content=effect.content or self.content,
+        )
+
+    def with_facts(self, facts: dict[str, JsonValue]) -> Self:
+        """Add what the vendor's event says."""
+        return self._with(facts={**self.facts, **facts}) if facts else self
+
+    def asked_of_a_person(self) -> Self:
+        """Wait for a person. From now on something may stand at the vendor: an undo needs a person, too."""
+        return self._with(state="waiting", done=(MANUAL,))
+
+    def refused_by_hand(self) -> Self:
+        """Take a person's no: nothing was done."""
+        return self._with(done=())
+
+    def changing_to(self, inputs: dict[str, JsonValue], transaction_id: str) -> Self:
+        """Move the effect to new inputs, as set by this transaction."""
+        fields = {**self.fields, "inputs": Field(value=None, set_by_tx=transaction_id)}
+        return self._with(binding=self.binding.moved_to(inputs), fields=fields)
+
+    def changed(self) -> Self:
+        """End a change well; the operations that made it are no part of what an undo has to undo."""
+        changes = {operation.name for operation in self.binding.spec.change_operations}
+        done = tuple(name for name in self.done if name not in changes)
+        return self._with(done=done, uncertain=False)
+
+    def put_back(self, effect: Effect) -> Self:
+        """Take in one operation of a change's undo."""
+        return self._with(etag=effect.etag, content=effect.content)
+
+    def certain(self) -> Self:
+        """Note that the vendor holds again what the ledger says."""
+        return self._with(uncertain=False)
+
+    def in_doubt(self) -> Self:
+        """Note that nobody knows whether the vendor holds the new or the old: its copy can't be compared any more."""
+        return self._with(uncertain=True, content=None)
+
+    def not_compared(self) -> Self:
+        """Let the next undo remove the effect although others changed it."""
+        return self._with(content=None)
+
+    def undo_refused(self, operation: str) -> Self:
+        """Use a new key next time: the old one replays the refusal."""
+        return self._with(undo_rounds={**self.undo_rounds, operation: self.undo_rounds.get(operation, 0) + 1})
 
 
 class Recheck(Message):
-    """An effect that was found absent after an unknown outcome, to be looked for again."""
+    """An effect that was found absent after an unknown outcome, to be rechecked."""
 
     entry: LedgerEntry
     due_at: datetime
     #: 1: after an hour; 2: after a day.
     look: int
 
+    def again(self, now: datetime) -> Recheck | None:
+        """Give the next recheck, or None after the last one."""
+        if self.look >= len(RECHECK_AFTER):
+            return None
+        return self._with(look=self.look + 1, due_at=now + RECHECK_AFTER[self.look])
 
-class Deed(Message):
-    """One thing a transaction has to do about one step."""
-
-    kind: Literal["do", "answer", "late", "change"]
-    step: PlannedStep
-    #: The round to start at.
-    round: int = 1
-    #: The vendors to try, in order.
-    vendors: tuple[str, ...] = ()
-    #: For answer, late, change, and a `do` after an unknown outcome: what stands already.
-    entry: LedgerEntry | None = None
-    state: StepState | None = None
-    #: For answer: what the vendor said.
-    event_type: str = ""
-    event_facts: dict[str, JsonValue] = {}
-
-    @property
-    def is_retry(self) -> bool:
-        """Whether a person, who was to decide, wants it tried again."""
-        return self.state is not None and self.state.status == "held"
-
-    def standing(self) -> LedgerEntry:
-        """What stands already. Raises ValueError for a deed that was given nothing."""
-        if self.entry is None:
-            raise ValueError("a deed about a standing step comes with its ledger entry")
-        return self.entry
+    def put_off(self, now: datetime) -> Self:
+        """Recheck an hour from now: the transaction that was to recheck broke."""
+        return self._with(due_at=now + RECHECK_AFTER[0])
 
 
-class TransactionInput(Message):
-    """The input of the workflow `RunTransaction`."""
-
-    organization_id: str
-    wedding_id: str
-    reference: str
-    #: Venue-local date of the ceremony, for the search attribute.
-    wedding_date: str
-    phase: str
-    mode: Literal["normal", "wedding_day"] = "normal"
-    locale: str = "en"
-    plan_version: int
-    transaction_id: str
-    seq: int
-    kind: TransactionKind
-    origin_tx: str
-    parallelism: int
-    deeds: tuple[Deed, ...] = ()
-    #: Effects to undo, for an undo; with the needs among their steps.
-    undo: tuple[LedgerEntry, ...] = ()
-    undo_needs: dict[str, tuple[str, ...]] = {}
-    undo_steps: tuple[PlannedStep, ...] = ()
-    undo_states: tuple[StepState, ...] = ()
-    #: `step.field` of what the undo touches that a later transaction has set anew: named in the result.
-    superseded: tuple[str, ...] = ()
-    #: It undoes and does nothing else, though there may be no effect to undo.
-    rolls_back: bool = False
-    #: An undo that was asked for as `cancel`.
-    cancel: bool = False
-    #: Looks again at effects that were found absent after an unknown outcome.
-    rechecks: tuple[Recheck, ...] = ()
-    #: Results of steps that succeeded before.
-    results: dict[str, dict[str, JsonValue]] = {}
-    #: Steps outside this transaction that satisfy a need: succeeded or skipped.
-    satisfied: tuple[str, ...] = ()
-    decision: Decision | None = None
-    #: Who tells the wedding what it came to: the workflow itself (those started before 0.1), or the activity that
-    #: settles it, which costs the history nothing.
-    told_by: Literal["workflow", "settling"] = "workflow"
-
-    def step_ids(self) -> frozenset[str]:
-        """The steps it is about."""
-        return frozenset(deed.step.id for deed in self.deeds) | {state.step_id for state in self.undo_states}
-
-
-class TransactionResult(Message):
-    """What a transaction came to. Given to the wedding by signal and kept in Postgres."""
-
-    id: str
-    seq: int
-    kind: TransactionKind
-    status: TransactionStatus
-    gaps: tuple[str, ...] = ()
-    steps: tuple[StepState, ...] = ()
-    entries: tuple[LedgerEntry, ...] = ()
-    rechecks: tuple[Recheck, ...] = ()
-    superseded: tuple[str, ...] = ()
-    #: It undid what it had done, or was to undo, whether all of that could be undone or not.
-    rolled_back: bool = False
-    started_at: datetime
-    ended_at: datetime
-    error: StepError | None = None
+def first_recheck(entry: LedgerEntry, now: datetime) -> Recheck:
+    """Give the first recheck, an hour from now, of an effect that nobody found or whose vendor kept it."""
+    return Recheck(entry=entry, due_at=now + RECHECK_AFTER[0], look=1)

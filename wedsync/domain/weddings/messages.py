@@ -1,10 +1,12 @@
-"""What is said to a wedding's workflow from outside: its start, its requests, the vendors' words."""
+"""Messages to a wedding's workflow: its start, requests, vendor events."""
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 TransactionKind = Literal["orchestrate", "scheduled", "timeline", "detail", "amendment", "undo"]
 TransactionStatus = Literal[
@@ -20,18 +22,39 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def _with(self, **changes: Any) -> Self:
+        """Copy the value with some fields changed; a misspelt field or a wrong value raises ValidationError.
+
+        For the named methods of each type: code outside changes a value by a method that says what happened to it.
+        """
+        cls = type(self)
+        try:
+            checked = {name: _checked_by(cls, name)(value) for name, value in changes.items()}
+        except (KeyError, ValidationError):
+            # The whole value says which field is wrong.
+            return self.model_validate({**self.__dict__, **changes})
+        return self.model_copy(update=checked)
+
+
+@functools.cache
+def _checked_by(kind: type[BaseModel], name: str) -> Callable[[Any], Any]:
+    """Give what checks one field's new value; what stands was checked when it was set. Raises KeyError."""
+    field = kind.model_fields[name]
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(annotation).validate_python
+
 
 class Decision(Message):
-    """A human's word on a held step."""
+    """A person's decision on a held step."""
 
     step_id: str
     choice: Choice
-    #: For `use`: the vendor to go to.
+    #: For `use`: the vendor to use.
     vendor: str | None = None
 
 
 class TransactionRequest(Message):
-    """`transactions.request`: what was asked for, by kind. Stored as JSON and handed to the wedding as it is.
+    """`transactions.request`: one request, by kind. Stored as JSON and passed to the wedding unchanged.
 
     orchestrate: nothing more. undo: `target`, or `everything` for the whole wedding; with `cancel` the target ends as
     `cancelled`. timeline: `ceremony_at` (wall time), perhaps `zone`. scheduled: `decision`, or none when the wedding's
@@ -51,24 +74,23 @@ class TransactionRequest(Message):
 
 
 class WeddingStart(Message):
-    """The input of the workflow `Wedding` (`wedding:{wedding_id}`, queue `workflows`)."""
+    """Input of the workflow `Wedding` (`wedding:{wedding_id}`, queue `workflows`)."""
 
     wedding_id: str
     organization_id: str
     #: The plan's own id.
     reference: str
     plan_version: int
+    #: The ceremony's venue-local date, for the search attribute.
+    date: str
 
 
 #: Registered names.
 WEDDING_WORKFLOW = "Wedding"
-TRANSACTION_WORKFLOW = "RunTransaction"
 DRAIN_INBOX_WORKFLOW = "DrainInbox"
-SWEEP_HANDOFFS_WORKFLOW = "SweepHandoffs"
-#: Update of `Wedding`: TransactionRequest in, its id out; a known id answers again.
+REDISPATCH_PENDING_WORKFLOW = "SweepHandoffs"
+#: Update of `Wedding`: TransactionRequest in, its id out; a known id gets the same answer.
 SUBMIT_UPDATE = "submit"
-#: Signal of `Wedding`: the `TransactionResult` of one of its transactions.
-SETTLED_SIGNAL = "settled"
 #: Update of `Wedding`: nothing in, the number of steps written anew out.
 REPAIR_UPDATE = "repair"
 #: Signal of `Wedding`: a VendorEvent.
@@ -76,10 +98,5 @@ VENDOR_EVENT_SIGNAL = "vendor_event"
 
 
 def wedding_workflow_id(wedding_id: str) -> str:
-    """`wedding:{wedding}`."""
+    """Return `wedding:{wedding}`."""
     return f"wedding:{wedding_id}"
-
-
-def transaction_workflow_id(wedding_id: str, transaction_id: str) -> str:
-    """`wedding:{wedding}:tx:{tx}`."""
-    return f"wedding:{wedding_id}:tx:{transaction_id}"

@@ -1,28 +1,30 @@
-"""What becomes of a request to a wedding: refused and why, or the deeds and undos it leads to. Pure."""
+"""Decide on a request to a wedding: why it is refused, or which tasks and undos it leads to. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings import agenda, order, references, saga
-from wedsync.domain.weddings.degradation import VENDOR_BACK
-from wedsync.domain.weddings.ledger import Deed, LedgerEntry, Recheck, StepError, StepState
+from wedsync.domain.plans import references, topology
+from wedsync.domain.plans.plan import PlannedStep
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.domain.weddings import agenda, saga
+from wedsync.domain.weddings.ledger import RECHECK_AFTER, LedgerEntry, Recheck
 from wedsync.domain.weddings.messages import Decision, TransactionRequest
-from wedsync.domain.weddings.plan import PlannedStep
-from wedsync.domain.weddings.wedding_state import TransactionCard, WeddingState
+from wedsync.domain.weddings.step import VENDOR_BACK, StepError, StepState
+from wedsync.domain.weddings.task import StepTask
+from wedsync.domain.weddings.wedding_state import OVER, TransactionCard, WeddingState
 
 #: Capabilities whose effects hold a time of the wedding.
 TIMED_CAPABILITIES = frozenset({"calendar", "booking", "video"})
-#: The topics of events that tell how something went; no step waits for them without being named.
+#: Topics of events that report how something went; a step waits for them only if it names them.
 _REPORTS = ("message", "calendar")
 _OVER = ("rolled_back", "cancelled")
 
 
 def refusal(state: WeddingState, request: TransactionRequest) -> StepError | None:
-    """Why the wedding can't take the request now, or None."""
-    if state.status in ("cancelled", "ended"):
+    """Say why the wedding can't take the request now, or None."""
+    if state.status in OVER:
         return StepError(code="wedding_over", detail=f"the wedding is {state.status}")
     if state.closing is not None and request.kind in ("orchestrate", "timeline"):
         return StepError(code="wedding_over", detail="the wedding is closing: nothing new is begun")
@@ -40,12 +42,12 @@ def refusal(state: WeddingState, request: TransactionRequest) -> StepError | Non
 
 
 def _orchestrate_refusal(state: WeddingState) -> StepError | None:
-    """One orchestration stands at a time; one whose undo needs a person still does."""
+    """Refuse a second orchestration: one stands at a time, also one whose undo needs a person."""
     cards = (card.id for card in state.cards.values() if card.kind == "orchestrate" and card.status not in _OVER)
-    standing = state.origin or next(cards, "")
-    if not standing:
+    committed = state.origin or next(cards, "")
+    if not committed:
         return None
-    return StepError(code="already_orchestrated", detail=f"transaction {standing} stands; undo it first")
+    return StepError(code="already_orchestrated", detail=f"transaction {committed} stands; undo it first")
 
 
 def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | None:
@@ -70,7 +72,7 @@ def _decision_refusal(state: WeddingState, decision: Decision) -> StepError | No
 
 
 def is_lost(state: WeddingState, step_id: str) -> bool:
-    """Whether a vendor may hold an effect of the step that the ledger does not know: its transaction got lost."""
+    """Tell whether a vendor may hold an effect of the step that the ledger does not know: its transaction got lost."""
     return state.states[step_id].unknown and step_id not in state.entries
 
 
@@ -93,35 +95,35 @@ def _timeline_refusal(state: WeddingState) -> StepError | None:
 
 
 def steps(state: WeddingState) -> tuple[PlannedStep, ...]:
-    """The compiled steps."""
+    """Return the compiled steps."""
     return state.plan.steps if state.plan else ()
 
 
 def planned_step(state: WeddingState, step_id: str) -> PlannedStep:
-    """The compiled step `step_id`."""
+    """Return the compiled step `step_id`."""
     return next(step for step in steps(state) if step.id == step_id)
 
 
-def first_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
-    """What is due when the wedding is first orchestrated, or whenever nothing else brings it about."""
-    return tuple(_deed(state, step) for step in agenda.due_steps(steps(state), state.states, now))
+def first_tasks(state: WeddingState, now: datetime) -> tuple[StepTask, ...]:
+    """Return the tasks due when the wedding is first orchestrated, or whenever nothing else starts them."""
+    return tuple(_task(state, step) for step in agenda.due_steps(steps(state), state.states, now))
 
 
-def _deed(state: WeddingState, step: PlannedStep) -> Deed:
+def _task(state: WeddingState, step: PlannedStep) -> StepTask:
     held = state.states[step.id]
-    return Deed(kind="do", step=step, round=held.round + 1, state=held)
+    return StepTask(kind="do", step=step, round=held.round + 1, state=held)
 
 
 def _begins_steps(state: WeddingState) -> bool:
-    """Whether what is due on the agenda is begun."""
+    """Tell whether due steps of the agenda are begun."""
     return bool(state.origin) and state.closing is None
 
 
-def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
-    """What the agenda brings now: answers that came, patience that ended, steps that are due."""
-    deeds: dict[str, Deed] = {}
+def scheduled_tasks(state: WeddingState, now: datetime) -> tuple[StepTask, ...]:
+    """Return the tasks that are due on the agenda now: answers that came, deadlines that passed, steps that are due."""
+    tasks: dict[str, StepTask] = {}
     for step_id, event in answers(state):
-        deeds[step_id] = Deed(
+        tasks[step_id] = StepTask(
             kind="answer",
             step=planned_step(state, step_id),
             entry=state.entries.get(step_id),
@@ -131,43 +133,42 @@ def scheduled_deeds(state: WeddingState, now: datetime) -> tuple[Deed, ...]:
         )
     for late in agenda.overdue(state.states.values(), "waiting", now):
         if late.waits_for == VENDOR_BACK:
-            deeds[late.step_id] = _deed(state, planned_step(state, late.step_id))
-        elif late.step_id not in deeds:
-            deeds[late.step_id] = Deed(
+            tasks[late.step_id] = _task(state, planned_step(state, late.step_id))
+        elif late.step_id not in tasks:
+            tasks[late.step_id] = StepTask(
                 kind="late",
                 step=planned_step(state, late.step_id),
                 entry=state.entries.get(late.step_id),
                 state=late,
             )
     if _begins_steps(state):
-        for step in agenda.due_steps(steps(state), state.states, now, settling=deeds):
-            deeds[step.id] = _deed(state, step)
-    return tuple(deeds.values())
+        for step in agenda.due_steps(steps(state), state.states, now, settling=tasks):
+            tasks[step.id] = _task(state, step)
+    return tuple(tasks.values())
 
 
 def stands(state: WeddingState, step_id: str) -> bool:
-    """Whether other steps may build on this one: not on what was undone, nor on what a person is to undo."""
+    """Tell whether other steps may build on this one: not if it was undone, nor if a person is to undo it."""
     step, entry = state.states[step_id], state.entries.get(step_id)
     if step.status != "succeeded" or step.compensation is None:
         return step.status in saga.SATISFYING
     return entry is not None and entry.state != "parked"
 
 
-def on_standing_ground(state: WeddingState, deeds: Iterable[Deed]) -> tuple[Deed, ...]:
-    """The deeds; those about what was done already go on without the needs that were undone since."""
+def on_active_entries(state: WeddingState, tasks: Iterable[StepTask]) -> tuple[StepTask, ...]:
+    """Return the tasks; those whose step has an effect already drop the needs that were undone since."""
     return tuple(
-        deed if deed.kind == "do" and deed.entry is None else deed.model_copy(update={"step": _grounded(state, deed)})
-        for deed in deeds
+        task if task.kind == "do" and task.entry is None else task.on(_grounded(state, task)) for task in tasks
     )
 
 
-def _grounded(state: WeddingState, deed: Deed) -> PlannedStep:
-    kept = tuple(need for need in deed.step.needs if stands(state, need) or state.states[need].status != "succeeded")
-    return deed.step.model_copy(update={"needs": kept})
+def _grounded(state: WeddingState, task: StepTask) -> PlannedStep:
+    kept = tuple(need for need in task.step.needs if stands(state, need) or state.states[need].status != "succeeded")
+    return task.step.needing(kept)
 
 
 def answers(state: WeddingState) -> Iterable[tuple[str, VendorEvent]]:
-    """The kept events that end a waiting step's wait: at most one a step, a refusal only when nothing better came."""
+    """Yield the kept events that end a waiting step's wait: at most one a step, a refusal only if nothing better is."""
     found: dict[str, VendorEvent] = {}
     for event in state.events:
         for step_id, step in state.states.items():
@@ -179,7 +180,7 @@ def answers(state: WeddingState) -> Iterable[tuple[str, VendorEvent]]:
 
 
 def may_matter(state: WeddingState, event: VendorEvent) -> bool:
-    """Whether a step may still wait for the event, now or later: a receipt for what is over is not kept."""
+    """Tell whether a step may still wait for the event, now or later: a receipt for a finished step is not kept."""
     step = state.states.get(event.step_id) if event.step_id else None
     if step is None or step.status not in saga.FINAL:
         return True
@@ -187,9 +188,9 @@ def may_matter(state: WeddingState, event: VendorEvent) -> bool:
 
 
 def shed(events: tuple[VendorEvent, ...]) -> tuple[VendorEvent, ...]:
-    """`events` without one: the oldest report that names no step, else the oldest of all.
+    """Drop one of the `events`: the oldest report that names no step, else the oldest of all.
 
-    Reports are of messages and calendars; a payment or a business's answer may be what a step will wait for.
+    Reports are of messages and calendars; a step may yet wait for a payment's or a business's answer.
     """
     reports = (i for i, e in enumerate(events) if e.step_id is None and e.type.partition(".")[0] in _REPORTS)
     oldest = next(reports, 0)
@@ -197,7 +198,7 @@ def shed(events: tuple[VendorEvent, ...]) -> tuple[VendorEvent, ...]:
 
 
 def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -> bool:
-    """Whether the event is the vendor's word on what the step did: on that very object, not on an earlier one."""
+    """Tell whether the event is about the step's effect: about that very object, not an earlier one."""
     if event.type != step.waits_for and event.type not in step.refused_by:
         return False
     if event.object_id is not None and entry is not None and entry.external_id:
@@ -206,55 +207,55 @@ def event_fits(event: VendorEvent, step: StepState, entry: LedgerEntry | None) -
 
 
 def _ids(entry: LedgerEntry) -> set[str]:
-    """What the vendor may call the object by; a message of several parts has an id for each."""
+    """Return the ids by which the vendor may name the object; a message of several parts has an id for each."""
     facts = [fact for value in entry.facts.values() for fact in (value if isinstance(value, list) else [value])]
     return {value for value in (entry.external_id, *facts) if isinstance(value, str)}
 
 
-#: What a person says through a signed link, where a vendor has no API: done, not to be had, undone.
-HAND_CONFIRMED, HAND_DECLINED, HAND_UNDONE = "hand.confirmed", "hand.declined", "hand.undone"
+#: A person's answers through a signed link, for a vendor without an API: done, unavailable, undone.
+MANUAL_CONFIRMED, MANUAL_DECLINED, MANUAL_UNDONE = "hand.confirmed", "hand.declined", "hand.undone"
 
 
-def undone_by_hand(state: WeddingState) -> tuple[str, ...]:
-    """The steps whose parked undo somebody says to have done."""
-    said = {event.step_id for event in state.events if event.type == HAND_UNDONE}
+def manually_undone(state: WeddingState) -> tuple[str, ...]:
+    """Name the steps whose parked undo a person reports as done."""
+    answered = {event.step_id for event in state.events if event.type == MANUAL_UNDONE}
     return tuple(
         step_id
         for step_id, step in state.states.items()
-        if step_id in said and step.compensation is not None and step.compensation.status == "needs_attention"
+        if step_id in answered and step.compensation is not None and step.compensation.status == "needs_attention"
     )
 
 
-def decision_deeds(state: WeddingState, decision: Decision, now: datetime) -> tuple[Deed, ...]:
-    """What `retry`, `use` or `skip` of a held step leads to (the skipped step is over already)."""
+def decision_tasks(state: WeddingState, decision: Decision, now: datetime) -> tuple[StepTask, ...]:
+    """Return the tasks of a `retry`, `use` or `skip` of a held step (the skipped step is over already)."""
     step = planned_step(state, decision.step_id)
     held = state.states[decision.step_id]
-    deeds: list[Deed] = []
+    tasks: list[StepTask] = []
     if decision.choice == "retry" and held.unknown:
-        deeds.append(_retried(step, held, state.entries[decision.step_id]))
+        tasks.append(_retried(step, held, state.entries[decision.step_id]))
     elif decision.choice == "retry":
-        deeds.append(Deed(kind="do", step=step, round=held.round + 1, state=held))
+        tasks.append(StepTask(kind="do", step=step, round=held.round + 1, state=held))
     elif decision.choice == "use" and decision.vendor:
-        deeds.append(Deed(kind="do", step=step, round=held.round + 1, vendors=(decision.vendor,), state=held))
-    settling = [deed.step.id for deed in deeds]
+        tasks.append(StepTask(kind="do", step=step, round=held.round + 1, vendors=(decision.vendor,), state=held))
+    settling = [task.step.id for task in tasks]
     due = agenda.due_steps(steps(state), state.states, now, settling=settling) if _begins_steps(state) else []
-    return (*deeds, *(_deed(state, other) for other in due))
+    return (*tasks, *(_task(state, other) for other in due))
 
 
-def _retried(step: PlannedStep, held: StepState, entry: LedgerEntry) -> Deed:
-    """A step of which something may stand: asked about where its vendor's word was waited for, else gone on with."""
+def _retried(step: PlannedStep, held: StepState, entry: LedgerEntry) -> StepTask:
+    """Retry a step that may have an effect: probe it if it waited for its vendor's confirmation, else go on with it."""
     spec, vendor = entry.binding.spec, entry.binding.vendor
-    if spec.by_hand:
-        entry = entry.model_copy(update={"done": ()})
+    if spec.manual:
+        entry = entry.refused_by_hand()
     elif entry.unknown_operation is None and any(o.waits_for and o.name in entry.done[-1:] for o in spec.operations):
-        return Deed(kind="late", step=step, entry=entry, state=held)
-    return Deed(kind="do", step=step, round=held.round, vendors=(vendor,), entry=entry, state=held)
+        return StepTask(kind="late", step=step, entry=entry, state=held)
+    return StepTask(kind="do", step=step, round=held.round, vendors=(vendor,), entry=entry, state=held)
 
 
-def change_deeds(state: WeddingState) -> tuple[Deed, ...]:
-    """What stands and holds a time: to be moved to what the plan says now."""
+def change_tasks(state: WeddingState) -> tuple[StepTask, ...]:
+    """Return tasks that move every effect with a time to the plan's new times."""
     return tuple(
-        Deed(kind="change", step=step, entry=state.entries[step.id], state=state.states[step.id])
+        StepTask(kind="change", step=step, entry=state.entries[step.id], state=state.states[step.id])
         for step in steps(state)
         if step.capability in TIMED_CAPABILITIES
         and step.id in state.entries
@@ -264,7 +265,7 @@ def change_deeds(state: WeddingState) -> tuple[Deed, ...]:
 
 
 def to_undo(state: WeddingState, target: str | None) -> tuple[LedgerEntry, ...]:
-    """The effects that undoing `target` (None: everything) touches: those still set by it."""
+    """Return the effects that undoing `target` (None: everything) touches: those still set by it."""
     return tuple(
         entry
         for entry in state.entries.values()
@@ -273,9 +274,9 @@ def to_undo(state: WeddingState, target: str | None) -> tuple[LedgerEntry, ...]:
 
 
 def left_behind(state: WeddingState, target: str | None, now: datetime) -> tuple[Recheck, ...]:
-    """The looks by which an undo of `target` (None: everything) tries once more what vendors before the last hold.
+    """Return the rechecks by which an undo of `target` (None: everything) retries what earlier vendors may still hold.
 
-    Not of a step that another transaction is not done with: what an undo speaks of, it ends.
+    Steps that another transaction still works on are left out: an undo ends the steps that it covers.
     """
     spoken_of = {step.step_id for step in undo_states(state, target, to_undo(state, target))}
     left = (
@@ -284,13 +285,13 @@ def left_behind(state: WeddingState, target: str | None, now: datetime) -> tuple
         if (target is None or entry.set_by(target))
         and (entry.step_id in spoken_of or state.states[entry.step_id].status in saga.FINAL)
     )
-    return tuple(Recheck(entry=entry, due_at=now, look=len(saga.RECHECK_AFTER) + 1) for entry in left)
+    return tuple(Recheck(entry=entry, due_at=now, look=len(RECHECK_AFTER) + 1) for entry in left)
 
 
 def superseded(target: str | None, entries: Iterable[LedgerEntry]) -> tuple[str, ...]:
-    """`step.field` of each field that another transaction than the effect's own has set last, sorted.
+    """List `step.field` of each field that another transaction than the effect's own has set last, sorted.
 
-    Undoing everything (None) supersedes nothing: it means the later changes too.
+    Undoing everything (None) supersedes nothing: it includes the later changes.
     """
     if target is None:
         return ()
@@ -305,7 +306,7 @@ def superseded(target: str | None, entries: Iterable[LedgerEntry]) -> tuple[str,
 
 
 def move_back_refusal(state: WeddingState, card: TransactionCard) -> StepError | None:
-    """Why a change of the ceremony's time can't be undone, or None: it must be the one that stands."""
+    """Say why a change of the ceremony's time can't be undone, or None: only the one in effect can."""
     if state.ceremony_set_by == card.id:
         return None
     if card.status != "completed":
@@ -316,27 +317,27 @@ def move_back_refusal(state: WeddingState, card: TransactionCard) -> StepError |
 
 
 def origin_of(state: WeddingState, step_id: str) -> str:
-    """The transaction that put the step on the agenda."""
+    """Return the transaction that put the step on the agenda."""
     entry = state.entries.get(step_id)
     return entry.origin_tx if entry is not None and entry.origin_tx else state.origin
 
 
 def rollback_target(state: WeddingState, step_id: str) -> str:
-    """What the rollback of a held step undoes: the orchestration when the step was due with it.
+    """Return what the rollback of a held step undoes: the orchestration if the step was due with it.
 
-    A step that came later, at a time of its own or after one with such a time, takes back only what the transaction
-    did that held it: what had settled before stays.
+    For a step that came later, at a time of its own or after one with such a time, only the effects of the transaction
+    that held it are undone: what had settled before stays.
     """
     whole = origin_of(state, step_id)
     timed = (step.id for step in steps(state) if step.at is not None)
-    came_later = step_id in order.downstream(timed, {step.id: step.needs for step in steps(state)})
+    came_later = step_id in topology.downstream(timed, {step.id: step.needs for step in steps(state)})
     return (state.states[step_id].transaction_id or whole) if came_later else whole
 
 
 def undo_states(state: WeddingState, target: str | None, entries: Iterable[LedgerEntry]) -> tuple[StepState, ...]:
-    """The steps an undo speaks of: those with effects, and what is not over yet, of the target or of all.
+    """Return the steps that an undo covers: those with effects, and the unfinished ones, of the target or of all.
 
-    Also those that got lost, and that an earlier undo of the target left to a person.
+    It covers lost ones, too, and those that an earlier undo of the target left to a person.
     """
     touched = {entry.step_id for entry in entries}
     whole = target is None or target == state.origin

@@ -1,4 +1,4 @@
-"""The search attributes that operators find weddings by; never encrypted, so they hold ids and dates only."""
+"""Search attributes by which operators find weddings; never encrypted, so they hold ids and dates only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEDDING_PHASE = "WeddingPhase"
 TRANSACTION_STATUS = "TransactionStatus"
 VENDOR = "Vendor"
 
-#: What `migrate` makes sure of, by Temporal's type names.
+#: Attributes that `migrate` creates, by Temporal's type names.
 ALL: dict[str, AttributeType] = {
     ORGANIZATION_ID: "Keyword",
     WEDDING_ID: "Keyword",

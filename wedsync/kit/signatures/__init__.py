@@ -1,1 +1,1 @@
-"""Verification of inbound webhooks, one module a scheme; `table.SCHEMES` names them all."""
+"""Verify inbound webhooks, one module a scheme; `table.SCHEMES` names them all."""

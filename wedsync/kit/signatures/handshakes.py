@@ -1,7 +1,7 @@
-"""The answers to sources that prove an address before they post to it: `(status, content type, body)`, or None.
+"""Answer sources that prove an address before they post to it: `(status, content type, body)`, or None.
 
-None means that the message is no handshake. Slack's and Zoom's are signed like every message of theirs, and are
-answered only then: Zoom's answer is itself an HMAC by the secret.
+None means that the message is no handshake. Slack and Zoom sign theirs like every message, and get an answer
+only then: Zoom's answer is itself an HMAC by the secret.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from wedsync.kit.signatures.read import any_equal, text_bytes
 Answer = tuple[int, str, bytes]
 Handshake = Callable[[bytes, Mapping[str, str], Mapping[str, str], Sequence[str]], Answer | None]
 
-#: Longer tokens are nobody's.
+#: No source sends longer tokens.
 MAX_TOKEN_CHARACTERS = 4096
 
 
 def graph(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Microsoft Graph: the subscription's `validationToken` as plain text.
+    """Answer Microsoft Graph with the subscription's `validationToken` as plain text.
 
     https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks#notificationurl-validation
     """
@@ -32,7 +32,7 @@ def graph(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], sec
 
 
 def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Meta: `hub.challenge`, when `hub.verify_token` is one of `secrets`; else 403. They are best no signing secrets.
+    """Answer Meta with `hub.challenge` when `hub.verify_token` is one of `secrets`, best no signing secret; else 403.
 
     https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
     """
@@ -46,23 +46,23 @@ def meta(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secr
 
 
 def slack(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Slack: the `challenge` of a `url_verification`. https://api.slack.com/events/url_verification"""
-    said = _document(body)
-    challenge = said.get("challenge")
-    if said.get("type") != "url_verification" or not isinstance(challenge, str):
+    """Answer Slack with the `challenge` of a `url_verification`. https://api.slack.com/events/url_verification"""
+    document = _document(body)
+    challenge = document.get("challenge")
+    if document.get("type") != "url_verification" or not isinstance(challenge, str):
         return None
     return 200, "text/plain", text_bytes(challenge[:MAX_TOKEN_CHARACTERS])
 
 
 def zoom(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secrets: Sequence[str]) -> Answer | None:
-    """Zoom: the `plainToken` and its HMAC by the newest secret.
+    """Answer Zoom with the `plainToken` and its HMAC by the newest secret.
 
     https://developers.zoom.us/docs/api/webhooks/#validate-your-webhook-endpoint
     """
-    said = _document(body)
-    payload = said.get("payload")
+    document = _document(body)
+    payload = document.get("payload")
     token = payload.get("plainToken") if isinstance(payload, dict) else None
-    if said.get("event") != "endpoint.url_validation" or not isinstance(token, str) or not secrets:
+    if document.get("event") != "endpoint.url_validation" or not isinstance(token, str) or not secrets:
         return None
     mac = hmac.digest(text_bytes(secrets[0]), text_bytes(token), "sha256").hex()
     answer = json.dumps({"plainToken": token, "encryptedToken": mac}, separators=(",", ":"))
@@ -71,7 +71,7 @@ def zoom(body: bytes, headers: Mapping[str, str], query: Mapping[str, str], secr
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}

@@ -1,4 +1,4 @@
-"""HMAC-SHA256 over the exact bytes in its many spellings: GitHub, Meta, Slack, Zoom, and whatever is configured."""
+"""Verify HMAC-SHA256 over the exact bytes in its many spellings: GitHub, Meta, Slack, Zoom, and configured ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from wedsync.domain.webhooks.source import HmacOptions
+from wedsync.domain.inbox.source import HmacOptions
 from wedsync.kit.signatures.read import any_equal, header, is_fresh, text_bytes, unix_seconds
 
 #: https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
@@ -30,21 +30,21 @@ ZOOM = HmacOptions(
 def verify(
     body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: datetime, options: HmacOptions
 ) -> bool:
-    """True when a signature by one of the secrets stands where `options` says, and is fresh where it has a time."""
+    """Tell whether one of the secrets made the signature that `options` locate, and it is fresh where it has a time."""
     stamp = header(headers, options.timestamp_header) if options.timestamp_header else ""
     if options.timestamp_header and not is_fresh(unix_seconds(stamp), now, options.tolerance_seconds):
         return False
     signed = signed_bytes(body, headers, options)
-    given = [
+    received = [
         text_bytes(part.strip()[len(options.prefix) :])
         for part in header(headers, options.header).split(",")
         if part.strip().startswith(options.prefix)
     ]
-    return any_equal((_written(secret, signed, options) for secret in secrets if secret), given)
+    return any_equal((_written(secret, signed, options) for secret in secrets if secret), received)
 
 
 def signed_bytes(body: bytes, headers: Mapping[str, str], options: HmacOptions) -> bytes:
-    """What the HMAC is made of: the body, after its time where the scheme signs one."""
+    """Return what the HMAC covers: the body, after its time where the scheme signs one."""
     if not options.timestamp_header:
         return body
     stamp = header(headers, options.timestamp_header)

@@ -1,4 +1,4 @@
-"""What the schemes share: reading hostile headers without raising, comparing in constant time."""
+"""Read hostile headers without raising, and compare in constant time: what the schemes share."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ import hmac
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-#: Older or newer than this (seconds, inclusive) is a replay or a wrong clock, where a scheme says nothing else.
+#: Older or newer than this (seconds, inclusive) is a replay or a wrong clock, unless a scheme says otherwise.
 TOLERANCE_SECONDS = 300
 
 
 def header(headers: Mapping[str, str], name: str) -> str:
-    """The value of a header by its name in any case; empty when it is not there."""
+    """Return the value of a header by its name in any case; empty when it is not there."""
     wanted = name.lower()
     return next((value for key, value in headers.items() if key.lower() == wanted), "")
 
 
 def unix_seconds(text: str) -> int | None:
-    """A unix time in plain digits; None for anything else."""
+    """Read a unix time in plain digits; None for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 
 
 def is_fresh(stamp: int | None, now: datetime, tolerance_seconds: float = TOLERANCE_SECONDS) -> bool:
-    """Whether `stamp` is within the tolerance of `now`, on either side."""
+    """Tell whether `stamp` is within the tolerance of `now`, on either side."""
     return stamp is not None and abs(now.timestamp() - stamp) <= tolerance_seconds
 
 
 def text_bytes(text: str) -> bytes:
-    """`text` in UTF-8, lone surrogates replaced."""
+    """Return `text` in UTF-8, lone surrogates replaced."""
     return text.encode("utf-8", "replace")
 
 
 def unbase64(text: str, altchars: bytes | None = None) -> bytes:
-    """The bytes of base64 in its one canonical spelling; empty for anything else."""
+    """Return the bytes of base64 in its one canonical spelling; empty for anything else."""
     try:
-        given = text.encode("ascii")
-        raw = base64.b64decode(given, altchars=altchars, validate=True)
+        received = text.encode("ascii")
+        raw = base64.b64decode(received, altchars=altchars, validate=True)
     except ValueError:
         return b""
-    # The last character may hold bits that say nothing: only zeros are taken, so that a changed one is refused.
-    return raw if hmac.compare_digest(base64.b64encode(raw, altchars), given) else b""
+    # The last character may hold unused bits: only zeros are accepted, so that a changed one is refused.
+    return raw if hmac.compare_digest(base64.b64encode(raw, altchars), received) else b""
 
 
-def any_equal(expected: Iterable[bytes], given: Iterable[bytes]) -> bool:
-    """Whether any pair is equal; every pair is compared, so that the time taken tells nothing of which."""
-    offered = list(given)
+def any_equal(expected: Iterable[bytes], received: Iterable[bytes]) -> bool:
+    """Tell whether any pair is equal; every pair is compared, so that the time reveals nothing of which."""
+    offered = list(received)
     valid = False
     for one in expected:
         for other in offered:

@@ -1,4 +1,4 @@
-"""Schemes without a signature: a secret that we gave the source and that it sends back with each message."""
+"""Verify schemes without a signature: the source sends back with each message a secret that we gave it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _is_known(token: str, secrets: Sequence[str]) -> bool:
 
 
 def google_channel(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when `X-Goog-Channel-Token` is one of the secrets; a replay is told by channel and message number.
+    """Tell whether `X-Goog-Channel-Token` is one of the secrets; channel and message number reveal a replay.
 
     https://developers.google.com/workspace/calendar/api/guides/push
     """
@@ -24,7 +24,7 @@ def google_channel(body: bytes, headers: Mapping[str, str], url: str, secrets: S
 
 
 def in_url(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when the URL's only `token` is one of the secrets, as REST hooks without a signature are told (VSCO)."""
+    """Tell whether the URL's only `token` is one of the secrets, as for REST hooks without a signature (VSCO)."""
     try:
         tokens = parse_qs(urlsplit(url).query).get("token", [])
     except ValueError:
@@ -33,13 +33,13 @@ def in_url(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[
 
 
 def in_header(body: bytes, headers: Mapping[str, str], secrets: Sequence[str], name: str, prefix: str = "") -> bool:
-    """True when the header `name` is `prefix` and one of the secrets."""
+    """Tell whether the header `name` is `prefix` and one of the secrets."""
     value = header(headers, name)
     return value.startswith(prefix) and _is_known(value[len(prefix) :], secrets)
 
 
 def zapier(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when a secret comes as `X-API-Key`, as a bearer token, or as the URL's `token`: what a Zap can send.
+    """Tell whether a secret comes as `X-API-Key`, as a bearer token, or as the URL's `token`: what a Zap can send.
 
     Zapier's webhooks are not signed: https://help.zapier.com/hc/en-us/articles/8496326446989
     """
@@ -50,7 +50,7 @@ def zapier(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[
 def graph_client_state(
     body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime
 ) -> bool:
-    """True when every notification in the batch carries one of the secrets as `clientState`.
+    """Tell whether every notification in the batch carries one of the secrets as `clientState`.
 
     https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks
     """
@@ -59,7 +59,7 @@ def graph_client_state(
 
 
 def graph_items(body: bytes) -> list[dict[str, Any]]:
-    """The notifications of a batch; none when the body is no batch."""
+    """Return the notifications of a batch; none when the body is no batch."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

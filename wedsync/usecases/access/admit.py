@@ -1,6 +1,6 @@
-"""Let organizations in: create them, give them API keys, and take keys back.
+"""Admit organizations: create them, give them API keys, and revoke keys.
 
-Done by whoever holds the database's login and the pepper, at a terminal: the API itself can't make its first key.
+Whoever holds the database's login and the pepper does so at a terminal: the API can't make its first key.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from wedsync.domain.errors import Conflict, InvalidInput, NotFound
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key, new_api_key
 from wedsync.kit.ids import new_id
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 ACTOR = "system:cli"
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -24,7 +24,7 @@ _LONGEST_NAME = 200
 
 
 class IssuedKey(BaseModel):
-    """A new key, known here only: what is stored is its HMAC."""
+    """A new key, known here only: the database stores its HMAC."""
 
     model_config = ConfigDict(frozen=True)
     organization_id: str
@@ -34,7 +34,7 @@ class IssuedKey(BaseModel):
 
 
 class KnownKey(BaseModel):
-    """A key as it is remembered."""
+    """A key as it is stored."""
 
     model_config = ConfigDict(frozen=True)
     key_id: str
@@ -83,7 +83,7 @@ async def create_key(db: Database, organization_id: str, name: str, pepper: str)
 
 
 async def revoke_key(db: Database, key_id: str) -> datetime:
-    """Take a key back and return since when; each process refuses it within `authenticate.KNOWN_SECONDS`.
+    """Revoke a key and return since when; each process refuses it within `authenticate.KNOWN_SECONDS`.
 
     Idempotent. Raises NotFound, StoreUnavailable.
     """
@@ -99,7 +99,7 @@ async def revoke_key(db: Database, key_id: str) -> datetime:
 
 
 async def list_organizations(db: Database) -> list[KnownOrganization]:
-    """Every organization with its keys, the oldest first. Raises StoreUnavailable."""
+    """List every organization with its keys, the oldest first. Raises StoreUnavailable."""
     async with db.system() as conn:
         organizations, keys = await access.read_organizations(conn), await access.read_keys(conn)
     by_owner: dict[str, list[KnownKey]] = {}

@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wedsync.domain.access.principal import Answer, Once
 from wedsync.domain.errors import Conflict, WedsyncError
 from wedsync.kit.clock import utc_now
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 _HELD_UNTIL = "held-until"
 
-#: Acts within the given transaction, and says what to answer.
-Deed = Callable[[AsyncConnection], Awaitable[Answer]]
+#: Acts within the given transaction, and returns the answer.
+Write = Callable[[AsyncConnection], Awaitable[Answer]]
 
 
 class IdempotencyMismatch(WedsyncError):
@@ -27,13 +27,13 @@ class IdempotencyMismatch(WedsyncError):
 
 
 async def answer_once(
-    db: Database, organization_id: str, once: Once, deed: Deed, *, wait: timedelta = timedelta()
+    db: Database, organization_id: str, once: Once, write: Write, *, wait: timedelta = timedelta()
 ) -> tuple[Answer, bool]:
-    """`(answer, is_replay)`: the deed's own answer, or the one that this key got before.
+    """Return `(answer, is_replay)`: the action's own answer, or the one that this key got before.
 
-    Deed and answer are recorded in one transaction, so a crash leaves either both or nothing; a deed that raises
+    Action and answer are recorded in one transaction, so a crash leaves either both or nothing; an action that raises
     leaves the key free. With `wait` the key counts as in flight for so long, or until `finish`. Raises
-    IdempotencyMismatch (another request), Conflict with reason `idempotency_in_flight`, and what the deed raises.
+    IdempotencyMismatch (another request), Conflict with reason `idempotency_in_flight`, and what the action raises.
     """
     now = utc_now()
     async with db.tenant(organization_id) as conn:
@@ -42,7 +42,7 @@ async def answer_once(
         known = await access.read_once(conn, organization_id, once.key)
         if known is not None:
             return _replayed(known, once, now), True
-        answer = await deed(conn)
+        answer = await write(conn)
         held = {_HELD_UNTIL: (now + wait).isoformat()} if wait else {}
         kept = answer.model_copy(update={"headers": {**answer.headers, **held}})
         if not await access.remember_once(conn, organization_id, once, kept, is_final=not wait, now=now):
@@ -51,19 +51,19 @@ async def answer_once(
 
 
 async def answer_repeatable(
-    db: Database, organization_id: str, once: Once, deed: Callable[[], Awaitable[Answer]]
+    db: Database, organization_id: str, once: Once, write: Callable[[], Awaitable[Answer]]
 ) -> tuple[Answer, bool]:
-    """As `answer_once`, for a deed that acts by itself and, done twice, is done once: it holds up no connection.
+    """Answer as `answer_once` does, for an action that is idempotent by itself: it holds no connection.
 
     Two requests at once with one key may both carry it out; one answer is kept. Raises IdempotencyMismatch, and what
-    the deed raises.
+    the action raises.
     """
     now = utc_now()
     async with db.tenant(organization_id) as conn:
         known = await access.read_once(conn, organization_id, once.key)
     if known is not None:
         return _replayed(known, once, now), True
-    answer = await deed()
+    answer = await write()
 
     async def done(_: AsyncConnection) -> Answer:
         return answer
@@ -72,7 +72,7 @@ async def answer_repeatable(
 
 
 async def finish(db: Database, organization_id: str, key: str, answer: Answer) -> None:
-    """Make `answer` the one that is replayed, once its caller has waited long enough."""
+    """Make `answer` the replayed one, once its caller has waited long enough."""
     async with db.tenant(organization_id) as conn:
         await access.finish_once(conn, organization_id, key, answer)
 

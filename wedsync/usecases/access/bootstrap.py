@@ -1,4 +1,4 @@
-"""The local organization and its key, so that a laptop has somebody to act for."""
+"""Create the local organization and its key, so that a laptop has somebody to act for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import hash_api_key, new_api_key
 from wedsync.kit.ids import new_id
 from wedsync.kit.settings import Settings
-from wedsync.store import access
-from wedsync.store.session import Database
+from wedsync.store.access import queries as access
+from wedsync.store.db.session import Database
 
 LOCAL_ORGANIZATION_ID = "local"
 _KEY = re.compile(r"[\x21-\x7e]{8,200}")
 
 
 class LocalAccess(NamedTuple):
-    """The key is known here only: what is stored is its HMAC."""
+    """A key that is known here only: the database stores its HMAC."""
 
     organization_id: str
     api_key: str

@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import decode_cursor, encode_cursor
 from wedsync.domain.errors import InvalidInput
-from wedsync.store import access
-from wedsync.store.access import AuditQuery
+from wedsync.store.access import queries as access
+from wedsync.store.access.queries import AuditQuery
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_DIGITS = 18
 
 
 class AuditEntry(BaseModel):
-    """One deed: who did what to what, when."""
+    """One action: who did what to what, when."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,7 @@ class AuditEntry(BaseModel):
 
 
 class AuditPage(BaseModel):
-    """Newest first; `next_cursor` asks for what follows, None: there is no more."""
+    """A page, newest first; `next_cursor` requests what follows, None: there is no more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,7 +44,7 @@ class AuditPage(BaseModel):
 
 
 async def list_audit(conn: AsyncConnection, query: AuditQuery, *, limit: int, cursor: str | None) -> AuditPage:
-    """One page of what the connection may see: within `tenant()` its organization's, within `system()` everybody's.
+    """Read a page that the connection may see: within `tenant()` its organization's, within `system()` everybody's.
 
     Raises InvalidInput (`since` not before `until`, or reason="invalid_cursor").
     """

@@ -1,4 +1,4 @@
-"""What an operator does by hand: configure a service, leave it, bring it back, hold it; every deed is audited."""
+"""Let an operator configure a vendor, leave it, restore it or hold it; every action is audited."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing import circuit as rules
-from wedsync.domain.routing.circuit import Circuit
-from wedsync.domain.routing.services import ServiceConfig
-from wedsync.store import access, circuits
-from wedsync.usecases.routing.book import Book
-from wedsync.usecases.routing.registry import vendor_probe
-from wedsync.usecases.routing.transitions import Moved, Transitions
+from wedsync.domain.routing import circuit_breaker as rules
+from wedsync.domain.routing.circuit_breaker import Circuit
+from wedsync.domain.routing.vendor_config import ServiceConfig
+from wedsync.pipeline.circuit_breakers import CircuitBreakers, Moved
+from wedsync.pipeline.routing_table import RoutingTable
+from wedsync.store.access import queries as access
+from wedsync.store.routing import circuits
+from wedsync.vendors.registry import vendor_probe
 
-Deed = Literal["trigger", "restore", "hold"]
+OperatorAction = Literal["trigger", "restore", "hold"]
 Position = Literal["open", "closed", "auto"]
 
 
 class Operator:
-    """One person's hands on the breakers. Raises StoreUnavailable."""
+    """Works the circuits in one operator's name. Raises StoreUnavailable."""
 
-    def __init__(self, transitions: Transitions, principal: Principal, now: datetime) -> None:
-        self._transitions = transitions
-        self._book: Book = transitions.book
+    def __init__(self, breakers: CircuitBreakers, principal: Principal, now: datetime) -> None:
+        self._breakers = breakers
+        self._routing_table: RoutingTable = breakers.routing_table
         self._principal = principal
         self._now = now
 
     async def configure(self, config: ServiceConfig) -> ServiceConfig:
-        """Put a service's configuration; live in every process within a second. Raises NotFound, InvalidInput."""
+        """Set a vendor's configuration, in effect in every process within a second. Raises NotFound, InvalidInput."""
         self._known(config.service)
-        unknown = [name for name in config.backups if name not in self._book.services()]
+        unknown = [name for name in config.backups if name not in self._routing_table.services()]
         if unknown:
             raise InvalidInput(f"no vendor is called {unknown[0]!r}", field="backups", reason="unknown_vendor")
         if config.health.kind == "custom" and vendor_probe(config.service) is None:
             raise InvalidInput(f"{config.service} has no probe of its own", field="health.kind", reason="no_probe")
-        before = self._book.config(config.service)
-        async with self._transitions.db.system() as conn:
+        before = self._routing_table.config(config.service)
+        async with self._breakers.db.system() as conn:
             await circuits.put_config(conn, config, self._principal.actor, self._now)
             changed = sorted(
                 name for name in type(config).model_fields if getattr(before, name) != getattr(config, name)
@@ -49,44 +50,46 @@ class Operator:
             await access.audit(
                 conn, self._principal, "service.configured", f"service/{config.service}", detail, self._now
             )
-        await self._book.load()
+        await self._routing_table.load()
         return config
 
-    async def failover(self, service: str, endpoint: str, deed: Deed, *, even_if_last: bool = False) -> Moved:
-        """Leave a service, probe it at once, or keep it out. The same deed twice is one.
+    async def failover(
+        self, service: str, endpoint: str, action: OperatorAction, *, even_if_last: bool = False
+    ) -> Moved:
+        """Leave a vendor, probe it at once, or keep it out. A repetition changes nothing.
 
-        Raises NotFound, Conflict(reason="last_provider") when nobody could do its work, Conflict when there is nothing
-        to restore or hold.
+        Raises NotFound, Conflict(reason="last_provider") when no other vendor could do its work, Conflict when there is
+        nothing to restore or hold.
         """
         config = self._known(service, endpoint)
         policy, now = config.circuit, self._now
 
         def change(circuit: Circuit, is_last: bool) -> Circuit:
-            match deed:
+            match action:
                 case "trigger":
                     left = rules.left(circuit, now, policy, gradually=config.failover.strategy == "gradual")
                     _refuse_last(left != circuit and is_last and not even_if_last, service)
                     return left
                 case "restore":
-                    _refuse_standing(circuit, service)
+                    _refuse_proposed(circuit, service)
                     return rules.restorable(circuit, now)
                 case "hold":
-                    _refuse_standing(circuit, service)
+                    _refuse_proposed(circuit, service)
                     _refuse_last(circuit.state == "draining" and is_last and not even_if_last, service)
                     return rules.kept_out(circuit, now, policy)
 
-        return await self._do(service, endpoint, f"failover.{deed}", change)
+        return await self._do(service, endpoint, f"failover.{action}", change)
 
     async def force(self, service: str, endpoint: str, position: Position, *, even_if_last: bool = False) -> Moved:
-        """Hold a circuit open or closed whatever calls say, or leave it to itself again. Raises as `failover`."""
+        """Hold a circuit open or closed whatever calls say, or let it work by itself again. Raises as `failover`."""
         config = self._known(service, endpoint)
 
         def change(circuit: Circuit, is_last: bool) -> Circuit:
-            by_hand = None if position == "auto" else position
-            if circuit.forced == by_hand:
+            manual = None if position == "auto" else position
+            if circuit.forced == manual:
                 return circuit
             _refuse_last(position == "open" and is_last and not even_if_last, service)
-            return rules.forced(circuit, by_hand, self._now, config.circuit)
+            return rules.forced(circuit, manual, self._now, config.circuit)
 
         return await self._do(service, endpoint, f"circuit.{position}", change)
 
@@ -101,20 +104,20 @@ class Operator:
             }
             await access.audit(conn, self._principal, action, f"service/{service}", detail, self._now)
 
-        # The deed and its line in the log stand or fall together.
-        moved = await self._transitions.apply(
+        # The action and its line in the log are written together or not at all.
+        moved = await self._breakers.apply(
             service, endpoint, change, self._now, actor=self._principal.actor, after=account
         )
         if moved.failover_id is not None:
-            await self._transitions.describe(moved.failover_id, service, self._now)
+            await self._breakers.describe(moved.failover_id, service, self._now)
         elif moved.has_moved and moved.now_is.epoch:
-            self._transitions.wake_guard(moved.now_is)
+            self._breakers.wake_recovery(moved.now_is)
         return moved
 
     def _known(self, service: str, endpoint: str | None = None) -> ServiceConfig:
-        if service not in self._book.services():
+        if service not in self._routing_table.services():
             raise NotFound(f"there is no service {service!r}")
-        config = self._book.config(service)
+        config = self._routing_table.config(service)
         if endpoint is not None and all(one.name != endpoint for one in config.endpoints):
             raise NotFound(f"{service} has no endpoint {endpoint!r}")
         return config
@@ -125,6 +128,6 @@ def _refuse_last(is_refused: bool, service: str) -> None:
         raise Conflict(f"nobody is left who could do what {service} does", reason="last_provider")
 
 
-def _refuse_standing(circuit: Circuit, service: str) -> None:
+def _refuse_proposed(circuit: Circuit, service: str) -> None:
     if circuit.state == "closed":
         raise Conflict(f"{service} is not failed over", reason="not_failed_over")

@@ -1,4 +1,4 @@
-"""Take in what a person says, through a signed link, about a step that a vendor has no API for."""
+"""Record a person's answer, through a signed link, about a step that a vendor has no API for."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from wedsync.dispatch.inbox import InboxDispatcher
 from wedsync.domain.errors import Conflict, InvalidInput, NotFound
-from wedsync.domain.routing.vendor import Value, VendorEvent
-from wedsync.domain.webhooks.inbox import NewRow, priority_of
-from wedsync.domain.weddings.requests import HAND_CONFIRMED, HAND_DECLINED, HAND_UNDONE
+from wedsync.domain.inbox.triage import NewRow, priority_of
+from wedsync.domain.value import Value
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.domain.weddings.requests import MANUAL_CONFIRMED, MANUAL_DECLINED, MANUAL_UNDONE
 from wedsync.kit.clock import utc_now
 from wedsync.kit.crypto import Keyring, open_link
 from wedsync.kit.settings import Settings
-from wedsync.store import inbox
-from wedsync.store import weddings as store
-from wedsync.store.session import Database
-from wedsync.usecases.webhooks.tell import InboxTeller
+from wedsync.store.db.session import Database
+from wedsync.store.inbox import queries as inbox
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_wedding import View
 
 #: The inbox's source of these events.
 SOURCE = "link"
-SaidByHand = Literal["confirmed", "declined", "undone"]
-_EVENTS: dict[SaidByHand, str] = {"confirmed": HAND_CONFIRMED, "declined": HAND_DECLINED, "undone": HAND_UNDONE}
+ManualAnswer = Literal["confirmed", "declined", "undone"]
+_EVENTS: dict[ManualAnswer, str] = {"confirmed": MANUAL_CONFIRMED, "declined": MANUAL_DECLINED, "undone": MANUAL_UNDONE}
 
 
 class Link(Value):
-    """What a link is about: the payload that was signed."""
+    """One link's signed payload."""
 
     organization_id: str
     wedding_id: str
@@ -39,14 +40,14 @@ class Link(Value):
 
 
 class Opened(NamedTuple):
-    """A link and until when it is good, whether anything is asked or not."""
+    """A link and until when it is valid, whether there is a question or not."""
 
     link: Link
     expires_at: datetime
 
 
 class Question(View):
-    """What the holder of a link is asked; no guest is named."""
+    """One question to the holder of a link; it names no guest."""
 
     step_id: str
     action: str
@@ -54,20 +55,20 @@ class Question(View):
     #: The ceremony's wall time at the venue, and its IANA zone.
     ceremony_local: str
     zone: str
-    #: What may be answered now; empty: nothing is asked any more.
-    answers: tuple[SaidByHand, ...]
+    #: The answers that are possible now; empty: there is no question any more.
+    answers: tuple[ManualAnswer, ...]
 
 
 class Taken(View):
-    """The receipt of an answer."""
+    """One answer's receipt."""
 
     received: bool = True
-    #: It was said before through this link.
+    #: The same answer came before through this link.
     duplicate: bool
 
 
 def read_link(token: str, settings: Settings) -> Opened:
-    """What the link is about; raises InvalidInput with reason `link_invalid`."""
+    """Read a link's payload; raises InvalidInput with reason `link_invalid`."""
     payload, expires_at = open_link(token, settings.link_secret.get_secret_value())
     try:
         return Opened(Link.model_validate(payload), expires_at)
@@ -76,12 +77,12 @@ def read_link(token: str, settings: Settings) -> Opened:
 
 
 async def read_question(db: Database, settings: Settings, token: str) -> Question:
-    """What is asked; raises InvalidInput, NotFound, StoreUnavailable."""
+    """Return the question; raises InvalidInput, NotFound, StoreUnavailable."""
     return await _question(db, read_link(token, settings), utc_now())
 
 
 async def _question(db: Database, opened: Opened, now: datetime) -> Question:
-    """What is asked. A link that is past its date is good as long as its wedding, postponed since, asks by it.
+    """Return the question. A link past its date stays valid as long as its wedding, postponed since, asks by it.
 
     Raises InvalidInput with reason `link_expired`, NotFound, StoreUnavailable.
     """
@@ -104,14 +105,16 @@ async def _question(db: Database, opened: Opened, now: datetime) -> Question:
     )
 
 
-def _answers(step: Any) -> tuple[SaidByHand, ...]:
+def _answers(step: Any) -> tuple[ManualAnswer, ...]:
     if (step.compensation or {}).get("status") == "needs_attention":
         return ("undone",)
     return ("confirmed", "declined") if step.status == "waiting" else ()
 
 
-async def answer_link(db: Database, settings: Settings, teller: InboxTeller, token: str, answer: SaidByHand) -> Taken:
-    """Record the answer as an inbound event, which is told to the wedding as a vendor's word is.
+async def answer_link(
+    db: Database, settings: Settings, dispatcher: InboxDispatcher, token: str, answer: ManualAnswer
+) -> Taken:
+    """Record the answer as an inbound event, which is dispatched to the wedding as a vendor event is.
 
     Raises InvalidInput, NotFound, Conflict(reason="nothing_asked"), StoreUnavailable.
     """
@@ -122,14 +125,14 @@ async def answer_link(db: Database, settings: Settings, teller: InboxTeller, tok
     async with db.system() as conn:
         lanes = await inbox.record(conn, SOURCE, [row], now)
         if lanes and not is_asked:
-            # Raised within the transaction, so that nothing is recorded; what was said before stays said.
+            # Raised within the transaction, so that nothing is recorded; an earlier answer stays.
             raise Conflict("this is not asked, or not any more", reason="nothing_asked")
     for lane in lanes.values():
-        teller.tell(lane)
+        dispatcher.dispatch(lane)
     return Taken(duplicate=not lanes)
 
 
-def _event_row(link: Link, token: str, answer: SaidByHand, settings: Settings) -> NewRow:
+def _event_row(link: Link, token: str, answer: ManualAnswer, settings: Settings) -> NewRow:
     event_id = f"{hashlib.sha256(token.encode()).hexdigest()[:32]}-{answer}"
     event = VendorEvent(
         source=SOURCE,

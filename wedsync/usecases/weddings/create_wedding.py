@@ -1,7 +1,8 @@
-"""Take a plan in: a wedding with its steps, nothing asked of any vendor yet."""
+"""Record a plan as a wedding with its steps; no vendor is called yet."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,13 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import Conflict
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings import times
-from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.plan import Plan, PlannedStep
-from wedsync.store import access, projection
-from wedsync.store import weddings as store
-from wedsync.usecases.weddings.read_wedding import WeddingView, view_of, wedding_row
+from wedsync.domain.plans import times
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Plan, PlannedStep
+from wedsync.domain.vendors.manifest import Manifest
+from wedsync.store.outbox import events as outbox
+from wedsync.store.weddings import projection
+from wedsync.store.weddings import queries as store
+from wedsync.usecases.weddings.read_wedding import CeremonyView, StepView, WeddingView
+
+_STORED = {"id", "service", "capability", "action", "status", "due_at"}
 
 
 async def create_wedding(
@@ -29,29 +33,55 @@ async def create_wedding(
     now: datetime,
 ) -> WeddingView:
     """Record the wedding of a valid plan; raises Conflict(reason="reference_taken")."""
-    owner = {"organization_id": principal.organization_id}
-    ceremony = plan.wedding.ceremony
-    values = {
-        **owner,
-        **store.opening(now),
-        "id": wedding_id,
-        "reference": plan.wedding.id,
-        "ceremony_local": ceremony.at,
-        "zone": ceremony.zone,
-        "ceremony_at": times.ceremony_instant(plan),
-    }
-    if not await store.add_wedding(conn, values):
+    ceremony = CeremonyView(
+        local=plan.wedding.ceremony.at, zone=plan.wedding.ceremony.zone, instant=times.ceremony_instant(plan)
+    )
+    steps = tuple(_step_view(step, plan) for step in compile_plan(plan, manifests))
+    view = _view(wedding_id, plan.wedding.id, ceremony, steps, now)
+    is_wanted = await store.add_wedding(conn, _values(view, principal, plan))
+    if is_wanted is None:
         raise await _taken(conn, plan.wedding.id)
-    of_wedding = {**owner, "wedding_id": wedding_id}
-    await store.add_plan(conn, {**of_wedding, "version": 1, "body": plan.model_dump(mode="json"), "created_at": now})
-    compiled = compile_plan(plan, manifests)
-    rows = [{**of_wedding, **_step_row(step, index, plan)} for index, step in enumerate(compiled)]
-    await store.add_steps(conn, rows)
-    detail = {"reference": plan.wedding.id, "plan_version": 1, "steps": len(rows)}
-    await access.audit(conn, principal, "wedding.created", f"wedding/{wedding_id}", detail, now)
-    shown = {"id": wedding_id, "status": "planned", "phase": "preparation", "mode": "normal", "plan_version": 1}
-    await projection.write_event(conn, wedding_id, "wedding", shown, now)
-    return await view_of(conn, await wedding_row(conn, wedding_id))
+    if is_wanted:
+        await outbox.publish(conn, wedding_id, 1, now, until=1)
+    return view
+
+
+def _view(
+    wedding_id: str, reference: str, ceremony: CeremonyView, steps: tuple[StepView, ...], now: datetime
+) -> WeddingView:
+    return WeddingView(
+        id=wedding_id,
+        reference=reference,
+        status="planned",
+        phase="preparation",
+        mode="normal",
+        ceremony=ceremony,
+        plan_version=1,
+        created_at=now,
+        updated_at=now,
+        ended_at=None,
+        steps=steps,
+        transactions=(),
+    )
+
+
+def _values(view: WeddingView, principal: Principal, plan: Plan) -> dict[str, Any]:
+    rows = [{**step.model_dump(mode="json", include=_STORED), "position": i} for i, step in enumerate(view.steps)]
+    return {
+        "id": view.id,
+        "organization_id": principal.organization_id,
+        "reference": view.reference,
+        "ceremony_local": view.ceremony.local,
+        "zone": view.ceremony.zone,
+        "ceremony_at": view.ceremony.instant,
+        "now": view.created_at,
+        "plan": plan.model_dump_json(),
+        "steps": json.dumps(rows),
+        "actor": principal.actor,
+        "detail": json.dumps({"reference": view.reference, "plan_version": 1, "steps": len(rows)}),
+        "event": view.model_dump_json(include={"id", "status", "phase", "mode", "plan_version"}),
+        "channel": projection.EVENTS_CHANNEL,
+    }
 
 
 async def _taken(conn: AsyncConnection, reference: str) -> Conflict:
@@ -60,14 +90,22 @@ async def _taken(conn: AsyncConnection, reference: str) -> Conflict:
     return Conflict(f"a wedding with the plan id {reference!r} stands already{where}", reason="reference_taken")
 
 
-def _step_row(step: PlannedStep, position: int, plan: Plan) -> dict[str, Any]:
+def _step_view(step: PlannedStep, plan: Plan) -> StepView:
     due = times.due_at(step, plan, {})
-    return {
-        "step_id": step.id,
-        "position": position,
-        "service": step.service,
-        "capability": step.capability,
-        "action": step.action,
-        "status": "pending" if isinstance(due, times.AtOnce) else "scheduled",
-        "due_at": due.at if isinstance(due, times.At) else None,
-    }
+    return StepView(
+        id=step.id,
+        service=step.service,
+        capability=step.capability,
+        action=step.action,
+        status="pending" if isinstance(due, times.AtOnce) else "scheduled",
+        vendor=None,
+        fallback_used=False,
+        attempts=0,
+        external_id=None,
+        due_at=due.at if isinstance(due, times.At) else None,
+        started_at=None,
+        ended_at=None,
+        error=None,
+        compensation=None,
+        transaction_id=None,
+    )

@@ -6,19 +6,19 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
-from wedsync.store import weddings as store
-from wedsync.store.notices import Notices
-from wedsync.store.session import Database
+from wedsync.store.db.listener import Notices
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import queries as store
 from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, read_transaction
 from wedsync.usecases.weddings.read_wedding import View
 
-#: Looked again without being notified, in case the listening connection is down.
-_LOOK_AGAIN_SECONDS = 5.0
+#: Read again without a notification, in case the listening connection is down.
+_POLL_SECONDS = 5.0
 _BATCH = 500
 
 
 class WeddingEvent(View):
-    """One event: what a step, a transaction or the wedding itself is like now."""
+    """One event: the new state of a step, a transaction or the wedding itself."""
 
     #: 1, 2, 3, ... within the wedding.
     id: int
@@ -29,7 +29,7 @@ class WeddingEvent(View):
 async def follow_events(
     db: Database, notices: Notices, organization_id: str, wedding_id: str, after: int, *, heartbeat_seconds: float
 ) -> AsyncGenerator[WeddingEvent | None]:
-    """The wedding's events with ids above `after`, for ever; None after each `heartbeat_seconds` of silence.
+    """Yield the wedding's events with ids above `after`, for ever; None after each `heartbeat_seconds` of silence.
 
     Ends when the process is about to end. Raises StoreUnavailable.
     """
@@ -45,7 +45,7 @@ async def follow_events(
                 silent_until = time.monotonic() + heartbeat_seconds
             if len(rows) == _BATCH:
                 continue
-            await waiter.news(min(_LOOK_AGAIN_SECONDS, max(0.0, silent_until - time.monotonic())))
+            await waiter.wait(min(_POLL_SECONDS, max(0.0, silent_until - time.monotonic())))
             if time.monotonic() >= silent_until:
                 yield None
                 silent_until = time.monotonic() + heartbeat_seconds
@@ -60,7 +60,7 @@ async def until_settled(
     *,
     seconds: float,
 ) -> TransactionView:
-    """The transaction once nothing more of it happens at once, or as it stands after `seconds`."""
+    """Return the transaction once nothing more of it happens at once, or as it is after `seconds`."""
     deadline = time.monotonic() + seconds
     with notices.waiting(view.wedding_id) as waiter:
         while True:
@@ -69,4 +69,4 @@ async def until_settled(
             left = deadline - time.monotonic()
             if view.is_settled or left <= 0 or waiter.is_closing:
                 return view
-            await waiter.news(min(left, _LOOK_AGAIN_SECONDS))
+            await waiter.wait(min(left, _POLL_SECONDS))

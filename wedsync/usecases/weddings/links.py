@@ -1,4 +1,4 @@
-"""Signed links for what a vendor has no API for."""
+"""Sign links for what a vendor has no API for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import JsonValue
 
 from wedsync.kit.crypto import sign_link
 from wedsync.kit.settings import Settings
-from wedsync.usecases.weddings.bind_step import Links
+from wedsync.usecases.weddings.prepare_steps import Links
 
 
 def link_maker(settings: Settings) -> Links:
-    """`links(payload, expires_at)`: the URL at which a vendor, or a person for it, answers."""
+    """`links(payload, expires_at)`: return the URL at which a vendor, or a person for it, answers."""
     base = settings.api_url.rstrip("/")
     secret = settings.link_secret.get_secret_value()
 

@@ -1,4 +1,4 @@
-"""Show a wedding: where it stands, its steps, its transactions."""
+"""Show a wedding: its state, its steps, its transactions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import NotFound
-from wedsync.domain.weddings.ledger import CompensationResult, StepError
 from wedsync.domain.weddings.messages import StepStatus, TransactionKind, TransactionStatus
-from wedsync.store import weddings as store
+from wedsync.domain.weddings.step import CompensationResult, StepError
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import queries as store
 
 _WEDDING = re.compile(r"[0-9A-Za-z-]{1,63}")
 
 
 class View(BaseModel):
-    """What is shown: frozen."""
+    """A frozen view for the API."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class StepView(View):
-    """One step as it stands."""
+    """One step as it is now."""
 
     id: str
     service: str
@@ -45,7 +46,7 @@ class StepView(View):
 
 
 class CeremonyView(View):
-    """When: the clock on the venue's wall, its zone, and the instant last resolved from them."""
+    """A time: the clock on the venue's wall, its zone, and the instant last resolved from them."""
 
     local: str
     zone: str
@@ -89,46 +90,58 @@ class WeddingView(WeddingSummary):
 
 
 def step_view(row: Any) -> StepView:
-    """A step's row as it is shown."""
+    """Return a step's row as it is shown."""
     values = {name: getattr(row, name) for name in StepView.model_fields if name != "id"}
     return StepView(id=row.step_id, **values)
 
 
 def summary_values(row: Any) -> dict[str, Any]:
-    """A wedding's row by the names of WeddingSummary."""
+    """Return a wedding's row by the names of WeddingSummary."""
     names = [name for name in WeddingSummary.model_fields if name != "ceremony"]
     ceremony = CeremonyView(local=row.ceremony_local, zone=row.zone, instant=row.ceremony_at)
     return {"ceremony": ceremony, **{name: getattr(row, name) for name in names}}
 
 
 async def wedding_row(conn: AsyncConnection, wedding: str, *, lock: bool = False) -> Any:
-    """The row of a wedding named by its id or its plan's own id; raises NotFound."""
-    row = await store.find_wedding(conn, wedding, lock=lock) if _WEDDING.fullmatch(wedding) else None
+    """Read the row of a wedding named by its id or its plan's own id; raises NotFound."""
+    _require_name(wedding)
+    row = await store.find_wedding(conn, wedding, lock=lock)
     if row is None:
         raise NotFound("no such wedding")
     return row
 
 
-async def read_wedding(conn: AsyncConnection, wedding: str) -> WeddingView:
-    """The wedding as it stands; raises NotFound."""
-    return await view_of(conn, await wedding_row(conn, wedding))
-
-
-async def view_of(conn: AsyncConnection, row: Any) -> WeddingView:
-    """The wedding of a row with its steps and transactions."""
-    steps = await store.read_steps(conn, row.id)
-    transactions = await store.read_transactions(conn, row.id)
-    shown = (
-        {name: getattr(transaction, name) for name in TransactionSummary.model_fields} for transaction in transactions
+async def read_wedding(db: Database, organization_id: str, wedding: str) -> WeddingView:
+    """Return the wedding as it is now; raises NotFound."""
+    _require_name(wedding)
+    found, steps, transactions = await db.read(
+        organization_id, store.finding(wedding), store.finding_steps(wedding), store.finding_transactions(wedding)
     )
     return WeddingView(
-        **summary_values(row),
+        **summary_values(_one(found)),
         steps=tuple(step_view(step) for step in steps),
-        transactions=tuple(TransactionSummary(**values) for values in shown),
+        transactions=tuple(_transaction_summary(row) for row in transactions),
     )
 
 
-async def read_steps(conn: AsyncConnection, wedding: str) -> tuple[StepView, ...]:
-    """The wedding's steps in plan order; raises NotFound."""
-    row = await wedding_row(conn, wedding)
-    return tuple(step_view(step) for step in await store.read_steps(conn, row.id))
+async def read_steps(db: Database, organization_id: str, wedding: str) -> tuple[StepView, ...]:
+    """List the wedding's steps in plan order; raises NotFound."""
+    _require_name(wedding)
+    found, steps = await db.read(organization_id, store.finding(wedding), store.finding_steps(wedding))
+    _one(found)
+    return tuple(step_view(step) for step in steps)
+
+
+def _transaction_summary(row: Any) -> TransactionSummary:
+    return TransactionSummary(**{name: getattr(row, name) for name in TransactionSummary.model_fields})
+
+
+def _require_name(wedding: str) -> None:
+    if not _WEDDING.fullmatch(wedding):
+        raise NotFound("no such wedding")
+
+
+def _one(found: list[Any]) -> Any:
+    if not found:
+        raise NotFound("no such wedding")
+    return found[0]

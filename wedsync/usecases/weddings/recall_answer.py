@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
-from wedsync.domain.weddings import degradation
+from wedsync.domain.plans import when_down
 from wedsync.domain.weddings.messages import Message
-from wedsync.store import answers
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import answers
 
 
 class RecallAnswer(Message):
-    """What was to be asked, and how old an answer may be."""
+    """A question, and how old its answer may be."""
 
     organization_id: str
     action: str
@@ -23,7 +23,7 @@ class RecallAnswer(Message):
 
 
 class RecalledAnswer(Message):
-    """The answer; `results` is None when there is none that is young enough."""
+    """An answer; `results` is None when there is none that is young enough."""
 
     results: dict[str, JsonValue] | None = None
     vendor: str = ""
@@ -31,10 +31,10 @@ class RecalledAnswer(Message):
 
 
 async def recall_answer(db: Database, wanted: RecallAnswer) -> RecalledAnswer:
-    """The organization's newest answer to the same question, whoever gave it. Raises StoreUnavailable."""
+    """Return the organization's newest answer to the same question, whoever gave it. Raises StoreUnavailable."""
     since = wanted.now - timedelta(seconds=wanted.max_age_seconds)
     async with db.tenant(wanted.organization_id) as conn:
-        known = await answers.recall(conn, degradation.question(wanted.action, wanted.inputs), since)
+        known = await answers.recall(conn, when_down.question(wanted.action, wanted.inputs), since)
     if known is None:
         return RecalledAnswer()
     age_seconds = max((wanted.now - known.answered_at).total_seconds(), 0.0)

@@ -1,4 +1,4 @@
-"""Keeps the digests of a wedding's contacts, by which inbound events find the wedding."""
+"""Keep the digests of a wedding's contacts, by which inbound events find the wedding."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wedsync.domain.weddings.plan import Plan
+from wedsync.domain.plans.plan import Plan
 from wedsync.kit.contacts import contact_digest
-from wedsync.store.tables.webhooks import contact_refs
+from wedsync.store.inbox.tables import contact_refs
 
 
 async def remember_contacts(

@@ -1,4 +1,4 @@
-"""Rebuild what users list of a wedding from its workflow."""
+"""Rebuild from a wedding's workflow what users list of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import timedelta
 from temporalio.client import Client, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.domain.errors import Conflict, TemporalUnreachable
+from wedsync.domain.errors import WEDDING_OVER, Conflict, TemporalUnreachable
 from wedsync.domain.weddings.messages import REPAIR_UPDATE, wedding_workflow_id
-from wedsync.store.session import Database
+from wedsync.store.db.session import Database
 from wedsync.usecases.weddings.read_wedding import wedding_row
 
 _RPC_TIMEOUT = timedelta(seconds=10)
@@ -19,7 +19,7 @@ _RPC_TIMEOUT = timedelta(seconds=10)
 async def repair_wedding(
     db: Database, client_provider: Callable[[], Awaitable[Client]], organization_id: str, wedding: str
 ) -> int:
-    """The number of steps that were written anew.
+    """Have the wedding's rows written anew; return the number of steps written.
 
     Raises NotFound, Conflict(reason="not_started" or "wedding_over") when no workflow runs, TemporalUnreachable.
     """
@@ -33,7 +33,7 @@ async def repair_wedding(
         if error.status == RPCStatusCode.NOT_FOUND:
             is_over = row.status in ("cancelled", "ended")
             detail = f"the wedding is {row.status}" if is_over else "no workflow of this wedding runs yet"
-            raise Conflict(detail, reason="wedding_over" if is_over else "not_started") from error
+            raise Conflict(detail, reason=WEDDING_OVER if is_over else "not_started") from error
         raise TemporalUnreachable("Temporal does not answer") from error
     except (WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError) as error:
         raise TemporalUnreachable("Temporal, or the worker, does not answer") from error

@@ -1,4 +1,4 @@
-"""Record a change that somebody asked of a wedding; its workflow is told afterwards."""
+"""Record a requested change of a wedding; it is dispatched to the wedding's workflow afterwards."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.access.principal import Principal
 from wedsync.domain.errors import InvalidInput, NotFound
-from wedsync.domain.routing.vendor import Manifest
-from wedsync.domain.weddings import changes
-from wedsync.domain.weddings.changes import Standing
-from wedsync.domain.weddings.compile import compile_plan
-from wedsync.domain.weddings.messages import Decision, TransactionRequest
-from wedsync.domain.weddings.plan import Plan
-from wedsync.domain.weddings.validate import check_plan
-from wedsync.store import access, projection
-from wedsync.store import weddings as store
-from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, transaction_row, view_of
-from wedsync.usecases.weddings.read_wedding import wedding_row
+from wedsync.domain.plans.compile import compile_plan
+from wedsync.domain.plans.plan import Plan
+from wedsync.domain.plans.validate import check_plan
+from wedsync.domain.vendors.manifest import Manifest
+from wedsync.domain.weddings import refusals
+from wedsync.domain.weddings.messages import Decision, TransactionRequest, wedding_workflow_id
+from wedsync.domain.weddings.refusals import ActiveTransaction
+from wedsync.store.outbox import events as outbox
+from wedsync.store.weddings import projection
+from wedsync.store.weddings import queries as store
+from wedsync.usecases.plans.validate import InvalidPlan
+from wedsync.usecases.weddings.read_transaction import TemporalUrl, TransactionView, transaction_row
+from wedsync.usecases.weddings.read_wedding import step_view, wedding_row
 from wedsync.usecases.weddings.revise_plan import RevisePlan, revised
-from wedsync.usecases.weddings.validate_plan import InvalidPlan
 
 
 @dataclass(frozen=True)
-class Asking:
-    """Who asks, when, as which transaction, and what is needed to answer."""
+class RequestedBy:
+    """One request's actor, time and transaction, and what its answer needs."""
 
     principal: Principal
-    #: The id that the transaction gets; the same for a repeated request.
+    #: The transaction's id; the same for a repeated request.
     transaction_id: str
     now: datetime
     manifests: Mapping[str, Manifest]
@@ -41,74 +42,78 @@ class Asking:
     traceparent: str | None = None
 
 
-class _Book:
+class _LockedWedding:
     """A locked wedding with all that is on record about it."""
 
-    def __init__(self, row: Any, standing: list[Standing], steps: list[Any]) -> None:
+    def __init__(self, row: Any, active: list[ActiveTransaction], steps: list[Any]) -> None:
         self.row = row
-        self.standing = standing
+        self.active = active
         self.steps = {step.step_id: step for step in steps}
 
 
-async def orchestrate(conn: AsyncConnection, wedding: str, asking: Asking) -> TransactionView:
-    """Ask for the wedding's first orchestration; raises NotFound, Conflict."""
-    book = await _open(conn, wedding, begins=True)
-    changes.check_orchestrate(book.standing)
-    changes.check_whole(book.standing)
-    due = [step.step_id for step in book.steps.values() if step.status == "pending"]
-    return await _record(conn, book, asking, {"kind": "orchestrate"}, due)
+async def orchestrate(conn: AsyncConnection, wedding: str, requested_by: RequestedBy) -> TransactionView:
+    """Request the wedding's first orchestration; raises NotFound, Conflict."""
+    locked = await _open(conn, wedding, begins=True)
+    refusals.check_orchestrate(locked.active)
+    refusals.check_whole(locked.active)
+    due = [step.step_id for step in locked.steps.values() if step.status == "pending"]
+    return await _record(conn, locked, requested_by, {"kind": "orchestrate"}, due)
 
 
 async def shift(
-    conn: AsyncConnection, wedding: str, asking: Asking, *, ceremony_at: str, zone: str | None
+    conn: AsyncConnection, wedding: str, requested_by: RequestedBy, *, ceremony_at: str, zone: str | None
 ) -> TransactionView:
-    """Ask for another ceremony time; raises NotFound, Conflict, InvalidPlan when the plan does not hold then."""
-    book = await _open(conn, wedding, begins=True)
-    changes.check_whole(book.standing)
+    """Request another ceremony time; raises NotFound, Conflict, InvalidPlan when the plan is not valid then."""
+    locked = await _open(conn, wedding, begins=True)
+    refusals.check_whole(locked.active)
     wanted = RevisePlan(
-        organization_id=asking.principal.organization_id,
-        wedding_id=book.row.id,
-        transaction_id=asking.transaction_id,
-        from_version=book.row.plan_version,
+        organization_id=requested_by.principal.organization_id,
+        wedding_id=locked.row.id,
+        transaction_id=requested_by.transaction_id,
+        from_version=locked.row.plan_version,
         ceremony_at=ceremony_at,
         zone=zone,
-        now=asking.now,
+        now=requested_by.now,
     )
-    errors = check_plan(revised(await _plan(conn, book), wanted), asking.manifests)
+    errors = check_plan(revised(await _plan(conn, locked), wanted), requested_by.manifests)
     if errors:
         raise InvalidPlan(errors)
     request = {"kind": "timeline", "ceremony_at": ceremony_at, "zone": zone}
-    return await _record(conn, book, asking, request, list(book.steps))
+    return await _record(conn, locked, requested_by, request, list(locked.steps))
 
 
 async def undo(
-    conn: AsyncConnection, wedding: str, asking: Asking, *, target: str, how: Literal["undo", "cancel"]
+    conn: AsyncConnection, wedding: str, requested_by: RequestedBy, *, target: str, how: Literal["undo", "cancel"]
 ) -> TransactionView:
-    """Ask for the undo of a transaction, which may be running; raises NotFound, Conflict."""
-    book = await _open(conn, wedding)
-    row = await transaction_row(conn, book.row.id, target)
-    changes.check_undo(_standing(row), book.standing)
+    """Request the undo of a transaction, which may be running; raises NotFound, Conflict."""
+    locked = await _open(conn, wedding)
+    row = await transaction_row(conn, locked.row.id, target)
+    refusals.check_undo(_active(row), locked.active)
     request = {"kind": "undo", "target": target, "cancel": how == "cancel"}
-    return await _record(conn, book, asking, request, row.step_ids)
+    return await _record(conn, locked, requested_by, request, row.step_ids)
 
 
-async def cancel_wedding(conn: AsyncConnection, wedding: str, asking: Asking) -> TransactionView:
-    """Ask for the end of the wedding and the undo of all it did, of what runs too; raises NotFound, Conflict."""
-    book = await _open(conn, wedding)
-    changes.check_cancel(book.standing)
-    return await _record(conn, book, asking, {"kind": "undo", "everything": True, "cancel": True}, list(book.steps))
+async def cancel_wedding(conn: AsyncConnection, wedding: str, requested_by: RequestedBy) -> TransactionView:
+    """Request the end of the wedding and the undo of all it did, of what runs too; raises NotFound, Conflict."""
+    locked = await _open(conn, wedding)
+    refusals.check_cancel(locked.active)
+    return await _record(
+        conn, locked, requested_by, {"kind": "undo", "everything": True, "cancel": True}, list(locked.steps)
+    )
 
 
-async def decide(conn: AsyncConnection, wedding: str, asking: Asking, decision: Decision) -> TransactionView:
-    """Record a person's word on a held step; raises NotFound, Conflict, InvalidInput."""
-    book = await _open(conn, wedding)
-    step = book.steps.get(decision.step_id)
-    compiled = compile_plan(await _plan(conn, book), asking.manifests)
-    changes.check_decision(decision, step.status if step else None, book.standing, compiled)
+async def decide(conn: AsyncConnection, wedding: str, requested_by: RequestedBy, decision: Decision) -> TransactionView:
+    """Record a person's decision on a held step; raises NotFound, Conflict, InvalidInput."""
+    locked = await _open(conn, wedding)
+    step = locked.steps.get(decision.step_id)
+    compiled = compile_plan(await _plan(conn, locked), requested_by.manifests)
+    refusals.check_decision(decision, step.status if step else None, locked.active, compiled)
     if decision.vendor is not None:
-        _check_vendor(decision.vendor, next(s.action for s in compiled if s.id == decision.step_id), asking.manifests)
+        _check_vendor(
+            decision.vendor, next(s.action for s in compiled if s.id == decision.step_id), requested_by.manifests
+        )
     request = {"kind": "scheduled", "decision": decision.model_dump()}
-    return await _record(conn, book, asking, request, [decision.step_id])
+    return await _record(conn, locked, requested_by, request, [decision.step_id])
 
 
 def _check_vendor(vendor: str, action: str, manifests: Mapping[str, Manifest]) -> None:
@@ -119,16 +124,16 @@ def _check_vendor(vendor: str, action: str, manifests: Mapping[str, Manifest]) -
         raise InvalidInput(f"{vendor} can't do {action}", field="vendor", reason="vendor_cannot")
 
 
-async def _open(conn: AsyncConnection, wedding: str, *, begins: bool = False) -> _Book:
+async def _open(conn: AsyncConnection, wedding: str, *, begins: bool = False) -> _LockedWedding:
     row = await wedding_row(conn, wedding, lock=True)
-    changes.check_open(row.status, begins=begins)
-    standing = [_standing(other) for other in await store.read_transactions(conn, row.id)]
-    return _Book(row, standing, await store.read_steps(conn, row.id))
+    refusals.check_open(row.status, begins=begins)
+    active = [_active(other) for other in await store.read_transactions(conn, row.id)]
+    return _LockedWedding(row, active, await store.read_steps(conn, row.id))
 
 
-def _standing(row: Any) -> Standing:
+def _active(row: Any) -> ActiveTransaction:
     decision = row.request.get("decision") or {}
-    return Standing(
+    return ActiveTransaction(
         id=row.id,
         kind=row.kind,
         status=row.status,
@@ -139,37 +144,60 @@ def _standing(row: Any) -> Standing:
     )
 
 
-async def _plan(conn: AsyncConnection, book: _Book) -> Plan:
-    body = await projection.read_plan(conn, book.row.id, book.row.plan_version)
+async def _plan(conn: AsyncConnection, locked: _LockedWedding) -> Plan:
+    body = await projection.read_plan(conn, locked.row.id, locked.row.plan_version)
     if body is None:
-        raise NotFound(f"wedding {book.row.id} has no plan version {book.row.plan_version}")
+        raise NotFound(f"wedding {locked.row.id} has no plan version {locked.row.plan_version}")
     return Plan.model_validate_json(json.dumps(body))
 
 
 async def _record(
-    conn: AsyncConnection, book: _Book, asking: Asking, request: dict[str, Any], step_ids: list[str]
+    conn: AsyncConnection,
+    locked: _LockedWedding,
+    requested_by: RequestedBy,
+    request: dict[str, Any],
+    step_ids: list[str],
 ) -> TransactionView:
-    wedding_id, now = book.row.id, asking.now
-    seq = await store.next_seq(conn, wedding_id)
-    said = TransactionRequest(id=asking.transaction_id, seq=seq, **request)
-    await store.add_transaction(
-        conn,
-        {
-            "id": said.id,
-            "organization_id": asking.principal.organization_id,
-            "wedding_id": wedding_id,
-            "kind": said.kind,
-            "status": "running",
-            "gaps": [],
-            "request": said.model_dump(mode="json"),
-            "step_ids": step_ids,
-            "requested_at": now,
-            "traceparent": asking.traceparent,
-        },
+    wedding_id, now = locked.row.id, requested_by.now
+    # The row is locked: nobody else numbers a transaction meanwhile.
+    recorded = TransactionRequest(id=requested_by.transaction_id, seq=locked.row.transaction_seq + 1, **request)
+    detail = {**recorded.model_dump(mode="json", exclude_defaults=True), "wedding": wedding_id}
+    values = {
+        "id": recorded.id,
+        "wedding_id": wedding_id,
+        "kind": recorded.kind,
+        "request": recorded.model_dump_json(),
+        "step_ids": json.dumps(step_ids),
+        "now": now,
+        "traceparent": requested_by.traceparent,
+        "actor": requested_by.principal.actor,
+        "action": "step.decided" if recorded.decision else f"transaction.{recorded.kind}",
+        "detail": json.dumps(detail),
+        "event": json.dumps({"id": recorded.id, "kind": recorded.kind, "status": "running"}),
+        "channel": projection.EVENTS_CHANNEL,
+    }
+    wanted = await store.add_transaction(conn, values)
+    if wanted is not None:
+        await outbox.publish(conn, wedding_id, wanted, now, until=wanted)
+    return _requested(locked, recorded, step_ids, requested_by)
+
+
+def _requested(
+    locked: _LockedWedding, recorded: TransactionRequest, step_ids: list[str], requested_by: RequestedBy
+) -> TransactionView:
+    covered = set(step_ids)
+    return TransactionView(
+        id=recorded.id,
+        wedding_id=locked.row.id,
+        kind=recorded.kind,
+        status="running",
+        gaps=(),
+        target=recorded.target,
+        superseded=(),
+        error=None,
+        requested_at=requested_by.now,
+        started_at=None,
+        ended_at=None,
+        temporal_url=requested_by.temporal_url(wedding_workflow_id(locked.row.id), None),
+        steps=tuple(step_view(step) for step in locked.steps.values() if step.step_id in covered),
     )
-    action = "step.decided" if said.decision else f"transaction.{said.kind}"
-    detail = {**said.model_dump(mode="json", exclude_defaults=True), "wedding": wedding_id}
-    await access.audit(conn, asking.principal, action, f"transaction/{said.id}", detail, now)
-    event = {"id": said.id, "kind": said.kind, "status": "running"}
-    await projection.write_event(conn, wedding_id, "transaction", event, now)
-    return await view_of(conn, await transaction_row(conn, wedding_id, said.id), asking.temporal_url)

@@ -6,16 +6,16 @@ import json
 from datetime import datetime
 
 from wedsync.domain.errors import InvalidInput
+from wedsync.domain.plans.plan import Plan
+from wedsync.domain.plans.validate import check_plan
 from wedsync.domain.weddings.messages import Message
-from wedsync.domain.weddings.plan import Plan
-from wedsync.domain.weddings.validate import check_plan
-from wedsync.store import projection
-from wedsync.store.session import Database
-from wedsync.usecases.weddings.load_plan import LoadedPlan, LoadPlan, PlanShelf, load_plan
+from wedsync.store.db.session import Database
+from wedsync.store.weddings import projection
+from wedsync.usecases.plans.load import LoadedPlan, LoadPlan, PlanShelf, load_plan
 
 
 class RevisePlan(Message):
-    """What changes against `from_version`. The new version is one above the newest: a refused one keeps its number."""
+    """Changes against `from_version`. The new version is one above the newest: a refused one keeps its number."""
 
     organization_id: str
     wedding_id: str
@@ -23,20 +23,20 @@ class RevisePlan(Message):
     from_version: int
     ceremony_at: str | None = None
     zone: str | None = None
-    #: Step → the vendor a person chose for it.
+    #: Step → the vendor that a person chose for it.
     vendors: dict[str, str] = {}
     now: datetime
 
 
 class RevisedPlan(Message):
-    """The new version, compiled."""
+    """A new version, compiled."""
 
     version: int
     loaded: LoadedPlan
 
 
 def revised(plan: Plan, wanted: RevisePlan) -> Plan:
-    """The plan with the change made. Pure."""
+    """Return the plan with the change made. Pure."""
     data = plan.model_dump(mode="json")
     if wanted.ceremony_at:
         data["wedding"]["ceremony"]["at"] = wanted.ceremony_at
@@ -53,7 +53,7 @@ def revised(plan: Plan, wanted: RevisePlan) -> Plan:
 
 
 async def revise_plan(db: Database, shelf: PlanShelf, wanted: RevisePlan) -> RevisedPlan:
-    """Write the new version once; a repeated call finds it there. Raises InvalidInput when the change makes no plan."""
+    """Write the new version once; a repeated call finds it. Raises InvalidInput when the change makes no valid plan."""
     plan = await shelf.plan(wanted.organization_id, wanted.wedding_id, wanted.from_version)
     changed = revised(plan, wanted)
     errors = check_plan(changed, shelf.manifests)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, VendorRejected, VendorUnavailable
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.generic import mapping
@@ -18,7 +18,7 @@ _GONE_CODES = ("already_cancelled", "cancelled")
 
 
 class Client:
-    """One account; the business is `Call.account`, or the plan's `api_endpoints.base_url`."""
+    """One account's client; the business is `Call.account`, or the plan's `api_endpoints.base_url`."""
 
     def __init__(self, http: VendorHttp, account: Account) -> None:
         http.read_error = mapping.read_error
@@ -42,14 +42,14 @@ class Client:
         raise InvalidInput(f"generic has no operation {call.operation}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """The booking that carries our reference, unless it was declined or cancelled."""
+        """Find the booking that carries our reference, unless it was declined or cancelled."""
         for body in await self._by_reference(call):
             if mapping.status_of(body) not in ("declined", "cancelled"):
                 return mapping.effect(body, call, "done")
         return None
 
-    async def look(self, call: Call) -> Effect:
-        """The booking as the business has it now: `held` and `pending` wait for its word."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the booking as the business has it now: `held` and `pending` wait for the business to confirm."""
         body = await self._present(call)
         if body is None or mapping.status_of(body) == "cancelled":
             return Effect(state="absent", external_id=self._booking_id(call), detail="no such booking")

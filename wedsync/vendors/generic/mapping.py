@@ -1,4 +1,4 @@
-"""Between our booking and the generic API's JSON. Pure."""
+"""Translates between our booking and the generic API's JSON. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.inputs import Booking, Moment
-from wedsync.domain.routing.vendor import Call, Effect
-from wedsync.domain.weddings.plan import ApiEndpoints
+from wedsync.domain.plans.plan import ApiEndpoints
+from wedsync.domain.vendors.action_inputs import Booking, Moment
+from wedsync.domain.vendors.call import Call, Effect
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Status = Literal["held", "pending", "confirmed", "declined", "cancelled"]
@@ -32,7 +32,7 @@ DEFAULT_ENDPOINTS = _manifest_endpoints()
 
 
 def booking_of(call: Call) -> Booking:
-    """The booking that the call is about; raises InvalidInput."""
+    """Read the booking that the call is about; raises InvalidInput."""
     try:
         return Booking.model_validate(call.inputs)
     except ValidationError as error:
@@ -40,25 +40,25 @@ def booking_of(call: Call) -> Booking:
 
 
 def endpoints_of(call: Call) -> ApiEndpoints:
-    """The plan's own endpoints, empty where it gives none; raises InvalidInput."""
+    """Read the plan's own endpoints, empty where it gives none; raises InvalidInput."""
     try:
         return ApiEndpoints.model_validate(call.endpoints)
     except ValidationError as error:
         raise InvalidInput("the service's api_endpoints are malformed", field="api_endpoints") from error
 
 
-def base_url(given: str | None, account_base_url: str, business: str) -> str:
-    """Where the business's API begins, without a trailing slash.
+def base_url(input_value: str | None, account_base_url: str, business: str) -> str:
+    """Return where the business's API begins, without a trailing slash.
 
     A plan's own base URL must be https; plain http is taken only to this machine, and only where our own account is
     there too. Raises InvalidInput.
     """
-    if given is None:
+    if input_value is None:
         if business in ("", ".", ".."):
             raise InvalidInput("the business has no name", field="account")
         return f"{account_base_url.rstrip('/')}/{quote(business, safe='')}"
     try:
-        parts = urlsplit(given)
+        parts = urlsplit(input_value)
         _ = parts.port
     except ValueError:
         raise InvalidInput("the base_url is not a URL", field="api_endpoints.base_url") from None
@@ -68,13 +68,13 @@ def base_url(given: str | None, account_base_url: str, business: str) -> str:
         raise InvalidInput("the base_url must begin with https://", field="api_endpoints.base_url")
     if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
         raise InvalidInput("the base_url must be host and path only", field="api_endpoints.base_url")
-    return given.rstrip("/")
+    return input_value.rstrip("/")
 
 
 def endpoint(name: str, endpoints: ApiEndpoints, values: dict[str, str]) -> tuple[Method, str]:
-    """Method and filled-in path of an operation; raises InvalidInput when the path needs a value we don't have."""
-    given = getattr(endpoints, name, None)
-    method, template = (given.method, given.path) if given is not None else DEFAULT_ENDPOINTS[name]
+    """Return method and filled-in path of an operation; raises InvalidInput when the path needs an unknown value."""
+    input_value = getattr(endpoints, name, None)
+    method, template = (input_value.method, input_value.path) if input_value is not None else DEFAULT_ENDPOINTS[name]
     if not template.startswith("/") or template.startswith("//"):
         raise InvalidInput("the path must begin with one /", field=f"api_endpoints.{name}.path")
     path = template
@@ -89,7 +89,7 @@ def endpoint(name: str, endpoints: ApiEndpoints, values: dict[str, str]) -> tupl
 
 
 def at_venue(moment: Moment) -> str:
-    """RFC 3339 with the venue's offset, taken from the moment itself: no zone table is read, retries are identical."""
+    """Write RFC 3339 with the venue's offset, taken from the moment: no zone table is read, retries are identical."""
     wall = datetime.fromisoformat(moment.local)
     offset = wall - moment.instant.astimezone(UTC).replace(tzinfo=None)
     sign = "-" if offset < timedelta(0) else "+"
@@ -98,7 +98,7 @@ def at_venue(moment: Moment) -> str:
 
 
 def details(booking: Booking) -> dict[str, JsonValue]:
-    """What a request and a change have in common."""
+    """Build what a request and a change have in common."""
     contact: dict[str, JsonValue] = {"name": booking.contact.name}
     if booking.contact.email:
         contact["email"] = booking.contact.email
@@ -119,13 +119,13 @@ def details(booking: Booking) -> dict[str, JsonValue]:
 
 
 def request_body(call: Call) -> dict[str, JsonValue]:
-    """The body of `request`."""
+    """Build the body of `request`."""
     booking = booking_of(call)
     return {"reference": call.reference, **details(booking), "answer": booking.answer}
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{"error": {"code", "message"}}`; the message may name guests and is left out."""
+    """Read `(code, detail)` of `{"error": {"code", "message"}}`; the message may name guests and is left out."""
     error = body.get("error") if isinstance(body, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, str) and code.isascii() and 0 < len(code) <= 64:
@@ -134,7 +134,7 @@ def read_error(status: int, body: Any) -> tuple[str, str]:
 
 
 def status_of(body: Any) -> Status:
-    """The booking's status; raises OutcomeUnknown when the answer is not a booking (the business did act)."""
+    """Read the booking's status; raises OutcomeUnknown when the answer is not a booking (the business did act)."""
     status = body.get("status") if isinstance(body, dict) else None
     if status not in _STATUSES:
         raise OutcomeUnknown("generic answered with something that is not a booking", vendor="generic")
@@ -142,7 +142,7 @@ def status_of(body: Any) -> Status:
 
 
 def effect(body: Any, call: Call, state: Literal["done", "waiting", "absent"]) -> Effect:
-    """A booking as an effect; raises OutcomeUnknown when it has no id and we know none."""
+    """Turn a booking into an effect; raises OutcomeUnknown when it has no id and we know none."""
     known = body.get("id") if isinstance(body, dict) else None
     booking_id = known if isinstance(known, str) and known else call.facts.get("booking_id")
     if not isinstance(booking_id, str):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import WEDDING_HEADER, Desk, StandIn
+from wedsync.kit.standin import WEDDING_HEADER, FakeContext, StandIn
 
 CAPACITY_GUESTS = 300
 KEY_LIFE = timedelta(hours=24)
@@ -41,24 +41,24 @@ def _minor(price: dict[str, Any] | None) -> tuple[int | None, str | None]:
 
 
 class _Businesses:
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
 
     # ---- reading
 
     def shown(self, booking: dict[str, Any]) -> dict[str, Any]:
         names = ("id", "reference", "status", "starts_at", "ends_at", "timezone", "guests")
         shown = {name: booking[name] for name in names if name in booking}
-        if booking["status"] == "pending" and self.desk.now() >= booking["answers_at"]:
+        if booking["status"] == "pending" and self.context.now() >= booking["answers_at"]:
             shown["status"] = "confirmed"
         return {**shown, "etag": f'"{booking["version"]}"'}
 
     def booking(self, request: Request) -> dict[str, Any] | None:
-        booking = self.desk.objects.get(request.path_params["booking_id"])
+        booking = self.context.objects.get(request.path_params["booking_id"])
         return booking if booking and booking["account"] == request.path_params["account"] else None
 
     def taken(self, account: str, own: dict[str, Any], starts_at: str, ends_at: str) -> bool:
-        """Whether another wedding's confirmed booking overlaps."""
+        """Tell whether another wedding's confirmed booking overlaps."""
         if not account.startswith("exclusive-"):
             return False
         starts, ends = datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at)
@@ -69,7 +69,7 @@ class _Businesses:
             and self.shown(other)["status"] == "confirmed"
             and datetime.fromisoformat(other["starts_at"]) < ends
             and starts < datetime.fromisoformat(other["ends_at"])
-            for other in self.desk.objects.values()
+            for other in self.context.objects.values()
         )
 
     # ---- the five operations
@@ -80,7 +80,7 @@ class _Businesses:
         missing = next((name for name in needed if name not in body), None)
         if missing or not self._times_fit(body):
             return _error(400, "invalid", f"{missing or 'starts_at and ends_at'}: missing or malformed")
-        for booking in self.desk.objects.values():
+        for booking in self.context.objects.values():
             if (booking["account"], booking["reference"]) == (account, body["reference"]) and booking["status"] not in (
                 "cancelled",
                 "declined",
@@ -98,9 +98,9 @@ class _Businesses:
             return refusal
         booking_id = f"bk_{uuid4().hex[:24]}"
         new["id"] = booking_id
-        self.desk.objects[booking_id] = new
+        self.context.objects[booking_id] = new
         amount_minor, currency = _minor(body.get("price"))
-        self.desk.record(
+        self.context.record(
             request,
             booking_id,
             "request",
@@ -124,9 +124,9 @@ class _Businesses:
             booking["status"] = "confirmed"
             if booking["answer"] == "webhook":
                 booking["status"] = "pending"
-                booking["answers_at"] = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+                booking["answers_at"] = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
                 url, headers, event = self.event("booking.confirmed", booking, bad_signature=False)
-                self.desk.send(url, headers, event, self.desk.webhook_delay_seconds)
+                self.context.send(url, headers, event, self.context.webhook_delay_seconds)
         return JSONResponse(self.shown(booking))
 
     def change(self, request: Request, body: dict[str, Any]) -> Response:
@@ -150,7 +150,7 @@ class _Businesses:
         if booking["status"] == "cancelled":
             return _error(409, "already_cancelled", "the booking is cancelled already")
         booking.update(status="cancelled", version=booking["version"] + 1)
-        self.desk.undo(booking["id"])
+        self.context.undo(booking["id"])
         return JSONResponse(self.shown(booking))
 
     def find(self, request: Request) -> Response:
@@ -159,12 +159,12 @@ class _Businesses:
             return _error(400, "invalid", "reference: missing")
         found = [
             self.shown(booking)
-            for booking in self.desk.objects.values()
+            for booking in self.context.objects.values()
             if (booking["account"], booking["reference"]) == (account, reference)
         ]
         return JSONResponse({"data": found})
 
-    def look(self, request: Request) -> Response:
+    def inspect(self, request: Request) -> Response:
         booking = self.booking(request)
         return JSONResponse(self.shown(booking)) if booking else _error(404, "not_found", "no such booking")
 
@@ -190,7 +190,7 @@ class _Businesses:
     # ---- webhooks
 
     def event(self, event: str, booking: dict[str, Any], *, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        now = self.desk.now()
+        now = self.context.now()
         data = {"booking_id": booking["id"], "reference": booking["reference"]}
         if booking["wedding"]:
             data["wedding"] = booking["wedding"]
@@ -198,17 +198,17 @@ class _Businesses:
             {"id": f"evt_{uuid4().hex[:24]}", "type": event, "created_at": now.isoformat(), "data": data}
         ).encode()
         stamp = int(now.timestamp())
-        secret = "not the secret" if bad_signature else self.desk.webhook_secret
+        secret = "not the secret" if bad_signature else self.context.webhook_secret
         signature = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
         headers = {"Content-Type": "application/json", "X-Signature": f"t={stamp},v1={signature}"}
-        return self.desk.webhook_url, headers, body
+        return self.context.webhook_url, headers, body
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A webhook on demand; the booking takes the state that the event tells of."""
-        booking = self.desk.objects[object_id or next(reversed(self.desk.objects), "")]
+        """Build a webhook on demand; the booking takes the state that the event reports."""
+        booking = self.context.objects[object_id or next(reversed(self.context.objects), "")]
         if not bad_signature and booking["status"] in ("held", "pending"):
-            told = {"booking.confirmed": "confirmed", "booking.declined": "declined"}
-            booking["status"] = told.get(event, booking["status"])
+            statuses = {"booking.confirmed": "confirmed", "booking.declined": "declined"}
+            booking["status"] = statuses.get(event, booking["status"])
         return self.event(event, booking, bad_signature=bad_signature)
 
 
@@ -228,7 +228,7 @@ def _read(handler: Callable[[Request], Response]) -> Callable[[Request], Awaitab
     return endpoint
 
 
-def _write(desk: Desk, name: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _write(context: FakeContext, name: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         if not _authorized(request):
             return _error(401, "unauthorized", "wrong credential")
@@ -244,7 +244,7 @@ def _write(desk: Desk, name: str, handler: Handler) -> Callable[[Request], Await
                 body = None
             return handler(request, body) if isinstance(body, dict) else _error(400, "invalid", "the body is no object")
 
-        return await desk.idempotent(
+        return await context.idempotent(
             f"{request.url.path}:{key}",
             name.encode() + b"\n" + raw,
             KEY_LIFE,
@@ -255,9 +255,9 @@ def _write(desk: Desk, name: str, handler: Handler) -> Callable[[Request], Await
     return endpoint
 
 
-def build(desk: Desk) -> StandIn:
-    """Every business of the generic vendor."""
-    businesses = _Businesses(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in for every business of the generic vendor."""
+    businesses = _Businesses(context)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "open"})
@@ -272,11 +272,11 @@ def build(desk: Desk) -> StandIn:
     one = "/{account}/bookings/{booking_id}"
     routes = [
         Route("/health", health, name="health"),
-        Route("/{account}/bookings", _write(desk, "request", businesses.request), methods=["POST"], name="request"),
+        Route("/{account}/bookings", _write(context, "request", businesses.request), methods=["POST"], name="request"),
         Route("/{account}/bookings", _read(businesses.find), methods=["GET"], name="find"),
-        Route(one, _read(businesses.look), methods=["GET"], name="look"),
-        Route(one, _write(desk, "change", businesses.change), methods=["PATCH"], name="change"),
-        Route(f"{one}/confirm", _write(desk, "confirm", businesses.confirm), methods=["POST"], name="confirm"),
-        Route(f"{one}/cancel", _write(desk, "cancel", businesses.cancel), methods=["POST"], name="cancel"),
+        Route(one, _read(businesses.inspect), methods=["GET"], name="look"),
+        Route(one, _write(context, "change", businesses.change), methods=["PATCH"], name="change"),
+        Route(f"{one}/confirm", _write(context, "confirm", businesses.confirm), methods=["POST"], name="confirm"),
+        Route(f"{one}/cancel", _write(context, "cancel", businesses.cancel), methods=["POST"], name="cancel"),
     ]
     return StandIn(routes=routes, refuse=refuse, emit=businesses.emit)

@@ -1,4 +1,4 @@
-"""The generic vendor's webhooks: HMAC-SHA256 over time and exact bytes, as `openapi.json` says."""
+"""Webhooks of the generic vendor: HMAC-SHA256 over time and exact bytes, as `openapi.json` says."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import read, stripe
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.kit.signatures import read, timestamped_hmac
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when `X-Signature: t=<unix>,v1=<hex>` is the HMAC-SHA256 of `{t}.{body}` by one of the secrets, in time."""
-    return stripe.verify_list(body, read.header(headers, "x-signature"), secrets, now)
+    """Tell whether `X-Signature: t=<unix>,v1=<hex>` is in time and the HMAC-SHA256 of `{t}.{body}` by a secret."""
+    return timestamped_hmac.verify_list(body, read.header(headers, "x-signature"), secrets, now)
 
 
 class _Data(BaseModel):
@@ -34,7 +34,7 @@ class _Event(BaseModel):
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event: `{id, type, created_at, data: {booking_id, reference, wedding?}}`; raises InvalidInput."""
+    """Read one event: `{id, type, created_at, data: {booking_id, reference, wedding?}}`; raises InvalidInput."""
     try:
         event = _Event.model_validate(json.loads(body))
     except (ValueError, RecursionError, ValidationError) as error:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
-from wedsync.domain.routing import classify
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors import http_outcome
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
@@ -39,39 +39,39 @@ class Client:
                 event = mapping.event_of(call.inputs)
                 notify = mapping.notify(event, *mapping.previous_event_of(call))
                 path = self._event(mapping.event_id(call))
-                answer = await self._ask("PATCH", path, body=mapping.patch_body(call), notify=notify)
-                return mapping.standing(answer.json(), "moved")
+                answer = await self._request("PATCH", path, body=mapping.patch_body(call), notify=notify)
+                return mapping.effect_of(answer.json(), "moved")
             case "delete_event":
                 return await self._delete(mapping.event_id(call))
         raise InvalidInput(f"google_calendar has no operation {call.operation}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """The event under our id, when it carries our reference and was not deleted."""
+        """Find the event under our id, when it carries our reference and was not deleted."""
         found = await self._get(call.reference)
         if found is None or not mapping.is_ours(found, call):
             return None
-        return mapping.standing(found, "found")
+        return mapping.effect_of(found, "found")
 
-    async def look(self, call: Call) -> Effect:
-        """The event as it is now, with its etag; `absent` when it was deleted."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the event as it is now, with its etag; `absent` when it was deleted."""
         event_id = mapping.event_id(call)
         found = await self._get(event_id)
         if found is None or mapping.is_cancelled(found):
             return Effect(state="absent", external_id=event_id, detail="no such event")
-        return mapping.standing(found, "found")
+        return mapping.effect_of(found, "found")
 
     async def _insert(self, call: Call) -> Effect:
         notify = mapping.notify(mapping.event_of(call.inputs))
         try:
-            answer = await self._ask("POST", self._events(), body=mapping.insert_body(call), notify=notify)
+            answer = await self._request("POST", self._events(), body=mapping.insert_body(call), notify=notify)
         except VendorRejected as error:
             if error.status != 409:
                 raise
             return await self._adopt(call, error)
-        return mapping.standing(answer.json(), "created")
+        return mapping.effect_of(answer.json(), "created")
 
     async def _adopt(self, call: Call, refusal: VendorRejected) -> Effect:
-        """The event that holds our id already, if an earlier attempt made it; else the refusal."""
+        """Return the event that holds our id already, if an earlier attempt made it; else raise the refusal."""
         try:
             found = await self.find(call)
         except VendorError as error:
@@ -86,7 +86,7 @@ class Client:
 
     async def _delete(self, event_id: str) -> Effect:
         try:
-            await self._ask("DELETE", self._event(event_id), notify="all")
+            await self._request("DELETE", self._event(event_id), notify="all")
         except VendorRejected as error:
             if error.status in _GONE_STATUSES:
                 return Effect(state="absent", external_id=event_id, detail="no such event")
@@ -95,7 +95,7 @@ class Client:
 
     async def _get(self, event_id: str) -> Any | None:
         try:
-            return (await self._ask("GET", self._event(event_id))).json()
+            return (await self._request("GET", self._event(event_id))).json()
         except VendorRejected as error:
             if error.status in _GONE_STATUSES:
                 return None
@@ -107,7 +107,7 @@ class Client:
     def _event(self, event_id: str) -> str:
         return f"{self._events()}/{quote(event_id, safe='')}"
 
-    async def _ask(
+    async def _request(
         self,
         method: Literal["GET", "POST", "PATCH", "DELETE"],
         path: str,
@@ -124,6 +124,6 @@ class Client:
         try:
             return await self._http.request(method, path, json_body=body, params=params, headers=headers)
         except VendorRejected as error:
-            wait = classify.retry_after_seconds(self._http.last_headers, utc_now())
+            wait = http_outcome.retry_after_seconds(self._http.last_headers, utc_now())
             meant = mapping.reread(error, wait)
             raise meant from (error if meant is not error else None)

@@ -1,4 +1,4 @@
-"""Between our event and Google's Event resource. Pure."""
+"""Translates between our event and Google's Event resource. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wedsync.domain.errors import (
     VendorRejected,
     VendorThrottled,
 )
-from wedsync.domain.routing.inputs import CalendarEvent, Moment
-from wedsync.domain.routing.vendor import Call, Effect, content_digest
+from wedsync.domain.vendors.action_inputs import CalendarEvent, Moment
+from wedsync.domain.vendors.call import Call, Effect, content_digest
 
 #: What events may be called: base32hex (RFC 4648, section 7), 5 to 1024 characters.
 _EVENT_ID = re.compile(r"[a-v0-9]{5,1024}")
@@ -29,7 +29,7 @@ _NOT_AUTHORIZED = frozenset(("authError", "insufficientPermissions", "requiredAc
 
 
 def event_of(inputs: dict[str, JsonValue]) -> CalendarEvent:
-    """The event that inputs describe; raises InvalidInput, also when it ends before it begins."""
+    """Read the event that inputs describe; raises InvalidInput, also when it ends before it begins."""
     try:
         event = CalendarEvent.model_validate(inputs)
     except ValidationError as error:
@@ -40,12 +40,12 @@ def event_of(inputs: dict[str, JsonValue]) -> CalendarEvent:
 
 
 def previous_event_of(call: Call) -> tuple[CalendarEvent, ...]:
-    """The event as it stands before a change, if the call says."""
+    """Read the event as it stands before a change, if the call says."""
     return (event_of(call.previous_inputs),) if call.previous_inputs else ()
 
 
 def when(moment: Moment) -> dict[str, JsonValue]:
-    """An EventDateTime: wall time and zone; with the offset only where the wall time alone has two meanings."""
+    """Build an EventDateTime: wall time and zone; with the offset only where the wall time alone has two meanings."""
     try:
         wall = datetime.fromisoformat(moment.local).replace(tzinfo=ZoneInfo(moment.zone))
     except (ValueError, KeyError, OSError):
@@ -62,7 +62,7 @@ def _offset(east: timedelta) -> str:
 
 
 def _fields(event: CalendarEvent) -> dict[str, JsonValue]:
-    """What of an event we set, empty values too."""
+    """Build the fields of an event that we set, empty values too."""
     attendees: list[JsonValue] = []
     for index, person in enumerate(event.attendees):
         if not person.email or "@" not in person.email:
@@ -79,7 +79,7 @@ def _fields(event: CalendarEvent) -> dict[str, JsonValue]:
 
 
 def insert_body(call: Call) -> dict[str, JsonValue]:
-    """The body of events.insert; raises InvalidInput."""
+    """Build the body of events.insert; raises InvalidInput."""
     if not _EVENT_ID.fullmatch(call.reference):
         raise InvalidInput("the reference can't be an event's id", field="reference")
     fields = {name: value for name, value in _fields(event_of(call.inputs)).items() if value}
@@ -92,7 +92,7 @@ def insert_body(call: Call) -> dict[str, JsonValue]:
 
 
 def patch_body(call: Call) -> dict[str, JsonValue]:
-    """The body of events.patch: the times, and what else differs from before; raises InvalidInput.
+    """Build the body of events.patch: the times, and what else differs from before; raises InvalidInput.
 
     Unchanged attendees are left out: a patch replaces the list, and with it their answers.
     """
@@ -106,18 +106,18 @@ def patch_body(call: Call) -> dict[str, JsonValue]:
 
 
 def notify(*events: CalendarEvent) -> str:
-    """`sendUpdates`: everybody is told when there is anybody to tell."""
+    """Return `sendUpdates`: notify everybody when there is anybody to notify."""
     return "all" if any(event.attendees for event in events) else "none"
 
 
 def event_id(call: Call) -> str:
-    """The id that the deed gave; without facts the one that it would have given: our reference."""
+    """Return the event id from the call's facts; without facts our reference, which is the id that we give."""
     known = call.facts.get("event_id")
     return known if isinstance(known, str) and known else call.reference
 
 
 def is_ours(event: Any, call: Call) -> bool:
-    """Whether an event stands, and was made by this very call."""
+    """Tell whether an event stands and was made by this very call."""
     if not isinstance(event, dict) or is_cancelled(event):
         return False
     extended = event.get("extendedProperties")
@@ -126,12 +126,12 @@ def is_ours(event: Any, call: Call) -> bool:
 
 
 def is_cancelled(event: Any) -> bool:
-    """Whether Google keeps the event as deleted."""
+    """Tell whether Google keeps the event as deleted."""
     return isinstance(event, dict) and event.get("status") == "cancelled"
 
 
-def standing(event: Any, deed: str) -> Effect:
-    """An Event resource as an effect.
+def effect_of(event: Any, action: str) -> Effect:
+    """Turn an Event resource into an effect.
 
     Raises OutcomeUnknown when the answer is not an event (Google did act), VendorRejected when it is a deleted one.
     """
@@ -150,19 +150,19 @@ def standing(event: Any, deed: str) -> Effect:
         facts=facts,
         etag=etag if isinstance(etag, str) else None,
         content=_content(event),
-        detail=f"event {found} {deed}",
+        detail=f"event {found} {action}",
     )
 
 
 def _content(event: dict[str, Any]) -> str:
-    """What people see of an event, less who comes: guests answer and invite others."""
-    said = {name: str(event.get(name) or "") for name in ("summary", "location", "description")}
+    """Fingerprint what people see of an event, less who comes: guests answer and invite others."""
+    fields = {name: str(event.get(name) or "") for name in ("summary", "location", "description")}
     times = {name: _instant(event.get(name)) for name in ("start", "end")}
-    return content_digest({**said, **times})
+    return content_digest({**fields, **times})
 
 
 def _instant(when: Any) -> str:
-    """A time in UTC, in whichever zone Google shows it; a whole day as its date."""
+    """Write a time in UTC, in whichever zone Google shows it; a whole day as its date."""
     text = str(when.get("dateTime") or when.get("date") or "") if isinstance(when, dict) else ""
     try:
         moment = datetime.fromisoformat(text)
@@ -172,7 +172,7 @@ def _instant(when: Any) -> str:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(reason, detail)` of `{error: {errors: [{reason}], status, message}}`; the message is left out."""
+    """Read `(reason, detail)` of `{error: {errors: [{reason}], status, message}}`; the message is left out."""
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         errors = error.get("errors")
@@ -184,7 +184,7 @@ def read_error(status: int, body: Any) -> tuple[str, str]:
 
 
 def reread(error: VendorRejected, retry_after_seconds: float) -> VendorError:
-    """The error that `error` really is: Google throttles and refuses credentials with 403 too.
+    """Return the error that `error` really is: Google throttles and refuses credentials with 403 too.
 
     https://developers.google.com/workspace/calendar/api/guides/errors
     """

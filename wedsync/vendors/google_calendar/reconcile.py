@@ -1,7 +1,7 @@
-"""What Google's notifications told of, or should have: the changed events of ours, by the calendar's list.
+"""Finds the changes of our events that Google's notifications reported or missed, in the calendar's list.
 
-https://developers.google.com/workspace/calendar/api/v3/reference/events/list. A notification is never sent again, and
-says only that something changed.
+https://developers.google.com/workspace/calendar/api/v3/reference/events/list. Google never sends a notification again,
+and a notification says only that something changed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import MOST_PAGES, Listed, moment
 from wedsync.kit.vendor import Account
 
-#: Its webhooks only say that something changed: what did is learnt from the list, which is looked at for each.
+#: Its webhooks only say that something changed. The list shows what did, so each webhook has it read.
 BY_LIST_ALONE = True
-#: How often to look.
+#: How often to reconcile.
 EVERY = timedelta(minutes=15)
 _PAGE = 250
 #: An event that was last changed so soon after it was made has not been changed since.
@@ -26,7 +26,7 @@ _AT_ONCE = timedelta(seconds=2)
 
 
 async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
-    """Our events that were changed or deleted in `[since, until)`, or its older part, each as Google describes it.
+    """List our events that were changed or deleted in `[since, until)`, or its older part, each as Google describes it.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
@@ -52,7 +52,7 @@ async def list_events(http: VendorHttp, account: Account, since: datetime, until
                 unreadable += 1
                 continue
             reached = max(reached, updated)
-            if since <= updated < until and _is_news(one, updated):
+            if since <= updated < until and _is_newer(one, updated):
                 found.append(json.dumps(one, separators=(",", ":")).encode())
         token = str(body.get("nextPageToken") or "")
         if not token or reached >= until:
@@ -61,8 +61,8 @@ async def list_events(http: VendorHttp, account: Account, since: datetime, until
     return Listed(bodies=tuple(found), until=reached, unreadable=unreadable)
 
 
-def _is_news(event: dict[str, Any], updated: datetime) -> bool:
-    """Whether it is one of ours and somebody changed it after it was made."""
+def _is_newer(event: dict[str, Any], updated: datetime) -> bool:
+    """Tell whether an item is one of our events and somebody changed it after it was made."""
     extended = event.get("extendedProperties")
     private = extended.get("private") if isinstance(extended, dict) else None
     if not isinstance(private, dict) or "wedding_id" not in private:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _ID = re.compile(r"[a-v0-9]{5,1024}")
 _SETTABLE = frozenset(
@@ -22,9 +22,9 @@ _SETTABLE = frozenset(
 )
 
 
-def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
-    google = _Google(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in at `context`."""
+    google = _Google(context)
     events = "/calendars/{calendar}/events"
     return StandIn(
         routes=[
@@ -61,7 +61,7 @@ def _unauthorized(request: Request) -> Response | None:
 
 
 def _instant(value: Any) -> datetime:
-    """The instant that an EventDateTime means; raises ValueError."""
+    """Return the instant that an EventDateTime means; raises ValueError."""
     if not isinstance(value, dict):
         raise ValueError("not an EventDateTime")
     if "date" in value:
@@ -98,8 +98,8 @@ async def _read(request: Request) -> dict[str, Any] | None:
 
 
 class _Google:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
         self._channel = str(uuid4())
         #: The first message of a channel is its `sync`.
         self._message = 1
@@ -115,16 +115,16 @@ class _Google:
         if body is None:
             return _error(400, "parseError", "Parse Error")
         calendar = request.path_params["calendar"]
-        event_id = body.get("id") or hashlib.sha256(str(len(self._desk.objects)).encode()).hexdigest()[:26]
+        event_id = body.get("id") or hashlib.sha256(str(len(self._context.objects)).encode()).hexdigest()[:26]
         if not isinstance(event_id, str) or not _ID.fullmatch(event_id):
             return _error(400, "invalid", "Invalid resource id value.")
         faulty = _faulty(body)
         if faulty:
             return faulty
-        if _key(calendar, event_id) in self._desk.objects:
+        if _key(calendar, event_id) in self._context.objects:
             return _error(409, "duplicate", "The requested identifier already exists.")
         owner = {"email": calendar if "@" in calendar else "planner@example.com", "self": True}
-        now = _stamp(self._desk.now())
+        now = _stamp(self._context.now())
         event = {
             "kind": "calendar#event",
             "id": event_id,
@@ -139,26 +139,26 @@ class _Google:
             "eventType": "default",
         }
         self._keep(calendar, {**event, **_settable(body)})
-        self._desk.record(request, event_id, "insert_event")
-        return JSONResponse(self._desk.objects[_key(calendar, event_id)]["event"])
+        self._context.record(request, event_id, "insert_event")
+        return JSONResponse(self._context.objects[_key(calendar, event_id)]["event"])
 
     async def list_changed(self, request: Request) -> Response:
-        """By `updatedMin`, deleted ones and the order of `updated` when asked for, page by page."""
+        """List events by `updatedMin`, with deleted ones and in the order of `updated` when asked for, page by page."""
         denied = _unauthorized(request)
         if denied:
             return denied
-        asked, calendar = request.query_params, request.path_params["calendar"]
-        since = datetime.fromisoformat(asked.get("updatedMin", "1970-01-01T00:00:00Z"))
-        kept = (one["event"] for one in self._desk.objects.values() if one["calendar"] == calendar)
+        query_key, calendar = request.query_params, request.path_params["calendar"]
+        since = datetime.fromisoformat(query_key.get("updatedMin", "1970-01-01T00:00:00Z"))
+        kept = (one["event"] for one in self._context.objects.values() if one["calendar"] == calendar)
         events = [
             event
             for event in kept
             if datetime.fromisoformat(event["updated"]) >= since
-            and (event["status"] != "cancelled" or asked.get("showDeleted") == "true")
+            and (event["status"] != "cancelled" or query_key.get("showDeleted") == "true")
         ]
-        if asked.get("orderBy") == "updated":
+        if query_key.get("orderBy") == "updated":
             events.sort(key=lambda event: event["updated"])
-        start, size = int(asked.get("pageToken", "0")), int(asked.get("maxResults", "250"))
+        start, size = int(query_key.get("pageToken", "0")), int(query_key.get("maxResults", "250"))
         more = {"nextPageToken": str(start + size)} if start + size < len(events) else {}
         return JSONResponse({"kind": "calendar#events", "items": events[start : start + size], **more})
 
@@ -201,23 +201,23 @@ class _Google:
         if event["status"] == "cancelled":
             return _error(410, "deleted", "Resource has been deleted")
         self._keep(request.path_params["calendar"], {**event, "status": "cancelled"})
-        self._desk.undo(event["id"])
+        self._context.undo(event["id"])
         return Response(status_code=204)
 
     def _known(self, request: Request) -> dict[str, Any] | None:
-        kept = self._desk.objects.get(_key(request.path_params["calendar"], request.path_params["event_id"]))
+        kept = self._context.objects.get(_key(request.path_params["calendar"], request.path_params["event_id"]))
         return kept["event"] if kept else None
 
     def _keep(self, calendar: str, event: dict[str, Any]) -> None:
         key = _key(calendar, event["id"])
-        version = self._desk.objects.get(key, {"version": 0})["version"] + 1
-        updated = event["created"] if version == 1 else _stamp(self._desk.now())
+        version = self._context.objects.get(key, {"version": 0})["version"] + 1
+        updated = event["created"] if version == 1 else _stamp(self._context.now())
         event = {**event, "updated": updated, "etag": f'"{3400000000000000 + version * 2}"'}
-        self._desk.objects[key] = {"event": event, "version": version, "calendar": calendar}
+        self._context.objects[key] = {"event": event, "version": version, "calendar": calendar}
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A notification (`exists`, `not_exists`, `sync`) of the calendar that holds the event."""
-        kept = next((one for one in self._desk.objects.values() if one["event"]["id"] == object_id), None)
+        """Build a notification (`exists`, `not_exists`, `sync`) of the calendar that holds the event."""
+        kept = next((one for one in self._context.objects.values() if one["event"]["id"] == object_id), None)
         if kept is None and object_id is not None:
             raise KeyError(object_id)
         calendar = kept["calendar"] if kept else "primary"
@@ -225,13 +225,13 @@ class _Google:
         headers = {
             "Content-Type": "application/json; utf-8",
             "X-Goog-Channel-ID": self._channel,
-            "X-Goog-Channel-Token": "another token" if bad_signature else self._desk.webhook_secret,
+            "X-Goog-Channel-Token": "another token" if bad_signature else self._context.webhook_secret,
             "X-Goog-Resource-ID": hashlib.sha256(calendar.encode()).hexdigest()[:20],
             "X-Goog-Resource-URI": f"https://www.googleapis.com/calendar/v3/calendars/{calendar}/events?alt=json",
             "X-Goog-Resource-State": event,
             "X-Goog-Message-Number": "1" if event == "sync" else str(self._message),
         }
-        return self._desk.webhook_url, headers, b""
+        return self._context.webhook_url, headers, b""
 
 
 def _key(calendar: str, event_id: str) -> str:

@@ -1,7 +1,7 @@
 """Google's push notifications: a channel's token, no signature, no body.
 
-https://developers.google.com/workspace/calendar/api/guides/push. A notification only says that something in the
-calendar changed; what, has to be asked for. What a look at the calendar's list found comes the same way, as the event
+https://developers.google.com/workspace/calendar/api/guides/push. A notification says only that something in the
+calendar changed; we must ask what. Each change that we find in the calendar's list passes here too, as the event
 itself.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.signatures import read, tokens
 
 verify = tokens.google_channel
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event: `calendar.changed`, or `other` for the `sync` that opens a channel; raises InvalidInput.
+    """Read one event: `calendar.changed`, or `other` for the `sync` that opens a channel; raises InvalidInput.
 
     Without a notification's headers the body is a changed event of the calendar's list.
     """

@@ -1,1 +1,1 @@
-"""HoneyBook: has no public API (its Zapier triggers and actions are no API of ours); what it holds is done by hand."""
+"""HoneyBook has no public API (Zapier triggers and actions are none), so a person does its steps by hand."""

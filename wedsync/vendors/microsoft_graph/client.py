@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorRejected
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.microsoft_graph import mapping
@@ -39,7 +39,7 @@ class Client:
         raise InvalidInput(f"microsoft_graph has no operation {call.operation}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """The event that carries our reference as extended property, unless it is cancelled."""
+        """Find the event that carries our reference as extended property, unless it is cancelled."""
         params = [("$filter", mapping.reference_filter(call.reference)), ("$top", "10")]
         response = await self._http.request("GET", self._events(), params=params, headers=self._headers())
         body = response.json()
@@ -49,8 +49,8 @@ class Client:
                 return found
         return None
 
-    async def look(self, call: Call) -> Effect:
-        """The event as it is on the calendar now."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the event as it is on the calendar now."""
         try:
             response = await self._http.request("GET", self._one(call), headers=self._headers())
         except VendorRejected as error:
@@ -64,7 +64,7 @@ class Client:
         try:
             response = await self._http.request("POST", self._events(), json_body=body, headers=self._headers())
         except VendorRejected as error:
-            # An earlier attempt of ours stands in the way: it is found, not refused.
+            # An earlier attempt of ours made the event: it is found, not refused.
             if error.status == 409:
                 raise OutcomeUnknown(error.detail, vendor=error.vendor, reason=error.reason, status=409) from error
             raise

@@ -1,4 +1,4 @@
-"""Between our calendar event and Graph's. Pure.
+"""Translates between our calendar event and Graph's. Pure.
 
 Times are sent in UTC: Graph knows only a part of the IANA zones by name, and Outlook shows each person their own zone.
 """
@@ -11,15 +11,15 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.inputs import CalendarEvent, Moment
-from wedsync.domain.routing.vendor import Call, Effect, content_digest
+from wedsync.domain.vendors.action_inputs import CalendarEvent, Moment
+from wedsync.domain.vendors.call import Call, Effect, content_digest
 
 #: Our own extended property: what an event is found by, whatever becomes of its id.
 PROPERTY_ID = "String {3f2c6f4e-8d0b-4f5c-9d61-5b7f1c0a7e21} Name wedsync-reference"
 
 
 def event_of(call: Call) -> CalendarEvent:
-    """The event that the call is about; raises InvalidInput."""
+    """Read the event that the call is about; raises InvalidInput."""
     try:
         return CalendarEvent.model_validate(call.inputs)
     except ValidationError as error:
@@ -32,7 +32,7 @@ def _moment(moment: Moment) -> dict[str, JsonValue]:
 
 
 def fields(event: CalendarEvent) -> dict[str, JsonValue]:
-    """What an event says, at creation and after a change; attendees without an email address can't be invited."""
+    """Build an event's fields, at creation and after a change; attendees without an email address can't be invited."""
     attendees: list[JsonValue] = [
         {"emailAddress": {"address": person.email, "name": person.name}, "type": "required"}
         for person in event.attendees
@@ -49,7 +49,7 @@ def fields(event: CalendarEvent) -> dict[str, JsonValue]:
 
 
 def create_body(call: Call) -> dict[str, JsonValue]:
-    """`POST .../events`."""
+    """Build the body of `POST .../events`."""
     return {
         **fields(event_of(call)),
         "transactionId": call.reference,
@@ -58,13 +58,13 @@ def create_body(call: Call) -> dict[str, JsonValue]:
 
 
 def reference_filter(reference: str) -> str:
-    """The OData filter for events that carry our reference."""
+    """Build the OData filter for events that carry our reference."""
     value = reference.replace("'", "''")
     return f"singleValueExtendedProperties/Any(ep: ep/id eq '{PROPERTY_ID}' and ep/value eq '{value}')"
 
 
 def event_id(call: Call) -> str:
-    """The event's id from the deed's facts; raises InvalidInput."""
+    """Return the event's id from the call's facts; raises InvalidInput."""
     value = call.facts.get("event_id")
     if not isinstance(value, str) or not value:
         raise InvalidInput("the event's id is not known", field="facts.event_id")
@@ -72,7 +72,7 @@ def event_id(call: Call) -> str:
 
 
 def effect(body: Any) -> Effect:
-    """An event as an effect; raises OutcomeUnknown when the answer is none (Graph did act)."""
+    """Turn an event into an effect; raises OutcomeUnknown when the answer is none (Graph did act)."""
     known = body.get("id") if isinstance(body, dict) else None
     if not isinstance(known, str) or not known:
         raise OutcomeUnknown("microsoft_graph answered without an event", vendor="microsoft_graph")
@@ -90,7 +90,7 @@ def effect(body: Any) -> Effect:
 
 
 def _content(body: dict[str, Any]) -> str | None:
-    """What people see of an event, less who comes and less the text, which Graph rewrites as HTML."""
+    """Fingerprint what people see of an event, less who comes and less the text, which Graph rewrites as HTML."""
     location, times = body.get("location"), [body.get("start"), body.get("end")]
     if not all(isinstance(one, dict) and one.get("timeZone") == "UTC" for one in times):
         return None
@@ -101,7 +101,7 @@ def _content(body: dict[str, Any]) -> str | None:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{"error": {"code", "message"}}`; the message may name mailboxes and is left out."""
+    """Read `(code, detail)` of `{"error": {"code", "message"}}`; the message may name mailboxes and is left out."""
     error = body.get("error") if isinstance(body, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     if isinstance(code, str) and code.isascii() and code.isalnum() and len(code) <= 80:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _FILTER = re.compile(
     r"singleValueExtendedProperties/any\(\s*(\w+)\s*:\s*"
@@ -34,19 +34,19 @@ def _error(status: int, code: str, message: str) -> JSONResponse:
 
 
 def _moment(value: dict[str, Any]) -> datetime:
-    """Raises ValueError, KeyError, TypeError or ZoneInfoNotFoundError for a malformed dateTimeTimeZone."""
+    """Read a dateTimeTimeZone; raises ValueError, KeyError, TypeError or ZoneInfoNotFoundError for a malformed one."""
     return datetime.fromisoformat(value["dateTime"]).replace(tzinfo=ZoneInfo(value.get("timeZone") or "UTC"))
 
 
 class _Graph:
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
 
     def user(self, request: Request) -> str:
         return str(request.path_params.get("user", "me"))
 
     def stored(self, request: Request) -> dict[str, Any] | None:
-        event = self.desk.objects.get(request.path_params["event_id"])
+        event = self.context.objects.get(request.path_params["event_id"])
         return event if event is not None and event["user"] == self.user(request) else None
 
     def shown(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class _Graph:
         }
 
     def touch(self, event: dict[str, Any]) -> None:
-        event["modified"] = self.desk.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        event["modified"] = self.context.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         event["changeKey"] = secrets.token_urlsafe(16)
 
     async def create(self, request: Request) -> Response:
@@ -83,19 +83,19 @@ class _Graph:
         event = body | {"id": f"AAMkAG{secrets.token_urlsafe(48)}=", "user": self.user(request)}
         self.touch(event)
         event["created"] = event["modified"]
-        self.desk.objects[event["id"]] = event
-        self.desk.record(request, event["id"], "create_event")
+        self.context.objects[event["id"]] = event
+        self.context.record(request, event["id"], "create_event")
         return JSONResponse(self.shown(event), 201, {"Location": f"{request.url}/{quote(event['id'])}"})
 
     def twin(self, user: str, transaction_id: str | None) -> dict[str, Any] | None:
-        """The event that an earlier attempt with this transactionId made."""
-        events = self.desk.objects.values()
+        """Find the event that an earlier attempt with this transactionId made."""
+        events = self.context.objects.values()
         same = (e for e in events if e["user"] == user and e.get("transactionId") == transaction_id)
         return next(same, None) if transaction_id else None
 
     async def page(self, request: Request) -> Response:
         wanted = request.query_params.get("$filter")
-        events = [event for event in self.desk.objects.values() if event["user"] == self.user(request)]
+        events = [event for event in self.context.objects.values() if event["user"] == self.user(request)]
         if wanted is not None:
             match = _FILTER.fullmatch(wanted.strip())
             if match is None:
@@ -130,8 +130,8 @@ class _Graph:
         if_match = request.headers.get("if-match", "*")
         if if_match not in ("*", f'W/"{event["changeKey"]}"'):
             return _error(412, "ErrorIrresolvableConflict", "the event was changed")
-        del self.desk.objects[event["id"]]
-        self.desk.undo(event["id"])
+        del self.context.objects[event["id"]]
+        self.context.undo(event["id"])
         return Response(status_code=204)
 
     @staticmethod
@@ -149,13 +149,13 @@ class _Graph:
         return None
 
     def emit(self, change: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A notification that the event was `created`, `updated` or `deleted`; KeyError for an unknown event."""
-        event = self.desk.objects[object_id or next(reversed(self.desk.objects), "")]
+        """Build a notification that the event was `created`, `updated` or `deleted`; KeyError for an unknown event."""
+        event = self.context.objects[object_id or next(reversed(self.context.objects), "")]
         notification = {
             "id": secrets.token_urlsafe(12),
             "subscriptionId": "0fc0d6db-0073-42e5-a186-853da75fb308",
             "subscriptionExpirationDateTime": "2099-01-01T00:00:00.0000000Z",
-            "clientState": "not-the-state" if bad_signature else self.desk.webhook_secret,
+            "clientState": "not-the-state" if bad_signature else self.context.webhook_secret,
             "changeType": change,
             "resource": f"Users/{event['user']}/Events/{event['id']}",
             "tenantId": "84bd8158-6d4d-4958-8b9f-9d6445542f95",
@@ -167,7 +167,7 @@ class _Graph:
             },
         }
         body = json.dumps({"value": [notification]}).encode()
-        return self.desk.webhook_url, {"Content-Type": "application/json"}, body
+        return self.context.webhook_url, {"Content-Type": "application/json"}, body
 
 
 def _has(event: dict[str, Any], name: str, value: str) -> bool:
@@ -197,9 +197,9 @@ def _authorized(act: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     return endpoint
 
 
-def build(desk: Desk) -> StandIn:
-    """All mailboxes of a tenant."""
-    graph = _Graph(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in for all mailboxes of a tenant."""
+    graph = _Graph(context)
 
     def refuse(operation: str, request: Request) -> Response | None:
         return _error(403, "ErrorAccessDenied", "Access is denied.") if operation == "create_event" else None

@@ -1,4 +1,4 @@
-"""Graph's change notifications: known by the `clientState` that we gave the subscription.
+"""Reads Graph's change notifications: known by the `clientState` that we gave the subscription.
 
 Source: https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.signatures import handshakes, tokens
 
 verify = tokens.graph_client_state
@@ -19,7 +19,7 @@ handshake = handshakes.graph
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event for each notification; a change of a calendar's event is `calendar.changed`, all else `other`.
+    """Read one event for each notification; a change of a calendar's event is `calendar.changed`, all else `other`.
 
     Raises InvalidInput when the body is no batch of notifications.
     """
@@ -36,7 +36,7 @@ def _event(item: Mapping[str, Any]) -> VendorEvent:
     change = str(item.get("changeType") or item.get("lifecycleEvent") or "unknown")
     object_id = details.get("id") if isinstance(details.get("id"), str) else resource.rpartition("/")[2]
     etag = str(details.get("@odata.etag", ""))
-    # Without an etag two changes of one object are told apart by whatever else the notifications say.
+    # Without an etag whatever else the notifications say distinguishes two changes of one object.
     version = etag or hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
     about_event = "/events/" in f"/{resource.lower()}" and "changeType" in item
     return VendorEvent(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.open_meteo import mapping
 
 
 class Client:
-    """The free service, or a paid one by its API key."""
+    """Client of the free service, or of a paid one by its API key."""
 
     def __init__(self, http: VendorHttp, account: Account) -> None:
         http.read_error = mapping.read_error
@@ -18,17 +18,17 @@ class Client:
         self._account = account
 
     async def send(self, call: Call) -> Effect:
-        """`forecast`: a read, it may be repeated."""
+        """Read the `forecast`, which may be repeated."""
         if call.operation != "forecast":
             raise InvalidInput(f"open_meteo has no operation {call.operation}", field="operation")
         return await self._read(call)
 
     async def find(self, call: Call) -> Effect | None:
-        """A read leaves nothing to find."""
+        """Find nothing: a read leaves nothing to find."""
         return None
 
-    async def look(self, call: Call) -> Effect:
-        """The forecast as it is now."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the forecast as it is now."""
         return await self._read(call)
 
     async def _read(self, call: Call) -> Effect:

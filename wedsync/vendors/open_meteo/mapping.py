@@ -1,4 +1,4 @@
-"""Between our question and Open-Meteo's daily forecast. Pure. Source: https://open-meteo.com/en/docs"""
+"""Translates between our question and Open-Meteo's daily forecast. Pure. Source: https://open-meteo.com/en/docs"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, VendorUnavailable
-from wedsync.domain.routing.inputs import ForecastQuery
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import ForecastQuery
+from wedsync.domain.vendors.call import Call, Effect
 
 #: How many days are asked for; the first is today at the place.
 DAYS = 7
@@ -27,7 +27,7 @@ _SUMMARIES = {
 
 
 def query(call: Call, api_key: str) -> list[tuple[str, str]]:
-    """The parameters of `GET /v1/forecast`: daily values in the place's own time zone, Celsius."""
+    """Build the parameters of `GET /v1/forecast`: daily values in the place's own time zone, Celsius."""
     try:
         place = ForecastQuery.model_validate(call.inputs)
     except ValidationError as error:
@@ -46,7 +46,7 @@ def query(call: Call, api_key: str) -> list[tuple[str, str]]:
 
 
 def effect(body: Any) -> Effect:
-    """Today's summary and high, and the days to come as `days`; raises VendorUnavailable when there is no forecast."""
+    """Return today's summary and high, and the days to come as `days`; raises VendorUnavailable without a forecast."""
     daily = body.get("daily") if isinstance(body, dict) else None
     columns: dict[str, Any] = {name: daily.get(name) for name in ("time", *DAILY)} if isinstance(daily, dict) else {}
     if not columns or not all(isinstance(column, list) and column for column in columns.values()):
@@ -78,5 +78,5 @@ def _summary(code: int | None) -> str:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{"error": true, "reason": "..."}`; the reason repeats the place and is left out."""
+    """Read `(code, detail)` of `{"error": true, "reason": "..."}`; the reason repeats the place and is left out."""
     return f"http_{status}", f"answered {status}"

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _CODES = (0, 1, 2, 3, 45, 61, 63, 80, 95)
 _UNITS = {
@@ -38,8 +38,8 @@ def _weather(name: str, place: str, day: str) -> Any:
     }[name]
 
 
-def build(desk: Desk) -> StandIn:
-    """The weather."""
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in of the weather service."""
 
     async def forecast(request: Request) -> Response:
         query = request.query_params
@@ -68,7 +68,7 @@ def build(desk: Desk) -> StandIn:
             "timezone_abbreviation": "GMT",
         }
         if wanted:
-            today = desk.now().date()
+            today = context.now().date()
             dates = [(today + timedelta(days=number)).isoformat() for number in range(days)]
             place = f"{latitude:.2f} {longitude:.2f}"
             names = ["time", *wanted]

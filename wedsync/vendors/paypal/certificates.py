@@ -1,4 +1,4 @@
-"""The certificates that PayPal signs its webhooks with: where they may come from, and whom they must name.
+"""Checks the certificates that PayPal signs its webhooks with: where they come from and whom they name.
 
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message
 """
@@ -46,7 +46,7 @@ _MOST_REMEMBERED = 5000
 
 
 def is_official(url: str) -> bool:
-    """Whether `url` is one of PayPal's own addresses for certificates."""
+    """Tell whether `url` is one of PayPal's own addresses for certificates."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -57,7 +57,7 @@ def is_official(url: str) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether `url` names this very machine by a loopback address."""
+    """Tell whether `url` names this very machine by a loopback address."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
@@ -67,7 +67,7 @@ def is_loopback(url: str) -> bool:
 
 @cache
 def public_roots() -> tuple[x509.Certificate, ...]:
-    """The roots that browsers trust."""
+    """Return the roots that browsers trust."""
     roots = []
     for pem in _PEM.findall(Path(certifi.where()).read_bytes()):
         # Some old root has a serial number that is against RFC 5280, and is not needed here.
@@ -78,7 +78,7 @@ def public_roots() -> tuple[x509.Certificate, ...]:
 
 
 def trusted_key(pem: bytes, roots: Sequence[x509.Certificate], now: datetime) -> rsa.RSAPublicKey | None:
-    """The key of the first certificate in `pem` when it is PayPal's signer's and leads to one of `roots` at `now`.
+    """Return the key of the first certificate in `pem` if it is PayPal's signer's and leads to one of `roots` at `now`.
 
     The rest of `pem` is taken as intermediates. None for anything else, malformed input included.
     """
@@ -100,7 +100,7 @@ def trusted_key(pem: bytes, roots: Sequence[x509.Certificate], now: datetime) ->
 
 
 class Certificates:
-    """What was fetched, by address. Trust is decided at each use, because certificates expire."""
+    """Fetched certificates by address. Trust is decided at each use, because certificates expire."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[bytes, tuple[x509.Certificate, ...]]] = OrderedDict()
@@ -119,12 +119,12 @@ class Certificates:
         _remember(self._good, url, None, _MOST_REMEMBERED)
 
     def key(self, url: str, now: datetime) -> rsa.RSAPublicKey | None:
-        """The trusted key of the certificate at `url`; None when it is not at hand or not to be trusted."""
+        """Return the trusted key of the certificate at `url`; None when it is not at hand or not to be trusted."""
         found = self._kept.get(url)
         return None if found is None else trusted_key(found[0], found[1], now)
 
     async def fetch(self, url: str, http: VendorHttp, *, client: str = "") -> None:
-        """Have the certificate at `url` at hand, if it may be fetched and can be, for a message from `client`.
+        """Fetch the certificate at `url` for a message from `client`, if it may be fetched, and keep it at hand.
 
         Only PayPal's own addresses are asked, and, when the account's base URL is a loopback address (the sandbox),
         those beneath it, whose root is then trusted too.
@@ -180,7 +180,7 @@ class Certificates:
 
 
 def _sender(client: str) -> str:
-    """Whose tries count together: an address, or the network that one holder of IPv6 has."""
+    """Return the sender whose tries count together: an address, or the network that one holder of IPv6 has."""
     try:
         address = ip_address(client.partition("%")[0])
     except ValueError:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.mapping import capture_of, order_body, payment_source, read_error, refund_of
@@ -49,11 +49,11 @@ class Client:
         raise InvalidInput(f"paypal has no operation {call.operation!r}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """Nothing: every write is resolved by replaying its request id, none by searching."""
+        """Find nothing: every write is resolved by replaying its request id, none by searching."""
         return None
 
-    async def look(self, call: Call) -> Effect:
-        """Whether the money is there: `absent` when never captured or given back whole."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read whether the money is there: `absent` when it was never captured or was given back whole."""
         order_id = _order_id(call)
         capture = await self._captured(call)
         if order_id is None or capture is None:
@@ -120,7 +120,7 @@ class Client:
         return _refunded(order_id, capture_id, refund)
 
     async def _refunded_before(self, order_id: str | None, capture_id: str) -> Effect:
-        """`absent`, unless the order shows that the newest refund is not through."""
+        """Return `absent`, unless the order shows that the newest refund is not through."""
         order = await self._order(order_id) if order_id is not None else None
         refund = refund_of(order) if order is not None else None
         if refund is not None and refund.get("status") != "COMPLETED":
@@ -128,7 +128,7 @@ class Client:
         return Effect(state="absent", external_id=order_id, detail=f"capture {capture_id} was refunded before")
 
     async def _captured(self, call: Call) -> dict[str, Any] | None:
-        """The capture on record, else the order's; None when nothing was captured.
+        """Return the capture on record, else the order's; None when nothing was captured.
 
         Raises NotAuthorized when the account does not have the one on record.
         """
@@ -145,9 +145,9 @@ class Client:
         return await self._get(f"/v2/checkout/orders/{order_id}")
 
     async def _get(self, path: str) -> dict[str, Any] | None:
-        """The object, or None when PayPal knows none by that id (an order that nobody paid lapses)."""
+        """Return the object, or None when PayPal knows none by that id (an order that nobody paid lapses)."""
         try:
-            answer = await self._ask("GET", path)
+            answer = await self._request("GET", path)
         except VendorRejected as error:
             if error.status == 404:
                 return None
@@ -156,18 +156,18 @@ class Client:
 
     async def _post(self, call: Call, path: str, body: dict[str, JsonValue]) -> dict[str, Any]:
         try:
-            answer = await self._ask("POST", path, body, call.idempotency_key)
+            answer = await self._request("POST", path, body, call.idempotency_key)
         except VendorRejected as error:
             if error.status == 409 or error.reason in _UNCLEAR:
                 raise OutcomeUnknown(error.detail, vendor=_VENDOR, reason=error.reason, status=error.status) from error
             raise
         return _object(answer.json())
 
-    async def _ask(
+    async def _request(
         self, method: Literal["GET", "POST"], path: str, body: JsonValue = None, request_id: str = ""
     ) -> VendorResponse:
-        """One request; sent once more with a new token when PayPal no longer takes the kept one, since a request
-        that was not authorized did nothing."""
+        """Send one request; send it once more with a new token when PayPal no longer takes the kept one, since a
+        request that was not authorized did nothing."""
         headers = {"Accept": "application/json"}
         if request_id:
             headers.update({"PayPal-Request-Id": request_id, "Prefer": "return=representation"})
@@ -208,7 +208,7 @@ def _amount(payment: Payment) -> dict[str, JsonValue]:
 
 
 def _captured(order_id: str, capture: dict[str, Any], facts: dict[str, JsonValue]) -> Effect:
-    """The effect of a capture; raises VendorRejected when it was declined."""
+    """Return the effect of a capture; raises VendorRejected when it was declined."""
     capture_id, status = capture["id"], capture["status"]
     if status in _LOST:
         reason = (capture.get("status_details") or {}).get("reason") or status
@@ -222,7 +222,7 @@ def _captured(order_id: str, capture: dict[str, Any], facts: dict[str, JsonValue
 
 
 def _refunded(order_id: str | None, capture_id: str, refund: dict[str, Any]) -> Effect:
-    """The effect of a refund: `waiting` until the bank has it; raises VendorRejected when it came to nothing."""
+    """Return the effect of a refund: `waiting` until the bank has it; raises VendorRejected when the refund failed."""
     refund_id, status = refund["id"], refund.get("status")
     if status in ("CANCELLED", "FAILED"):
         detail = f"paypal: refund {refund_id} of {capture_id} is {status}"
@@ -237,7 +237,7 @@ def _refunded(order_id: str | None, capture_id: str, refund: dict[str, Any]) -> 
 
 
 def _elsewhere(what: str) -> NotAuthorized:
-    """PayPal named it, so the credentials may belong to another account by now: that it is not found proves nothing."""
+    """Build the error for an id of PayPal's that is not found: the account may have changed, so it proves nothing."""
     return NotAuthorized(
         f"paypal: {what} is not in this account: were its credentials changed for another account's?",
         vendor=_VENDOR,

@@ -1,4 +1,4 @@
-"""Between our values and PayPal's: amounts, payment sources, orders, captures. Pure."""
+"""Translates between our values and PayPal's: amounts, payment sources, orders, captures. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call
-from wedsync.domain.weddings.money import to_decimal
+from wedsync.domain.money import to_decimal
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call
 
 #: https://developer.paypal.com/docs/api/orders/v2/#orders_create, `purchase_units[].description`, `custom_id`.
 MAX_TEXT = 127
@@ -21,7 +21,7 @@ _MARK = ":"
 
 
 def money(amount_minor: int, currency: str) -> dict[str, JsonValue]:
-    """PayPal's amount: decimal text with as many decimals as PayPal takes.
+    """Write PayPal's amount: decimal text with as many decimals as PayPal takes.
 
     Raises InvalidInput for an amount that is not above zero, is finer than PayPal's unit, or of no known currency.
     """
@@ -35,7 +35,7 @@ def money(amount_minor: int, currency: str) -> dict[str, JsonValue]:
 
 
 def payment_source(instrument: str | None) -> dict[str, JsonValue]:
-    """The source for a payer's instrument: a vaulted PayPal wallet (`TOKEN` or `paypal:TOKEN`), a vaulted card
+    """Return the source for a payer's instrument: a vaulted PayPal wallet (`TOKEN` or `paypal:TOKEN`), a vaulted card
     (`card:TOKEN`) or a billing agreement (`agreement:ID`).
 
     A card is charged by us without the payer, so the capture says so (`stored_credential`). Raises InvalidInput.
@@ -58,7 +58,7 @@ def payment_source(instrument: str | None) -> dict[str, JsonValue]:
 
 
 def order_body(call: Call, payment: Payment) -> dict[str, JsonValue]:
-    """The body of `POST /v2/checkout/orders`: no payment source, so it takes no money.
+    """Build the body of `POST /v2/checkout/orders`: it has no payment source, so it takes no money.
 
     `invoice_id` is our reference: PayPal refuses a second payment under it, which outlives the idempotency key.
     """
@@ -73,13 +73,13 @@ def order_body(call: Call, payment: Payment) -> dict[str, JsonValue]:
 
 
 def mark(call: Call) -> str:
-    """What webhooks bring back to us: `{wedding}:{step}`, or the reference where that is too long."""
+    """Write what webhooks bring back to us: `{wedding}:{step}`, or the reference where that is too long."""
     text = f"{call.wedding_id}{_MARK}{call.step_id}"
     return text if len(text) <= MAX_TEXT else call.reference
 
 
 def read_mark(custom_id: Any) -> tuple[str | None, str | None]:
-    """`(wedding, step)` of a mark; None twice for anything else."""
+    """Read `(wedding, step)` of a mark; None twice for anything else."""
     if not isinstance(custom_id, str):
         return None, None
     wedding_id, found, step_id = custom_id.partition(_MARK)
@@ -87,12 +87,12 @@ def read_mark(custom_id: Any) -> tuple[str | None, str | None]:
 
 
 def capture_of(order: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest capture in an order; None when nothing was captured."""
+    """Return the newest capture in an order; None when nothing was captured."""
     return _newest(order, "captures")
 
 
 def refund_of(order: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest refund in an order; None when nothing was refunded."""
+    """Return the newest refund in an order; None when nothing was refunded."""
     return _newest(order, "refunds")
 
 
@@ -104,7 +104,7 @@ def _newest(order: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of PayPal's error: the issue before the name; no description, which may quote what was sent."""
+    """Read `(code, detail)` of PayPal's error: the issue before the name; no description, which may quote us."""
     if not isinstance(body, dict):
         return f"http_{status}", f"answered {status}"
     details = body.get("details")

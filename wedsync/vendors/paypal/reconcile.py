@@ -1,4 +1,4 @@
-"""What PayPal sent, by its own list: the events of the last 30 days.
+"""Lists what PayPal sent, by its own list: the events of the last 30 days.
 
 https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_list
 """
@@ -17,14 +17,14 @@ from wedsync.kit.listing import Listed, Pages, moment, newest_first
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.tokens import Tokens
 
-#: How often to look. PayPal itself tries again, 25 times over three days.
+#: How often to reconcile. PayPal itself tries again, 25 times over three days.
 EVERY = timedelta(minutes=30)
 _PATH = "/v1/notifications/webhooks-events"
 _PAGE = 100
 
 
 async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
-    """The events of `[since, until]`, or of its older part, each as its webhook's body would be.
+    """List the events of `[since, until]`, or of its older part, each as its webhook's body would be.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
@@ -66,7 +66,7 @@ async def _page(http: VendorHttp, tokens: Tokens, path: str, params: list[tuple[
 
 
 def _next(page: dict[str, Any]) -> str | None:
-    """Path and query of the next page: only those, so that no answer sends our token elsewhere."""
+    """Return path and query of the next page: only those, so that no answer sends our token elsewhere."""
     links = page.get("links")
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict) and link.get("rel") == "next" and isinstance(link.get("href"), str):

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 from wedsync.vendors.paypal.sandbox_signing import CERTIFICATES_PATH, signer
 from wedsync.vendors.paypal.sandbox_state import (
     CURRENCIES,
@@ -38,9 +38,9 @@ _VALUE = re.compile(r"[0-9]{1,29}(\.[0-9]{1,2})?")
 Answer = Callable[[Json], Response]
 
 
-def build(desk: Desk) -> StandIn:
-    """The stand-in; the desk's webhook secret is the webhook id that its messages are signed for."""
-    counter = _Counter(Till(desk))
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in; the desk's webhook secret is the webhook id that its messages are signed for."""
+    counter = _Counter(Till(context))
     routes = [
         Route("/v1/oauth2/token", counter.token, methods=["POST"], name="token"),
         Route("/v2/checkout/orders", counter.create, methods=["POST"], name="create_order"),
@@ -56,7 +56,7 @@ def build(desk: Desk) -> StandIn:
 
 
 class _Counter:
-    """The HTTP side: credentials, JSON, idempotency."""
+    """HTTP side of the stand-in: credentials, JSON, idempotency."""
 
     def __init__(self, till: Till) -> None:
         self._till = till
@@ -73,7 +73,7 @@ class _Counter:
             body = {"error": "unsupported_grant_type", "error_description": "Grant Type is NULL"}
             return JSONResponse(body, 400)
         token = f"A21AA{secrets.token_urlsafe(48)}"
-        self._tokens[token] = self._till.desk.now() + TOKEN_LIFE
+        self._tokens[token] = self._till.context.now() + TOKEN_LIFE
         return JSONResponse(
             {
                 "scope": "https://uri.paypal.com/services/payments/payment",
@@ -141,7 +141,7 @@ class _Counter:
         return error(404, "INVALID_RESOURCE_ID") if found is None else JSONResponse(shown(found))
 
     async def events(self, request: Request) -> Response:
-        """What was announced between `start_time` and `end_time`, the newest first, in pages."""
+        """List what was announced between `start_time` and `end_time`, the newest first, in pages."""
         fault = self._stranger(request)
         if fault is not None:
             return fault
@@ -152,13 +152,13 @@ class _Counter:
         begin = int(query.get("offset", "0"))
         links = []
         if begin + size < len(sent):
-            asked = urlencode({**query, "offset": str(begin + size)})
-            links = [{"rel": "next", "method": "GET", "href": f"{request.url.replace(query=asked)}"}]
+            query_key = urlencode({**query, "offset": str(begin + size)})
+            links = [{"rel": "next", "method": "GET", "href": f"{request.url.replace(query=query_key)}"}]
         shown = sent[begin : begin + size]
         return JSONResponse({"events": shown, "count": len(shown), "links": links})
 
     async def certificate(self, request: Request) -> Response:
-        """The signing certificate, and the root of this stand-in, which only a local installation trusts."""
+        """Serve the signing certificate and the root of this stand-in, which only a local installation trusts."""
         wanted = request.path_params["certificate"]
         if wanted == "root":
             return PlainTextResponse(signer().root_pem)
@@ -185,17 +185,17 @@ class _Counter:
         # PayPal gives the first request's state for the same id, and does not compare what came with it.
         request_id = request.headers.get("paypal-request-id")
         key = f"{request.url.path} {request_id}" if request_id else None
-        return await self._till.desk.idempotent(key, b"", KEY_LIFE, once, _never)
+        return await self._till.context.idempotent(key, b"", KEY_LIFE, once, _never)
 
     def _stranger(self, request: Request) -> Response | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         expires = self._tokens.get(token.strip())
-        if scheme.lower() != "bearer" or expires is None or self._till.desk.now() >= expires:
+        if scheme.lower() != "bearer" or expires is None or self._till.context.now() >= expires:
             return error(401)
         return None
 
     def refuse(self, operation: str, request: Request) -> Response | None:
-        """An instrument declined at the capture; PayPal refuses nothing else of ours that is well-formed."""
+        """Refuse an instrument declined at the capture; PayPal refuses nothing else of ours that is well-formed."""
         if operation != "capture_order" or self._stranger(request) is not None:
             return None
         order = self._till.find("order", request.path_params["order"])
@@ -204,11 +204,11 @@ class _Counter:
         return self._till.capture(order, DECLINED_TOKEN, {}, request, None)
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """The event of type `event` about an order or capture, signed; one sent before is sent again as it was."""
+        """Return the signed event `event` about an order or capture; an event made before is returned as it was."""
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))
-        return self._till.desk.webhook_url, self._till.headers(body, bad=bad_signature), body
+        return self._till.context.webhook_url, self._till.headers(body, bad=bad_signature), body
 
 
 def _never() -> Response:
@@ -227,13 +227,13 @@ def _basic(header: str) -> tuple[str, str]:
 
 
 def _token(source: Any) -> tuple[str, Json]:
-    """The vault token of a payment source, and the source as an answer shows it."""
+    """Return the vault token of a payment source, and the source as an answer shows it."""
     if not isinstance(source, dict):
         return "", {}
     for kind, name in (("paypal", "vault_id"), ("card", "vault_id"), ("token", "id")):
-        given = source.get(kind)
-        if isinstance(given, dict) and given.get(name):
-            return str(given[name]), {} if kind == "token" else {kind: {}}
+        received = source.get(kind)
+        if isinstance(received, dict) and received.get(name):
+            return str(received[name]), {} if kind == "token" else {kind: {}}
     return "", {}
 
 

@@ -1,4 +1,4 @@
-"""The stand-in's own certificate authority, and webhooks signed as PayPal signs them."""
+"""Certificate authority of the stand-in: signs webhooks as PayPal signs them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Signer:
 
 @cache
 def signer() -> Signer:
-    """This process's signer, made when first needed."""
+    """Return this process's signer, made when first needed."""
     root_key, key = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wedsync sandbox root")])
     root = (
@@ -88,7 +88,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def webhook_headers(body: bytes, webhook_id: str, base_url: str) -> dict[str, str]:
-    """PayPal's five headers over `body` (https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message)."""
+    """Build PayPal's headers over `body` (https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message)."""
     transmission_id = str(uuid.uuid4())
     stamp = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
     message = f"{transmission_id}|{stamp}|{webhook_id}|{zlib.crc32(body)}".encode()

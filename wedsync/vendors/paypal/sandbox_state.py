@@ -1,4 +1,4 @@
-"""The stand-in's orders, captures, refunds and events, and how they change."""
+"""Orders, captures, refunds and events of the stand-in, and how they change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 from wedsync.vendors.paypal.sandbox_signing import webhook_headers
 
 Json = dict[str, Any]
@@ -71,7 +71,7 @@ _ISSUES = {
 
 
 def error(status: int, issue: str = "", description: str = "", field: str | None = None) -> JSONResponse:
-    """PayPal's error body (https://developer.paypal.com/api/rest/responses/)."""
+    """Build PayPal's error body (https://developer.paypal.com/api/rest/responses/)."""
     name, message = _MESSAGES[status]
     body: Json = {"name": name, "message": message, "debug_id": secrets.token_hex(6), "links": []}
     if issue:
@@ -81,20 +81,20 @@ def error(status: int, issue: str = "", description: str = "", field: str | None
 
 
 def new_id() -> str:
-    """17 characters as PayPal's ids have them."""
+    """Make 17 characters as PayPal's ids have them."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(17))
 
 
 def stamp(moment: datetime) -> str:
-    """`2026-11-20T12:00:00Z`."""
+    """Write `2026-11-20T12:00:00Z`."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Till:
-    """What one PayPal merchant holds."""
+    """Objects of one PayPal merchant."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
         #: Where the stand-in is reached, by the newest request; its certificates' addresses begin with it.
         self.base_url = ""
         #: Invoice number → the order that was paid under it.
@@ -103,11 +103,11 @@ class Till:
         self._slow_refunds: list[Json] = []
 
     def now(self) -> str:
-        """By the sandbox's clock."""
-        return stamp(self.desk.now())
+        """Return the time by the sandbox's clock."""
+        return stamp(self.context.now())
 
     def create(self, intent: str, units: list[Json]) -> Json:
-        """A new order, not paid."""
+        """Make a new order, not paid."""
         order_id = new_id()
         kept = [{"reference_id": "default", **unit} for unit in units]
         order: Json = {
@@ -123,17 +123,17 @@ class Till:
                 {"href": f"{self.base_url}/v2/checkout/orders/{order_id}/capture", "rel": "capture", "method": "POST"},
             ],
         }
-        self.desk.objects[order_id] = order
+        self.context.objects[order_id] = order
         return order
 
     def find(self, kind: str, object_id: str) -> Json | None:
-        """An object as it is now; a pending capture whose time has come is decided first."""
+        """Return an object as it is now; decide a pending capture first when its time has come."""
         self._decide_refunds()
-        found = self.desk.objects.get(object_id)
+        found = self.context.objects.get(object_id)
         if found is None or found["kind"] != kind:
             return None
         for capture in captures(found) if kind == "order" else [found]:
-            if capture["kind"] == "capture" and capture.get("due") is not None and self.desk.now() >= capture["due"]:
+            if capture["kind"] == "capture" and capture.get("due") is not None and self.context.now() >= capture["due"]:
                 self._decide(capture)
         return found
 
@@ -150,7 +150,7 @@ class Till:
         if invoice is not None and self._invoices.setdefault(invoice, order["id"]) != order["id"]:
             return error(422, "DUPLICATE_INVOICE_ID")
         amount = unit["amount"]
-        self.desk.record(
+        self.context.record(
             request,
             order["id"],
             "capture_order",
@@ -184,7 +184,7 @@ class Till:
         capture["status"] = "REFUNDED" if whole else "PARTIALLY_REFUNDED"
         is_slow = capture["token"] in (PENDING_REFUND_TOKEN, PENDING_THEN_FAILED_REFUND_TOKEN)
         if whole and not is_slow:
-            self.desk.undo(capture["order_id"])
+            self.context.undo(capture["order_id"])
         refund: Json = {
             "kind": "refund",
             "id": new_id(),
@@ -194,11 +194,11 @@ class Till:
             "update_time": self.now(),
             "links": [],
         }
-        self.desk.objects[refund["id"]] = refund
-        (unit,) = self.desk.objects[capture["order_id"]]["purchase_units"]
+        self.context.objects[refund["id"]] = refund
+        (unit,) = self.context.objects[capture["order_id"]]["purchase_units"]
         unit["payments"].setdefault("refunds", []).append(refund)
         if is_slow:
-            due = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+            due = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
             refund.update(status="PENDING", status_details={"reason": "ECHECK"}, due=due, capture=capture)
             self._slow_refunds.append(refund)
         else:
@@ -206,7 +206,7 @@ class Till:
         return JSONResponse(shown(refund), 201)
 
     def _decide_refunds(self) -> None:
-        for refund in [one for one in self._slow_refunds if self.desk.now() >= one["due"]]:
+        for refund in [one for one in self._slow_refunds if self.context.now() >= one["due"]]:
             self._slow_refunds.remove(refund)
             capture = refund.pop("capture")
             del refund["due"], refund["status_details"]
@@ -215,7 +215,7 @@ class Till:
                 capture.update(status="COMPLETED", refunded="0")
             else:
                 refund["status"] = "COMPLETED"
-                self.desk.undo(capture["order_id"])
+                self.context.undo(capture["order_id"])
                 self.announce("PAYMENT.CAPTURE.REFUNDED", refund)
 
     def _take(self, order: Json, unit: Json, amount: Json) -> Json:
@@ -235,11 +235,11 @@ class Till:
             if name in unit:
                 capture[name] = unit[name]
         unit["payments"] = {"captures": [capture]}
-        self.desk.objects[capture["id"]] = capture
+        self.context.objects[capture["id"]] = capture
         return capture
 
     def _begin(self, capture: Json, *, denied: bool) -> None:
-        due = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+        due = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
         capture.update(status="PENDING", status_details={"reason": "ECHECK"}, due=due, denied=denied)
         to_come = {**capture, "status": "DECLINED" if denied else "COMPLETED"}
         del to_come["status_details"]
@@ -251,16 +251,16 @@ class Till:
         del capture["status_details"]
         capture["status"] = "DECLINED" if denied else "COMPLETED"
         if denied:
-            self.desk.undo(capture["order_id"])
+            self.context.undo(capture["order_id"])
 
     def announce(self, kind: str, about: Json) -> None:
         """Make an event and send it soon."""
         event = self.event(kind, about)
         body = encode(event)
-        self.desk.send(self.desk.webhook_url, self.headers(body), body, self.desk.webhook_delay_seconds)
+        self.context.send(self.context.webhook_url, self.headers(body), body, self.context.webhook_delay_seconds)
 
     def event(self, kind: str, about: Json) -> Json:
-        """A new event with a snapshot of `about`."""
+        """Make an event with a snapshot of `about`."""
         resource = shown(about)
         if about["kind"] == "capture":
             resource["supplementary_data"] = {"related_ids": {"order_id": about["order_id"]}}
@@ -275,16 +275,16 @@ class Till:
             "resource": json.loads(json.dumps(resource)),
             "links": [],
         }
-        self.desk.objects[event["id"]] = {"kind": "event", "event": event}
+        self.context.objects[event["id"]] = {"kind": "event", "event": event}
         return event
 
     def events(self) -> list[Json]:
-        """Every event that was made, the newest first."""
-        return [one["event"] for one in reversed(list(self.desk.objects.values())) if one["kind"] == "event"]
+        """List every event that was made, the newest first."""
+        return [one["event"] for one in reversed(list(self.context.objects.values())) if one["kind"] == "event"]
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """The newest event of `kind` about an order or its capture, made now when there is none; raises KeyError."""
-        about = self.desk.objects[object_id]
+        """Return the newest event of `kind` about an order or capture, made now when there is none; raises KeyError."""
+        about = self.context.objects[object_id]
         if about["kind"] == "order" and kind.startswith("PAYMENT."):
             taken = captures(about)
             if not taken:
@@ -299,18 +299,18 @@ class Till:
         return self.event(kind, about)
 
     def headers(self, body: bytes, *, bad: bool = False) -> dict[str, str]:
-        """The headers of a webhook; `bad`: signed for another webhook id."""
-        webhook_id = self.desk.webhook_secret + ("-other" if bad else "")
+        """Build the headers of a webhook; `bad`: signed for another webhook id."""
+        webhook_id = self.context.webhook_secret + ("-other" if bad else "")
         return webhook_headers(body, webhook_id, self.base_url)
 
 
 def captures(order: Json) -> list[Json]:
-    """The captures of an order."""
+    """List the captures of an order."""
     return [one for unit in order["purchase_units"] for one in unit.get("payments", {}).get("captures", ())]
 
 
 def shown(value: Any) -> Any:
-    """An object as PayPal shows it, without what only the stand-in knows."""
+    """Return an object as PayPal shows it, without what only the stand-in knows."""
     if isinstance(value, list):
         return [shown(one) for one in value]
     if isinstance(value, dict):
@@ -320,11 +320,11 @@ def shown(value: Any) -> Any:
 
 
 def encode(event: Json) -> bytes:
-    """The bytes of an event."""
+    """Encode an event as bytes."""
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _minor(amount: Json) -> int:
-    """ISO 4217 minor units, in which the ledger counts: two decimals for all of PayPal's currencies but the yen."""
+    """Return ISO 4217 minor units, as the ledger counts: two decimals for all of PayPal's currencies but the yen."""
     value = Decimal(amount["value"])
     return int(value if amount["currency_code"] == "JPY" else value * 100)

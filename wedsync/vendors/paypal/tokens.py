@@ -34,7 +34,7 @@ class Tokens:
         self._account = account
 
     async def get(self) -> str:
-        """A token that is good for a while; fetched by one caller at a time.
+        """Return a token that is good for a while; one caller at a time fetches it.
 
         Raises NotAuthorized for bad credentials, VendorUnavailable when none could be had: nothing was sent but this.
         """
@@ -46,7 +46,7 @@ class Tokens:
             return kept.token
 
     def forget(self, token: str) -> None:
-        """`token` was refused: the next caller gets another."""
+        """Forget the refused `token`: the next caller gets another."""
         kept = self._slot()
         if kept.token == token:
             kept.good_until = 0.0

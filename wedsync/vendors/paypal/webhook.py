@@ -1,4 +1,4 @@
-"""PayPal's webhooks: certificate signatures and the events in our words.
+"""Reads PayPal's webhooks: certificate signatures, and the events as vendor events.
 
 https://developer.paypal.com/api/rest/webhooks/rest/#verify-the-message,
 https://developer.paypal.com/api/rest/webhooks/event-names/#payments
@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.domain.weddings.money import to_minor
+from wedsync.domain.money import to_minor
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.http import VendorHttp
-from wedsync.kit.signatures import paypal
+from wedsync.vendors.paypal import signature
 from wedsync.vendors.paypal.certificates import Certificates
 from wedsync.vendors.paypal.mapping import read_mark
 
@@ -34,12 +34,12 @@ CERTIFICATES = Certificates()
 async def prepare(
     headers: Mapping[str, str], http: VendorHttp, certificates: Certificates = CERTIFICATES, *, client: str = ""
 ) -> None:
-    """Have the certificate that `headers` name at hand before `verify` is asked, which itself waits for nothing.
+    """Fetch the certificate that `headers` name before `verify` is called, which itself waits for nothing.
 
-    `http` is the transport to the PayPal account, `client` the address that the message came from. A certificate that
-    cannot be had makes `verify` say no.
+    `http` is the transport to the PayPal account, `client` the address that the message came from. If a certificate
+    cannot be fetched, `verify` returns False.
     """
-    await certificates.fetch(paypal.certificate_url(headers), http, client=client)
+    await certificates.fetch(signature.certificate_url(headers), http, client=client)
 
 
 def verify(
@@ -50,15 +50,15 @@ def verify(
     now: datetime,
     certificates: Certificates = CERTIFICATES,
 ) -> bool:
-    """Whether PayPal signed exactly these bytes for one of our webhook ids (`secrets`), not too long ago.
+    """Tell whether PayPal signed exactly these bytes for one of our webhook ids (`secrets`), not too long ago.
 
     Never raises. False as well when the certificate is not at hand: see `prepare`.
     """
-    return paypal.verify(body, headers, secrets, now, lambda address: certificates.key(address, now))
+    return signature.verify(body, headers, secrets, now, lambda address: certificates.key(address, now))
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """The one event in `body`. Raises InvalidInput when it is not a PayPal event."""
+    """Read the one event in `body`. Raises InvalidInput when it is not a PayPal event."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
             object_id=_order_id(about) or _text(about.get("id")),
             wedding_id=wedding_id,
             step_id=step_id,
-            occurred_at=paypal.moment(event.get("create_time")),
+            occurred_at=signature.moment(event.get("create_time")),
             facts=_facts(about) if vendor_type in _TYPES else {},
         )
     ]
@@ -89,7 +89,7 @@ def _text(value: Any) -> str | None:
 
 
 def _order_id(about: dict[str, Any]) -> str | None:
-    """The order that a capture belongs to."""
+    """Return the order that a capture belongs to."""
     supplement = about.get("supplementary_data")
     related = supplement.get("related_ids") if isinstance(supplement, dict) else None
     return _text(related.get("order_id")) if isinstance(related, dict) else None

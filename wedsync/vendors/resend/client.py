@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, VendorError, VendorRejected
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.resend import mapping
@@ -20,7 +20,7 @@ class Client:
         self._account = account
 
     async def send(self, call: Call) -> Effect:
-        """`send_email`, with an `Idempotency-Key`: done as soon as Resend took it; delivery comes by webhook."""
+        """Do `send_email` with an `Idempotency-Key`: done as soon as Resend took it; a webhook reports the delivery."""
         if call.operation != "send_email":
             raise InvalidInput(f"resend has no operation {call.operation}", field="operation")
         body = mapping.email_body(call, self._account.account_id)
@@ -39,11 +39,11 @@ class Client:
         )
 
     async def find(self, call: Call) -> Effect | None:
-        """Never asked for: an unknown outcome is replayed under the same key. Raises InvalidInput."""
+        """Raise InvalidInput: nothing is searched, an unknown outcome is replayed under the same key."""
         raise InvalidInput(f"resend can't look up {call.operation}", field="operation")
 
-    async def look(self, call: Call) -> Effect:
-        """The email as Resend has it now; raises VendorRejected when it could not be delivered."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the email as Resend has it now; raises VendorRejected when it could not be delivered."""
         email_id = mapping.known_email_id(call)
         path = f"/emails/{quote(email_id, safe='')}"
         try:
@@ -53,7 +53,7 @@ class Client:
                 return Effect(state="absent", external_id=email_id, detail="no such email")
             meant = mapping.reread(error)
             raise meant from (error if meant is not error else None)
-        return mapping.looked_at(response.json(), email_id)
+        return mapping.inspected(response.json(), email_id)
 
     def _authorization(self) -> dict[str, str]:
         if not self._account.api_key:

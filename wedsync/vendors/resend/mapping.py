@@ -1,4 +1,4 @@
-"""Between our email and Resend's JSON. Pure."""
+"""Translates between our email and Resend's JSON. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
-from wedsync.domain.routing.inputs import Email, Person
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Email, Person
+from wedsync.domain.vendors.call import Call, Effect
 
 #: Resend's own test sender (https://resend.com/docs/dashboard/emails/send-test-emails).
 TEST_SENDER = "Wedsync <onboarding@resend.dev>"
@@ -23,7 +23,7 @@ _QUOTAS = frozenset(("daily_quota_exceeded", "monthly_quota_exceeded"))
 
 
 def email_of(call: Call) -> Email:
-    """The email that the call is about; raises InvalidInput."""
+    """Read the email that the call is about; raises InvalidInput."""
     try:
         return Email.model_validate(call.inputs)
     except ValidationError as error:
@@ -31,7 +31,7 @@ def email_of(call: Call) -> Email:
 
 
 def address_of(person: Person) -> str:
-    """The person's address; raises InvalidInput when there is none or it can't be one."""
+    """Return the person's address; raises InvalidInput when there is none or it can't be one."""
     address = person.email or ""
     if not _ADDRESS.fullmatch(address) or len(address) > 320:
         raise InvalidInput("the contact has no email address", field="inputs.to.email")
@@ -39,7 +39,7 @@ def address_of(person: Person) -> str:
 
 
 def email_body(call: Call, sender: str) -> dict[str, JsonValue]:
-    """The body of POST /emails; raises InvalidInput."""
+    """Build the body of POST /emails; raises InvalidInput."""
     email = email_of(call)
     if not email.subject.strip() or _CONTROL.search(email.subject):
         raise InvalidInput("the subject is empty or has control characters", field="inputs.subject")
@@ -58,7 +58,7 @@ def email_body(call: Call, sender: str) -> dict[str, JsonValue]:
 
 
 def email_id_in(body: Any) -> str:
-    """The new email's id; raises OutcomeUnknown when there is none (Resend did act)."""
+    """Return the new email's id; raises OutcomeUnknown when there is none (Resend did act)."""
     email_id = body.get("id") if isinstance(body, dict) else None
     if not isinstance(email_id, str) or not email_id:
         raise OutcomeUnknown("resend answered without the email's id", vendor="resend")
@@ -66,15 +66,15 @@ def email_id_in(body: Any) -> str:
 
 
 def known_email_id(call: Call) -> str:
-    """The id that the deed gave; raises InvalidInput."""
+    """Return the email's id from the call's facts; raises InvalidInput."""
     email_id = call.facts.get("message_id")
     if not isinstance(email_id, str) or not email_id:
         raise InvalidInput("the email's id is not known", field="facts.message_id")
     return email_id
 
 
-def looked_at(body: Any, email_id: str) -> Effect:
-    """An email's last event as an effect; raises VendorRejected when it is lost."""
+def inspected(body: Any, email_id: str) -> Effect:
+    """Turn an email's last event into an effect; raises VendorRejected when the email is lost."""
     last = body.get("last_event") if isinstance(body, dict) else None
     word = last if isinstance(last, str) and _WORD.fullmatch(last) else "of an unknown state"
     if word in _LOST:
@@ -83,7 +83,7 @@ def looked_at(body: Any, email_id: str) -> Effect:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{statusCode, name, message}`; the message may name a guest and is left out."""
+    """Read `(code, detail)` of `{statusCode, name, message}`; the message may name a guest and is left out."""
     name = body.get("name") if isinstance(body, dict) else None
     if isinstance(name, str) and _WORD.fullmatch(name):
         return name, f"refused with {name}"
@@ -91,7 +91,7 @@ def read_error(status: int, body: Any) -> tuple[str, str]:
 
 
 def reread(error: VendorError) -> VendorError:
-    """The error that `error` really is: Resend says with some statuses what others say with their own.
+    """Return the error that `error` really is: Resend gives some statuses a meaning of its own.
 
     https://resend.com/docs/api-reference/errors
     """
@@ -102,7 +102,7 @@ def reread(error: VendorError) -> VendorError:
         # An earlier attempt under this key is still at work: what comes of it is not known yet.
         kind = OutcomeUnknown
     elif error.reason in _QUOTAS:
-        # A wait of a day or a month is no throttling; another vendor can send today. It is no word on the email itself:
+        # A wait of a day or a month is no throttling; another vendor can send today. The email itself stays unknown:
         # an earlier attempt without an answer may have been within the quota.
         kind = NotAuthorized
     if kind is None:

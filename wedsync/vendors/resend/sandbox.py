@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _KEY_LIFE = timedelta(hours=24)
 _ADDRESS = re.compile(r"(?:[^<>]*<)?[^\s@<>]+@[^\s@<>]+\.?[^\s@<>]*>?")
@@ -27,9 +27,9 @@ _UNVERIFIED = (
 )
 
 
-def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
-    resend = _Resend(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in at `context`."""
+    resend = _Resend(context)
     return StandIn(
         routes=[
             Route("/emails", resend.create, methods=["POST"], name="send_email"),
@@ -82,8 +82,8 @@ def _faulty(email: Any) -> Response | None:
 
 
 class _Resend:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
 
     async def domains(self, request: Request) -> Response:
         return _unauthorized(request) or JSONResponse({"object": "list", "has_more": False, "data": []})
@@ -108,17 +108,17 @@ class _Resend:
         async def answer() -> Response:
             return self._take(request, email, key)
 
-        return await self._desk.idempotent(key, body, _KEY_LIFE, answer, _conflict)
+        return await self._context.idempotent(key, body, _KEY_LIFE, answer, _conflict)
 
     def _take(self, request: Request, email: dict[str, Any], key: str | None) -> Response:
         email_id = str(uuid4())
-        self._desk.objects[email_id] = {
+        self._context.objects[email_id] = {
             "email": {
                 "object": "email",
                 "id": email_id,
                 "to": email["to"] if isinstance(email["to"], list) else [email["to"]],
                 "from": email["from"],
-                "created_at": _instant(self._desk.now()),
+                "created_at": _instant(self._context.now()),
                 "subject": email["subject"],
                 "html": email.get("html", ""),
                 "text": email.get("text", ""),
@@ -129,26 +129,26 @@ class _Resend:
             },
             "tags": {tag["name"]: tag["value"] for tag in email.get("tags", [])},
         }
-        self._desk.record(request, email_id, "send_email", idempotency_key=key)
-        if self._desk.webhook_secret:
+        self._context.record(request, email_id, "send_email", idempotency_key=key)
+        if self._context.webhook_secret:
             url, headers, event = self.emit("email.delivered", email_id, False)
-            self._desk.send(url, headers, event, self._desk.webhook_delay_seconds)
+            self._context.send(url, headers, event, self._context.webhook_delay_seconds)
         return JSONResponse({"id": email_id})
 
     async def fetch(self, request: Request) -> Response:
         denied = _unauthorized(request)
         if denied:
             return denied
-        kept = self._desk.objects.get(request.path_params["email_id"])
+        kept = self._context.objects.get(request.path_params["email_id"])
         return JSONResponse(kept["email"]) if kept else _error(404, "not_found", "Email not found")
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """An event about an email (the newest when none is named)."""
-        email_id = object_id if object_id is not None else next(reversed(self._desk.objects), "")
-        kept = self._desk.objects[email_id]
+        """Build an event about an email (the newest when none is named)."""
+        email_id = object_id if object_id is not None else next(reversed(self._context.objects), "")
+        kept = self._context.objects[email_id]
         email = kept["email"]
         email["last_event"] = event.removeprefix("email.")
-        now = self._desk.now()
+        now = self._context.now()
         data = {name: email[name] for name in ("created_at", "from", "to", "subject")}
         message = {
             "type": event,
@@ -158,7 +158,7 @@ class _Resend:
         body = json.dumps(message, ensure_ascii=False).encode()
         message_id = f"msg_{secrets.token_hex(12)}"
         stamp = str(int(now.timestamp()))
-        signature = _signature(self._desk.webhook_secret, f"{message_id}.{stamp}.".encode() + body)
+        signature = _signature(self._context.webhook_secret, f"{message_id}.{stamp}.".encode() + body)
         if bad_signature:
             signature = _signature("whsec_" + base64.b64encode(b"another secret").decode(), body)
         headers = {
@@ -167,7 +167,7 @@ class _Resend:
             "svix-timestamp": stamp,
             "svix-signature": f"v1,{signature}",
         }
-        return self._desk.webhook_url, headers, body
+        return self._context.webhook_url, headers, body
 
 
 def _conflict() -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue, ValidationError, field_validator
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit import standard_webhooks
 
 _TYPES = {
@@ -31,7 +31,7 @@ class _Data(BaseModel):
     @field_validator("tags", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        """Tags come as an object or, from older endpoints, as a list of name and value."""
+        """Accept tags as an object or, from older endpoints, as a list of name and value."""
         if isinstance(value, list):
             return {tag.get("name"): tag.get("value") for tag in value if isinstance(tag, dict)}
         return value or {}
@@ -45,12 +45,12 @@ class _Event(BaseModel):
 
 
 def verify(body: bytes, headers: Mapping[str, str], url: str, secrets: Sequence[str], now: datetime) -> bool:
-    """True when a `svix-signature` is right under one of the secrets and no older than five minutes."""
+    """Tell whether a `svix-signature` is right under one of the secrets and no older than five minutes."""
     return standard_webhooks.verify(body, headers, secrets, now)
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event about one email; raises InvalidInput."""
+    """Read one event about one email; raises InvalidInput."""
     envelope = standard_webhooks.read_envelope(headers)
     if envelope is None:
         raise InvalidInput("the message has no id", field="headers")

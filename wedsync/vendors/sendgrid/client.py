@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, VendorThrottled
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
@@ -19,7 +19,7 @@ class Client:
         self._account = account
 
     async def send(self, call: Call) -> Effect:
-        """`send_mail`: done as soon as SendGrid took it; delivery comes by webhook. Never to be repeated blindly."""
+        """Do `send_mail`: done as soon as SendGrid took it; a webhook reports the delivery. Never repeat it blindly."""
         if call.operation != "send_mail":
             raise InvalidInput(f"sendgrid has no operation {call.operation}", field="operation")
         if not self._account.api_key:
@@ -38,11 +38,11 @@ class Client:
         return mapping.accepted(response.headers.get("x-message-id", ""))
 
     async def find(self, call: Call) -> Effect | None:
-        """Never asked for: SendGrid can't be asked what it has sent. Raises InvalidInput."""
+        """Raise InvalidInput: SendGrid can't be asked what it has sent."""
         raise InvalidInput(f"sendgrid can't look up {call.operation}", field="operation")
 
-    async def look(self, call: Call) -> Effect:
-        """What the deed gave: SendGrid tells what became of an email by webhook only."""
+    async def inspect(self, call: Call) -> Effect:
+        """Return what the call's facts hold: SendGrid reports an email's delivery by webhook only."""
         message_id = call.facts.get("message_id")
         if not isinstance(message_id, str):
             raise InvalidInput("the email's id is not known", field="facts.message_id")

@@ -1,4 +1,4 @@
-"""Between our email and SendGrid's mail/send. Pure."""
+"""Translates between our email and SendGrid's mail/send. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized
-from wedsync.domain.routing.inputs import Email, Person
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Email, Person
+from wedsync.domain.vendors.call import Call, Effect
 
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -21,7 +21,7 @@ _MAX_WAIT_SECONDS = 24 * 3600.0
 
 
 def email_of(call: Call) -> Email:
-    """The email that the call is about; raises InvalidInput, also where SendGrid takes no empty text."""
+    """Read the email that the call is about; raises InvalidInput, also where SendGrid takes no empty text."""
     try:
         email = Email.model_validate(call.inputs)
     except ValidationError as error:
@@ -34,7 +34,7 @@ def email_of(call: Call) -> Email:
 
 
 def address_of(person: Person) -> str:
-    """The person's address; raises InvalidInput when there is none or it can't be one."""
+    """Return the person's address; raises InvalidInput when there is none or it can't be one."""
     address = person.email or ""
     if not _ADDRESS.fullmatch(address) or len(address) > 320:
         raise InvalidInput("the contact has no email address", field="inputs.to.email")
@@ -42,7 +42,7 @@ def address_of(person: Person) -> str:
 
 
 def sender_of(text: str) -> dict[str, JsonValue]:
-    """`Villa Aurora <weddings@villa.example>` or the bare address; raises NotAuthorized when there is none."""
+    """Read `Villa Aurora <weddings@villa.example>` or the bare address; raises NotAuthorized when there is none."""
     name, address = parseaddr(text)
     if not _ADDRESS.fullmatch(address):
         raise NotAuthorized("sendgrid: the account has no sender", vendor="sendgrid", reason="missing_sender")
@@ -50,7 +50,7 @@ def sender_of(text: str) -> dict[str, JsonValue]:
 
 
 def mail_body(call: Call, sender: str) -> dict[str, JsonValue]:
-    """The body of POST /v3/mail/send; raises InvalidInput, NotAuthorized."""
+    """Build the body of POST /v3/mail/send; raises InvalidInput, NotAuthorized."""
     email = email_of(call)
     # Custom arguments come back with every event. They hold ids only: SendGrid keeps them for good.
     arguments: JsonValue = {"wedding": call.wedding_id, "step": call.step_id, "wedsync_reference": call.reference}
@@ -63,7 +63,7 @@ def mail_body(call: Call, sender: str) -> dict[str, JsonValue]:
 
 
 def accepted(message_id: str) -> Effect:
-    """An email that SendGrid took."""
+    """Return the effect of an email that SendGrid took."""
     if not message_id:
         return Effect(state="done", detail="email accepted")
     facts: dict[str, JsonValue] = {"message_id": message_id}
@@ -71,7 +71,7 @@ def accepted(message_id: str) -> Effect:
 
 
 def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds until `X-RateLimit-Reset` (unix time), at most a day; None beside a `Retry-After` or without it."""
+    """Return seconds until `X-RateLimit-Reset` (unix time), at most a day; None without it or beside `Retry-After`."""
     lowered = {name.lower(): value for name, value in headers.items()}
     reset = lowered.get("x-ratelimit-reset", "")
     if "retry-after" in lowered or not (reset.isascii() and reset.isdigit()):
@@ -80,7 +80,7 @@ def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{errors: [{message, field, help}]}`; it has no codes, and the message may name a guest."""
+    """Read `(code, detail)` of `{errors: [{message, field, help}]}`; it has no codes, the message may name a guest."""
     errors = body.get("errors") if isinstance(body, dict) else None
     first = errors[0] if isinstance(errors, list) and errors else None
     field = first.get("field") if isinstance(first, dict) else None

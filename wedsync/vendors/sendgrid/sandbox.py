@@ -14,16 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _DOCS = "http://sendgrid.com/docs/API_Reference/Web_API_v3/Mail/errors.html#message"
 #: The order of the curve P-256.
 _ORDER = int("115792089210356248762697446949407573529996955224135760342422259061068512044369")
 
 
-def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
-    sendgrid = _SendGrid(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in at `context`."""
+    sendgrid = _SendGrid(context)
     return StandIn(
         routes=[
             Route("/v3/mail/send", sendgrid.send, methods=["POST"], name="send_mail"),
@@ -86,8 +86,8 @@ def _faulty(mail: Any) -> Response | None:
 
 
 class _SendGrid:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
 
     async def scopes(self, request: Request) -> Response:
         return _unauthorized(request) or JSONResponse({"scopes": ["mail.send"]})
@@ -105,23 +105,23 @@ class _SendGrid:
             return faulty
         message_id = secrets.token_urlsafe(16).replace("-", "x")
         person = mail["personalizations"][0]
-        self._desk.objects[message_id] = {"to": person["to"][0]["email"], "arguments": person.get("custom_args", {})}
-        self._desk.record(request, message_id, "send_mail")
-        if self._desk.webhook_secret:
+        self._context.objects[message_id] = {"to": person["to"][0]["email"], "arguments": person.get("custom_args", {})}
+        self._context.record(request, message_id, "send_mail")
+        if self._context.webhook_secret:
             url, headers, body = self._batch(("processed", "delivered"), message_id, bad_signature=False)
-            self._desk.send(url, headers, body, self._desk.webhook_delay_seconds)
+            self._context.send(url, headers, body, self._context.webhook_delay_seconds)
         return Response(status_code=202, headers={"X-Message-Id": message_id})
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A batch with one event about an email (the newest when none is named)."""
-        message_id = object_id if object_id is not None else next(reversed(self._desk.objects), "")
+        """Build a batch with one event about an email (the newest when none is named)."""
+        message_id = object_id if object_id is not None else next(reversed(self._context.objects), "")
         return self._batch((event,), message_id, bad_signature)
 
     def _batch(
         self, events: tuple[str, ...], message_id: str, bad_signature: bool
     ) -> tuple[str, dict[str, str], bytes]:
-        kept = self._desk.objects[message_id]
-        stamp = int(self._desk.now().timestamp())
+        kept = self._context.objects[message_id]
+        stamp = int(self._context.now().timestamp())
         batch = [
             {
                 "email": kept["to"],
@@ -136,17 +136,17 @@ class _SendGrid:
         ]
         # As SendGrid writes it: one event a line, the last line ended too.
         body = ("[" + ",\r\n".join(json.dumps(one, separators=(",", ":")) for one in batch) + "]\r\n").encode()
-        key = _private_key("whsec_another" if bad_signature else self._desk.webhook_secret)
+        key = _private_key("whsec_another" if bad_signature else self._context.webhook_secret)
         signature = key.sign(f"{stamp}".encode() + body, ec.ECDSA(SHA256()))
         headers = {
             "Content-Type": "application/json",
             "X-Twilio-Email-Event-Webhook-Signature": base64.b64encode(signature).decode(),
             "X-Twilio-Email-Event-Webhook-Timestamp": str(stamp),
         }
-        return self._desk.webhook_url, headers, body
+        return self._context.webhook_url, headers, body
 
 
 def _private_key(seed: str) -> ec.EllipticCurvePrivateKey:
-    """The stand-in's own key, made of the secret that it shares with the receiver."""
+    """Derive the stand-in's own key from the secret that it shares with the receiver."""
     big = int(hashlib.sha512(f"sendgrid stand-in:{seed}".encode()).hexdigest(), 16)
     return ec.derive_private_key(1 + big % (_ORDER - 1), ec.SECP256R1())

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import sendgrid
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.vendors.sendgrid import signature
 
 #: `{X-Message-Id}.filter...` or `{X-Message-Id}.recvd-...`
 _MESSAGE_ID_TAIL = re.compile(r"\.(?:filter|recvd)")
@@ -28,7 +28,7 @@ _TYPES = {
 }
 
 
-verify = sendgrid.verify
+verify = signature.verify
 
 
 class _Event(BaseModel):
@@ -43,7 +43,7 @@ class _Event(BaseModel):
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """The events of a batch, in its order; raises InvalidInput."""
+    """Read the events of a batch, in its order; raises InvalidInput."""
     try:
         batch = json.loads(body)
         if not isinstance(batch, list):

@@ -7,15 +7,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import Form, VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_error, refunds_of
 
 API_VERSION = "2026-10-28.endive"
 _VENDOR = "stripe"
-#: Money was taken, or is on its way.
+#: Money was taken, or is being taken.
 _TAKEN = ("succeeded", "processing", "requires_capture")
 #: A refund that the bank may still send back.
 _UNDER_WAY = ("pending", "requires_action")
@@ -24,7 +24,7 @@ _STILL_PROCESSING_SECONDS = 30.0
 
 
 class Client:
-    """Takes and gives back payments. The deposit is complete only by Stripe's signed word, so a confirmed intent is
+    """Takes and gives back payments. Only Stripe's signed event completes the deposit, so a confirmed intent is
     `waiting` here whatever its status."""
 
     def __init__(self, http: VendorHttp, account: Account) -> None:
@@ -49,11 +49,11 @@ class Client:
         raise InvalidInput(f"stripe has no operation {call.operation!r}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """Nothing: every write is resolved by replaying its idempotency key, none by searching."""
+        """Find nothing: every write is resolved by replaying its idempotency key, none by searching."""
         return None
 
-    async def look(self, call: Call) -> Effect:
-        """Whether the money is there: `done` when taken, `absent` when never taken, cancelled or refunded."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read whether the money is there: `done` when taken, `absent` when never taken, cancelled or refunded."""
         payment_id = _payment_id(call)
         if payment_id is None:
             return Effect(state="absent", detail="no payment intent is known")
@@ -129,7 +129,7 @@ class Client:
         return _refunded(payment_id, next((one for one in made if one["id"] == refund["id"]), refund))
 
     async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any]:
-        """The intent. Raises NotAuthorized when this account has none by that id."""
+        """Return the intent. Raises NotAuthorized when this account has none by that id."""
         path = f"/v1/payment_intents/{payment_id}"
         try:
             answer = await self._http.request("GET", path, params=params, headers=self._headers)
@@ -171,7 +171,7 @@ def _payment_id(call: Call) -> str | None:
 
 
 def _elsewhere(payment_id: str) -> NotAuthorized:
-    """Stripe named it, and never deletes an intent: the key belongs to another account or mode by now."""
+    """Build the error for an intent that is not found: Stripe deletes none, so the account or mode has changed."""
     return NotAuthorized(
         f"stripe: {payment_id} is not in this account: was its key changed for another account's, or for test mode?",
         vendor=_VENDOR,
@@ -181,7 +181,7 @@ def _elsewhere(payment_id: str) -> NotAuthorized:
 
 
 def _refuse_unpaid(intent: dict[str, Any]) -> None:
-    """Raise VendorRejected when the payer's bank or card said no, or wants the payer present."""
+    """Raise VendorRejected when the payer's bank or card refused, or wants the payer present."""
     status = intent["status"]
     if status in _TAKEN:
         return
@@ -193,7 +193,7 @@ def _refuse_unpaid(intent: dict[str, Any]) -> None:
 
 
 def _refunded(payment_id: str, refund: dict[str, Any]) -> Effect:
-    """The effect of a refund: `waiting` until the bank has it; raises VendorRejected when it came to nothing."""
+    """Return the effect of a refund: `waiting` until the bank has it; raises VendorRejected when the refund failed."""
     refund_id, status = refund["id"], refund.get("status")
     if status in ("failed", "canceled"):
         raise VendorRejected(f"stripe: refund {refund_id} of {payment_id} {status}", vendor=_VENDOR, reason="refund")

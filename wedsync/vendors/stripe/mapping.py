@@ -1,4 +1,4 @@
-"""Between our values and Stripe's: amounts, instruments, the form of a payment intent. Pure."""
+"""Translates between our values and Stripe's: amounts, instruments, the form of a payment intent. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.inputs import Payment
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.vendors.call import Call
 
 #: https://docs.stripe.com/api/payment_intents/create, `description`.
 MAX_DESCRIPTION = 1000
@@ -24,7 +24,7 @@ _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 def to_stripe_amount(amount_minor: int, currency: str) -> int:
-    """Stripe's integer for an amount in ISO 4217 minor units.
+    """Return Stripe's integer for an amount in ISO 4217 minor units.
 
     Raises InvalidInput for an amount that Stripe cannot take: not above zero, or finer than Stripe's unit. Nothing is
     rounded.
@@ -40,7 +40,7 @@ def to_stripe_amount(amount_minor: int, currency: str) -> int:
 
 
 def from_stripe_amount(amount: int, currency: str) -> int:
-    """ISO 4217 minor units for Stripe's integer; the currency in either case."""
+    """Return ISO 4217 minor units for Stripe's integer; the currency in either case."""
     code = currency.upper()
     if code in _TWO_DECIMALS_AT_STRIPE:
         return amount // 100
@@ -48,7 +48,7 @@ def from_stripe_amount(amount: int, currency: str) -> int:
 
 
 def split_instrument(instrument: str | None) -> tuple[str, str]:
-    """`(customer, payment method)` of a payer's instrument: `pm_...`, or `cus_...:pm_...` for a customer's saved one.
+    """Return `(customer, payment method)` of an instrument: `pm_...`, or `cus_...:pm_...` for a customer's saved one.
 
     The customer is empty when none is given. Raises InvalidInput when there is no payment method.
     """
@@ -61,7 +61,7 @@ def split_instrument(instrument: str | None) -> tuple[str, str]:
 
 
 def intent_form(call: Call, payment: Payment) -> list[tuple[str, str]]:
-    """The form of `POST /v1/payment_intents`: unconfirmed, redirects ruled out, ours by its metadata."""
+    """Build the form of `POST /v1/payment_intents`: unconfirmed, redirects ruled out, ours by its metadata."""
     customer, method = split_instrument(payment.payer.instrument)
     form = [
         ("amount", str(to_stripe_amount(payment.amount_minor, payment.currency))),
@@ -84,7 +84,7 @@ def intent_form(call: Call, payment: Payment) -> list[tuple[str, str]]:
 
 
 def payment_facts(payment: Payment, intent: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """What later steps and the undo need of an intent; never its client secret."""
+    """Return what later steps and the undo need of an intent; never its client secret."""
     facts: dict[str, JsonValue] = {
         "payment_id": intent["id"],
         "amount": payment.amount,
@@ -98,14 +98,14 @@ def payment_facts(payment: Payment, intent: Mapping[str, Any]) -> dict[str, Json
 
 
 def refunds_of(intent: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The refunds of an intent that was read with them, the newest first."""
+    """List the refunds of an intent that was read with them, the newest first."""
     charge = intent.get("latest_charge")
     refunds = charge.get("refunds") if isinstance(charge, dict) else None
     return list(refunds["data"]) if isinstance(refunds, dict) else []
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of Stripe's error: the decline code before the code before the type; no message, which may
+    """Read `(code, detail)` of Stripe's error: the decline code before the code before the type; no message, which may
     quote what was sent."""
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):

@@ -1,4 +1,4 @@
-"""What Stripe sent, by its own list. https://docs.stripe.com/api/events/list: the events of the last 30 days."""
+"""Lists what Stripe sent, by its own list. https://docs.stripe.com/api/events/list: the events of the last 30 days."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wedsync.kit.listing import Listed, Pages, newest_first
 from wedsync.kit.vendor import Account
 from wedsync.vendors.stripe.client import API_VERSION
 
-#: How often to look. Stripe itself tries again for three days (https://docs.stripe.com/webhooks#retries).
+#: How often to reconcile. Stripe itself tries again for three days (https://docs.stripe.com/webhooks#retries).
 EVERY = timedelta(minutes=30)
 #: The events that steps wait for.
 _TYPES = ("payment_intent.succeeded", "payment_intent.payment_failed")
@@ -21,7 +21,7 @@ _PAGE = 100
 
 
 async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
-    """The events of `[since, until)` that we listen to, or of its older part.
+    """List the events of `[since, until)` that we listen to, or of its older part.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 from wedsync.vendors.stripe.sandbox_state import Json, Till, encode, error, invalid, missing, new_id
 
 #: https://docs.stripe.com/api/idempotent_requests
@@ -82,9 +82,9 @@ Answer = Callable[[Json], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build(desk: Desk) -> StandIn:
-    """The stand-in; its events are signed with the desk's webhook secret."""
-    counter = _Counter(Till(desk))
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in; its events are signed with the desk's webhook secret."""
+    counter = _Counter(Till(context))
     routes = [
         Route("/v1/payment_intents", counter.create, methods=["POST"], name="create_intent"),
         Route("/v1/payment_intents/{intent}", counter.get_intent, methods=["GET"], name="get_intent"),
@@ -101,7 +101,7 @@ def build(desk: Desk) -> StandIn:
 
 
 class _Counter:
-    """The HTTP side: credentials, versions, forms, idempotency."""
+    """HTTP side of the stand-in: credentials, versions, forms, idempotency."""
 
     def __init__(self, till: Till) -> None:
         self._till = till
@@ -150,7 +150,7 @@ class _Counter:
     def _refund(self, form: Json) -> Response:
         intent_id = form.get("payment_intent")
         if not intent_id:
-            charge = self._till.desk.objects.get(form.get("charge", ""))
+            charge = self._till.context.objects.get(form.get("charge", ""))
             if charge is None or charge["object"] != "charge":
                 return missing("charge", form.get("charge", ""), "charge")
             intent_id = charge["payment_intent"]
@@ -168,7 +168,7 @@ class _Counter:
         shown = dict(intent)
         expanded = request.query_params.getlist("expand[]")
         if shown["latest_charge"] and {"latest_charge", "latest_charge.refunds"} & set(expanded):
-            charge = self._till.desk.objects[shown["latest_charge"]]
+            charge = self._till.context.objects[shown["latest_charge"]]
             refunds = self._till.refunds(charge)
             shown["latest_charge"] = dict(charge)
             if "latest_charge.refunds" in expanded:
@@ -188,19 +188,19 @@ class _Counter:
         return self._find(request, "event")
 
     def _find(self, request: Request, kind: str) -> Response:
-        found = self._till.desk.objects.get(request.path_params[kind])
+        found = self._till.context.objects.get(request.path_params[kind])
         if found is None or found["object"] != kind:
             return self._read(request, missing(kind, request.path_params[kind], "id"))
         return self._read(request, JSONResponse(found))
 
     async def list_events(self, request: Request) -> Response:
-        """Newest first; `type`, `created[gte]`, `created[lt]`, `starting_after` and `limit` are understood."""
+        """List events, newest first, by `type`, `created[gte]`, `created[lt]`, `starting_after` and `limit`."""
         query = request.query_params
         since, until = int(query.get("created[gte]", "0")), int(query.get("created[lt]", str(10**12)))
         limit = min(int(query.get("limit", "10")), 100)
         events = [
             one
-            for one in reversed(list(self._till.desk.objects.values()))
+            for one in reversed(list(self._till.context.objects.values()))
             if one["object"] == "event" and since <= one["created"] < until and query.get("type") in (None, one["type"])
         ]
         ids = [one["id"] for one in events]
@@ -233,10 +233,10 @@ class _Counter:
         async def once() -> Response:
             return answer(form)
 
-        return _greet(request, await self._till.desk.idempotent(key, fingerprint, KEY_LIFE, once, _other_parameters))
+        return _greet(request, await self._till.context.idempotent(key, fingerprint, KEY_LIFE, once, _other_parameters))
 
     def refuse(self, operation: str, request: Request) -> Response | None:
-        """A card declined on confirmation; Stripe refuses nothing else of ours that is well-formed."""
+        """Refuse a card that is declined on confirmation; Stripe refuses nothing else of ours that is well-formed."""
         if operation != "confirm_intent" or _stranger(request) is not None:
             return None
         intent = self._till.intent(request.path_params["intent"])
@@ -245,15 +245,15 @@ class _Counter:
         return _greet(request, self._till.decline(intent, "card_declined", "generic_decline"))
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """The event of type `event` about an object, signed; one that was sent before is sent again as it was."""
+        """Return the signed event of type `event` about an object; an event made before is returned as it was."""
         if object_id is None:
             raise KeyError("object_id")
         body = encode(self._till.resend(event, object_id))
-        return self._till.desk.webhook_url, self._till.headers(body, bad=bad_signature), body
+        return self._till.context.webhook_url, self._till.headers(body, bad=bad_signature), body
 
 
 def read_form(body: bytes) -> Json:
-    """A bracketed form: `metadata[a]=b` → {"metadata": {"a": "b"}}; one level, as deep as is needed here."""
+    """Read a bracketed form: `metadata[a]=b` → {"metadata": {"a": "b"}}; one level, as deep as is needed here."""
     form: Json = {}
     for name, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True):
         outer, _, inner = name.partition("[")
@@ -270,7 +270,7 @@ def _metadata(form: Json) -> dict[str, str]:
 
 
 def _stranger(request: Request) -> Response | None:
-    """The refusal of a request without a key, or with a version that never was."""
+    """Refuse a request without a key, or with a version that never was."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         return error(401, "invalid_request_error", "You did not provide an API key.")
@@ -281,7 +281,7 @@ def _stranger(request: Request) -> Response | None:
 
 
 def as_of(version: str, intent: Json) -> Json:
-    """A payment intent as a version shows it.
+    """Return a payment intent as a version shows it.
 
     Before 2022-11-15 it had `charges` and no `latest_charge` (https://docs.stripe.com/upgrades#2022-11-15).
     A `.preview` version stands for changes to come that break clients: here money that was taken is `paid`.

@@ -1,4 +1,4 @@
-"""The stand-in's payment intents, refunds and events, and how they change."""
+"""Payment intents, refunds and events of the stand-in, and how they change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from wedsync.kit.clock import utc_now
-from wedsync.kit.standin import Desk
+from wedsync.kit.standin import FakeContext
 
 Json = dict[str, Any]
 
@@ -43,44 +43,44 @@ _CHARGED_TWICE = "The PaymentIntent could not be confirmed in its present status
 
 
 def new_id(prefix: str) -> str:
-    """`pi_` and 24 characters."""
+    """Make `pi_` and 24 characters."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def error(status: int, kind: str, message: str, **more: Any) -> JSONResponse:
-    """Stripe's error body (https://docs.stripe.com/api/errors)."""
+    """Build Stripe's error body (https://docs.stripe.com/api/errors)."""
     return JSONResponse({"error": {"type": kind, "message": message, **more}}, status)
 
 
 def invalid(message: str, **more: Any) -> JSONResponse:
-    """400 `invalid_request_error`."""
+    """Answer 400 `invalid_request_error`."""
     return error(400, "invalid_request_error", message, **more)
 
 
 def missing(what: str, object_id: str, param: str) -> JSONResponse:
-    """404 `resource_missing`."""
+    """Answer 404 `resource_missing`."""
     message = f"No such {what}: '{object_id}'"
     return error(404, "invalid_request_error", message, code="resource_missing", param=param)
 
 
 def sign(body: bytes, secret: str, stamp: int) -> str:
-    """The header `Stripe-Signature` (https://docs.stripe.com/webhooks#verify-manually)."""
+    """Write the header `Stripe-Signature` (https://docs.stripe.com/webhooks#verify-manually)."""
     digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={stamp},v1={digest}"
 
 
 class Till:
-    """What one Stripe account holds."""
+    """Objects of one Stripe account."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
 
     def now(self) -> int:
-        """Unix time by the sandbox's clock."""
-        return int(self.desk.now().timestamp())
+        """Return unix time by the sandbox's clock."""
+        return int(self.context.now().timestamp())
 
     def create(self, form: Mapping[str, Any], metadata: dict[str, str]) -> Json:
-        """A new intent, unconfirmed."""
+        """Make a new intent, unconfirmed."""
         intent_id = new_id("pi")
         method = form.get("payment_method")
         automatic = form.get("automatic_payment_methods") or {}
@@ -126,17 +126,17 @@ class Till:
             "transfer_data": None,
             "transfer_group": None,
         }
-        self.desk.objects[intent_id] = intent
+        self.context.objects[intent_id] = intent
         return intent
 
     def intent(self, intent_id: str) -> Json | None:
-        """An intent as it is now; a bank debit whose time has come is settled first."""
-        intent = self.desk.objects.get(intent_id)
+        """Return an intent as it is now; settle a bank debit first when its time has come."""
+        intent = self.context.objects.get(intent_id)
         if intent is None or intent["object"] != "payment_intent":
             return None
-        due = self.desk.objects.get(f"due:{intent_id}")
-        if due is not None and self.desk.now() >= due["at"]:
-            del self.desk.objects[f"due:{intent_id}"]
+        due = self.context.objects.get(f"due:{intent_id}")
+        if due is not None and self.context.now() >= due["at"]:
+            del self.context.objects[f"due:{intent_id}"]
             self._settle(intent, due["fails"])
         return intent
 
@@ -151,7 +151,7 @@ class Till:
             )
         if method in DECLINES:
             return self.decline(intent, *DECLINES[method])
-        self.desk.record(
+        self.context.record(
             request,
             intent["id"],
             "confirm_intent",
@@ -168,7 +168,7 @@ class Till:
         return JSONResponse(intent)
 
     def decline(self, intent: Json, code: str, decline_code: str | None) -> JSONResponse:
-        """402, and the intent wants another payment method."""
+        """Answer 402; the intent then wants another payment method."""
         details: Json = {
             "code": code,
             "doc_url": f"https://stripe.com/docs/error-codes/{code.replace('_', '-')}",
@@ -182,7 +182,7 @@ class Till:
         return JSONResponse({"error": {**details, "payment_intent": intent}}, 402)
 
     def cancel(self, intent: Json, reason: str | None) -> JSONResponse:
-        """Cancel what took no money."""
+        """Cancel an intent that took no money."""
         if intent["status"] in ("succeeded", "canceled", "processing"):
             message = f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}."
             return invalid(message, code="payment_intent_unexpected_state", payment_intent=intent)
@@ -192,7 +192,7 @@ class Till:
 
     def refund(self, intent: Json, form: Mapping[str, Any], metadata: dict[str, str]) -> JSONResponse:
         """Give money back: all that is left, or `amount` of it."""
-        charge = self.desk.objects.get(intent["latest_charge"] or "")
+        charge = self.context.objects.get(intent["latest_charge"] or "")
         if charge is None or intent["status"] != "succeeded":
             message = f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund."
             return invalid(message, code="payment_intent_unexpected_state", param="payment_intent")
@@ -208,7 +208,7 @@ class Till:
         charge["refunded"] = charge["amount_refunded"] == charge["amount"]
         is_slow = intent["payment_method"] in (PENDING_REFUND, PENDING_THEN_FAILED_REFUND)
         if charge["refunded"] and not is_slow:
-            self.desk.undo(intent["id"])
+            self.context.undo(intent["id"])
         refund: Json = {
             "id": new_id("re"),
             "object": "refund",
@@ -225,21 +225,21 @@ class Till:
             "status": "pending" if is_slow else "succeeded",
             "transfer_reversal": None,
         }
-        self.desk.objects[refund["id"]] = refund
+        self.context.objects[refund["id"]] = refund
         if is_slow:
-            at = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+            at = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
             fails = intent["payment_method"] == PENDING_THEN_FAILED_REFUND
-            self.desk.objects[f"due:{refund['id']}"] = {"object": "due", "at": at, "fails": fails}
+            self.context.objects[f"due:{refund['id']}"] = {"object": "due", "at": at, "fails": fails}
         self.announce("charge.refunded", charge)
         return JSONResponse(refund)
 
     def refunds(self, charge: Json) -> list[Json]:
-        """A charge's refunds as they are now, the newest first; those whose time has come are settled first."""
-        made = [r for r in self.desk.objects.values() if r["object"] == "refund" and r["charge"] == charge["id"]]
+        """List a charge's refunds as they are now, the newest first; settle those first whose time has come."""
+        made = [r for r in self.context.objects.values() if r["object"] == "refund" and r["charge"] == charge["id"]]
         for refund in made:
-            due = self.desk.objects.get(f"due:{refund['id']}")
-            if due is not None and self.desk.now() >= due["at"]:
-                del self.desk.objects[f"due:{refund['id']}"]
+            due = self.context.objects.get(f"due:{refund['id']}")
+            if due is not None and self.context.now() >= due["at"]:
+                del self.context.objects[f"due:{refund['id']}"]
                 self._settle_refund(refund, charge, due["fails"])
         return made[::-1]
 
@@ -249,7 +249,7 @@ class Till:
             refund["failure_reason"] = "expired_or_canceled_card"
             charge.update(amount_refunded=charge["amount_refunded"] - refund["amount"], refunded=False)
         elif charge["refunded"]:
-            self.desk.undo(charge["payment_intent"])
+            self.context.undo(charge["payment_intent"])
         self.announce("refund.failed" if fails else "refund.updated", refund)
 
     def _charge(self, intent: Json) -> Json:
@@ -268,14 +268,14 @@ class Till:
             "refunded": False,
             "status": "succeeded",
         }
-        self.desk.objects[charge["id"]] = charge
+        self.context.objects[charge["id"]] = charge
         return charge
 
     def _begin_debit(self, intent: Json, *, fails: bool) -> None:
-        delay = self.desk.webhook_delay_seconds
+        delay = self.context.webhook_delay_seconds
         intent.update(status="processing", processing={"type": "card"}, last_payment_error=None)
-        due = {"object": "due", "at": self.desk.now() + timedelta(seconds=delay), "fails": fails}
-        self.desk.objects[f"due:{intent['id']}"] = due
+        due = {"object": "due", "at": self.context.now() + timedelta(seconds=delay), "fails": fails}
+        self.context.objects[f"due:{intent['id']}"] = due
         to_come = dict(intent)
         self._change(to_come, fails)
         self.announce("payment_intent.payment_failed" if fails else "payment_intent.succeeded", to_come)
@@ -283,7 +283,7 @@ class Till:
     def _settle(self, intent: Json, fails: bool) -> None:
         self._change(intent, fails)
         if fails:
-            self.desk.undo(intent["id"])
+            self.context.undo(intent["id"])
 
     def _change(self, intent: Json, fails: bool) -> None:
         intent["processing"] = None
@@ -297,10 +297,10 @@ class Till:
         """Make an event and send it soon."""
         event = self.event(kind, about)
         body = encode(event)
-        self.desk.send(self.desk.webhook_url, self.headers(body), body, self.desk.webhook_delay_seconds)
+        self.context.send(self.context.webhook_url, self.headers(body), body, self.context.webhook_delay_seconds)
 
     def event(self, kind: str, about: Json) -> Json:
-        """A new event with a snapshot of `about`."""
+        """Make an event with a snapshot of `about`."""
         event: Json = {
             "id": new_id("evt"),
             "object": "event",
@@ -312,35 +312,35 @@ class Till:
             "request": {"id": None, "idempotency_key": None},
             "type": kind,
         }
-        self.desk.objects[event["id"]] = event
+        self.context.objects[event["id"]] = event
         return event
 
     def resend(self, kind: str, object_id: str) -> Json:
-        """The newest event of `kind` about `object_id`, made now when there is none; raises KeyError when unknown."""
+        """Return the newest event of `kind` about `object_id`, made now if there is none; raises KeyError."""
         event: Json
-        for event in reversed(list(self.desk.objects.values())):
+        for event in reversed(list(self.context.objects.values())):
             if event["object"] == "event" and event["type"] == kind and event["data"]["object"]["id"] == object_id:
                 return event
-        about = self.intent(object_id) or self.desk.objects[object_id]
+        about = self.intent(object_id) or self.context.objects[object_id]
         if kind in ("payment_intent.succeeded", "payment_intent.payment_failed") and about["status"] == "processing":
-            self.desk.objects.pop(f"due:{object_id}", None)
+            self.context.objects.pop(f"due:{object_id}", None)
             self._settle(about, fails=kind == "payment_intent.payment_failed")
         return self.event(kind, about)
 
     def headers(self, body: bytes, *, bad: bool = False) -> dict[str, str]:
-        """The headers of a webhook; `bad`: signed with another secret. Signed by the wall clock, as the receiver's."""
-        secret = self.desk.webhook_secret + ("-other" if bad else "")
+        """Build a webhook's headers; `bad`: signed with another secret. Signed by the wall clock, as the receiver's."""
+        secret = self.context.webhook_secret + ("-other" if bad else "")
         signature = sign(body, secret, int(utc_now().timestamp()))
         return {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signature}
 
 
 def encode(event: Json) -> bytes:
-    """Stripe sends its events indented."""
+    """Encode an event as Stripe sends it: indented."""
     return json.dumps(event, indent=2, ensure_ascii=False).encode()
 
 
 def _iso_minor(amount: int, currency: str) -> int:
-    """ISO 4217 minor units, in which the ledger counts."""
+    """Return ISO 4217 minor units, in which the ledger counts."""
     if currency in ("isk", "ugx"):
         return amount // 100
     return amount * 100 if currency == "mga" else amount

@@ -1,4 +1,4 @@
-"""Stripe's webhooks: the events in our words. https://docs.stripe.com/api/events/object"""
+"""Reads Stripe's webhooks as vendor events. https://docs.stripe.com/api/events/object"""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import stripe
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.vendors.stripe import signature
 from wedsync.vendors.stripe.mapping import from_stripe_amount
 
 _TYPES = {
@@ -20,11 +20,11 @@ _TYPES = {
 }
 
 
-verify = stripe.verify
+verify = signature.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """The one event in `body`. Raises InvalidInput when it is not a Stripe event."""
+    """Read the one event in `body`. Raises InvalidInput when it is not a Stripe event."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -58,7 +58,7 @@ def _text(values: Any, name: str) -> str | None:
 
 
 def _intent_id(about: dict[str, Any]) -> str | None:
-    """The payment intent that the event's object is or belongs to; else the object itself."""
+    """Return the payment intent that the event's object is or belongs to; else the object itself."""
     if about.get("object") in ("charge", "refund"):
         return _text(about, "payment_intent") or _text(about, "id")
     return _text(about, "id")

@@ -9,7 +9,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.twilio import mapping
@@ -30,7 +30,7 @@ class Client:
         self._account = account
 
     async def send(self, call: Call) -> Effect:
-        """`send_message`: done as soon as Twilio took the message; delivery comes by webhook."""
+        """Do `send_message`: done as soon as Twilio took the message; a webhook reports the delivery."""
         if call.operation != "send_message":
             raise InvalidInput(f"twilio has no operation {call.operation}", field="operation")
         form = mapping.message_form(call, self._sender(), self._account.webhook_url)
@@ -41,7 +41,7 @@ class Client:
         return mapping.effect(message)
 
     async def find(self, call: Call) -> Effect | None:
-        """The message to this recipient with this very text, made since `call.first_sent_at`.
+        """Find the message to this recipient with this very text, made since `call.first_sent_at`.
 
         Twilio keeps no reference of ours, so a twin (same recipient, same text, same seconds) can't be told apart.
         Raises OutcomeUnknown when there are too many messages to look through.
@@ -65,8 +65,8 @@ class Client:
             raise OutcomeUnknown("twilio: too many messages to look through", vendor="twilio", reason="not_searchable")
         return mapping.effect(min(found, key=lambda one: one.date_created)) if found else None
 
-    async def look(self, call: Call) -> Effect:
-        """The message as Twilio has it now; raises VendorRejected when it could not be delivered."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the message as Twilio has it now; raises VendorRejected when it could not be delivered."""
         sid = mapping.message_id(call)
         try:
             response = await self._http.request(

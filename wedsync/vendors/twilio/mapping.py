@@ -1,4 +1,4 @@
-"""Between our text message and Twilio's Message resource. Pure."""
+"""Translates between our text message and Twilio's Message resource. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import phonenumbers
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorRejected
-from wedsync.domain.routing.inputs import Person, Sms
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Person, Sms
+from wedsync.domain.vendors.call import Call, Effect
 
 #: Error 21617: the longest body that Twilio takes.
 MAX_TEXT_CHARS = 1600
@@ -39,7 +39,7 @@ _MEANINGS = {
 
 
 class Message(BaseModel):
-    """What we read of Twilio's Message resource."""
+    """Fields that we read of Twilio's Message resource."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     sid: str
@@ -60,7 +60,7 @@ class Message(BaseModel):
 
     @property
     def is_lost(self) -> bool:
-        """Whether Twilio has given the message up."""
+        """Tell whether Twilio has given the message up."""
         return self.status in _LOST
 
 
@@ -71,7 +71,7 @@ class _Page(BaseModel):
 
 
 def sms_of(call: Call) -> Sms:
-    """The message that the call is about; raises InvalidInput, also for an empty or too long text."""
+    """Read the message that the call is about; raises InvalidInput, also for an empty or too long text."""
     try:
         sms = Sms.model_validate(call.inputs)
     except ValidationError as error:
@@ -84,20 +84,20 @@ def sms_of(call: Call) -> Sms:
 
 
 def phone_of(person: Person) -> str:
-    """The person's number in E.164; raises InvalidInput when there is none or it can't exist."""
-    given = person.phone or ""
+    """Return the person's number in E.164; raises InvalidInput when there is none or it can't exist."""
+    received = person.phone or ""
     try:
-        number = phonenumbers.parse(given, None)
+        number = phonenumbers.parse(received, None)
     except phonenumbers.NumberParseException:
         raise InvalidInput("the contact has no phone number in E.164", field="inputs.to.phone") from None
     written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    if written != given or not phonenumbers.is_possible_number(number):
+    if written != received or not phonenumbers.is_possible_number(number):
         raise InvalidInput("the contact's phone number is not in E.164", field="inputs.to.phone")
     return written
 
 
 def message_form(call: Call, sender: str, webhook_url: str) -> list[tuple[str, str]]:
-    """The form of POST Messages.json; raises InvalidInput."""
+    """Build the form of POST Messages.json; raises InvalidInput."""
     sms = sms_of(call)
     form = [("To", phone_of(sms.to))]
     form.append(("MessagingServiceSid" if sender.startswith("MG") else "From", sender))
@@ -108,26 +108,26 @@ def message_form(call: Call, sender: str, webhook_url: str) -> list[tuple[str, s
 
 
 def status_callback(webhook_url: str, call: Call) -> str:
-    """Our webhook's address with the wedding and step in its query: Twilio signs the address too."""
+    """Build our webhook's address with the wedding and step in its query: Twilio signs the address too."""
     parts = urlsplit(webhook_url)
     ours = urlencode({"wedding": call.wedding_id, "step": call.step_id})
     return urlunsplit(parts._replace(query=f"{parts.query}&{ours}" if parts.query else ours))
 
 
 def search_from(first_sent_at: datetime) -> datetime:
-    """The earliest `date_created` that our message can have."""
+    """Return the earliest `date_created` that our message can have."""
     return first_sent_at.astimezone(UTC).replace(microsecond=0) - SKEW
 
 
 def is_it(message: Message, text: str, since: datetime) -> bool:
-    """Whether `message` is an outgoing one with this text, made since then and not given up."""
+    """Tell whether `message` is an outgoing one with this text, made since then and not given up."""
     if message.is_lost or message.direction != "outbound-api" or message.date_created < since:
         return False
     return (message.body or "").removeprefix(_TRIAL_PREFIX).strip() == text.strip()
 
 
 def message_id(call: Call) -> str:
-    """The sid that the deed gave; raises InvalidInput."""
+    """Return the message's sid from the call's facts; raises InvalidInput."""
     sid = call.facts.get("message_id")
     if not isinstance(sid, str) or not sid:
         raise InvalidInput("the message's id is not known", field="facts.message_id")
@@ -135,7 +135,7 @@ def message_id(call: Call) -> str:
 
 
 def read_message(body: Any) -> Message:
-    """A Message resource; raises OutcomeUnknown when the answer is not one (Twilio did act)."""
+    """Read a Message resource; raises OutcomeUnknown when the answer is not one (Twilio did act)."""
     try:
         return Message.model_validate(body)
     except ValidationError:
@@ -143,7 +143,7 @@ def read_message(body: Any) -> Message:
 
 
 def read_page(body: Any) -> tuple[list[Message], str | None]:
-    """The messages of one page and the path of the next; raises OutcomeUnknown when the answer is not a page."""
+    """Return the messages of one page and the path of the next; raises OutcomeUnknown when the answer is not a page."""
     try:
         page = _Page.model_validate(body)
     except ValidationError:
@@ -155,7 +155,7 @@ def read_page(body: Any) -> tuple[list[Message], str | None]:
 
 
 def effect(message: Message) -> Effect:
-    """A message that Twilio took."""
+    """Return the effect of a message that Twilio took."""
     return Effect(
         state="done",
         external_id=message.sid,
@@ -165,13 +165,13 @@ def effect(message: Message) -> Effect:
 
 
 def lost(message: Message) -> VendorRejected:
-    """The refusal of a message that Twilio has given up."""
+    """Build the refusal of a message that Twilio has given up."""
     code = str(message.error_code) if message.error_code else message.status
     return VendorRejected(f"twilio: message {message.sid} {message.status}", vendor="twilio", reason=code)
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{code, message, more_info, status}`; the message may name a guest and is left out."""
+    """Read `(code, detail)` of `{code, message, more_info, status}`; the message may name a guest and is left out."""
     code = body.get("code") if isinstance(body, dict) else None
     if isinstance(code, int) and not isinstance(code, bool):
         word = str(code)

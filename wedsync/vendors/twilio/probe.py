@@ -1,4 +1,4 @@
-"""Whether the Twilio account may send: a suspended or closed one still answers.
+"""Checks whether the Twilio account may send: a suspended or closed one still answers.
 
 https://www.twilio.com/docs/iam/api/account#account-properties
 """

@@ -1,7 +1,7 @@
-"""What Twilio's status callbacks told, or should have: the messages themselves, by its list.
+"""Finds what Twilio's status callbacks reported or missed, in its list of messages.
 
-Twilio keeps no list of callbacks, so each message that has come to its end is told as its callback would tell it.
-https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources
+Twilio keeps no list of callbacks, so each message that has reached its end is passed on as its callback would report
+it. https://www.twilio.com/docs/messaging/api/message-resource#read-multiple-message-resources
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import Listed
 from wedsync.kit.vendor import Account
 
-#: How often to look. Twilio never sends a callback again (https://www.twilio.com/docs/usage/webhooks/webhooks-faq).
+#: How often to reconcile. Twilio never sends a callback again (https://www.twilio.com/docs/usage/webhooks/webhooks-faq).
 EVERY = timedelta(minutes=5)
 _FINAL = frozenset({"delivered", "undelivered", "failed", "read", "canceled"})
 _PAGE = 1000
-#: Beyond a million messages in two days a look records what it has seen and begins there again.
+#: Beyond a million messages in two days a reconciliation records what it has seen and begins there again.
 _MOST_PAGES = 1000
-#: A message is sent for 10 h at most (`ValidityPeriod`), and its end may be told a while later.
+#: A message is sent for 10 h at most (`ValidityPeriod`), and its end may be reported a while later.
 _LONGEST_WAY = timedelta(days=2)
 
 
 async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
-    """The final statuses that messages reached in `[since, until)`, each as its callback's body would be.
+    """List the final statuses that messages reached in `[since, until)`, each as its callback's body would be.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
@@ -69,7 +69,7 @@ def _read(page: Any) -> tuple[list[Any], str | None]:
 
 
 def _has_ended(message: Any, since: datetime, until: datetime) -> bool:
-    """Raises what a message raises that is none."""
+    """Tell whether a message reached its end in the range; raises what a malformed message raises."""
     if message.get("status") not in _FINAL or not str(message.get("direction", "")).startswith("outbound"):
         return False
     return since <= parsedate_to_datetime(str(message.get("date_updated"))) < until

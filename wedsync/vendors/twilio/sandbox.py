@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _ACCOUNT = re.compile(r"AC[0-9a-fA-F]{32}")
@@ -31,9 +31,9 @@ _TEST_RECIPIENTS = {
 }
 
 
-def build(desk: Desk) -> StandIn:
-    """The stand-in at `desk`."""
-    twilio = _Twilio(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in at `context`."""
+    twilio = _Twilio(context)
     # Whatever version the path asks for is answered alike: Twilio has only one for messages so far.
     folder = "/{version}/Accounts/{account_sid}"
     return StandIn(
@@ -60,9 +60,9 @@ def _refuse(operation: str, request: Request) -> Response | None:
 
 
 def _unauthorized(request: Request) -> Response | None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    scheme, _, received = request.headers.get("authorization", "").partition(" ")
     try:
-        user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+        user, _, password = base64.b64decode(received, validate=True).decode().partition(":")
     except ValueError:
         user = password = ""
     if scheme.lower() != "basic" or not user or not password:
@@ -98,8 +98,8 @@ def _faulty(form: dict[str, str]) -> tuple[int, str] | None:
 
 
 class _Twilio:
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
 
     async def accounts(self, request: Request) -> Response:
         return _unauthorized(request) or JSONResponse({"accounts": [], "page": 0})
@@ -113,8 +113,8 @@ class _Twilio:
         if fault:
             return _error(400, *fault)
         message = self._message(request.path_params["account_sid"], form)
-        self._desk.objects[message["sid"]] = {"message": message, "callback": form.get("StatusCallback", "")}
-        self._desk.record(request, message["sid"], "send_message")
+        self._context.objects[message["sid"]] = {"message": message, "callback": form.get("StatusCallback", "")}
+        self._context.record(request, message["sid"], "send_message")
         answer = JSONResponse(message, 201)
         self._deliver(message["sid"])
         return answer
@@ -122,7 +122,7 @@ class _Twilio:
     def _message(self, account: str, form: dict[str, str]) -> dict[str, Any]:
         sid = f"SM{secrets.token_hex(16)}"
         service = form.get("MessagingServiceSid")
-        now = _rfc_2822(self._desk.now())
+        now = _rfc_2822(self._context.now())
         path = f"/2010-04-01/Accounts/{account}/Messages/{sid}"
         return {
             "body": form["Body"],
@@ -148,7 +148,7 @@ class _Twilio:
         }
 
     def _deliver(self, sid: str) -> None:
-        kept = self._desk.objects[sid]
+        kept = self._context.objects[sid]
         kept["message"] = {
             **kept["message"],
             "status": "delivered",
@@ -156,13 +156,13 @@ class _Twilio:
         }
         if kept["callback"]:
             url, headers, body = self.emit("delivered", sid, False)
-            self._desk.send(url, headers, body, self._desk.webhook_delay_seconds)
+            self._context.send(url, headers, body, self._context.webhook_delay_seconds)
 
     async def fetch(self, request: Request) -> Response:
         denied = _unauthorized(request)
         if denied:
             return denied
-        kept = self._desk.objects.get(request.path_params["sid"])
+        kept = self._context.objects.get(request.path_params["sid"])
         if kept is None or kept["message"]["account_sid"] != request.path_params["account_sid"]:
             return _missing(request)
         return JSONResponse(kept["message"])
@@ -179,8 +179,8 @@ class _Twilio:
         kept = [(key, value) for key, value in query.multi_items() if key not in ("Page", "PageSize")]
 
         def address(page: int) -> str:
-            asked = urlencode([*kept, ("PageSize", str(size)), ("Page", str(page))])
-            return f"/2010-04-01/Accounts/{account}/Messages.json?{asked}"
+            query_key = urlencode([*kept, ("PageSize", str(size)), ("Page", str(page))])
+            return f"/2010-04-01/Accounts/{account}/Messages.json?{query_key}"
 
         shown = matching[number * size : (number + 1) * size]
         return JSONResponse(
@@ -198,12 +198,12 @@ class _Twilio:
         )
 
     def _newest_first(self) -> list[dict[str, Any]]:
-        return [kept["message"] for kept in reversed(self._desk.objects.values())]
+        return [kept["message"] for kept in reversed(self._context.objects.values())]
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A status callback about a message (the newest when none is named)."""
-        sid = object_id if object_id is not None else next(reversed(self._desk.objects), "")
-        kept = self._desk.objects[sid]
+        """Build a status callback about a message (the newest when none is named)."""
+        sid = object_id if object_id is not None else next(reversed(self._context.objects), "")
+        kept = self._context.objects[sid]
         message = kept["message"]
         params = {
             "AccountSid": message["account_sid"],
@@ -223,8 +223,8 @@ class _Twilio:
         kept["message"] = {**message, "status": event, "error_code": code}
         if code:
             params["ErrorCode"] = str(code)
-        url = kept["callback"] or self._desk.webhook_url
-        key = self._desk.webhook_secret + ("-wrong" if bad_signature else "")
+        url = kept["callback"] or self._context.webhook_url
+        key = self._context.webhook_secret + ("-wrong" if bad_signature else "")
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
             "X-Twilio-Signature": _signature(key, url, params),

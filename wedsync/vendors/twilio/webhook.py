@@ -1,7 +1,7 @@
 """Twilio's status callbacks: HMAC-SHA1 over the address and the parameters.
 
-https://www.twilio.com/docs/usage/webhooks/webhooks-security. The scheme holds no time: a message played back is
-told by its event id (message and status), which the signature covers.
+https://www.twilio.com/docs/usage/webhooks/webhooks-security. The scheme holds no time: a replayed message is recognized
+by its event id (message and status), which the signature covers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import twilio
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.vendors.twilio import signature
 
 _TYPES = {
     "delivered": "message.delivered",
@@ -23,13 +23,13 @@ _TYPES = {
 }
 
 
-verify = twilio.verify
+verify = signature.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One status of one message; raises InvalidInput."""
+    """Read one status of one message; raises InvalidInput."""
     try:
-        fields = dict(twilio.form_fields(body))
+        fields = dict(signature.form_fields(body))
     except ValueError as error:
         raise InvalidInput("not a form", field="body") from error
     sid = fields.get("MessageSid") or fields.get("SmsSid") or ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.vonage import mapping
@@ -17,7 +17,7 @@ class Client:
         self._account = account
 
     async def send(self, call: Call) -> Effect:
-        """`send_sms`: done once Vonage took the message; its delivery is told by webhook."""
+        """Do `send_sms`: done once Vonage took the message; a webhook reports its delivery."""
         if call.operation != "send_sms":
             raise InvalidInput(f"vonage has no operation {call.operation}", field="operation")
         form = mapping.form(
@@ -31,11 +31,11 @@ class Client:
         return mapping.effect(response.json())
 
     async def find(self, call: Call) -> Effect | None:
-        """Nothing can be looked up at once (the manifest says `unsafe`); raises InvalidInput."""
+        """Raise InvalidInput: nothing can be searched at once (the manifest says `unsafe`)."""
         raise InvalidInput("vonage can't be asked for a message", field="operation")
 
-    async def look(self, call: Call) -> Effect:
-        """What is known without asking: a message with an id was accepted; the SMS API has no reading call."""
+    async def inspect(self, call: Call) -> Effect:
+        """Return what is known without asking: a message with an id was accepted; the SMS API has no reading call."""
         message_id = call.facts.get("message_id")
         if not isinstance(message_id, str) or not message_id:
             raise InvalidInput("the message's id is not known", field="facts.message_id")

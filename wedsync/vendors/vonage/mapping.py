@@ -1,4 +1,4 @@
-"""Between our text message and Vonage's form and numeric statuses. Pure.
+"""Translates between our text message and Vonage's form and numeric statuses. Pure.
 
 Sources: https://developer.vonage.com/en/api/sms and https://developer.vonage.com/api-errors/sms
 """
@@ -17,9 +17,9 @@ from wedsync.domain.errors import (
     VendorRejected,
     VendorThrottled,
 )
-from wedsync.domain.routing.classify import DEFAULT_RETRY_AFTER_SECONDS
-from wedsync.domain.routing.inputs import Sms
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.action_inputs import Sms
+from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.http_outcome import DEFAULT_RETRY_AFTER_SECONDS
 
 #: GSM 03.38 with its extension table: other characters need UCS-2 (`type=unicode`).
 GSM_CHARACTERS = frozenset(
@@ -38,7 +38,7 @@ _REASONS = {
 
 
 def form(call: Call, *, api_key: str, api_secret: str, sender: str, callback: str) -> list[tuple[str, str]]:
-    """The form of `POST /sms/json`; raises InvalidInput for a recipient without a usable number."""
+    """Build the form of `POST /sms/json`; raises InvalidInput for a recipient without a usable number."""
     try:
         sms = Sms.model_validate(call.inputs)
     except ValidationError as error:
@@ -61,7 +61,7 @@ def form(call: Call, *, api_key: str, api_secret: str, sender: str, callback: st
 
 
 def effect(body: Any) -> Effect:
-    """The sent message with all its parts, or the error that its status means (the HTTP status is 200 for all)."""
+    """Return the sent message with all its parts; raises the error that a status means (HTTP always says 200)."""
     messages = body.get("messages") if isinstance(body, dict) else None
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise OutcomeUnknown("vonage answered without messages", vendor="vonage")
@@ -79,9 +79,9 @@ def effect(body: Any) -> Effect:
 
 
 def error_of(status: str) -> VendorError:
-    """The error that a message's status means; its text may repeat what was sent and is left out.
+    """Return the error that a message's status means; its text may repeat what was sent and is left out.
 
-    5 (internal error) is as a 500: the message may be on its way.
+    Status 5 (internal error) is as a 500: the message may have been sent.
     """
     reason = _REASONS.get(status, f"status_{status}")
     detail = f"vonage: {reason.replace('_', ' ')}"

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _NUMBER = re.compile(r"\d{7,15}")
 _LONGEST_CHARACTERS = 3200
@@ -35,8 +35,8 @@ def _parts(text: str, kind: str) -> int:
 
 
 class _Vonage:
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
 
     async def send(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
@@ -52,17 +52,17 @@ class _Vonage:
                 "client-ref": form.get("client-ref"),
                 "api-key": form["api_key"],
             }
-            stored |= {"url": form.get("callback") or self.desk.webhook_url, "status": "accepted"}
-            self.desk.objects[message_id] = stored
+            stored |= {"url": form.get("callback") or self.context.webhook_url, "status": "accepted"}
+            self.context.objects[message_id] = stored
             if number == 0:
-                self.desk.record(request, message_id, "send_sms")
+                self.context.record(request, message_id, "send_sms")
             message = {"to": form["to"], "message-id": message_id, "status": "0", "remaining-balance": "15.53590000"}
             message |= {"message-price": "0.03330000", "network": "23410"}
             if form.get("client-ref"):
                 message["client-ref"] = form["client-ref"]
             messages.append(message)
             url, headers, receipt = self.receipt("delivered", stored, bad_signature=False)
-            self.desk.send(url, headers, receipt, self.desk.webhook_delay_seconds)
+            self.context.send(url, headers, receipt, self.context.webhook_delay_seconds)
         return JSONResponse({"message-count": str(len(messages)), "messages": messages})
 
     async def balance(self, request: Request) -> Response:
@@ -84,8 +84,8 @@ class _Vonage:
     def receipt(
         self, status: str, message: dict[str, Any], *, bad_signature: bool
     ) -> tuple[str, dict[str, str], bytes]:
-        """A delivery receipt, signed with HMAC-SHA256 over the sorted parameters."""
-        now = self.desk.now()
+        """Build a delivery receipt, signed with HMAC-SHA256 over the sorted parameters."""
+        now = self.context.now()
         message["status"] = status
         params = {
             "msisdn": message["to"],
@@ -104,7 +104,7 @@ class _Vonage:
         if message["client-ref"]:
             params["client-ref"] = message["client-ref"]
         mac = hmac.new(
-            (b"wrong" if bad_signature else b"") + self.desk.webhook_secret.encode(), digestmod=hashlib.sha256
+            (b"wrong" if bad_signature else b"") + self.context.webhook_secret.encode(), digestmod=hashlib.sha256
         )
         for name in sorted(params):
             mac.update(f"&{name}={re.sub('[&=]', '_', params[name])}".encode())
@@ -112,14 +112,14 @@ class _Vonage:
         return message["url"], {"Content-Type": "application/json"}, body
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A receipt with the status `event` (`delivered`, `failed`, ...); KeyError for an unknown message."""
-        message = self.desk.objects[object_id or next(reversed(self.desk.objects), "")]
+        """Build a receipt with the status `event` (`delivered`, `failed`, ...); KeyError for an unknown message."""
+        message = self.context.objects[object_id or next(reversed(self.context.objects), "")]
         return self.receipt(event, message, bad_signature=bad_signature)
 
 
-def build(desk: Desk) -> StandIn:
-    """One Vonage account."""
-    vonage = _Vonage(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in of one Vonage account."""
+    vonage = _Vonage(context)
 
     def refuse(operation: str, request: Request) -> Response | None:
         return _refused("7", "Number barred") if operation == "send_sms" else None

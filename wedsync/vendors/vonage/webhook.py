@@ -1,4 +1,4 @@
-"""Vonage's webhooks: delivery receipts, in our words. https://developer.vonage.com/en/getting-started/concepts/webhooks"""
+"""Reads Vonage's delivery receipts. https://developer.vonage.com/en/getting-started/concepts/webhooks"""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
-from wedsync.kit.signatures import vonage
+from wedsync.domain.vendors.event import VendorEvent
+from wedsync.vendors.vonage import signature
 
 _DELIVERED = frozenset(("delivered", "read"))
 _FAILED = frozenset(("failed", "rejected", "expired", "undeliverable", "undelivered", "deleted"))
 
 
-verify = vonage.verify
+verify = signature.verify
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One delivery receipt (SMS API, or the Messages API's status); an inbound message is `other`.
+    """Read one delivery receipt (SMS API, or the Messages API's status); an inbound message is `other`.
 
     Raises InvalidInput when the body is neither.
     """
-    params = vonage.read_params(body)
+    params = signature.read_params(body)
     message_id = (params or {}).get("messageId") or (params or {}).get("message_uuid")
     if params is None or not isinstance(message_id, str):
         raise InvalidInput("not a delivery receipt", field="body")
@@ -44,7 +44,7 @@ def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
 
 
 def _moment(text: Any) -> datetime | None:
-    """`2026-11-20 12:00:00` and ISO 8601, in UTC where no offset is given."""
+    """Read `2026-11-20 12:00:00` and ISO 8601, in UTC where no offset is given."""
     try:
         moment = datetime.fromisoformat(str(text).replace(" +0000", "+00:00"))
     except ValueError:

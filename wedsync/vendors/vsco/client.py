@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from wedsync.domain.errors import InvalidInput, VendorRejected
-from wedsync.domain.routing.vendor import Call, Effect
+from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.vsco import mapping
@@ -19,7 +19,7 @@ _KINDS: dict[str, Kind] = {"create_job": "job", "add_event": "event"}
 
 
 class Client:
-    """One studio: the API key gives it."""
+    """One studio, known by its API key."""
 
     def __init__(self, http: VendorHttp, account: Account) -> None:
         http.read_error = mapping.read_error
@@ -49,7 +49,7 @@ class Client:
         raise InvalidInput(f"vsco has no operation {call.operation}", field="operation")
 
     async def find(self, call: Call) -> Effect | None:
-        """The job or event with our reference as external mapping, oldest first, closed jobs too."""
+        """Find the job or event with our reference as external mapping, oldest first, closed jobs too."""
         kind = _KINDS.get(call.operation)
         if kind is None:
             raise InvalidInput(f"vsco can't look for {call.operation}", field="operation")
@@ -63,8 +63,8 @@ class Client:
             return None
         return self._job(found, call) if kind == "job" else self._event(found, call)
 
-    async def look(self, call: Call) -> Effect:
-        """The job's stage: a lead waits for the studio, a closed one was turned down."""
+    async def inspect(self, call: Call) -> Effect:
+        """Read the job's stage: a lead waits for the studio, a closed one was turned down."""
         job_id = mapping.fact(call, "job_id")
         try:
             response = await self._http.request("GET", f"/job/{job_id}", headers=self._headers())
@@ -116,7 +116,7 @@ class Client:
         later = not changed and mapping.booking_of(call).answer == "webhook"
         return Effect(
             state="waiting" if later else "done",
-            # The job is what the studio's word will be about.
+            # The studio will confirm the job.
             external_id=job_id,
             facts={"booking_id": job_id, "reference": call.reference, "job_id": job_id, "event_id": event_id},
             etag=_modified(body),

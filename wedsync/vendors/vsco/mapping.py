@@ -1,4 +1,4 @@
-"""Between our booking and a studio's job with its session on the calendar. Pure.
+"""Translates between our booking and a studio's job with its session on the calendar. Pure.
 
 A job has a date only; the session's hours are an event of the job. The couple's contact goes into the job's notes:
 an address book entry could be found again by email address alone, which is no reference of ours.
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue, ValidationError
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown
-from wedsync.domain.routing.inputs import Booking
-from wedsync.domain.routing.vendor import Call
+from wedsync.domain.vendors.action_inputs import Booking
+from wedsync.domain.vendors.call import Call
 
 #: Longest name of an event (contract: Event.name).
 EVENT_NAME_LENGTH = 255
@@ -21,7 +21,7 @@ _BOOKED = ("booked", "fulfillment", "completed")
 
 
 def booking_of(call: Call) -> Booking:
-    """The booking that the call is about; raises InvalidInput."""
+    """Read the booking that the call is about; raises InvalidInput."""
     try:
         return Booking.model_validate(call.inputs)
     except ValidationError as error:
@@ -29,19 +29,19 @@ def booking_of(call: Call) -> Booking:
 
 
 def mapping_url(webhook_url: str, wedding_id: str) -> str:
-    """Where the wedding is on our side: an external mapping needs a URL of 12 to 255 characters."""
+    """Return where the wedding is on our side: an external mapping needs a URL of 12 to 255 characters."""
     parts = urlsplit(webhook_url)
     origin = f"{parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else "https://wedsync.invalid"
     return f"{origin}/api/v1/weddings/{wedding_id}"
 
 
 def external_mappings(call: Call, webhook_url: str) -> list[JsonValue]:
-    """Our reference, by which the object is found again."""
+    """Build the mapping with our reference, by which the object is found again."""
     return [{"id": call.reference, "url": mapping_url(webhook_url, call.wedding_id)}]
 
 
 def job_fields(booking: Booking) -> dict[str, JsonValue]:
-    """What a job says of the booking, at creation and after a change."""
+    """Build what a job says of the booking, at creation and after a change."""
     contact = ", ".join(part for part in (booking.contact.name, booking.contact.email, booking.contact.phone) if part)
     notes = [f"Contact: {contact}"]
     if booking.price is not None:
@@ -57,14 +57,14 @@ def job_fields(booking: Booking) -> dict[str, JsonValue]:
 
 
 def job_body(call: Call, webhook_url: str) -> dict[str, JsonValue]:
-    """`POST /job`: a booked job, or a lead when the studio is to answer later."""
+    """Build the body of `POST /job`: a booked job, or a lead when the studio is to answer later."""
     booking = booking_of(call)
     stage = "lead" if booking.answer == "webhook" else "booked"
     return {**job_fields(booking), "stage": stage, "externalMappings": external_mappings(call, webhook_url)}
 
 
 def event_fields(booking: Booking) -> dict[str, JsonValue]:
-    """The session in the venue's wall time; VSCO's zones are named as in the IANA database."""
+    """Build the session in the venue's wall time; VSCO's zones are named as in the IANA database."""
     return {
         "name": booking.title[:EVENT_NAME_LENGTH],
         "channel": "InPerson",
@@ -77,7 +77,7 @@ def event_fields(booking: Booking) -> dict[str, JsonValue]:
 
 
 def event_body(call: Call, webhook_url: str) -> dict[str, JsonValue]:
-    """`POST /event`."""
+    """Build the body of `POST /event`."""
     booking = booking_of(call)
     return {
         **event_fields(booking),
@@ -92,7 +92,7 @@ def _time(local: str) -> str:
 
 
 def fact(call: Call, name: str) -> str:
-    """A fact of an earlier operation; raises InvalidInput when it is missing."""
+    """Return a fact of an earlier operation; raises InvalidInput when it is missing."""
     value = call.facts.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{name} is not known", field=f"facts.{name}")
@@ -100,7 +100,7 @@ def fact(call: Call, name: str) -> str:
 
 
 def object_id(body: Any) -> str:
-    """The id of the object in an answer; raises OutcomeUnknown when there is none (the studio did act)."""
+    """Return the id of the object in an answer; raises OutcomeUnknown when there is none (the studio did act)."""
     value = body.get("id") if isinstance(body, dict) else None
     if not isinstance(value, str) or not value:
         raise OutcomeUnknown("vsco answered without an id", vendor="vsco")
@@ -108,7 +108,7 @@ def object_id(body: Any) -> str:
 
 
 def carries(item: Any, reference: str) -> bool:
-    """Whether a listed object carries our reference; a list without mappings is taken as filtered."""
+    """Tell whether a listed object carries our reference; a list without mappings is taken as filtered."""
     mappings = item.get("externalMappings") if isinstance(item, dict) else []
     if mappings is None:
         return True
@@ -116,12 +116,12 @@ def carries(item: Any, reference: str) -> bool:
 
 
 def is_booked(job: Any) -> bool:
-    """Whether the studio has booked the job (past the stage `lead`)."""
+    """Tell whether the studio has booked the job (past the stage `lead`)."""
     return isinstance(job, dict) and job.get("stage") in _BOOKED
 
 
 def read_error(status: int, body: Any) -> tuple[str, str]:
-    """`(code, detail)` of `{type, title, detail, status}`; the detail repeats what was sent and is left out."""
+    """Read `(code, detail)` of `{type, title, detail, status}`; the detail repeats what was sent and is left out."""
     kind = body.get("type") if isinstance(body, dict) else None
     known = ("unknown", "quota-limit", "not-implemented", "validation-error")
     code = kind if kind in known[1:] else f"http_{status}"

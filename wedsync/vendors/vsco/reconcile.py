@@ -1,4 +1,4 @@
-"""What VSCO's hooks told, or should have: the booked orders, by its list.
+"""Finds what VSCO's hooks reported or missed: the booked orders, by its list.
 
 https://workspace.vsco.co/api, `GET /order`.
 """
@@ -14,15 +14,15 @@ from wedsync.kit.http import VendorHttp
 from wedsync.kit.listing import Listed
 from wedsync.kit.vendor import Account
 
-#: How often to look. VSCO promises nothing about sending a hook again.
+#: How often to reconcile. VSCO promises nothing about sending a hook again.
 EVERY = timedelta(minutes=15)
 _PAGE = 100
-#: Beyond that many orders changed between two looks, a look records what it has seen and the next begins there again.
+#: Beyond that many changed orders a reconciliation records what it has seen, and the next begins there.
 _MOST_PAGES = 1000
 
 
 async def list_events(http: VendorHttp, account: Account, since: datetime, until: datetime) -> Listed:
-    """The orders that were booked and last changed in `[since, until)`, each as its hook's body would be.
+    """List the orders that were booked and last changed in `[since, until)`, each as its hook's body would be.
 
     Raises the vendor errors of `wedsync.domain.errors`.
     """
@@ -53,7 +53,7 @@ def _read(body: Any) -> list[Any]:
 
 
 def _modified(order: Any) -> datetime | None:
-    """None: it is no order that can be read."""
+    """Return when an order last changed; None when it can't be read as an order."""
     try:
         moment = datetime.fromisoformat(str(order["modified"] if order["id"] else ""))
     except (ValueError, KeyError, TypeError):

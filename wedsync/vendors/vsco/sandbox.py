@@ -1,4 +1,4 @@
-"""A studio in VSCO Workspace: jobs, their events, and the hook that tells of a booked order.
+"""A studio in VSCO Workspace: jobs, their events, and the hook that reports a booked order.
 
 VSCO itself never refuses a date: two jobs may stand on one day. A `lead` that gets an event is booked by the studio a
 moment later.
@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from ulid import ULID
 
-from wedsync.kit.standin import Desk, StandIn
+from wedsync.kit.standin import FakeContext, StandIn
 
 _STAGES = ("lead", "booked", "fulfillment", "completed")
 _JOB_FIELDS = {"name", "eventDate", "guestCount", "leadNotes", "stage", "externalMappings", "closed", "bookingDate"}
@@ -49,18 +49,18 @@ def _stamp(moment: datetime) -> str:
 
 
 class _Studio:
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: FakeContext) -> None:
+        self.context = context
 
     def of(self, kind: str, object_id: str) -> dict[str, Any] | None:
-        found = self.desk.objects.get(object_id)
+        found = self.context.objects.get(object_id)
         return found if found is not None and found["kind"] == kind else None
 
     def shown(self, stored: dict[str, Any]) -> dict[str, Any]:
         shown = {name: value for name, value in stored.items() if name not in ("kind", "bookedAt")}
         if stored["kind"] == "job":
             booked_at = stored.get("bookedAt")
-            if stored["stage"] == "lead" and booked_at is not None and self.desk.now() >= booked_at:
+            if stored["stage"] == "lead" and booked_at is not None and self.context.now() >= booked_at:
                 shown["stage"] = "booked"
             shown["title"] = stored.get("name")
         elif stored["kind"] == "event":
@@ -71,35 +71,35 @@ class _Studio:
     def create(self, kind: str, request: Request, body: dict[str, Any]) -> Response:
         if refusal := self.refusal(kind, body):
             return refusal
-        now = _stamp(self.desk.now())
+        now = _stamp(self.context.now())
         job_defaults = {"stage": "lead", "closed": False, "webLead": False}
         defaults: dict[str, Any] = job_defaults if kind == "job" else {"allDay": False}
         stored = defaults | body | {"id": _new_id(), "created": now, "modified": now, "kind": kind}
-        self.desk.objects[stored["id"]] = stored
-        self.desk.record(request, stored["id"], "create_job" if kind == "job" else "add_event")
+        self.context.objects[stored["id"]] = stored
+        self.context.record(request, stored["id"], "create_job" if kind == "job" else "add_event")
         if kind == "event" and (job := self.of("job", body.get("jobId") or "")) and job["stage"] == "lead":
-            job["bookedAt"] = self.desk.now() + timedelta(seconds=self.desk.webhook_delay_seconds)
+            job["bookedAt"] = self.context.now() + timedelta(seconds=self.context.webhook_delay_seconds)
             url, headers, hook = self.hook("order.booked", job, bad_signature=False)
-            self.desk.send(url, headers, hook, self.desk.webhook_delay_seconds)
+            self.context.send(url, headers, hook, self.context.webhook_delay_seconds)
         return JSONResponse(self.shown(stored), 201)
 
     def update(self, kind: str, request: Request, body: dict[str, Any]) -> Response:
         stored = self.of(kind, request.path_params["id"])
         if stored is None:
             return _missing()
-        if refusal := self.refusal(kind, stored | body, given=body):
+        if refusal := self.refusal(kind, stored | body, received=body):
             return refusal
         # External mappings can't be updated (API v2).
         stored.update({name: value for name, value in body.items() if name != "externalMappings"})
-        stored["modified"] = _stamp(self.desk.now())
+        stored["modified"] = _stamp(self.context.now())
         return JSONResponse(self.shown(stored))
 
     def delete(self, kind: str, request: Request) -> Response:
         stored = self.of(kind, request.path_params["id"])
         if stored is None:
             return _missing()
-        del self.desk.objects[stored["id"]]
-        self.desk.undo(stored["id"])
+        del self.context.objects[stored["id"]]
+        self.context.undo(stored["id"])
         return Response(status_code=204)
 
     def get(self, kind: str, request: Request) -> Response:
@@ -114,7 +114,7 @@ class _Studio:
         wanted = query.get("externalMappingId")
         items = [
             self.shown(stored)
-            for stored in self.desk.objects.values()
+            for stored in self.context.objects.values()
             if stored["kind"] == kind
             and (wanted is None or any(m["id"] == wanted for m in stored.get("externalMappings") or []))
             and (not stored.get("closed") or query.get("includeClosed") == "true")
@@ -126,10 +126,10 @@ class _Studio:
         meta = {"currentPage": page, "totalPages": pages, "totalItems": len(items), "rows": len(rows)}
         return JSONResponse({"type": f"{kind}-collection", "meta": meta, "items": rows})
 
-    def refusal(self, kind: str, body: dict[str, Any], given: dict[str, Any] | None = None) -> Response | None:
-        """VSCO's own validation."""
+    def refusal(self, kind: str, body: dict[str, Any], received: dict[str, Any] | None = None) -> Response | None:
+        """Refuse what VSCO's own validation refuses."""
         allowed = _JOB_FIELDS if kind == "job" else _EVENT_FIELDS
-        if unknown := (given or body).keys() - allowed:
+        if unknown := (received or body).keys() - allowed:
             return _invalid(**dict.fromkeys(unknown, "is not a known or writable property"))
         for mapping in body.get("externalMappings") or []:
             if not 1 <= len(mapping.get("id", "")) <= 64 or not 12 <= len(mapping.get("url", "")) <= 255:
@@ -149,8 +149,8 @@ class _Studio:
         return None
 
     def hook(self, event: str, job: dict[str, Any], *, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """A REST hook's post: the resource itself, to the URL with its token."""
-        now = self.desk.now()
+        """Build a REST hook's post: the resource itself, to the URL with its token."""
+        now = self.context.now()
         resource: dict[str, Any] = self.shown(job)
         if event == "order.booked":
             resource = {
@@ -162,16 +162,16 @@ class _Studio:
                 "bookedOn": now.date().isoformat(),
                 "bookedFromQuote": True,
             }
-            self.desk.objects[resource["id"]] = {**resource, "kind": "order"}
-        token = "not-the-token" if bad_signature else self.desk.webhook_secret
-        url = f"{self.desk.webhook_url}?{urlencode({'token': token})}"
+            self.context.objects[resource["id"]] = {**resource, "kind": "order"}
+        token = "not-the-token" if bad_signature else self.context.webhook_secret
+        url = f"{self.context.webhook_url}?{urlencode({'token': token})}"
         return url, {"Content-Type": "application/json"}, json.dumps(resource).encode()
 
     def emit(self, event: str, object_id: str | None, bad_signature: bool) -> tuple[str, dict[str, str], bytes]:
-        """`order.booked` or `job.created` about a job; the job is booked by it."""
+        """Build `order.booked` or `job.created` about a job; `order.booked` also books the job."""
         if event not in ("order.booked", "job.created"):
             raise KeyError(event)
-        jobs = [one["id"] for one in self.desk.objects.values() if one["kind"] == "job"]
+        jobs = [one["id"] for one in self.context.objects.values() if one["kind"] == "job"]
         job = self.of("job", object_id or (jobs[-1] if jobs else ""))
         if job is None:
             raise KeyError(object_id)
@@ -190,11 +190,11 @@ def _utc(event: dict[str, Any]) -> dict[str, str | None]:
     return times
 
 
-def build(desk: Desk) -> StandIn:
-    """One studio."""
-    studio = _Studio(desk)
+def build(context: FakeContext) -> StandIn:
+    """Build the stand-in of one studio."""
+    studio = _Studio(context)
 
-    def door(act: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    def authorized(act: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             key = request.headers.get("x-api-key", "")
             if not key or key.startswith("revoked"):
@@ -211,7 +211,7 @@ def build(desk: Desk) -> StandIn:
                 body = None
             if not isinstance(body, dict):
                 return _invalid(body="is not an object")
-            return await door(lambda asked: act(kind, asked, body))(request)
+            return await authorized(lambda asked: act(kind, asked, body))(request)
 
         return endpoint
 
@@ -220,15 +220,15 @@ def build(desk: Desk) -> StandIn:
             return _invalid(eventDate="The studio does not take jobs on this date.")
         return _invalid(startDate="The studio is busy at this time.") if operation == "add_event" else None
 
-    routes = [Route("/studio/me", door(lambda _: JSONResponse({"name": "Studio"})), name="health")]
-    routes.append(Route("/order", door(lambda r: studio.list("order", r)), methods=["GET"], name="list_orders"))
+    routes = [Route("/studio/me", authorized(lambda _: JSONResponse({"name": "Studio"})), name="health")]
+    routes.append(Route("/order", authorized(lambda r: studio.list("order", r)), methods=["GET"], name="list_orders"))
     for kind, created in (("job", "create_job"), ("event", "add_event")):
         one, all_ = f"/{kind}/{{id}}", f"/{kind}"
         routes += [
             Route(all_, writing(studio.create, kind), methods=["POST"], name=created),
-            Route(all_, door(lambda r, k=kind: studio.list(k, r)), methods=["GET"], name=f"list_{kind}s"),  # type: ignore[misc]
+            Route(all_, authorized(lambda r, k=kind: studio.list(k, r)), methods=["GET"], name=f"list_{kind}s"),  # type: ignore[misc]
             Route(one, writing(studio.update, kind), methods=["PUT"], name=f"update_{kind}"),
-            Route(one, door(lambda r, k=kind: studio.delete(k, r)), methods=["DELETE"], name=f"delete_{kind}"),  # type: ignore[misc]
-            Route(one, door(lambda r, k=kind: studio.get(k, r)), methods=["GET"], name=f"get_{kind}"),  # type: ignore[misc]
+            Route(one, authorized(lambda r, k=kind: studio.delete(k, r)), methods=["DELETE"], name=f"delete_{kind}"),  # type: ignore[misc]
+            Route(one, authorized(lambda r, k=kind: studio.get(k, r)), methods=["GET"], name=f"get_{kind}"),  # type: ignore[misc]
         ]
     return StandIn(routes=routes, refuse=refuse, emit=studio.emit)

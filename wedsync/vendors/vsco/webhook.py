@@ -1,8 +1,8 @@
-"""VSCO Workspace's REST hooks: unsigned, so the secret is a token in the URL that we registered.
+"""Reads VSCO Workspace's REST hooks: unsigned, so the secret is a token in the URL that we registered.
 
-Subscribed by `POST /rest-hook {event, url}` with `url` = our webhook address plus `?token=SECRET`. VSCO documents the
-four events, not the body: like other REST hooks it is the resource itself, so the event is told by the resource's own
-fields. An order that was booked confirms its job.
+We subscribe by `POST /rest-hook {event, url}` with `url` = our webhook address plus `?token=SECRET`. VSCO documents the
+four events, not the body. Like other REST hooks it is the resource itself, so the resource's own fields show which
+event it is. An order that was booked confirms its job.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from wedsync.domain.errors import InvalidInput
-from wedsync.domain.routing.vendor import VendorEvent
+from wedsync.domain.vendors.event import VendorEvent
 from wedsync.kit.signatures import tokens
 
 verify = tokens.in_url
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> list[VendorEvent]:
-    """One event from the resource in the body; raises InvalidInput when it is none of the four."""
+    """Read one event from the resource in the body; raises InvalidInput when it is none of the four."""
     try:
         resource = json.loads(body)
     except (ValueError, RecursionError) as error:
