@@ -91,7 +91,7 @@ async def dispatch(db: Database, client: Client, transaction_id: str) -> bool:
         date=row.date,
     )
     try:
-        is_accepted = await _submit(client, start, request)
+        await _submit(client, start, request)
     except WorkflowUpdateFailedError as error:
         await _refused(db, row, error)
         return True
@@ -99,9 +99,8 @@ async def dispatch(db: Database, client: Client, transaction_id: str) -> bool:
         over = StepError(code=WEDDING_OVER, detail="the wedding's own workflow has ended")
         await _write_refusal(db, row, over)
         return True
-    if is_accepted:
-        async with db.system() as conn:
-            await conn.execute(_MARK_DISPATCHED, {"id": transaction_id, "now": utc_now()})
+    async with db.system() as conn:
+        await conn.execute(_MARK_DISPATCHED, {"id": transaction_id, "now": utc_now()})
     return True
 
 
