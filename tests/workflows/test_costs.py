@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 
 from bench.plans import elopement
@@ -16,6 +18,10 @@ from tests.support.stage import Stage
 from wedsync.dispatch.weddings import dispatch
 from wedsync.kit.ids import new_id
 from wedsync.store.db.session import Database
+from wedsync.store.weddings.projection_writer import ProjectionWriter
+
+#: The task that writes projections for every caller of the process.
+WRITER = ProjectionWriter._write_all.__name__
 
 
 @dataclass
@@ -41,16 +47,19 @@ class Costs:
 
 @contextmanager
 def counted(*others: Database) -> Iterator[Asked]:
-    """Count every transaction and every statement of this process but those of `others`."""
+    """Count the transactions and statements of activities and of the projections' writer, but not those on `others`.
+
+    What a process does by itself is left out: polls, and the records of calls that it writes together.
+    """
     found, begin = Asked(), Database._begun
     engines = {id(other._engine.sync_engine) for other in others}
 
     async def begun(db: Database, *args: Any) -> Any:
-        found.commits += db not in others
+        found.commits += db not in others and _is_a_weddings()
         return await begin(db, *args)
 
     def on_statement(connection: Connection, *_: Any) -> None:
-        found.statements += id(connection.engine) not in engines
+        found.statements += id(connection.engine) not in engines and _is_a_weddings()
 
     event.listen(Engine, "before_cursor_execute", on_statement)
     Database._begun = begun  # type: ignore[method-assign]
@@ -59,6 +68,11 @@ def counted(*others: Database) -> Iterator[Asked]:
     finally:
         Database._begun = begin  # type: ignore[method-assign]
         event.remove(Engine, "before_cursor_execute", on_statement)
+
+
+def _is_a_weddings() -> bool:
+    task = asyncio.current_task()
+    return activity.in_activity() or (task is not None and task.get_coro().__name__ == WRITER)
 
 
 async def costs(stage: Stage, dispatcher: Database) -> Costs:

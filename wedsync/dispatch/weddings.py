@@ -104,25 +104,21 @@ async def dispatch(db: Database, client: Client, transaction_id: str) -> bool:
     return True
 
 
-async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> bool:
+async def _submit(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
     """Give the request to the wedding's workflow: the first one starts it, later ones are updates.
 
-    True when the workflow has accepted it; False when it has been started with it: then it notes that as it begins,
-    and until it has begun the sweep repeats it. Raises WorkflowAlreadyStartedError when the wedding is over.
+    Raises WorkflowAlreadyStartedError when the wedding is over.
     """
     async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
         if request.seq == 1:
             with contextlib.suppress(WorkflowAlreadyStartedError):
-                await _start(client, start, request)
-                return False
+                return await _start(client, start, request)
         try:
             await _update(client, start, request)
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
             await _start(client, start, request)
-            return False
-    return True
 
 
 async def _update(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
