@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import timedelta
 
 from temporalio import workflow
@@ -21,9 +20,8 @@ with workflow.unsafe.imports_passed_through():
         MigrationWake,
         MigrationWakeResult,
     )
+    from workflows.reconcile_loop import ReconcileLoop, Rest
 
-#: Continue as new after so many: about 2,000 history events.
-WAKES_PER_RUN = 200
 #: A wake may read some objects twice by two versions, each within its own timeout.
 _START_TO_CLOSE = timedelta(seconds=300)
 _HEARTBEAT = timedelta(seconds=10)
@@ -39,36 +37,28 @@ class MigrateVendorVersion:
     @workflow.init
     def __init__(self, start: MigrationStart) -> None:
         self._start = start
-        #: Somebody changed the row since the last wake.
-        self._is_woken = False
+        self._loop: ReconcileLoop[MigrationWakeResult] = ReconcileLoop()
 
     @workflow.run
     async def run(self, start: MigrationStart) -> MigrationResult:
         """Wake and wait in turns, until the version is changed for good or everything is as it was."""
-        wakes = start.wakes
-        while True:
-            self._is_woken = False
-            result = await self._act()
-            wakes += 1
-            workflow.set_current_details(_details(result))
-            if result.until is None:
-                return MigrationResult(
-                    outcome="done" if result.stage == "done" else "rolled_back",
-                    reason=result.why,
-                    migration_steps=result.steps,
-                    testing_required=result.testing_required,
-                )
-            await self._wait(result)
-            if wakes - start.wakes >= WAKES_PER_RUN:
-                workflow.continue_as_new(start.model_copy(update={"wakes": wakes}))
+        result, _ = await self._loop.run(
+            self._act, _rest, lambda wakes: start.model_copy(update={"wakes": wakes}), wakes=start.wakes
+        )
+        return MigrationResult(
+            outcome="done" if result.stage == "done" else "rolled_back",
+            reason=result.why,
+            migration_steps=result.steps,
+            testing_required=result.testing_required,
+        )
 
     @workflow.signal(name=WAKE_SIGNAL)
     def wake(self) -> None:
         """Note that somebody changed the row by hand."""
-        self._is_woken = True
+        self._loop.wake()
 
     async def _act(self) -> MigrationWakeResult:
-        return await workflow.execute_activity_method(
+        result: MigrationWakeResult = await workflow.execute_activity_method(
             VersionActivities.migrate,
             MigrationWake(migration_id=self._start.migration_id, now=workflow.now()),
             task_queue=RECORDS,
@@ -78,13 +68,12 @@ class MigrateVendorVersion:
             priority=Priority(priority_key=3),
             summary="what is due for the migration",
         )
+        workflow.set_current_details(_details(result))
+        return result
 
-    async def _wait(self, result: MigrationWakeResult) -> None:
-        if result.until is None or self._is_woken:
-            return
-        wait = min(max(result.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._is_woken, timeout=wait, timeout_summary=result.why)
+
+def _rest(result: MigrationWakeResult) -> Rest | None:
+    return None if result.until is None else Rest(result.until - workflow.now(), result.why)
 
 
 def _details(result: MigrationWakeResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import timedelta
 
 from temporalio import workflow
@@ -21,9 +20,8 @@ with workflow.unsafe.imports_passed_through():
         RecoveryWakeResult,
     )
     from wedsync.domain.task_queues import RECORDS
+    from workflows.reconcile_loop import ReconcileLoop, Rest
 
-#: Continue as new after so many: about 2,000 history events.
-WAKES_PER_RUN = 200
 #: A wake may send some probes, each within its own timeout.
 _START_TO_CLOSE = timedelta(seconds=300)
 #: A worker that died in the middle is noticed so soon.
@@ -40,32 +38,24 @@ class RecoverVendor:
     @workflow.init
     def __init__(self, start: RecoveryStart) -> None:
         self._start = start
-        #: Somebody changed the row since the last wake.
-        self._is_woken = False
+        self._loop: ReconcileLoop[RecoveryWakeResult] = ReconcileLoop()
 
     @workflow.run
     async def run(self, start: RecoveryStart) -> RecoveryResult:
         """Wake and wait in turns, until the vendor is restored or another epoch has begun."""
-        wakes = start.wakes
-        while True:
-            self._is_woken = False
-            result = await self._act()
-            wakes += 1
-            workflow.set_current_details(_details(start, result))
-            if result.until is None:
-                return RecoveryResult(outcome="restored" if result.state == "closed" else "superseded", wakes=wakes)
-            await self._wait(result)
-            if wakes - start.wakes >= WAKES_PER_RUN:
-                workflow.continue_as_new(start.model_copy(update={"wakes": wakes}))
+        result, wakes = await self._loop.run(
+            self._act, _rest, lambda wakes: start.model_copy(update={"wakes": wakes}), wakes=start.wakes
+        )
+        return RecoveryResult(outcome="restored" if result.state == "closed" else "superseded", wakes=wakes)
 
     @workflow.signal(name=WAKE_SIGNAL)
     def wake(self) -> None:
         """Note that somebody changed the row by hand."""
-        self._is_woken = True
+        self._loop.wake()
 
     async def _act(self) -> RecoveryWakeResult:
         start = self._start
-        return await workflow.execute_activity_method(
+        result: RecoveryWakeResult = await workflow.execute_activity_method(
             RoutingActivities.recover_vendor,
             RecoveryWake(service=start.service, endpoint=start.endpoint, epoch=start.epoch, now=workflow.now()),
             task_queue=RECORDS,
@@ -75,13 +65,12 @@ class RecoverVendor:
             priority=Priority(priority_key=1),
             summary=f"what is due for {start.service}",
         )
+        workflow.set_current_details(_details(start, result))
+        return result
 
-    async def _wait(self, result: RecoveryWakeResult) -> None:
-        if result.until is None or self._is_woken:
-            return
-        wait = min(max(result.until - workflow.now(), timedelta(milliseconds=50)), options.LONGEST_TIMER)
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._is_woken, timeout=wait, timeout_summary=result.why)
+
+def _rest(result: RecoveryWakeResult) -> Rest | None:
+    return None if result.until is None else Rest(result.until - workflow.now(), result.why)
 
 
 def _details(start: RecoveryStart, result: RecoveryWakeResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import timedelta
 
 from temporalio import workflow
@@ -18,11 +17,8 @@ with workflow.unsafe.imports_passed_through():
         SubscriptionWakeResult,
     )
     from wedsync.domain.task_queues import RECORDS
+    from workflows.reconcile_loop import ReconcileLoop, Rest
 
-#: Continue as new after so many wakes: each is about 10 history events.
-WAKES = 200
-#: The shortest time between two wakes.
-_SHORTEST = timedelta(milliseconds=50)
 #: A wake sends for 8 s and waits for at most two more timeouts.
 _START_TO_CLOSE = timedelta(seconds=60)
 _RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
@@ -38,27 +34,18 @@ class RetrySubscription:
     @workflow.init
     def __init__(self, start: SubscriptionStart) -> None:
         self._subscription_id = start.subscription_id
-        self._is_woken = False
+        self._loop: ReconcileLoop[SubscriptionWakeResult] = ReconcileLoop()
 
     @workflow.run
     async def run(self, start: SubscriptionStart) -> str:
         """Wake, wait until something is due or a signal comes, wake again."""
-        wakes = 0
-        while True:
-            self._is_woken = False
-            result = await self._act()
-            wakes += 1
-            if result.wait_seconds is not None:
-                await self._wait(result)
-            elif not self._is_woken:
-                return result.status
-            if wakes == WAKES:
-                workflow.continue_as_new(start)
+        result, _ = await self._loop.run(self._act, self._rest, lambda _: start)
+        return result.status
 
     @workflow.signal(name=WAKE_SIGNAL)
     def wake(self) -> None:
         """Note that the endpoint or its deliveries changed."""
-        self._is_woken = True
+        self._loop.wake()
 
     async def _act(self) -> SubscriptionWakeResult:
         return await workflow.execute_activity_method(
@@ -71,9 +58,8 @@ class RetrySubscription:
             summary="look at an endpoint",
         )
 
-    async def _wait(self, result: SubscriptionWakeResult) -> None:
-        wait = max(_SHORTEST, timedelta(seconds=result.wait_seconds or 0))
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: self._is_woken, timeout=wait, timeout_summary=f"{result.status}: until something is due"
-            )
+    def _rest(self, result: SubscriptionWakeResult) -> Rest | None:
+        """Nothing is due and nobody has signalled meanwhile: the endpoint needs no workflow any more."""
+        if result.wait_seconds is None and not self._loop.is_woken:
+            return None
+        return Rest(timedelta(seconds=result.wait_seconds or 0), f"{result.status}: until something is due")
