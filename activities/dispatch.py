@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict
 from temporalio import activity
 
 from activities.errors import translated
-from wedsync.dispatch.weddings import ClientProvider, redispatch_transactions
+from wedsync.dispatch.weddings import redispatch_transactions
 from wedsync.kit.clock import utc_now
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.usecases.weddings.tell_stuck import StuckWatch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import activity
 
 from activities.errors import translated
-from wedsync.dispatch.inbox import ClientProvider, signal_drain
+from wedsync.dispatch.inbox import signal_drain
 from wedsync.domain.inbox.messages import (
     DrainBatch,
     DrainedBatch,
@@ -16,6 +16,7 @@ from wedsync.domain.inbox.messages import (
     SweptInbox,
 )
 from wedsync.kit.clock import utc_now
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.usecases.inbox.drain import drain_batch, retry_event
 from wedsync.usecases.inbox.reconcile import Reconciler

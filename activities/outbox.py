@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from wedsync.dispatch.outbox import ClientProvider
 from wedsync.domain.outbox.messages import SentDeliveries, SubscriptionWake, SubscriptionWakeResult, SweptOutbox
 from wedsync.kit.clock import utc_now
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.usecases.outbox.delivery_sender import DeliverySender
 from wedsync.usecases.outbox.retry_subscription import wake_subscription

@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.errors import translated
 from wedsync.domain.weddings.binding import Preparation
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.usecases.inbox.hasten import hasten_inbox
 from wedsync.usecases.plans.load import LoadedPlan, LoadPlan, PlanShelf, load_plan
@@ -23,7 +24,7 @@ from wedsync.usecases.weddings.record_wedding import (
 from wedsync.usecases.weddings.resolve_agenda import Agenda, ResolveAgenda, resolve_agenda
 from wedsync.usecases.weddings.revise_plan import RevisedPlan, RevisePlan, revise_plan
 from wedsync.usecases.weddings.settle_transaction import Settled, SettleTransaction, settle_transaction
-from wedsync.usecases.weddings.write_projection import ClientProvider, HeldWriter, WeddingHeader
+from wedsync.usecases.weddings.write_projection import HeldWriter, WeddingHeader
 
 __all__ = [
     "Agenda",

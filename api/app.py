@@ -19,7 +19,8 @@ from wedsync.http import problems
 from wedsync.http.middleware import Authentication, BodyLimit, RequestIds
 from wedsync.kit import telemetry, temporal
 from wedsync.kit.settings import Settings
-from wedsync.runtime import ClientProvider, open_runtime
+from wedsync.kit.temporal import ClientProvider
+from wedsync.runtime import open_runtime
 from wedsync.store.db.listener import Notices
 from wedsync.store.weddings.projection import EVENTS_CHANNEL
 from wedsync.usecases.access.authenticate import KeyCache

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
-
-from temporalio.client import Client
 
 from wedsync.dispatch.outbox import OutboxDispatcher
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.http import Pool, new_pool
 from wedsync.kit.settings import Settings
+from wedsync.kit.temporal import ClientProvider
 from wedsync.pipeline.admission import AdmissionController
 from wedsync.pipeline.pipeline import VendorGateway
 from wedsync.store.db.session import Database
 from wedsync.store.outbox.events import NEWS
 from wedsync.vendors.registry import Registry, limited_vendors, load_registry, set_up_vendors
-
-ClientProvider = Callable[[], Awaitable[Client]]
 
 
 @dataclass(frozen=True)

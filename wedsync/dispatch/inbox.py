@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from typing import cast
 
 from temporalio.client import Client
 from temporalio.common import Priority, WorkflowIDConflictPolicy
-from temporalio.service import RPCError
 
-from wedsync.domain.errors import WedsyncError
+from wedsync.dispatch.coalesce import SIGNAL_INTERVAL_SECONDS, Coalescer
 from wedsync.domain.inbox.messages import (
     DRAIN_SIGNAL,
     RECONCILE_SOURCE_WORKFLOW,
@@ -23,6 +20,7 @@ from wedsync.domain.inbox.messages import (
 from wedsync.domain.task_queues import WORKFLOWS, WORKFLOWS_BULK
 from wedsync.domain.weddings.messages import DRAIN_INBOX_WORKFLOW
 from wedsync.kit import logs, telemetry
+from wedsync.kit.temporal import RPC_TIMEOUT, ClientProvider
 
 _meter = telemetry.meter()
 
@@ -31,18 +29,9 @@ _meter = telemetry.meter()
 UNDISPATCHED = _meter.create_counter("inbox_untold", description="tells that failed")
 
 
-ClientProvider = Callable[[], Awaitable[Client]]
-
-#: Signals to one lane are at least this far apart; those that come between become one.
-SIGNAL_INTERVAL_SECONDS = 0.25
-#: The same for the critical lane, whose few events must be dispatched within 200 ms.
+#: Signals to the critical lane are at least this far apart: its few events must be dispatched within 200 ms.
 CRITICAL_INTERVAL_SECONDS = 0.04
-_RPC_TIMEOUT = timedelta(seconds=5)
-#: Connecting included: a signal never holds the lane's place for longer.
-_SIGNAL_TIMEOUT_SECONDS = 10.0
 _PRIORITY = {"critical": Priority(priority_key=1), "normal": Priority(priority_key=3)}
-#: What a signal that does not reach Temporal raises.
-_UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
 
 _log = logs.get(__name__)
 
@@ -57,7 +46,7 @@ async def signal_drain(client: Client, lane: Lane, partition: int = 0) -> None:
         start_signal=DRAIN_SIGNAL,
         priority=_PRIORITY[lane],
         static_summary=f"drain the {lane} lane of the inbox",
-        rpc_timeout=_RPC_TIMEOUT,
+        rpc_timeout=RPC_TIMEOUT,
     )
 
 
@@ -70,7 +59,7 @@ async def start_reconcile(client: Client, source: str) -> None:
         task_queue=WORKFLOWS_BULK,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="compare a registered source's list with the inbox",
-        rpc_timeout=_RPC_TIMEOUT,
+        rpc_timeout=RPC_TIMEOUT,
     )
 
 
@@ -80,38 +69,23 @@ class InboxDispatcher:
     def __init__(
         self, client_provider: ClientProvider, *, interval_seconds: float = SIGNAL_INTERVAL_SECONDS, partition: int = 0
     ) -> None:
-        self._client_provider = client_provider
-        self._interval_seconds = interval_seconds
-        self._partition = partition
-        self._wanted: set[Lane] = set()
-        self._running: dict[Lane, asyncio.Task[None]] = {}
+        async def send(lane: str) -> None:
+            await signal_drain(await client_provider(), cast(Lane, lane), partition)
+
+        def interval(lane: str) -> float:
+            return min(CRITICAL_INTERVAL_SECONDS, interval_seconds) if lane == "critical" else interval_seconds
+
+        self._signals = Coalescer(send, _missed, interval)
 
     def dispatch(self, lane: Lane) -> None:
         """Have the lane's drain signalled soon; returns at once."""
-        self._wanted.add(lane)
-        if lane not in self._running:
-            self._running[lane] = asyncio.create_task(self._run(lane), name=f"tell-inbox-{lane}")
+        self._signals.want(lane)
 
     async def close(self) -> None:
         """Wait for the signals that are under way."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._signals.close()
 
-    async def _run(self, lane: Lane) -> None:
-        try:
-            while lane in self._wanted:
-                self._wanted.discard(lane)
-                await self._signal(lane)
-                await asyncio.sleep(self._interval(lane))
-        finally:
-            del self._running[lane]
 
-    def _interval(self, lane: Lane) -> float:
-        return min(CRITICAL_INTERVAL_SECONDS, self._interval_seconds) if lane == "critical" else self._interval_seconds
-
-    async def _signal(self, lane: Lane) -> None:
-        try:
-            async with asyncio.timeout(_SIGNAL_TIMEOUT_SECONDS):
-                await signal_drain(await self._client_provider(), lane, self._partition)
-        except _UNREACHED as error:
-            UNDISPATCHED.add(1, {"lane": lane})
-            _log.warning("inbox_untold", lane=lane, error=type(error).__name__)
+def _missed(lane: str, error: BaseException) -> None:
+    UNDISPATCHED.add(1, {"lane": lane})
+    _log.warning("inbox_untold", lane=lane, error=type(error).__name__)

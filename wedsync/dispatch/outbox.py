@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import timedelta
+from collections.abc import Iterable
 
 from temporalio.client import Client
 from temporalio.common import Priority
-from temporalio.service import RPCError
 
-from wedsync.domain.errors import WedsyncError
+from wedsync.dispatch.coalesce import SIGNAL_INTERVAL_SECONDS, Coalescer
 from wedsync.domain.outbox.messages import (
     DRAIN_OUTBOX_SIGNAL,
     DRAIN_OUTBOX_WORKFLOW,
@@ -23,6 +20,7 @@ from wedsync.domain.outbox.messages import (
 )
 from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.kit import logs, telemetry
+from wedsync.kit.temporal import RPC_TIMEOUT, ClientProvider
 
 _meter = telemetry.meter()
 
@@ -31,14 +29,7 @@ _meter = telemetry.meter()
 UNDISPATCHED = _meter.create_counter("outbox_untold", description="tells that failed")
 
 
-ClientProvider = Callable[[], Awaitable[Client]]
-
-#: Signals are at least this far apart; those that come between become one.
-SIGNAL_INTERVAL_SECONDS = 0.25
-_RPC_TIMEOUT = timedelta(seconds=5)
-_SIGNAL_TIMEOUT_SECONDS = 10.0
 _PRIORITY = Priority(priority_key=3)
-_UNREACHED = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
 
 _log = logs.get(__name__)
 
@@ -53,7 +44,7 @@ async def signal_outbox(client: Client, partition: int = 0) -> None:
         start_signal=DRAIN_OUTBOX_SIGNAL,
         priority=_PRIORITY,
         static_summary="send the outbox",
-        rpc_timeout=_RPC_TIMEOUT,
+        rpc_timeout=RPC_TIMEOUT,
     )
 
 
@@ -67,7 +58,7 @@ async def signal_subscription(client: Client, subscription_id: str) -> None:
         start_signal=WAKE_SIGNAL,
         priority=_PRIORITY,
         static_summary="retry an endpoint's deliveries",
-        rpc_timeout=_RPC_TIMEOUT,
+        rpc_timeout=RPC_TIMEOUT,
     )
 
 
@@ -77,43 +68,27 @@ class OutboxDispatcher:
     def __init__(
         self, client_provider: ClientProvider, *, interval_seconds: float = SIGNAL_INTERVAL_SECONDS, partition: int = 0
     ) -> None:
-        self._client_provider = client_provider
-        self._interval_seconds = interval_seconds
-        self._partition = partition
-        #: `""` stands for the outbox, everything else for an endpoint.
-        self._wanted: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        async def send(subject: str) -> None:
+            client = await client_provider()
+            await (signal_subscription(client, subject) if subject else signal_outbox(client, partition))
+
+        self._signals = Coalescer(send, _missed, lambda _: interval_seconds)
 
     def dispatch(self) -> None:
         """Have the outbox's drain signalled soon; returns at once."""
-        self._want("")
+        # "" stands for the outbox, everything else for an endpoint.
+        self._signals.want("")
 
     def signal_subscriptions(self, subscription_ids: Iterable[str]) -> None:
         """Have the workflows of endpoints signalled soon; returns at once."""
         for subscription_id in subscription_ids:
-            self._want(subscription_id)
+            self._signals.want(subscription_id)
 
     async def close(self) -> None:
         """Wait for the signals that are under way."""
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._signals.close()
 
-    def _want(self, subject: str) -> None:
-        self._wanted.add(subject)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="tell-outbox")
 
-    async def _run(self) -> None:
-        while self._wanted:
-            subjects, self._wanted = self._wanted, set()
-            await asyncio.gather(*(self._signal(subject) for subject in subjects))
-            await asyncio.sleep(self._interval_seconds)
-
-    async def _signal(self, subject: str) -> None:
-        try:
-            async with asyncio.timeout(_SIGNAL_TIMEOUT_SECONDS):
-                client = await self._client_provider()
-                await (signal_subscription(client, subject) if subject else signal_outbox(client, self._partition))
-        except _UNREACHED as error:
-            UNDISPATCHED.add(1)
-            _log.warning("outbox_untold", error=type(error).__name__)
+def _missed(_subject: str, error: BaseException) -> None:
+    UNDISPATCHED.add(1)
+    _log.warning("outbox_untold", error=type(error).__name__)

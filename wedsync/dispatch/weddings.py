@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,7 +26,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.domain.errors import WEDDING_OVER, StoreUnavailable, WedsyncError
+from wedsync.domain.errors import WEDDING_OVER, StoreUnavailable
 from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.domain.weddings import search_attributes as names
 from wedsync.domain.weddings.messages import (
@@ -41,19 +40,18 @@ from wedsync.domain.weddings.projection import ProjectionWrite, TransactionMove
 from wedsync.domain.weddings.step import StepError
 from wedsync.domain.weddings.wedding_state import WeddingState
 from wedsync.kit.clock import utc_now
+from wedsync.kit.temporal import AWAY, UPDATE_TIMEOUT, ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.store.weddings import projection
 
 log = structlog.get_logger(__name__)
 
-ClientProvider = Callable[[], Awaitable[Client]]
 
 _ORGANIZATION = SearchAttributeKey.for_keyword(names.ORGANIZATION_ID)
 _WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
 _DATE = SearchAttributeKey.for_keyword(names.WEDDING_DATE)
 _PHASE = SearchAttributeKey.for_keyword(names.WEDDING_PHASE)
 _STATUS = SearchAttributeKey.for_keyword(names.TRANSACTION_STATUS)
-_RPC_TIMEOUT = timedelta(seconds=8)
 #: A sweep's own limit, below its activity's; and how many weddings get their dispatch at once.
 _SWEPT_WITHIN = timedelta(seconds=40)
 _DISPATCHED_AT_ONCE = 50
@@ -109,7 +107,7 @@ async def _submit(client: Client, start: WeddingStart, request: TransactionReque
 
     Raises WorkflowAlreadyStartedError when the wedding is over.
     """
-    async with asyncio.timeout(_RPC_TIMEOUT.total_seconds() + 1):
+    async with asyncio.timeout(UPDATE_TIMEOUT.total_seconds() + 1):
         if request.seq == 1:
             with contextlib.suppress(WorkflowAlreadyStartedError):
                 return await _start(client, start, request)
@@ -123,7 +121,7 @@ async def _submit(client: Client, start: WeddingStart, request: TransactionReque
 
 async def _update(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
     handle = client.get_workflow_handle(wedding_workflow_id(start.wedding_id))
-    await handle.execute_update(SUBMIT_UPDATE, request, id=request.id, result_type=str, rpc_timeout=_RPC_TIMEOUT)
+    await handle.execute_update(SUBMIT_UPDATE, request, id=request.id, result_type=str, rpc_timeout=UPDATE_TIMEOUT)
 
 
 async def _start(client: Client, start: WeddingStart, request: TransactionRequest) -> None:
@@ -146,7 +144,7 @@ async def _start(client: Client, start: WeddingStart, request: TransactionReques
                 SearchAttributePair(_STATUS, "running"),
             ]
         ),
-        rpc_timeout=_RPC_TIMEOUT,
+        rpc_timeout=UPDATE_TIMEOUT,
     )
 
 
@@ -188,7 +186,7 @@ class TransactionDispatcher:
     async def _dispatch(self, wedding_id: str, transaction_id: str) -> None:
         try:
             await dispatch(self._db, await self._client_provider(), transaction_id)
-        except (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError, OSError, WedsyncError) as error:
+        except (*AWAY, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
             log.warning(
                 "handoff.put_off",
                 wedding_id=wedding_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 
 from temporalio.api.enums.v1 import IndexedValueType
@@ -27,11 +27,20 @@ from temporalio.converter import (
 from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.domain.errors import Conflict, TemporalUnreachable
+from wedsync.domain.errors import Conflict, TemporalUnreachable, WedsyncError
 from wedsync.domain.weddings import search_attributes as names
 from wedsync.kit.codec import EncryptingCodec
 from wedsync.kit.crypto import Keyring
 from wedsync.kit.settings import Settings
+
+#: Gives the process's one client.
+ClientProvider = Callable[[], Awaitable[Client]]
+#: For a call that only the server answers.
+RPC_TIMEOUT = timedelta(seconds=5)
+#: For one that waits for a worker, too.
+UPDATE_TIMEOUT = timedelta(seconds=8)
+#: What a call raises that does not reach its server; a client that never reached one raises RuntimeError.
+AWAY = (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError)
 
 DEFAULT_ADDRESS = "127.0.0.1:7233"
 DEFAULT_NAMESPACE = "default"

@@ -29,8 +29,9 @@ from wedsync.domain.versions.selection import Chosen
 from wedsync.kit import telemetry
 from wedsync.kit.clock import utc_now
 from wedsync.kit.ids import new_id
+from wedsync.kit.temporal import ClientProvider
 from wedsync.pipeline.call_recorder import CallRecorder
-from wedsync.pipeline.circuit_breakers import CircuitBreakers, ClientProvider
+from wedsync.pipeline.circuit_breakers import CircuitBreakers
 from wedsync.pipeline.endpoint_selector import ORDINARY, EndpointSelector, Situation
 from wedsync.pipeline.rate_limiter import RateLimiter
 from wedsync.pipeline.routing_table import RoutingTable

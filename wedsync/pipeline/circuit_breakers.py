@@ -11,12 +11,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
-from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
-from wedsync.domain.errors import StoreUnavailable, WedsyncError
+from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.health.messages import RECOVER_VENDOR_WORKFLOW, WAKE_SIGNAL, RecoveryStart, recovery_workflow_id
 from wedsync.domain.health.status import by_circuits
 from wedsync.domain.incidents import notice as incidents_notice
@@ -28,6 +26,7 @@ from wedsync.domain.routing.circuit_window import Outcome, total
 from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.kit import telemetry
 from wedsync.kit.ids import new_id
+from wedsync.kit.temporal import AWAY, RPC_TIMEOUT, ClientProvider
 from wedsync.pipeline.routing_table import RoutingTable
 from wedsync.store.db.session import Database
 from wedsync.store.health import queries as health
@@ -36,7 +35,6 @@ from wedsync.store.routing import circuits, failovers
 
 log = structlog.get_logger(__name__)
 
-ClientProvider = Callable[[], Awaitable[Client]]
 #: `change(circuit, is_last)`: return the circuit's new state.
 Change = Callable[[Circuit, bool], Circuit]
 Before = Callable[[AsyncConnection], Awaitable[bool]]
@@ -44,7 +42,6 @@ After = Callable[[AsyncConnection, "Moved"], Awaitable[None]]
 
 #: The reason of a circuit that its probes opened, not a call.
 PROBES_SAY_DOWN = "probes_say_down"
-_RPC_TIMEOUT = timedelta(seconds=5)
 _CLOSE_SECONDS = 2.0
 #: A guard that was started has woken by then.
 _FIRST_WAKE = timedelta(minutes=1)
@@ -331,11 +328,11 @@ class CircuitBreakers:
                 # A guard that was ended by hand, or lost, may be started again; one that is done finds nothing to do.
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 static_summary=f"{circuit.service}: from trip {circuit.epoch} to restore",
-                rpc_timeout=_RPC_TIMEOUT,
+                rpc_timeout=RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:
             pass
-        except (RPCError, RuntimeError, OSError, WedsyncError) as error:
+        except AWAY as error:
             log.warning("guard.not_started", service=circuit.service, epoch=circuit.epoch, error=type(error).__name__)
             return False
         try:
@@ -354,8 +351,8 @@ class CircuitBreakers:
         try:
             client = await provide()
             name = recovery_workflow_id(circuit.service, circuit.endpoint, circuit.epoch)
-            await client.get_workflow_handle(name).signal(WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
-        except (RPCError, RuntimeError, OSError, WedsyncError) as error:
+            await client.get_workflow_handle(name).signal(WAKE_SIGNAL, rpc_timeout=RPC_TIMEOUT)
+        except AWAY as error:
             log.info("guard.not_woken", service=circuit.service, epoch=circuit.epoch, error=type(error).__name__)
 
 

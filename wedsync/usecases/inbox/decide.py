@@ -14,16 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from wedsync.dispatch.inbox import ClientProvider
 from wedsync.domain.inbox import triage as rules
 from wedsync.domain.inbox.source import EventRetryPolicy, SourceConfig
 from wedsync.domain.inbox.triage import ClaimedRow, Match, Verdict
 from wedsync.domain.vendors.event import VendorEvent
 from wedsync.domain.weddings.messages import VENDOR_EVENT_SIGNAL, wedding_workflow_id
+from wedsync.kit.temporal import RPC_TIMEOUT, ClientProvider
 from wedsync.store.inbox import queries as inbox
 from wedsync.usecases.inbox.pushes import is_push
 
-_RPC_TIMEOUT = timedelta(seconds=5)
 #: How long a row waits whose wedding could not be signalled while others could; it counts as no fault.
 BUSY_WAIT = timedelta(seconds=5)
 #: Temporal's answers that concern the event itself; every other one concerns Temporal.
@@ -192,7 +191,7 @@ async def _signal(client: Client, pending: _PendingSignal, now: datetime) -> Ver
     event = pending.event.model_copy(update={"wedding_id": match.wedding_id, "step_id": match.step_id})
     handle = client.get_workflow_handle(wedding_workflow_id(match.wedding_id))
     try:
-        await handle.signal(VENDOR_EVENT_SIGNAL, event, rpc_timeout=_RPC_TIMEOUT)
+        await handle.signal(VENDOR_EVENT_SIGNAL, event, rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
             return rules.after_silence(row, match, now, pending.policy)

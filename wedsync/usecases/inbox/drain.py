@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 
 from temporalio.service import RPCError
 
-from wedsync.dispatch.inbox import ClientProvider
 from wedsync.domain.errors import StoreUnavailable, TemporalUnreachable
 from wedsync.domain.inbox.messages import DrainedBatch, DrainTotals, Lane, RetriedEvent, RetryStart
 from wedsync.domain.inbox.triage import ClaimedRow, Verdict, after_fault
 from wedsync.kit import logs
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.store.inbox import queries as inbox
 from wedsync.usecases.inbox import metrics

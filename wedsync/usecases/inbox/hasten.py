@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from temporalio.service import RPCError
-
-from wedsync.dispatch.inbox import ClientProvider, signal_drain
-from wedsync.domain.errors import WedsyncError
+from wedsync.dispatch.inbox import signal_drain
 from wedsync.kit import logs
+from wedsync.kit.temporal import AWAY, ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.store.inbox import queries as inbox
 
@@ -24,6 +22,6 @@ async def hasten_inbox(db: Database, client_provider: ClientProvider, wedding_id
         _log.info("webhooks_hastened", wedding_id=wedding_id, rows=raised)
         try:
             await signal_drain(await client_provider(), "critical")
-        except (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError) as error:
+        except AWAY as error:
             _log.warning("webhook_drain_untold", lane="critical", error=type(error).__name__)
     return raised

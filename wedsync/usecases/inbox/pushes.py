@@ -7,18 +7,15 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from typing import Any
 
 from temporalio.client import ScheduleOverlapPolicy
 from temporalio.service import RPCError
 
-from wedsync.dispatch.inbox import ClientProvider
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.inbox.messages import reconcile_schedule_id
 from wedsync.kit import logs
-
-_RPC_TIMEOUT = timedelta(seconds=5)
+from wedsync.kit.temporal import RPC_TIMEOUT, ClientProvider
 
 _log = logs.get(__name__)
 
@@ -45,6 +42,6 @@ async def reconcile_now(client_provider: ClientProvider, sources: Collection[str
     for source in sorted(sources):
         try:
             handle = (await client_provider()).get_schedule_handle(reconcile_schedule_id(source))
-            await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE, rpc_timeout=_RPC_TIMEOUT)
+            await handle.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ONE, rpc_timeout=RPC_TIMEOUT)
         except (RPCError, TemporalUnreachable, OSError, RuntimeError) as error:
             _log.warning("push_not_followed", source=source, error=type(error).__name__)

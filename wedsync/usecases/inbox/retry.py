@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import Priority, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
-from wedsync.dispatch.inbox import ClientProvider
-from wedsync.domain.errors import WedsyncError
 from wedsync.domain.inbox.messages import RETRY_NOW_SIGNAL, RETRY_WEBHOOK_WORKFLOW, RetryStart, retry_workflow_id
 from wedsync.domain.task_queues import WORKFLOWS
 from wedsync.domain.weddings import search_attributes as names
 from wedsync.kit import logs
+from wedsync.kit.temporal import AWAY, RPC_TIMEOUT, ClientProvider
 
-_RPC_TIMEOUT = timedelta(seconds=5)
 _VENDOR = SearchAttributeKey.for_keyword_list(names.VENDOR)
 _ORGANIZATION = SearchAttributeKey.for_keyword(names.ORGANIZATION_ID)
 _WEDDING = SearchAttributeKey.for_keyword(names.WEDDING_ID)
@@ -33,7 +29,7 @@ async def start_retries(client_provider: ClientProvider, starts: Sequence[RetryS
     try:
         client = await client_provider()
         await asyncio.gather(*(start_retry(client, start) for start in starts))
-    except (RPCError, RuntimeError, OSError, TimeoutError, WedsyncError) as error:
+    except AWAY as error:
         _log.warning("webhook_retry_not_started", rows=len(starts), error=type(error).__name__)
 
 
@@ -48,7 +44,7 @@ async def start_retry(client: Client, start: RetryStart) -> None:
             priority=Priority(priority_key=3),
             static_summary=f"try {start.source}'s {start.event_type or 'event'} again: {start.error}"[:200],
             search_attributes=_attributes(start),
-            rpc_timeout=_RPC_TIMEOUT,
+            rpc_timeout=RPC_TIMEOUT,
         )
     except WorkflowAlreadyStartedError:
         return
@@ -62,4 +58,4 @@ def _attributes(start: RetryStart) -> TypedSearchAttributes:
 
 async def wake_retry(client: Client, row_id: int) -> None:
     """Wake the event's `RetryWebhook`, if it runs, to read its row now; raises RPCError when Temporal is away."""
-    await client.get_workflow_handle(retry_workflow_id(row_id)).signal(RETRY_NOW_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+    await client.get_workflow_handle(retry_workflow_id(row_id)).signal(RETRY_NOW_SIGNAL, rpc_timeout=RPC_TIMEOUT)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from wedsync.dispatch.inbox import ClientProvider, signal_drain, start_reconcile
+from wedsync.dispatch.inbox import signal_drain, start_reconcile
 from wedsync.domain.inbox.messages import LANES, SweptInbox
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.store.inbox import queries as inbox
 from wedsync.store.inbox import sources

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from wedsync.dispatch.outbox import ClientProvider, signal_outbox, signal_subscription
+from wedsync.dispatch.outbox import signal_outbox, signal_subscription
 from wedsync.domain.outbox.messages import SweptOutbox
+from wedsync.kit.temporal import ClientProvider
 from wedsync.store.db.session import Database
 from wedsync.store.outbox import deliveries as store
 

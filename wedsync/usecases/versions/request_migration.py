@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.client import Client
@@ -18,14 +18,13 @@ from wedsync.domain.versions import migration as rules
 from wedsync.domain.versions import selection as choice
 from wedsync.domain.versions.migration import Migration, MigrationRules, MigrationStart, Stage
 from wedsync.kit.clock import utc_now
+from wedsync.kit.temporal import RPC_TIMEOUT
 from wedsync.pipeline.routing_table import RoutingTable
 from wedsync.store.access import queries as access
 from wedsync.store.db.session import Database
 from wedsync.store.versions import queries as versions
 from wedsync.usecases.routing.read import RoutingView
 from wedsync.usecases.versions.manage import default_version, known, require_usable, spoken
-
-_RPC_TIMEOUT = timedelta(seconds=5)
 
 
 class MigrationView(RoutingView):
@@ -145,7 +144,7 @@ async def _start(client: Client, migration_id: str) -> None:
             task_queue=WORKFLOWS,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            rpc_timeout=_RPC_TIMEOUT,
+            rpc_timeout=RPC_TIMEOUT,
         )
     except WorkflowAlreadyStartedError:
         return
@@ -185,7 +184,7 @@ async def request_move(
 async def _wake(client: Client, migration_id: str) -> None:
     handle = client.get_workflow_handle(rules.migration_workflow_id(migration_id))
     try:
-        await handle.signal(rules.WAKE_SIGNAL, rpc_timeout=_RPC_TIMEOUT)
+        await handle.signal(rules.WAKE_SIGNAL, rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise TemporalUnreachable("the wish is recorded, and heard later", reason=error.status.name) from error

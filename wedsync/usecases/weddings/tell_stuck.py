@@ -13,6 +13,7 @@ from temporalio.service import RPCError
 
 from wedsync.domain.incidents.notice import Notice, workflow_stuck
 from wedsync.kit import telemetry
+from wedsync.kit.temporal import RPC_TIMEOUT
 from wedsync.store.db.session import Database
 from wedsync.store.incidents import notifications
 
@@ -21,7 +22,6 @@ log = structlog.get_logger(__name__)
 _PROBLEMS = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
 _QUERY = "TemporalReportedProblems IS NOT NULL AND ExecutionStatus = 'Running'"
 _MOST = 100
-_RPC_TIMEOUT = timedelta(seconds=5)
 #: One that stays stuck is told of again after so long.
 _REMIND_AFTER = timedelta(days=1)
 _KNOWN = text("SELECT DISTINCT dedup_key FROM notifications WHERE dedup_key = ANY(:keys) AND created_at > :since")
@@ -38,7 +38,7 @@ class StuckWatch:
     async def watch(self, db: Database, client: Client, now: datetime) -> int:
         """Tell of each stuck workflow once a day at most and return how many there are; none without Temporal."""
         try:
-            found = [one async for one in client.list_workflows(_QUERY, limit=_MOST, rpc_timeout=_RPC_TIMEOUT)]
+            found = [one async for one in client.list_workflows(_QUERY, limit=_MOST, rpc_timeout=RPC_TIMEOUT)]
         except RPCError as error:
             if not self._is_blind:
                 log.warning("stuck_workflows.unknown", reason=error.status.name)

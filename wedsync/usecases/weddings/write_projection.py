@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
-from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from wedsync.domain.errors import TemporalUnreachable
 from wedsync.domain.weddings.messages import Message, wedding_workflow_id
 from wedsync.domain.weddings.projection import ProjectionWrite, Written
+from wedsync.kit.temporal import UPDATE_TIMEOUT, ClientProvider
 from wedsync.store.weddings.projection_writer import ProjectionWriter
 
 log = structlog.get_logger(__name__)
-
-ClientProvider = Callable[[], Awaitable[Client]]
-_RPC_TIMEOUT = timedelta(seconds=8)
 
 
 class WeddingHeader(Message):
@@ -68,7 +64,7 @@ class HeldWriter:
         client = await self._provide()
         try:
             described = await client.get_workflow_handle(wedding_workflow_id(wedding_id)).describe(
-                rpc_timeout=_RPC_TIMEOUT
+                rpc_timeout=UPDATE_TIMEOUT
             )
         except (RPCError, RuntimeError) as error:
             if isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND:
