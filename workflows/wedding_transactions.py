@@ -24,12 +24,8 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.messages import TransactionKind, TransactionRequest
     from wedsync.domain.weddings.step import StepError, StepState, step_error
     from wedsync.domain.weddings.task import StepTask
-    from wedsync.domain.weddings.transaction import (
-        TransactionInput,
-        TransactionResult,
-        TransactionState,
-        TransactionUpdate,
-    )
+    from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult, TransactionUpdate
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from wedsync.domain.weddings.wedding_state import Course, Interrupted
     from workflows.saga.binder import Binder, first_vendors
     from workflows.saga.transaction import Transaction

@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.plans.plan import PlannedStep
     from wedsync.domain.weddings.binding import Preparation, WeddingFacts, bind
     from wedsync.domain.weddings.ledger import Binding
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.vendor_calls import DefiniteFailure
 
 

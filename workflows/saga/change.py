@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import LedgerEntry
     from wedsync.domain.weddings.step import StepError, step_error
     from wedsync.domain.weddings.task import StepTask
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.binder import Binder
     from workflows.saga.vendor_calls import DefiniteFailure, OperationRun, Stopped, UnresolvedOutcome, VendorCaller
 

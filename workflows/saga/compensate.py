@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import LedgerEntry, first_recheck
     from wedsync.domain.weddings.messages import CompensationStatus
     from wedsync.domain.weddings.step import CompensationResult
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.progress import Progress
     from workflows.saga.resolve import OutcomeResolver
     from workflows.saga.vendor_calls import DefiniteFailure, OperationRun, Paused, UnresolvedOutcome, VendorCaller

@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.requests import MANUAL_CONFIRMED, MANUAL_DECLINED
     from wedsync.domain.weddings.step import StepError
     from wedsync.domain.weddings.task import StepTask
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.binder import Binder
     from workflows.saga.change import ChangeExecutor
     from workflows.saga.compensate import Compensator

@@ -11,7 +11,7 @@ from temporalio.common import RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from activities.errors import ACTIVITY_FAILED
     from activities.weddings import ShowProgress, WeddingActivities, WeddingHeader
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
 
 #: A rollback waits for its watchers no longer than this.
 _TIMEOUT = timedelta(seconds=2)

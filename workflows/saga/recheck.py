@@ -9,7 +9,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings.ledger import Recheck
     from wedsync.domain.weddings.step import CompensationResult
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.compensate import Compensator
 
 #: A vendor that does not answer a recheck is asked at the next one.

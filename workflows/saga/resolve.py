@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import first_recheck
     from wedsync.domain.weddings.step import CompensationResult
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.vendor_calls import DefiniteFailure, OperationRun, Paused, UnresolvedOutcome, VendorCaller
 
 if TYPE_CHECKING:

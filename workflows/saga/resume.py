@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry
     from wedsync.domain.weddings.task import StepTask
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.compensate import Compensator
     from workflows.saga.vendor_calls import DefiniteFailure, Stopped, UnresolvedOutcome, VendorCaller
 

@@ -11,7 +11,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.failure import Failure
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.step import StepError
-    from wedsync.domain.weddings.transaction import TransactionState
+    from wedsync.domain.weddings.transaction_state import TransactionState
     from workflows.saga.binder import Binder
     from workflows.saga.compensate import Compensator
     from workflows.saga.execute import StepExecutor

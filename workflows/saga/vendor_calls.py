@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from wedsync.domain.weddings import saga
     from wedsync.domain.weddings.ledger import LedgerEntry
     from wedsync.domain.weddings.step import CompensationResult
-    from wedsync.domain.weddings.transaction import CallProgress, TransactionState
+    from wedsync.domain.weddings.transaction_state import CallProgress, TransactionState
     from workflows.saga.progress import Progress
 
 #: Who waits so long for the next try is shown to wait.

@@ -16,7 +16,8 @@ from wedsync.domain.weddings.messages import WeddingStart
 from wedsync.domain.weddings.requests import left_behind
 from wedsync.domain.weddings.step import CompensationResult, StepError, StepState
 from wedsync.domain.weddings.task import StepTask
-from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult, TransactionState
+from wedsync.domain.weddings.transaction import TransactionInput, TransactionResult
+from wedsync.domain.weddings.transaction_state import TransactionState
 from wedsync.domain.weddings.wedding_state import KEPT_CARDS, PlanFacts, TransactionCard, WeddingState
 from wedsync.vendors.registry import load_registry
 

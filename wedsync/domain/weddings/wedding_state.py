@@ -21,7 +21,7 @@ from wedsync.domain.weddings.messages import (
 )
 from wedsync.domain.weddings.projection import WeddingRow, WeddingStatus
 from wedsync.domain.weddings.step import StepState
-from wedsync.domain.weddings.transaction import RunningTransaction
+from wedsync.domain.weddings.transaction_state import RunningTransaction
 
 ClosingStatus = Literal["cancelled", "ended"]
 Mode = Literal["normal", "wedding_day"]

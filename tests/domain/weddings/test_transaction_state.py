@@ -11,7 +11,8 @@ from wedsync.domain.plans.plan import Compensation
 from wedsync.domain.weddings.ledger import Binding, Field, LedgerEntry, first_recheck
 from wedsync.domain.weddings.step import CompensationResult, StepError, StepState
 from wedsync.domain.weddings.task import StepTask
-from wedsync.domain.weddings.transaction import CallProgress, RunningTransaction, TransactionInput, TransactionState
+from wedsync.domain.weddings.transaction import TransactionInput
+from wedsync.domain.weddings.transaction_state import CallProgress, RunningTransaction, TransactionState
 from wedsync.vendors.registry import load_registry
 
 NOW = datetime(2027, 6, 1, 12, tzinfo=UTC)
