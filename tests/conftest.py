@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from temporalio.client import Client
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
@@ -29,6 +30,12 @@ from wedsync.local.temporal_server import EmbeddedTemporal, dynamic_config_args,
 ROOT = Path(__file__).resolve().parent.parent
 _TEMPLATE = "wedsync_template"
 _numbers = itertools.count(1)
+
+
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+# As the programs do: what a server of another test logs meanwhile is no part of what a command prints.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 # -- sockets only local -----------------------------------------------------------------------------------------------

@@ -24,14 +24,14 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
     """Sets the logs up on a stream of the test's own; all that was logged."""
     stream = io.StringIO()
     root = logging.getLogger()
-    before, level = root.handlers, root.level
+    before, level, configured = root.handlers, root.level, structlog.get_config()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         logs.setup(Settings(), "worker")
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.handlers = before
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def test_a_log_is_one_json_object_with_the_ids_around_it(read: Read) -> None:
