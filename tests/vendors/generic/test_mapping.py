@@ -11,6 +11,7 @@ from wedsync.domain.errors import InvalidInput, OutcomeUnknown
 from wedsync.domain.plans.plan import ApiEndpoints, Endpoint
 from wedsync.domain.vendors.call import Call
 from wedsync.domain.vendors.manifest import Manifest
+from wedsync.domain.vendors.read_inputs import booking_of
 from wedsync.vendors.generic import mapping
 from wedsync.vendors.registry import load_registry
 
@@ -47,7 +48,7 @@ def test_the_business_is_a_segment_of_our_accounts_address() -> None:
 def test_malformed_inputs_and_endpoints_are_invalid(make_call: Callable[..., Call]) -> None:
     call = make_call("generic", "booking.request", "request", {"title": 3}, endpoints={"request": "POST"})
     with pytest.raises(InvalidInput):
-        mapping.booking_of(call)
+        booking_of(call)
     with pytest.raises(InvalidInput):
         mapping.endpoints_of(call)
 

@@ -234,7 +234,7 @@ async def test_look_shows_the_event_and_its_version(client: VendorClient, calend
             {"starts": {"local": "2027-06-19T12:00", "zone": "Nowhere/X", "instant": "2027-06-19T10:00:00Z"}},
             "inputs.starts",
         ),
-        ({"title": None}, "inputs"),
+        ({"title": None}, "inputs.title"),
     ],
 )
 async def test_a_faulty_event_is_refused_before_it_is_sent(

@@ -242,7 +242,7 @@ async def test_a_refund_that_the_bank_sends_back_is_a_refusal(
     paid = await pay("pm_card_pendingRefund_fails")
     assert (await client.send(_release(make_call, paid))).state == "waiting"
     await sandbox.set_clock("2026-11-20T13:00:00Z")
-    with pytest.raises(VendorRejected, match=r"refund re_\w+ of pi_\w+ failed"):
+    with pytest.raises(VendorRejected, match=r"refund re_\w+ of pi_\w+ is failed"):
         await client.send(_release(make_call, paid))
     assert (await client.inspect(_confirm(make_call, paid))).state == "done"
     assert [entry["state"] for entry in await sandbox.ledger("stripe")] == ["active"]

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, VendorRejected, VendorUnavailable
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.read_inputs import booking_of, needed_fact_of
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.generic import mapping
@@ -35,7 +36,7 @@ class Client:
                 body = await self._call("confirm", call, {"reference": call.reference})
                 return self._accepted(body, call, unanswered="waiting")
             case "change":
-                body = await self._call("change", call, mapping.details(mapping.booking_of(call)))
+                body = await self._call("change", call, mapping.details(booking_of(call)))
                 return self._accepted(body, call, unanswered="done")
             case "cancel":
                 return await self._cancel(call)
@@ -52,14 +53,14 @@ class Client:
         """Read the booking as the business has it now: `held` and `pending` wait for the business to confirm."""
         body = await self._present(call)
         if body is None or mapping.status_of(body) == "cancelled":
-            return Effect(state="absent", external_id=self._booking_id(call), detail="no such booking")
+            return Effect(state="absent", external_id=needed_fact_of(call, "booking_id"), detail="no such booking")
         return self._accepted(body, call, unanswered="waiting")
 
     async def _present(self, call: Call) -> Any | None:
         # The plan can say where bookings are found, not where one is read: it then has its own layout.
         if mapping.endpoints_of(call).find is not None:
             found = await self._by_reference(call)
-            wanted = self._booking_id(call)
+            wanted = needed_fact_of(call, "booking_id")
             return next((body for body in found if body.get("id") == wanted), None)
         try:
             return await self._call("look", call, None)
@@ -95,8 +96,10 @@ class Client:
             if is_gone and await self.find(call) is not None:
                 detail = "generic: there is no cancellation at its address, and the booking stands"
                 raise VendorRejected(detail, vendor="generic", reason="not_cancelled", status=error.status) from error
-            return Effect(state="absent", external_id=self._booking_id(call), detail="nothing left to cancel")
-        booking_id = self._booking_id(call)
+            return Effect(
+                state="absent", external_id=needed_fact_of(call, "booking_id"), detail="nothing left to cancel"
+            )
+        booking_id = needed_fact_of(call, "booking_id")
         if isinstance(body, dict) and body.get("status") not in (None, "cancelled"):
             raise VendorRejected("generic: the booking is still standing", vendor="generic", reason="not_cancelled")
         return Effect(state="done", external_id=booking_id, detail=f"booking {booking_id} cancelled")
@@ -108,18 +111,11 @@ class Client:
             raise VendorRejected(f"generic: the booking is {status}", vendor="generic", reason=status)
         return mapping.effect(body, call, "done" if status == "confirmed" else unanswered)
 
-    @staticmethod
-    def _booking_id(call: Call) -> str:
-        booking_id = call.facts.get("booking_id")
-        if not isinstance(booking_id, str) or not booking_id:
-            raise InvalidInput("the booking's id is not known", field="facts.booking_id")
-        return booking_id
-
     async def _call(self, name: str, call: Call, body: JsonValue | None) -> Any:
         endpoints = mapping.endpoints_of(call)
         values = {"reference": call.reference}
         if name not in ("request", "find"):
-            values["booking_id"] = self._booking_id(call)
+            values["booking_id"] = needed_fact_of(call, "booking_id")
         method, path = mapping.endpoint(name, endpoints, values)
         base = mapping.base_url(endpoints.base_url, self._account.base_url, call.account)
         write = name not in ("find", "look")

@@ -14,6 +14,7 @@ from wedsync.domain.errors import InvalidInput, OutcomeUnknown
 from wedsync.domain.plans.plan import ApiEndpoints
 from wedsync.domain.vendors.action_inputs import Booking, Moment
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.read_inputs import booking_of
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Status = Literal["held", "pending", "confirmed", "declined", "cancelled"]
@@ -29,14 +30,6 @@ def _manifest_endpoints() -> dict[str, tuple[Method, str]]:
 
 #: Operation → method and path template, where the plan says nothing.
 DEFAULT_ENDPOINTS = _manifest_endpoints()
-
-
-def booking_of(call: Call) -> Booking:
-    """Read the booking that the call is about; raises InvalidInput."""
-    try:
-        return Booking.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a booking", field="inputs") from error
 
 
 def endpoints_of(call: Call) -> ApiEndpoints:

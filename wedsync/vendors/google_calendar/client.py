@@ -12,14 +12,13 @@ from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
 from wedsync.domain.vendors import http_outcome
+from wedsync.domain.vendors.calendars import GONE_STATUSES, event_gone
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.read_inputs import calendar_event_of, previous_calendar_event_of
 from wedsync.kit.clock import utc_now
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
 from wedsync.vendors.google_calendar import mapping
-
-#: A deleted event is 410 for a while, then 404.
-_GONE_STATUSES = (404, 410)
 
 
 class Client:
@@ -36,8 +35,7 @@ class Client:
             case "insert_event":
                 return await self._insert(call)
             case "update_event":
-                event = mapping.event_of(call.inputs)
-                notify = mapping.notify(event, *mapping.previous_event_of(call))
+                notify = mapping.notify(calendar_event_of(call.inputs), previous_calendar_event_of(call))
                 path = self._event(mapping.event_id(call))
                 answer = await self._request("PATCH", path, body=mapping.patch_body(call), notify=notify)
                 return mapping.effect_of(answer.json(), "moved")
@@ -57,11 +55,11 @@ class Client:
         event_id = mapping.event_id(call)
         found = await self._get(event_id)
         if found is None or mapping.is_cancelled(found):
-            return Effect(state="absent", external_id=event_id, detail="no such event")
+            return event_gone(event_id)
         return mapping.effect_of(found, "found")
 
     async def _insert(self, call: Call) -> Effect:
-        notify = mapping.notify(mapping.event_of(call.inputs))
+        notify = mapping.notify(calendar_event_of(call.inputs))
         try:
             answer = await self._request("POST", self._events(), body=mapping.insert_body(call), notify=notify)
         except VendorRejected as error:
@@ -88,8 +86,8 @@ class Client:
         try:
             await self._request("DELETE", self._event(event_id), notify="all")
         except VendorRejected as error:
-            if error.status in _GONE_STATUSES:
-                return Effect(state="absent", external_id=event_id, detail="no such event")
+            if error.status in GONE_STATUSES:
+                return event_gone(event_id)
             raise
         return Effect(state="done", external_id=event_id, detail=f"event {event_id} deleted")
 
@@ -97,7 +95,7 @@ class Client:
         try:
             return (await self._request("GET", self._event(event_id))).json()
         except VendorRejected as error:
-            if error.status in _GONE_STATUSES:
+            if error.status in GONE_STATUSES:
                 return None
             raise
 

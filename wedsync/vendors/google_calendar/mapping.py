@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from wedsync.domain.errors import (
     InvalidInput,
@@ -18,7 +18,9 @@ from wedsync.domain.errors import (
     VendorThrottled,
 )
 from wedsync.domain.vendors.action_inputs import CalendarEvent, Moment
+from wedsync.domain.vendors.calendars import changed_fields
 from wedsync.domain.vendors.call import Call, Effect, content_digest
+from wedsync.domain.vendors.read_inputs import calendar_event_of, fact_of, previous_calendar_event_of
 
 #: What events may be called: base32hex (RFC 4648, section 7), 5 to 1024 characters.
 _EVENT_ID = re.compile(r"[a-v0-9]{5,1024}")
@@ -26,22 +28,6 @@ _WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
 _REFERENCE = "wedsync_reference"
 _THROTTLED = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "calendarUsageLimitExceeded"))
 _NOT_AUTHORIZED = frozenset(("authError", "insufficientPermissions", "requiredAccessLevel", "accessNotConfigured"))
-
-
-def event_of(inputs: dict[str, JsonValue]) -> CalendarEvent:
-    """Read the event that inputs describe; raises InvalidInput, also when it ends before it begins."""
-    try:
-        event = CalendarEvent.model_validate(inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a calendar event", field="inputs") from error
-    if event.ends.instant < event.starts.instant:
-        raise InvalidInput("the event ends before it begins", field="inputs.ends")
-    return event
-
-
-def previous_event_of(call: Call) -> tuple[CalendarEvent, ...]:
-    """Read the event as it stands before a change, if the call says."""
-    return (event_of(call.previous_inputs),) if call.previous_inputs else ()
 
 
 def when(moment: Moment) -> dict[str, JsonValue]:
@@ -82,7 +68,7 @@ def insert_body(call: Call) -> dict[str, JsonValue]:
     """Build the body of events.insert; raises InvalidInput."""
     if not _EVENT_ID.fullmatch(call.reference):
         raise InvalidInput("the reference can't be an event's id", field="reference")
-    fields = {name: value for name, value in _fields(event_of(call.inputs)).items() if value}
+    fields = {name: value for name, value in _fields(calendar_event_of(call.inputs)).items() if value}
     private: dict[str, JsonValue] = {
         "wedding_id": call.wedding_id,
         "step_id": call.step_id,
@@ -92,28 +78,19 @@ def insert_body(call: Call) -> dict[str, JsonValue]:
 
 
 def patch_body(call: Call) -> dict[str, JsonValue]:
-    """Build the body of events.patch: the times, and what else differs from before; raises InvalidInput.
-
-    Unchanged attendees are left out: a patch replaces the list, and with it their answers.
-    """
-    wanted = _fields(event_of(call.inputs))
-    before = [_fields(event) for event in previous_event_of(call)]
-    return {
-        name: value
-        for name, value in wanted.items()
-        if name in ("start", "end") or not before or before[0][name] != value
-    }
+    """Build the body of events.patch, which replaces each field that it has; raises InvalidInput."""
+    before = previous_calendar_event_of(call)
+    return changed_fields(_fields(calendar_event_of(call.inputs)), _fields(before) if before else None)
 
 
-def notify(*events: CalendarEvent) -> str:
+def notify(*events: CalendarEvent | None) -> str:
     """Return `sendUpdates`: notify everybody when there is anybody to notify."""
-    return "all" if any(event.attendees for event in events) else "none"
+    return "all" if any(event.attendees for event in events if event is not None) else "none"
 
 
 def event_id(call: Call) -> str:
     """Return the event id from the call's facts; without facts our reference, which is the id that we give."""
-    known = call.facts.get("event_id")
-    return known if isinstance(known, str) and known else call.reference
+    return fact_of(call, "event_id") or call.reference
 
 
 def is_ours(event: Any, call: Call) -> bool:

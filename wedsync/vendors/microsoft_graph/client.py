@@ -9,12 +9,11 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorRejected
+from wedsync.domain.vendors.calendars import GONE_STATUSES, event_gone
 from wedsync.domain.vendors.call import Call, Effect
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.microsoft_graph import mapping
-
-_GONE_STATUSES = (404, 410)
 
 
 class Client:
@@ -31,8 +30,8 @@ class Client:
             case "create_event":
                 return await self._create(call)
             case "update_event":
-                fields = mapping.fields(mapping.event_of(call))
-                response = await self._http.request("PATCH", self._one(call), json_body=fields, headers=self._headers())
+                body = mapping.change_body(call)
+                response = await self._http.request("PATCH", self._one(call), json_body=body, headers=self._headers())
                 return mapping.effect(response.json())
             case "delete_event":
                 return await self._delete(call)
@@ -54,8 +53,8 @@ class Client:
         try:
             response = await self._http.request("GET", self._one(call), headers=self._headers())
         except VendorRejected as error:
-            if error.status in _GONE_STATUSES:
-                return Effect(state="absent", external_id=mapping.event_id(call), detail="no such event")
+            if error.status in GONE_STATUSES:
+                return event_gone(mapping.event_id(call))
             raise
         return mapping.effect(response.json())
 
@@ -75,8 +74,8 @@ class Client:
         try:
             await self._http.request("DELETE", self._one(call), headers=self._headers())
         except VendorRejected as error:
-            if error.status in _GONE_STATUSES:
-                return Effect(state="absent", external_id=known, detail="the event is gone")
+            if error.status in GONE_STATUSES:
+                return event_gone(known)
             raise
         return Effect(state="done", external_id=known, detail="event deleted")
 

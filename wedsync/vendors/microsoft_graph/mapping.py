@@ -8,22 +8,16 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from wedsync.domain.errors import InvalidInput, OutcomeUnknown
+from wedsync.domain.errors import OutcomeUnknown
 from wedsync.domain.vendors.action_inputs import CalendarEvent, Moment
+from wedsync.domain.vendors.calendars import changed_fields
 from wedsync.domain.vendors.call import Call, Effect, content_digest
+from wedsync.domain.vendors.read_inputs import calendar_event_of, needed_fact_of, previous_calendar_event_of
 
 #: Our own extended property: what an event is found by, whatever becomes of its id.
 PROPERTY_ID = "String {3f2c6f4e-8d0b-4f5c-9d61-5b7f1c0a7e21} Name wedsync-reference"
-
-
-def event_of(call: Call) -> CalendarEvent:
-    """Read the event that the call is about; raises InvalidInput."""
-    try:
-        return CalendarEvent.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a calendar event", field="inputs") from error
 
 
 def _moment(moment: Moment) -> dict[str, JsonValue]:
@@ -32,7 +26,7 @@ def _moment(moment: Moment) -> dict[str, JsonValue]:
 
 
 def fields(event: CalendarEvent) -> dict[str, JsonValue]:
-    """Build an event's fields, at creation and after a change; attendees without an email address can't be invited."""
+    """Build an event's fields; attendees without an email address can't be invited."""
     attendees: list[JsonValue] = [
         {"emailAddress": {"address": person.email, "name": person.name}, "type": "required"}
         for person in event.attendees
@@ -51,10 +45,16 @@ def fields(event: CalendarEvent) -> dict[str, JsonValue]:
 def create_body(call: Call) -> dict[str, JsonValue]:
     """Build the body of `POST .../events`."""
     return {
-        **fields(event_of(call)),
+        **fields(calendar_event_of(call.inputs)),
         "transactionId": call.reference,
         "singleValueExtendedProperties": [{"id": PROPERTY_ID, "value": call.reference}],
     }
+
+
+def change_body(call: Call) -> dict[str, JsonValue]:
+    """Build the body of `PATCH .../events/{id}`, which replaces each field that it has."""
+    before = previous_calendar_event_of(call)
+    return changed_fields(fields(calendar_event_of(call.inputs)), fields(before) if before else None)
 
 
 def reference_filter(reference: str) -> str:
@@ -65,10 +65,7 @@ def reference_filter(reference: str) -> str:
 
 def event_id(call: Call) -> str:
     """Return the event's id from the call's facts; raises InvalidInput."""
-    value = call.facts.get("event_id")
-    if not isinstance(value, str) or not value:
-        raise InvalidInput("the event's id is not known", field="facts.event_id")
-    return value
+    return needed_fact_of(call, "event_id")
 
 
 def effect(body: Any) -> Effect:

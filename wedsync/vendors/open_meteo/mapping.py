@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, VendorUnavailable
-from wedsync.domain.vendors.action_inputs import ForecastQuery
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.read_inputs import forecast_query_of
 
 #: How many days are asked for; the first is today at the place.
 DAYS = 7
@@ -28,10 +28,7 @@ _SUMMARIES = {
 
 def query(call: Call, api_key: str) -> list[tuple[str, str]]:
     """Build the parameters of `GET /v1/forecast`: daily values in the place's own time zone, Celsius."""
-    try:
-        place = ForecastQuery.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a forecast", field="inputs") from error
+    place = forecast_query_of(call)
     for name, value, limit in (("latitude", place.latitude, 90), ("longitude", place.longitude, 180)):
         if not math.isfinite(value) or abs(value) > limit:
             raise InvalidInput(f"the {name} is out of range", field=name)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
+from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected
 from wedsync.domain.vendors.action_inputs import Payment
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.effects import identified, not_in_this_account, refunded, still_processing
+from wedsync.domain.vendors.read_inputs import fact_of, payment_of
 from wedsync.kit.http import VendorHttp, VendorResponse
 from wedsync.kit.vendor import Account
 from wedsync.vendors.paypal.mapping import capture_of, order_body, payment_source, read_error, refund_of
@@ -27,7 +29,6 @@ _LOST = ("DECLINED", "FAILED")
 #: An earlier request with this key is still at work, or an earlier payment bears our invoice number: something of
 #: ours is there that this answer does not show.
 _UNCLEAR = frozenset({"PREVIOUS_REQUEST_IN_PROGRESS", "DUPLICATE_REQUEST_ID", "DUPLICATE_INVOICE_ID"})
-_STILL_PENDING_SECONDS = 30.0
 
 
 class Client:
@@ -63,7 +64,7 @@ class Client:
         return _captured(order_id, capture, {})
 
     async def _create(self, call: Call) -> Effect:
-        payment = _payment(call)
+        payment = payment_of(call)
         # Refused here rather than at the capture: a fallback is then still free.
         payment_source(payment.payer.instrument)
         order = await self._post(call, "/v2/checkout/orders", order_body(call, payment))
@@ -72,7 +73,7 @@ class Client:
         return Effect(state="done", external_id=order_id, facts=facts, detail=f"order {order_id} created")
 
     async def _capture(self, call: Call) -> Effect:
-        payment = _payment(call)
+        payment = payment_of(call)
         order_id = _order_id(call)
         if order_id is None:
             raise InvalidInput("there is no order to capture", field="facts.order_id")
@@ -82,7 +83,7 @@ class Client:
             order = await self._post(call, f"/v2/checkout/orders/{order_id}/capture", body)
         except VendorRejected as error:
             if error.status == 404:
-                raise _elsewhere(f"order {order_id}") from error
+                raise not_in_this_account(_VENDOR, f"order {order_id}") from error
             # Captured before, and the request id has since been forgotten.
             if error.reason != "ORDER_ALREADY_CAPTURED":
                 raise
@@ -103,28 +104,28 @@ class Client:
             return Effect(state="absent", external_id=order_id, detail="no payment to give back")
         capture_id = capture["id"]
         if capture["status"] == "PENDING":
-            raise _still_pending(capture_id)
+            raise still_processing(_VENDOR, f"capture {capture_id}", "PENDING_CAPTURE")
         if capture["status"] == "REFUNDED":
             return await self._refunded_before(order_id, capture_id)
         try:
             refund = await self._post(call, f"/v2/payments/captures/{capture_id}/refund", {})
         except VendorRejected as error:
             if error.reason == "PENDING_CAPTURE":
-                raise _still_pending(capture_id) from error
+                raise still_processing(_VENDOR, f"capture {capture_id}", "PENDING_CAPTURE") from error
             if error.reason == "CAPTURE_FULLY_REFUNDED":
                 return await self._refunded_before(order_id, capture_id)
             raise
         if refund.get("status") == "PENDING":
             # A repeated request may be answered as the first one was.
             refund = await self._get(f"/v2/payments/refunds/{refund['id']}") or refund
-        return _refunded(order_id, capture_id, refund)
+        return refunded(_VENDOR, order_id, capture_id, refund)
 
     async def _refunded_before(self, order_id: str | None, capture_id: str) -> Effect:
         """Return `absent`, unless the order shows that the newest refund is not through."""
         order = await self._order(order_id) if order_id is not None else None
         refund = refund_of(order) if order is not None else None
         if refund is not None and refund.get("status") != "COMPLETED":
-            return _refunded(order_id, capture_id, refund)
+            return refunded(_VENDOR, order_id, capture_id, refund)
         return Effect(state="absent", external_id=order_id, detail=f"capture {capture_id} was refunded before")
 
     async def _captured(self, call: Call) -> dict[str, Any] | None:
@@ -136,7 +137,7 @@ class Client:
         if isinstance(capture_id, str) and capture_id:
             capture = await self._get(f"/v2/payments/captures/{capture_id}")
             if capture is None:
-                raise _elsewhere(f"capture {capture_id}")
+                raise not_in_this_account(_VENDOR, f"capture {capture_id}")
             return capture
         order = await self._order(order_id) if order_id is not None else None
         return capture_of(order) if order is not None else None
@@ -152,7 +153,7 @@ class Client:
             if error.status == 404:
                 return None
             raise
-        return _object(answer.json())
+        return identified(answer.json(), _VENDOR)
 
     async def _post(self, call: Call, path: str, body: dict[str, JsonValue]) -> dict[str, Any]:
         try:
@@ -161,7 +162,7 @@ class Client:
             if error.status == 409 or error.reason in _UNCLEAR:
                 raise OutcomeUnknown(error.detail, vendor=_VENDOR, reason=error.reason, status=error.status) from error
             raise
-        return _object(answer.json())
+        return identified(answer.json(), _VENDOR)
 
     async def _request(
         self, method: Literal["GET", "POST"], path: str, body: JsonValue = None, request_id: str = ""
@@ -184,23 +185,8 @@ class Client:
         )
 
 
-def _object(body: Any) -> dict[str, Any]:
-    if isinstance(body, dict) and isinstance(body.get("id"), str):
-        return body
-    raise OutcomeUnknown("paypal answered with something that is not an object", vendor=_VENDOR)
-
-
-def _payment(call: Call) -> Payment:
-    try:
-        return Payment.model_validate(call.inputs)
-    except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InvalidInput("the inputs are not a payment", field=f"inputs.{field}") from None
-
-
 def _order_id(call: Call) -> str | None:
-    value = call.facts.get("order_id") or call.facts.get("external_id")
-    return value if isinstance(value, str) and value else None
+    return fact_of(call, "order_id", "external_id")
 
 
 def _amount(payment: Payment) -> dict[str, JsonValue]:
@@ -218,38 +204,4 @@ def _captured(order_id: str, capture: dict[str, Any], facts: dict[str, JsonValue
         external_id=order_id,
         facts={"payment_id": capture_id, "order_id": order_id, **facts},
         detail=f"order {order_id}: capture {capture_id} is {status}",
-    )
-
-
-def _refunded(order_id: str | None, capture_id: str, refund: dict[str, Any]) -> Effect:
-    """Return the effect of a refund: `waiting` until the bank has it; raises VendorRejected when the refund failed."""
-    refund_id, status = refund["id"], refund.get("status")
-    if status in ("CANCELLED", "FAILED"):
-        detail = f"paypal: refund {refund_id} of {capture_id} is {status}"
-        raise VendorRejected(detail, vendor=_VENDOR, reason=f"refund_{status.lower()}")
-    is_open = status == "PENDING"
-    return Effect(
-        state="waiting" if is_open else "done",
-        external_id=order_id,
-        facts={"refund_id": refund_id},
-        detail=f"refund {refund_id} of {capture_id} " + ("is pending: it may still fail" if is_open else "created"),
-    )
-
-
-def _elsewhere(what: str) -> NotAuthorized:
-    """Build the error for an id of PayPal's that is not found: the account may have changed, so it proves nothing."""
-    return NotAuthorized(
-        f"paypal: {what} is not in this account: were its credentials changed for another account's?",
-        vendor=_VENDOR,
-        reason="object_not_in_this_account",
-        status=404,
-    )
-
-
-def _still_pending(capture_id: str) -> VendorThrottled:
-    return VendorThrottled(
-        f"paypal: capture {capture_id} is still pending and cannot be refunded yet",
-        vendor=_VENDOR,
-        reason="PENDING_CAPTURE",
-        retry_after_seconds=_STILL_PENDING_SECONDS,
     )

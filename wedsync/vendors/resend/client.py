@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized, VendorError, VendorRejected
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.effects import identified
+from wedsync.domain.vendors.read_inputs import needed_fact_of
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.resend import mapping
@@ -30,7 +32,7 @@ class Client:
         except VendorError as error:
             meant = mapping.reread(error)
             raise meant from (error if meant is not error else None)
-        email_id = mapping.email_id_in(response.json())
+        email_id = identified(response.json(), "resend")["id"]
         return Effect(
             state="done",
             external_id=email_id,
@@ -44,7 +46,7 @@ class Client:
 
     async def inspect(self, call: Call) -> Effect:
         """Read the email as Resend has it now; raises VendorRejected when it could not be delivered."""
-        email_id = mapping.known_email_id(call)
+        email_id = needed_fact_of(call, "message_id")
         path = f"/emails/{quote(email_id, safe='')}"
         try:
             response = await self._http.request("GET", path, headers=self._authorization())

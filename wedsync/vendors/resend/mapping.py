@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
-from wedsync.domain.vendors.action_inputs import Email, Person
+from wedsync.domain.errors import NotAuthorized, OutcomeUnknown, VendorError, VendorRejected
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.read_inputs import address_of, email_of
 
 #: Resend's own test sender (https://resend.com/docs/dashboard/emails/send-test-emails).
 TEST_SENDER = "Wedsync <onboarding@resend.dev>"
-_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: Tags take no other characters.
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _WORD = re.compile(r"[a-z0-9_]{1,64}")
@@ -22,27 +20,9 @@ _LOST = frozenset(("bounced", "canceled", "complained", "failed", "suppressed"))
 _QUOTAS = frozenset(("daily_quota_exceeded", "monthly_quota_exceeded"))
 
 
-def email_of(call: Call) -> Email:
-    """Read the email that the call is about; raises InvalidInput."""
-    try:
-        return Email.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of an email", field="inputs") from error
-
-
-def address_of(person: Person) -> str:
-    """Return the person's address; raises InvalidInput when there is none or it can't be one."""
-    address = person.email or ""
-    if not _ADDRESS.fullmatch(address) or len(address) > 320:
-        raise InvalidInput("the contact has no email address", field="inputs.to.email")
-    return address
-
-
 def email_body(call: Call, sender: str) -> dict[str, JsonValue]:
     """Build the body of POST /emails; raises InvalidInput."""
     email = email_of(call)
-    if not email.subject.strip() or _CONTROL.search(email.subject):
-        raise InvalidInput("the subject is empty or has control characters", field="inputs.subject")
     tags: list[JsonValue] = [
         {"name": name, "value": value}
         for name, value in (("wedding", call.wedding_id), ("step", call.step_id))
@@ -55,22 +35,6 @@ def email_body(call: Call, sender: str) -> dict[str, JsonValue]:
         "text": email.text,
         "tags": tags,
     }
-
-
-def email_id_in(body: Any) -> str:
-    """Return the new email's id; raises OutcomeUnknown when there is none (Resend did act)."""
-    email_id = body.get("id") if isinstance(body, dict) else None
-    if not isinstance(email_id, str) or not email_id:
-        raise OutcomeUnknown("resend answered without the email's id", vendor="resend")
-    return email_id
-
-
-def known_email_id(call: Call) -> str:
-    """Return the email's id from the call's facts; raises InvalidInput."""
-    email_id = call.facts.get("message_id")
-    if not isinstance(email_id, str) or not email_id:
-        raise InvalidInput("the email's id is not known", field="facts.message_id")
-    return email_id
 
 
 def inspected(body: Any, email_id: str) -> Effect:

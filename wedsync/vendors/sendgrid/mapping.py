@@ -8,37 +8,24 @@ from datetime import datetime
 from email.utils import parseaddr
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from wedsync.domain.errors import InvalidInput, NotAuthorized
-from wedsync.domain.vendors.action_inputs import Email, Person
+from wedsync.domain.vendors import read_inputs
+from wedsync.domain.vendors.action_inputs import Email
 from wedsync.domain.vendors.call import Call, Effect
 
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FIELD = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _MAX_WAIT_SECONDS = 24 * 3600.0
 
 
 def email_of(call: Call) -> Email:
     """Read the email that the call is about; raises InvalidInput, also where SendGrid takes no empty text."""
-    try:
-        email = Email.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of an email", field="inputs") from error
-    if not email.subject.strip() or _CONTROL.search(email.subject):
-        raise InvalidInput("the subject is empty or has control characters", field="inputs.subject")
+    email = read_inputs.email_of(call)
     if not email.text:
         raise InvalidInput("the text is empty", field="inputs.text")
     return email
-
-
-def address_of(person: Person) -> str:
-    """Return the person's address; raises InvalidInput when there is none or it can't be one."""
-    address = person.email or ""
-    if not _ADDRESS.fullmatch(address) or len(address) > 320:
-        raise InvalidInput("the contact has no email address", field="inputs.to.email")
-    return address
 
 
 def sender_of(text: str) -> dict[str, JsonValue]:
@@ -55,7 +42,7 @@ def mail_body(call: Call, sender: str) -> dict[str, JsonValue]:
     # Custom arguments come back with every event. They hold ids only: SendGrid keeps them for good.
     arguments: JsonValue = {"wedding": call.wedding_id, "step": call.step_id, "wedsync_reference": call.reference}
     return {
-        "personalizations": [{"to": [{"email": address_of(email.to)}], "custom_args": arguments}],
+        "personalizations": [{"to": [{"email": read_inputs.address_of(email.to)}], "custom_args": arguments}],
         "from": sender_of(sender),
         "subject": email.subject,
         "content": [{"type": "text/plain", "value": email.text}],

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected, VendorThrottled
-from wedsync.domain.vendors.action_inputs import Payment
+from wedsync.domain.errors import InvalidInput, NotAuthorized, OutcomeUnknown, VendorRejected
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.effects import identified, is_refund_open, not_in_this_account, refunded, still_processing
+from wedsync.domain.vendors.read_inputs import fact_of, payment_of
 from wedsync.kit.http import Form, VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.stripe.mapping import intent_form, payment_facts, read_error, refunds_of
@@ -17,10 +16,6 @@ API_VERSION = "2026-10-28.endive"
 _VENDOR = "stripe"
 #: Money was taken, or is being taken.
 _TAKEN = ("succeeded", "processing", "requires_capture")
-#: A refund that the bank may still send back.
-_UNDER_WAY = ("pending", "requires_action")
-#: How soon an undo is worth another try while the bank still works on the payment.
-_STILL_PROCESSING_SECONDS = 30.0
 
 
 class Client:
@@ -60,7 +55,7 @@ class Client:
         return _seen(await self._get(payment_id, [("expand[]", "latest_charge")]))
 
     async def _create(self, call: Call) -> Effect:
-        payment = _payment(call)
+        payment = payment_of(call)
         intent = await self._post(call, "/v1/payment_intents", intent_form(call, payment))
         return Effect(
             state="done",
@@ -70,7 +65,7 @@ class Client:
         )
 
     async def _confirm(self, call: Call) -> Effect:
-        payment = _payment(call)
+        payment = payment_of(call)
         payment_id = _payment_id(call)
         if payment_id is None:
             raise InvalidInput("there is no payment intent to confirm", field="facts.payment_id")
@@ -78,7 +73,7 @@ class Client:
             intent = await self._post(call, f"/v1/payment_intents/{payment_id}/confirm", [("off_session", "true")])
         except VendorRejected as error:
             if error.status == 404:
-                raise _elsewhere(payment_id) from error
+                raise not_in_this_account(_VENDOR, payment_id) from error
             # Confirmed before, and the idempotency key has since been pruned.
             if error.reason != "payment_intent_unexpected_state":
                 raise
@@ -102,12 +97,7 @@ class Client:
         if status == "canceled":
             return Effect(state="absent", external_id=payment_id, detail="no payment to give back")
         if status == "processing":
-            raise VendorThrottled(
-                f"stripe: {payment_id} is still processing and can be neither cancelled nor refunded",
-                vendor=_VENDOR,
-                reason="still_processing",
-                retry_after_seconds=_STILL_PROCESSING_SECONDS,
-            )
+            raise still_processing(_VENDOR, payment_id, "still_processing")
         if status == "succeeded":
             return await self._refund(call, intent)
         await self._post(call, f"/v1/payment_intents/{payment_id}/cancel", [("cancellation_reason", "abandoned")])
@@ -121,12 +111,13 @@ class Client:
         except VendorRejected as error:
             if error.reason != "charge_already_refunded":
                 raise
-            open_ones = [one for one in made if one.get("status") in _UNDER_WAY]
+            open_ones = [one for one in made if is_refund_open(one)]
             if not open_ones:
                 return Effect(state="absent", external_id=payment_id, detail=f"{payment_id} was refunded before")
             refund = open_ones[0]
         # A replayed answer says what the refund was when it was made.
-        return _refunded(payment_id, next((one for one in made if one["id"] == refund["id"]), refund))
+        latest = next((one for one in made if one["id"] == refund["id"]), refund)
+        return refunded(_VENDOR, payment_id, payment_id, latest)
 
     async def _get(self, payment_id: str, params: Form | None = None) -> dict[str, Any]:
         """Return the intent. Raises NotAuthorized when this account has none by that id."""
@@ -135,9 +126,9 @@ class Client:
             answer = await self._http.request("GET", path, params=params, headers=self._headers)
         except VendorRejected as error:
             if error.status == 404:
-                raise _elsewhere(payment_id) from error
+                raise not_in_this_account(_VENDOR, payment_id) from error
             raise
-        return _object(answer.json())
+        return identified(answer.json(), _VENDOR)
 
     async def _post(self, call: Call, path: str, form: Form) -> dict[str, Any]:
         headers = {**self._headers, "Idempotency-Key": call.idempotency_key}
@@ -148,36 +139,11 @@ class Client:
             if error.status == 409:
                 raise OutcomeUnknown(error.detail, vendor=_VENDOR, reason=error.reason, status=409) from error
             raise
-        return _object(answer.json())
-
-
-def _object(body: Any) -> dict[str, Any]:
-    if isinstance(body, dict) and isinstance(body.get("id"), str):
-        return body
-    raise OutcomeUnknown("stripe answered with something that is not an object", vendor=_VENDOR)
-
-
-def _payment(call: Call) -> Payment:
-    try:
-        return Payment.model_validate(call.inputs)
-    except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InvalidInput("the inputs are not a payment", field=f"inputs.{field}") from None
+        return identified(answer.json(), _VENDOR)
 
 
 def _payment_id(call: Call) -> str | None:
-    value = call.facts.get("payment_id") or call.facts.get("external_id")
-    return value if isinstance(value, str) and value else None
-
-
-def _elsewhere(payment_id: str) -> NotAuthorized:
-    """Build the error for an intent that is not found: Stripe deletes none, so the account or mode has changed."""
-    return NotAuthorized(
-        f"stripe: {payment_id} is not in this account: was its key changed for another account's, or for test mode?",
-        vendor=_VENDOR,
-        reason="object_not_in_this_account",
-        status=404,
-    )
+    return fact_of(call, "payment_id", "external_id")
 
 
 def _refuse_unpaid(intent: dict[str, Any]) -> None:
@@ -190,20 +156,6 @@ def _refuse_unpaid(intent: dict[str, Any]) -> None:
     if not reason:
         reason = "authentication_required" if status == "requires_action" else status
     raise VendorRejected(f"stripe: {intent['id']} is {status} ({reason})", vendor=_VENDOR, reason=reason)
-
-
-def _refunded(payment_id: str, refund: dict[str, Any]) -> Effect:
-    """Return the effect of a refund: `waiting` until the bank has it; raises VendorRejected when the refund failed."""
-    refund_id, status = refund["id"], refund.get("status")
-    if status in ("failed", "canceled"):
-        raise VendorRejected(f"stripe: refund {refund_id} of {payment_id} {status}", vendor=_VENDOR, reason="refund")
-    is_open = status in _UNDER_WAY
-    return Effect(
-        state="waiting" if is_open else "done",
-        external_id=payment_id,
-        facts={"refund_id": refund_id},
-        detail=f"refund {refund_id} of {payment_id} " + ("is pending: it may still fail" if is_open else "created"),
-    )
 
 
 def _seen(intent: dict[str, Any]) -> Effect:

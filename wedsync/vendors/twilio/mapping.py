@@ -11,6 +11,7 @@ import phonenumbers
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from wedsync.domain.errors import InvalidInput, OutcomeUnknown, VendorRejected
+from wedsync.domain.vendors import read_inputs
 from wedsync.domain.vendors.action_inputs import Person, Sms
 from wedsync.domain.vendors.call import Call, Effect
 
@@ -71,13 +72,8 @@ class _Page(BaseModel):
 
 
 def sms_of(call: Call) -> Sms:
-    """Read the message that the call is about; raises InvalidInput, also for an empty or too long text."""
-    try:
-        sms = Sms.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a text message", field="inputs") from error
-    if not sms.text.strip():
-        raise InvalidInput("the text is empty", field="inputs.text")
+    """Read the message that the call is about; raises InvalidInput, also for a text that is too long."""
+    sms = read_inputs.sms_of(call)
     if len(sms.text) > MAX_TEXT_CHARS:
         raise InvalidInput(f"the text is longer than {MAX_TEXT_CHARS} characters", field="inputs.text")
     return sms
@@ -128,10 +124,7 @@ def is_it(message: Message, text: str, since: datetime) -> bool:
 
 def message_id(call: Call) -> str:
     """Return the message's sid from the call's facts; raises InvalidInput."""
-    sid = call.facts.get("message_id")
-    if not isinstance(sid, str) or not sid:
-        raise InvalidInput("the message's id is not known", field="facts.message_id")
-    return sid
+    return read_inputs.needed_fact_of(call, "message_id")
 
 
 def read_message(body: Any) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wedsync.domain.errors import InvalidInput
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.read_inputs import needed_fact_of
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.vonage import mapping
@@ -36,7 +37,5 @@ class Client:
 
     async def inspect(self, call: Call) -> Effect:
         """Return what is known without asking: a message with an id was accepted; the SMS API has no reading call."""
-        message_id = call.facts.get("message_id")
-        if not isinstance(message_id, str) or not message_id:
-            raise InvalidInput("the message's id is not known", field="facts.message_id")
+        message_id = needed_fact_of(call, "message_id")
         return Effect(state="done", external_id=message_id, detail=f"message {message_id} was accepted")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from wedsync.domain.errors import (
     InvalidInput,
@@ -17,9 +17,9 @@ from wedsync.domain.errors import (
     VendorRejected,
     VendorThrottled,
 )
-from wedsync.domain.vendors.action_inputs import Sms
 from wedsync.domain.vendors.call import Call, Effect
 from wedsync.domain.vendors.http_outcome import DEFAULT_RETRY_AFTER_SECONDS
+from wedsync.domain.vendors.read_inputs import sms_of
 
 #: GSM 03.38 with its extension table: other characters need UCS-2 (`type=unicode`).
 GSM_CHARACTERS = frozenset(
@@ -39,10 +39,7 @@ _REASONS = {
 
 def form(call: Call, *, api_key: str, api_secret: str, sender: str, callback: str) -> list[tuple[str, str]]:
     """Build the form of `POST /sms/json`; raises InvalidInput for a recipient without a usable number."""
-    try:
-        sms = Sms.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a text message", field="inputs") from error
+    sms = sms_of(call)
     digits = (sms.to.phone or "").removeprefix("+")
     if not (digits.isascii() and digits.isdigit() and 7 <= len(digits) <= 15):
         raise InvalidInput("the recipient has no phone number in E.164", field="to.phone")

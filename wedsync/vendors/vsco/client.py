@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from wedsync.domain.errors import InvalidInput, VendorRejected
 from wedsync.domain.vendors.call import Call, Effect
+from wedsync.domain.vendors.effects import identified
+from wedsync.domain.vendors.read_inputs import booking_of, needed_fact_of
 from wedsync.kit.http import VendorHttp
 from wedsync.kit.vendor import Account
 from wedsync.vendors.vsco import mapping
@@ -36,11 +38,11 @@ class Client:
                 body = await self._json("POST", "/event", mapping.event_body(call, self._account.webhook_url))
                 return self._event(body, call)
             case "update_job":
-                fields = mapping.job_fields(mapping.booking_of(call))
-                return self._job(await self._json("PUT", f"/job/{mapping.fact(call, 'job_id')}", fields), call)
+                fields = mapping.job_fields(booking_of(call))
+                return self._job(await self._json("PUT", f"/job/{needed_fact_of(call, 'job_id')}", fields), call)
             case "update_event":
-                fields = mapping.event_fields(mapping.booking_of(call))
-                body = await self._json("PUT", f"/event/{mapping.fact(call, 'event_id')}", fields)
+                fields = mapping.event_fields(booking_of(call))
+                body = await self._json("PUT", f"/event/{needed_fact_of(call, 'event_id')}", fields)
                 return self._event(body, call, changed=True)
             case "delete_job":
                 return await self._delete("job", call)
@@ -65,7 +67,7 @@ class Client:
 
     async def inspect(self, call: Call) -> Effect:
         """Read the job's stage: a lead waits for the studio, a closed one was turned down."""
-        job_id = mapping.fact(call, "job_id")
+        job_id = needed_fact_of(call, "job_id")
         try:
             response = await self._http.request("GET", f"/job/{job_id}", headers=self._headers())
         except VendorRejected as error:
@@ -89,7 +91,7 @@ class Client:
     async def _delete(self, kind: Kind, call: Call) -> Effect:
         if kind == "event" and not call.facts.get("event_id"):
             return Effect(state="absent", detail="no event was added")
-        known = mapping.fact(call, f"{kind}_id")
+        known = needed_fact_of(call, f"{kind}_id")
         try:
             await self._http.request("DELETE", f"/{kind}/{known}", headers=self._headers())
         except VendorRejected as error:
@@ -100,7 +102,7 @@ class Client:
 
     @staticmethod
     def _job(body: Any, call: Call) -> Effect:
-        job_id = mapping.object_id(body)
+        job_id = identified(body, "vsco")["id"]
         return Effect(
             state="done",
             external_id=job_id,
@@ -111,9 +113,9 @@ class Client:
 
     @staticmethod
     def _event(body: Any, call: Call, *, changed: bool = False) -> Effect:
-        event_id = mapping.object_id(body)
-        job_id = body["jobId"] if isinstance(body.get("jobId"), str) else mapping.fact(call, "job_id")
-        later = not changed and mapping.booking_of(call).answer == "webhook"
+        event_id = identified(body, "vsco")["id"]
+        job_id = body["jobId"] if isinstance(body.get("jobId"), str) else needed_fact_of(call, "job_id")
+        later = not changed and booking_of(call).answer == "webhook"
         return Effect(
             state="waiting" if later else "done",
             # The studio will confirm the job.

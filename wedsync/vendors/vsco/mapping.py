@@ -9,23 +9,15 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from wedsync.domain.errors import InvalidInput, OutcomeUnknown
 from wedsync.domain.vendors.action_inputs import Booking
 from wedsync.domain.vendors.call import Call
+from wedsync.domain.vendors.read_inputs import booking_of, needed_fact_of
 
 #: Longest name of an event (contract: Event.name).
 EVENT_NAME_LENGTH = 255
 _BOOKED = ("booked", "fulfillment", "completed")
-
-
-def booking_of(call: Call) -> Booking:
-    """Read the booking that the call is about; raises InvalidInput."""
-    try:
-        return Booking.model_validate(call.inputs)
-    except ValidationError as error:
-        raise InvalidInput("the inputs are not those of a booking", field="inputs") from error
 
 
 def mapping_url(webhook_url: str, wedding_id: str) -> str:
@@ -82,29 +74,13 @@ def event_body(call: Call, webhook_url: str) -> dict[str, JsonValue]:
     return {
         **event_fields(booking),
         "confirmed": booking.answer == "now",
-        "jobId": fact(call, "job_id"),
+        "jobId": needed_fact_of(call, "job_id"),
         "externalMappings": external_mappings(call, webhook_url),
     }
 
 
 def _time(local: str) -> str:
     return f"{local[11:16]}:00"
-
-
-def fact(call: Call, name: str) -> str:
-    """Return a fact of an earlier operation; raises InvalidInput when it is missing."""
-    value = call.facts.get(name)
-    if not isinstance(value, str) or not value:
-        raise InvalidInput(f"{name} is not known", field=f"facts.{name}")
-    return value
-
-
-def object_id(body: Any) -> str:
-    """Return the id of the object in an answer; raises OutcomeUnknown when there is none (the studio did act)."""
-    value = body.get("id") if isinstance(body, dict) else None
-    if not isinstance(value, str) or not value:
-        raise OutcomeUnknown("vsco answered without an id", vendor="vsco")
-    return value
 
 
 def carries(item: Any, reference: str) -> bool:
