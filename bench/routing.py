@@ -77,9 +77,9 @@ async def _rounds(stage: PipelineStage, rounds: int) -> list[Round]:
         # The first round opens connections.
         for _ in range(rounds + 1):
             alone = await at_rate(_PER_SECOND, _ROUND_SECONDS, bare)
-            before = stage.controller.quotas.asked
+            before = stage.controller.rate_limiter.requests
             pipeline = await at_rate(_PER_SECOND, _ROUND_SECONDS, whole)
-            taken.append(Round(alone, pipeline, stage.controller.quotas.asked - before))
+            taken.append(Round(alone, pipeline, stage.controller.rate_limiter.requests - before))
     return taken[1:]
 
 

@@ -295,6 +295,8 @@ async def test_summaries_and_details_are_read_through_the_codec_and_by_nobody_el
     wedding = await stage.wedding(plan(booking("venue")))
     tx = await wedding.request_change()
     await wedding.until(tx, "completed")
+    # The row is written before the workflow task that wrote it is over.
+    await wedding.at_rest()
     history = await wedding.handle.fetch_history()
     done = (EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, EventType.EVENT_TYPE_MARKER_RECORDED)
     sealed = [e.user_metadata.summary for e in history.events if e.event_type in done]

@@ -60,6 +60,10 @@ def app_password(url: str) -> str | None:
     return str(parts.password)
 
 
+#: A migration and a program that reads the same tables may block one another. Postgres then ends one of the two; a
+#: migration is one transaction and is run again.
+_DEADLOCK = "40P01"
+_TRIES = 3
 #: Alembic keeps its context in module globals: one run at a time in a process.
 _one_run = threading.Lock()
 
@@ -115,8 +119,18 @@ async def _run(owner_url: str, step: Callable[[Config], None]) -> None:
 
 
 def _run_in_thread(owner_url: str, step: Callable[[Config], None]) -> None:
-    with _one_run, _owner(owner_url) as connection:
-        step(script_config(connection))
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with _one_run, _owner(owner_url) as connection:
+                step(script_config(connection))
+            return
+        except StoreUnavailable as error:
+            if not tries_left or not _is_deadlock(error.__cause__):
+                raise
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlstate", None) == _DEADLOCK
 
 
 async def _set_password(owner_url: str, password: str) -> None:
