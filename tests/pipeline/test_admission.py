@@ -155,7 +155,7 @@ async def test_probes_close_the_circuit_and_without_a_guard_traffic_comes_back_b
     await pass_one(controller, ok=True, wedding_id="nowhere-else")
 
 
-async def test_a_bad_probe_reopens_and_the_first_failure_while_ramping_too(controller: AdmissionController) -> None:
+async def test_a_bad_probe_reopens_and_two_failed_calls_while_ramping_too(controller: AdmissionController) -> None:
     await configure(controller, circuit={"probes": 1, "ramp_step_seconds": 60.0})
     await trip(controller)
 
@@ -168,6 +168,7 @@ async def test_a_bad_probe_reopens_and_the_first_failure_while_ramping_too(contr
     assert (circuit.state, circuit.round, circuit.epoch) == ("open", 2, 1)
     await probe(True)
     assert state(controller) == "ramping"
+    await pass_one(controller, ok=False)
     await pass_one(controller, ok=False)
     await eventually(lambda: state(controller) == "open")
     (record,) = await rows(controller, "SELECT status, fell_back FROM failovers")

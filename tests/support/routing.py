@@ -15,6 +15,7 @@ from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.routing.vendor_config import ServiceConfig, default_config
 from wedsync.domain.vendors.call import Call
 from wedsync.kit.clock import utc_now
+from wedsync.kit.ids import new_id
 from wedsync.pipeline.admission import Admission, AdmissionController
 from wedsync.pipeline.endpoint_selector import ORDINARY, Situation
 from wedsync.store.access import queries as access
@@ -28,12 +29,12 @@ QUICK: dict[str, Any] = {"min_calls": 4, "open_seconds": 0.2, "probes": 3, "ramp
 
 
 def a_call(vendor: str = "stripe", wedding_id: str = "w1", **changes: Any) -> Call:
-    """Return a call of no importance."""
+    """Return a call of no importance, of a step of its own."""
     values: dict[str, Any] = {
         "organization_id": "org",
         "wedding_id": wedding_id,
         "transaction_id": "t",
-        "step_id": "s",
+        "step_id": new_id(),
         "vendor": vendor,
         "action": "payments.collect",
         "operation": "create_intent",

@@ -73,11 +73,11 @@ async def test_while_probes_fail_it_cools_down_for_longer_each_time(skipped: Rec
     assert (await skipped.failover()).epoch == skipped.circuit.epoch
 
 
-async def test_it_falls_back_at_the_first_sign_and_comes_back_later(skipped: RecoveryStage) -> None:
+async def test_it_falls_back_when_calls_fail_again_and_comes_back_later(skipped: RecoveryStage) -> None:
     await skipped.trip()
     await skipped.forward(timedelta(minutes=61))
     await skipped.until("ramping")
-    await fail(skipped.controller, 1, SERVICE)
+    await fail(skipped.controller, 2, SERVICE)
     await skipped.until("open")
     assert (await skipped.failover()).fell_back == 1
     await skipped.handle.signal(WAKE_SIGNAL)

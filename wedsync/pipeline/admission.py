@@ -20,7 +20,7 @@ from wedsync.domain.errors import (
 from wedsync.domain.health.messages import AT_CAPACITY
 from wedsync.domain.routing.circuit_breaker import Circuit
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.circuit_window import Outcome, classify_outcome
+from wedsync.domain.routing.circuit_window import Outcome, caller_of, classify_outcome
 from wedsync.domain.routing.endpoint_selection import Endpoint, Load
 from wedsync.domain.vendors.call import Call
 from wedsync.domain.vendors.manifest import Manifest
@@ -100,7 +100,9 @@ class AdmissionController:
         #: Names this process on permits.
         self.holder = new_id()
         self._measured: dict[tuple[str, str], _Measured] = defaultdict(_Measured)
-        self._endpoint_selector = EndpointSelector(db, self.routing_table, manifests, self.holder, self._load)
+        self._endpoint_selector = EndpointSelector(
+            db, self.routing_table, manifests, self.holder, self._load, has_guards=provide is not None
+        )
         #: Calls admitted and not yet recorded, by vendor and, where each is another business, its account.
         self._in_flight_by_place: Counter[tuple[str, str]] = Counter()
         #: The day of each version's last warning.
@@ -233,7 +235,7 @@ class AdmissionController:
     def _remember_refused(self, admission: Admission, call: Call, error: WedsyncError) -> None:
         telemetry.record_vendor_call(call.vendor, call.operation, error.reason or error.code, 0.0)
         record = {**_record(admission, call, "send", 0.0), "outcome": error.code, "reason": error.reason}
-        self.call_recorder.add(None, "ignored", record, is_wedding_day=False)
+        self.call_recorder.add(None, "ignored", "", record, is_wedding_day=False)
 
     async def complete(
         self, admission: Admission, call: Call, intent: str, error: BaseException | None, seconds: float
@@ -253,14 +255,15 @@ class AdmissionController:
             self.rate_limiter.block(call.vendor, call.account, error.retry_after_seconds)
         record = {**_record(admission, call, intent, seconds), "outcome": _code(error), "reason": reason}
         counts_for = None if admission.probe is not None or admission.is_trial else admission.key
-        self.call_recorder.add(counts_for, outcome, record, is_wedding_day=admission.is_wedding_day)
+        caller = caller_of(call)
+        self.call_recorder.add(counts_for, outcome, caller, record, is_wedding_day=admission.is_wedding_day)
         if admission.probe is not None:
-            await self.end_probe(*admission.probe, outcome)
+            await self.end_probe(*admission.probe, outcome, caller)
 
-    async def end_probe(self, circuit: Circuit, slot: int, outcome: Outcome) -> None:
+    async def end_probe(self, circuit: Circuit, slot: int, outcome: Outcome, caller: str = "") -> None:
         """Record a probe's outcome; if that can't be written, its permit lapses and another probes."""
         try:
-            await self.breakers.end_probe(circuit, slot, self.holder, outcome, self.routing_table.now())
+            await self.breakers.end_probe(circuit, slot, self.holder, outcome, self.routing_table.now(), caller)
         except StoreUnavailable:
             log.warning("probe.outcome_lost", service=circuit.service, endpoint=circuit.endpoint)
 

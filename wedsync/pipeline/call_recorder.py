@@ -10,13 +10,15 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wedsync.domain.errors import StoreUnavailable
 from wedsync.domain.routing import circuit_breaker as rules
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.circuit_window import Outcome, Tally
+from wedsync.domain.routing.circuit_window import COUNTED_AGAIN_AFTER, Outcome, tallied
 from wedsync.kit import telemetry
 from wedsync.pipeline.circuit_breakers import CircuitBreakers
+from wedsync.store.health import queries as health
 from wedsync.store.routing import circuits, failovers
 
 log = structlog.get_logger(__name__)
@@ -39,6 +41,7 @@ _WEDDING_DAY = timedelta(minutes=5)
 _LOST = telemetry.meter().create_counter("vendor_call_records_lost", description="Records dropped for want of room")
 
 Key = tuple[str, str]
+Outcomes = list[tuple[Outcome, str]]
 
 
 class CallRecorder:
@@ -47,7 +50,8 @@ class CallRecorder:
     def __init__(self, breakers: CircuitBreakers) -> None:
         self._breakers = breakers
         self._routing_table = breakers.routing_table
-        self._tallies: dict[Key, Tally] = {}
+        #: Outcomes not yet written, each with its caller.
+        self._outcomes: dict[Key, Outcomes] = {}
         self._records: deque[Mapping[str, Any]] = deque()
         self._wedding_day: dict[Key, Any] = {}
         self._any = asyncio.Event()
@@ -79,8 +83,10 @@ class CallRecorder:
             _LOST.add(len(self._records))
             log.error("routing.outcomes_lost", records=len(self._records))
 
-    def add(self, key: Key | None, outcome: Outcome, record: Mapping[str, Any], *, is_wedding_day: bool) -> None:
-        """Keep one call; `key` names the circuit that it counts for."""
+    def add(
+        self, key: Key | None, outcome: Outcome, caller: str, record: Mapping[str, Any], *, is_wedding_day: bool
+    ) -> None:
+        """Keep one call; `key` names the circuit that it counts for, `caller` the call with all its retries."""
         if len(self._records) >= MOST_RECORDS:
             self._records.popleft()
             _LOST.add(1)
@@ -90,7 +96,7 @@ class CallRecorder:
             self._urgent.set()
         if key is None or outcome == "ignored":
             return
-        self._tallies[key] = self._tallies.get(key, Tally()).plus(outcome)
+        self._outcomes.setdefault(key, []).append((outcome, caller))
         if is_wedding_day:
             self._wedding_day[key] = self._routing_table.now() + _WEDDING_DAY
         if outcome != "ok" and self._is_due(key):
@@ -98,9 +104,9 @@ class CallRecorder:
 
     def _is_due(self, key: Key) -> bool:
         """Tell whether a transition is due by what this process knows."""
-        policy = self._policy(key)
-        here = rules.counted(self._routing_table.circuit(*key), self._tallies[key], self._routing_table.now(), policy)
-        return bool(rules.verdict(here, policy))
+        policy, known, now = self._policy(key), self._routing_table.circuit(*key), self._routing_table.now()
+        tally, failed = tallied(self._outcomes[key], known.failed_calls, now, None)
+        return bool(rules.verdict(rules.counted(known, tally, now, policy, failed), policy))
 
     def _policy(self, key: Key) -> CircuitPolicy:
         until = self._wedding_day.get(key)
@@ -111,7 +117,7 @@ class CallRecorder:
     async def _run(self) -> None:
         while not self._is_closing:
             await self._any.wait()
-            has_failures = any(tally.failed or tally.slow for tally in self._tallies.values())
+            has_failures = any(outcome != "ok" for some in self._outcomes.values() for outcome, _ in some)
             # Not `wait_for`: on Python 3.11 it may swallow a cancellation.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_SECONDS if has_failures else IDLE_FLUSH_SECONDS):
@@ -134,29 +140,29 @@ class CallRecorder:
     async def _flush_some(self) -> None:
         self._any.clear()
         self._urgent.clear()
-        tallies, self._tallies = self._tallies, {}
+        outcomes, self._outcomes = self._outcomes, {}
         batch = [self._records.popleft() for _ in range(min(len(self._records), _BATCH))]
         if self._records:
             self._any.set()
-        if not tallies and not batch:
+        if not outcomes and not batch:
             return
         try:
-            due = await self._write(tallies, batch)
+            due = await self._write(outcomes, batch)
         except BaseException as error:
             if isinstance(error, StoreUnavailable) or not isinstance(error, Exception):
-                self._put_back(tallies, batch)
+                self._put_back(outcomes, batch)
                 raise
             # Not the error's text: it quotes the records.
             log.error("routing.outcomes_apart", records=len(batch), error=type(error).__name__)
-            due = await self._write_apart(tallies, batch)
+            due = await self._write_apart(outcomes, batch)
         self.flushes += 1
         for key in due:
             await self._trip(key)
 
-    async def _write_apart(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> list[Key]:
+    async def _write_apart(self, outcomes: Mapping[Key, Outcomes], batch: list[Mapping[str, Any]]) -> list[Key]:
         """Write all that can be written: each circuit by itself, the records by halves. Raises StoreUnavailable."""
         due: list[Key] = []
-        parts = deque([*(({key: tallies[key]}, []) for key in sorted(tallies)), (dict[Key, Tally](), batch)])
+        parts = deque([*(({key: outcomes[key]}, []) for key in sorted(outcomes)), (dict[Key, Outcomes](), batch)])
         failures = 0
         try:
             while parts:
@@ -179,14 +185,16 @@ class CallRecorder:
                 self._put_back(some, rows)
         return due
 
-    async def _write(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> list[Key]:
+    async def _write(self, outcomes: Mapping[Key, Outcomes], batch: list[Mapping[str, Any]]) -> list[Key]:
         due = []
         async with self._breakers.db.system() as conn:
             # In one order everywhere, so that writers never wait for each other in a ring.
-            for key in sorted(tallies):
+            for key in sorted(outcomes):
                 circuit = await circuits.lock_one(conn, *key)
-                policy = self._policy(key)
-                now_is = rules.counted(circuit, tallies[key], self._routing_table.now(), policy)
+                policy, now = self._policy(key), self._routing_table.now()
+                again_after = await self._counted_again_after(conn, key[0], outcomes[key])
+                tally, failed = tallied(outcomes[key], circuit.failed_calls, now, again_after)
+                now_is = rules.counted(circuit, tally, now, policy, failed)
                 if now_is != circuit:
                     await circuits.count(conn, now_is)
                 self._routing_table.learn(now_is)
@@ -196,9 +204,16 @@ class CallRecorder:
                 await failovers.write_calls(conn, batch)
         return due
 
-    def _put_back(self, tallies: Mapping[Key, Tally], batch: list[Mapping[str, Any]]) -> None:
-        for key, old in tallies.items():
-            self._tallies[key] = old.then(self._tallies.get(key, Tally()))
+    @staticmethod
+    async def _counted_again_after(conn: AsyncConnection, service: str, outcomes: Outcomes) -> timedelta | None:
+        """Return when a call that goes on failing counts again; None: never, as a working probe tells more."""
+        if not any(outcome == "failed" for outcome, _ in outcomes):
+            return None
+        return None if await health.is_well(conn, service) else COUNTED_AGAIN_AFTER
+
+    def _put_back(self, outcomes: Mapping[Key, Outcomes], batch: list[Mapping[str, Any]]) -> None:
+        for key, old in outcomes.items():
+            self._outcomes[key] = [*old, *self._outcomes.get(key, [])]
         room = max(MOST_RECORDS - len(self._records), 0)
         _LOST.add(max(len(batch) - room, 0))
         # The oldest are dropped first.

@@ -273,8 +273,13 @@ class CircuitBreakers:
                 if hasten(known, False) != known:
                     await self.apply(backup, endpoint.name, hasten, now)
 
-    async def end_probe(self, circuit: Circuit, slot: int, holder: str, outcome: Outcome, now: datetime) -> Moved:
-        """Record a probe's outcome: it counts once, in its own epoch. Raises StoreUnavailable."""
+    async def end_probe(
+        self, circuit: Circuit, slot: int, holder: str, outcome: Outcome, now: datetime, caller: str = ""
+    ) -> Moved:
+        """Record a probe's outcome: it counts once, in its own epoch. Raises StoreUnavailable.
+
+        `caller`: whose call it was; empty: the vendor's own health probe.
+        """
         policy = self.routing_table.policy(circuit.service)
         recorded = None if outcome == "ignored" else outcome
 
@@ -284,7 +289,7 @@ class CircuitBreakers:
         return await self.apply(
             circuit.service,
             circuit.endpoint,
-            lambda c, _: rules.probed(c, outcome, circuit.round, now, policy),
+            lambda c, _: rules.probed(c, outcome, circuit.round, now, policy, caller),
             now,
             before=mine,
         )

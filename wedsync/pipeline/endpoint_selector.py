@@ -14,6 +14,7 @@ from wedsync.domain.health.messages import CIRCUIT_OPEN
 from wedsync.domain.quotas.quota import WEDDING_DAY
 from wedsync.domain.routing import circuit_breaker as rules
 from wedsync.domain.routing.circuit_breaker import Circuit, CircuitDecision
+from wedsync.domain.routing.circuit_window import caller_of
 from wedsync.domain.routing.endpoint_selection import Endpoint, Load, choose, home
 from wedsync.domain.routing.vendor_config import ServiceConfig
 from wedsync.domain.value import Value
@@ -76,12 +77,16 @@ class EndpointSelector:
         manifests: Mapping[str, Manifest],
         holder: str,
         load: Callable[[str, str], Load],
+        *,
+        has_guards: bool = True,
     ) -> None:
         self._db = db
         self._routing_table = routing_table
         self._manifests = manifests
         self._holder = holder
         self._load = load
+        #: Whether circuits that open get a guard, which probes the vendor.
+        self._has_guards = has_guards
         self._turns: dict[str, itertools.count[int]] = defaultdict(itertools.count)
         self._no_permit: dict[tuple[str, str, int], datetime] = {}
         self._leasing: dict[tuple[str, str, int], int] = defaultdict(int)
@@ -125,7 +130,7 @@ class EndpointSelector:
             circuit = self._routing_table.circuit(config.service, chosen.name)
             if decisions[chosen.name] == "refuse":
                 return Route(chosen, error=_closed(circuit))
-            if (slot := await self._permit(circuit, self._routing_table.now())) is not None:
+            if (slot := await self._permit(circuit, caller_of(call), self._routing_table.now())) is not None:
                 return Route(chosen, probe=(circuit, slot))
             decisions[chosen.name] = "refuse"
 
@@ -191,18 +196,21 @@ class EndpointSelector:
                 self._venues.popitem(last=False)
         return self._venues[call.wedding_id]
 
-    async def _permit(self, circuit: Circuit, now: datetime) -> int | None:
+    async def _permit(self, circuit: Circuit, caller: str, now: datetime) -> int | None:
         """Acquire one of the epoch's permits, which all processes share."""
         place = (*circuit.key, circuit.round)
         leasing = self._leasing.get(place, 0)
-        probes = self._routing_table.policy(circuit.service).probes
+        policy = self._routing_table.policy(circuit.service)
+        probes = policy.probes
+        if not rules.may_probe(circuit, caller, now, policy, has_guard=self._has_guards):
+            return None
         if now < self._no_permit.get(place, now) or leasing >= probes:
             return None
         lease = timedelta(seconds=self._manifests[circuit.service].timeout_seconds) + _LEASE_MARGIN
         self._leasing[place] = leasing + 1
         try:
             async with self._db.system() as conn:
-                slot = await circuits.lease_permit(conn, circuit, self._holder, lease, probes=probes)
+                slot = await circuits.lease_permit(conn, circuit, self._holder, lease, probes=probes, caller=caller)
         except StoreUnavailable:
             return None
         finally:

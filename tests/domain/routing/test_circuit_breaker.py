@@ -180,8 +180,8 @@ def test_a_probe_of_an_earlier_round_says_nothing() -> None:
     assert c.probed(circuit, "ok", 1, after(12), POLICY) == circuit
 
 
-def test_the_first_failure_while_ramping_reopens_for_longer() -> None:
-    circuit = run(ramping(), "ok", "ok", at=21)
+def test_the_second_call_that_fails_while_ramping_reopens_for_longer() -> None:
+    circuit = run(ramping(), "ok", "failed", "ok", at=21)
     assert circuit.state == "ramping"
     circuit = run(circuit, "failed", at=22)
     assert (circuit.state, circuit.reason, circuit.epoch) == ("open", "failed_again", 1)
@@ -192,7 +192,7 @@ def test_the_last_provider_is_never_cut_off() -> None:
     circuit = run(CLOSED, *["failed"] * 20, is_last=True)
     assert circuit.state == "closed"
     assert run(circuit, "failed").state == "open"
-    assert run(ramping(), "failed", at=21, is_last=True).state == "ramping"
+    assert run(ramping(), "failed", "failed", at=21, is_last=True).state == "ramping"
     assert c.admit(tripped(), NOW, POLICY, is_last=True) == "pass"
 
 

@@ -2,9 +2,12 @@
 
 closed → open when failures, or slow calls, pass their rate over a sliding window with enough calls in it, or when as
 many in a row have failed (a busy vendor's good minutes don't hide its end). open → probed once `open_until` has passed
-(half-open is lazy: it needs no timer): each round lets exactly `probes` calls through. All of them good →
-ramping, 10 % and 50 % of the traffic that has another vendor, then closed. One of them bad, or the first failure
-while ramping → open again, for longer. `draining` leaves a service in steps, on purpose.
+(half-open is lazy: it needs no timer): each round lets exactly `probes` calls through, the vendor's own health probe
+first. All of them good → ramping, 10 % and 50 % of the traffic that has another vendor, then closed. One of them bad,
+or a second call that fails while ramping → open again, for longer. `draining` leaves a service in steps, on purpose.
+
+One call, however often it is retried, shuts no vendor for the others: its failures count once (`circuit_window`), and
+a call that failed as a probe is not the next probe.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
-from wedsync.domain.routing.circuit_window import Bucket, Outcome, Tally, is_failing, merged, total
+from wedsync.domain.routing.circuit_window import Bucket, FailedCall, Outcome, Tally, is_failing, merged, total
 from wedsync.domain.value import Value
 
 State = Literal["closed", "draining", "open", "ramping"]
@@ -26,6 +29,9 @@ CircuitDecision = Literal["pass", "probe", "refuse"]
 SLOW_PACE = 3
 #: The reason of a circuit that a person wants back: it comes back even during a ceremony.
 RESTORE_ASKED = "restore_asked"
+#: A call leaves the vendor's own health probe so long to be first, and, having failed as the last probe, others.
+HEALTH_PROBE_FIRST_SECONDS = 1.0
+LAST_PROBE_WAITS_SECONDS = 30.0
 #: How long a service that was cut off by hand stays so before the next probe.
 _LONG = timedelta(days=3650)
 
@@ -56,6 +62,10 @@ class Circuit(Value):
     noisy_until: datetime | None = None
     reason: str = ""
     window: tuple[Bucket, ...] = ()
+    #: The calls that failed lately, so that the retries of one don't count as many.
+    failed_calls: tuple[FailedCall, ...] = ()
+    #: Whose call failed as the last probe; empty: the vendor's own health probe, or none.
+    failed_probe: str = ""
     changed_at: datetime | None = None
 
     @property
@@ -64,20 +74,30 @@ class Circuit(Value):
         return self.service, self.endpoint
 
 
-def counted(circuit: Circuit, tally: Tally, now: datetime, policy: CircuitPolicy) -> Circuit:
+def counted(
+    circuit: Circuit,
+    tally: Tally,
+    now: datetime,
+    policy: CircuitPolicy,
+    failed_calls: tuple[FailedCall, ...] | None = None,
+) -> Circuit:
     """Count more calls in its window. While it is open, late calls of its last round change nothing."""
     if circuit.state == "open":
         return circuit
-    return circuit.model_copy(update={"window": merged(circuit.window, tally, now, policy)})
+    failed = circuit.failed_calls if failed_calls is None else failed_calls
+    return circuit.model_copy(update={"window": merged(circuit.window, tally, now, policy), "failed_calls": failed})
 
 
 def verdict(circuit: Circuit, policy: CircuitPolicy) -> str:
-    """Say why the circuit should open now; empty: it should not. While ramping the first sign is enough."""
+    """Say why the circuit should open now; empty: it should not.
+
+    While ramping two calls are enough: one alone may fail by its own fault.
+    """
     if circuit.state not in ("closed", "ramping") or circuit.forced is not None:
         return ""
     calls = total(circuit.window)
     if circuit.state == "ramping":
-        return "failed_again" if calls.failed else ""
+        return "failed_again" if calls.failed >= min(2, policy.min_calls) else ""
     return is_failing(calls, policy)
 
 
@@ -126,12 +146,31 @@ def drained(circuit: Circuit, now: datetime, policy: CircuitPolicy, reason: str)
     return circuit.model_copy(update={**changes, "changed_at": now})
 
 
-def probed(circuit: Circuit, outcome: Outcome, round_: int, now: datetime, policy: CircuitPolicy) -> Circuit:
-    """Take in one probe's outcome in round `round_`; a probe of another round changes nothing."""
+def may_probe(circuit: Circuit, caller: str, now: datetime, policy: CircuitPolicy, *, has_guard: bool = True) -> bool:
+    """Tell whether a call may be the half-open circuit's next probe.
+
+    The vendor's own health probe, which its guard sends, comes first, and another call comes before the one that failed
+    as the last probe: each waits a moment for them, not for ever, since there may be nobody else.
+    """
+    if circuit.open_until is None:
+        return True
+    waits = min(HEALTH_PROBE_FIRST_SECONDS, policy.open_seconds / 10) if has_guard else 0.0
+    if caller == circuit.failed_probe and caller:
+        waits = max(waits, min(policy.open_seconds, LAST_PROBE_WAITS_SECONDS))
+    return now >= circuit.open_until + timedelta(seconds=waits)
+
+
+def probed(
+    circuit: Circuit, outcome: Outcome, round_: int, now: datetime, policy: CircuitPolicy, caller: str = ""
+) -> Circuit:
+    """Take in one probe's outcome in round `round_`; a probe of another round changes nothing.
+
+    `caller`: whose call it was; empty: the vendor's own health probe.
+    """
     if circuit.state != "open" or circuit.round != round_ or outcome == "ignored":
         return circuit
     if outcome != "ok":
-        return opened(circuit, now, policy, "probe_failed")
+        return opened(circuit, now, policy, "probe_failed").model_copy(update={"failed_probe": caller})
     good = circuit.probes_ok + 1
     if good < policy.probes:
         return circuit.model_copy(update={"probes_ok": good})
@@ -156,6 +195,7 @@ def closed(circuit: Circuit, now: datetime) -> Circuit:
             "noisy_until": None,
             "reason": "",
             "window": (),
+            "failed_probe": "",
             "changed_at": now,
         }
     )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from wedsync.domain.errors import OutcomeUnknown, VendorUnavailable
 from wedsync.domain.routing.circuit_policy import CircuitPolicy
 from wedsync.domain.value import Value
+from wedsync.domain.vendors.call import Call
 
 #: `ignored`: says nothing about health (a refusal, a bad credential, a full quota, a fault of our own).
 Outcome = Literal["ok", "slow", "failed", "ignored"]
 
 #: A window is kept in so many buckets.
 BUCKETS = 10
+#: A call that goes on failing counts once in so long where no probe says how the vendor is.
+COUNTED_AGAIN_AFTER = timedelta(minutes=1)
+#: A failed call is remembered so long after its last failure.
+_REMEMBERED = timedelta(hours=1)
+_MOST_REMEMBERED = 64
 
 
 class Bucket(Value):
@@ -27,6 +34,14 @@ class Bucket(Value):
     slow: int = 0
     #: How many of them failed after the last good answer.
     in_row: int = 0
+
+
+class FailedCall(Value):
+    """A call that failed, with all its retries."""
+
+    caller: str
+    counted_at: datetime
+    seen_at: datetime
 
 
 class Tally(Value):
@@ -65,6 +80,39 @@ def classify_outcome(error: BaseException | None, seconds: float, policy: Circui
     if error is None:
         return "slow" if seconds >= policy.slow_seconds else "ok"
     return "failed" if isinstance(error, VendorUnavailable | OutcomeUnknown) else "ignored"
+
+
+def caller_of(call: Call) -> str:
+    """Name whoever makes the call, the same for all its retries: its wedding, step and operation.
+
+    Empty for a call of no wedding: each counts by itself.
+    """
+    if not call.wedding_id:
+        return ""
+    names = (call.organization_id, call.wedding_id, call.step_id, call.operation)
+    return hashlib.sha256("\x1f".join(names).encode()).hexdigest()[:16]
+
+
+def tallied(
+    outcomes: Iterable[tuple[Outcome, str]], known: Iterable[FailedCall], now: datetime, again_after: timedelta | None
+) -> tuple[Tally, tuple[FailedCall, ...]]:
+    """Count outcomes, each with its caller, and remember who failed.
+
+    A call whose own fault makes it fail says nothing of the vendor, however often it is tried: its failures count once
+    in `again_after`, or once altogether (None). A failure without a caller counts by itself.
+    """
+    tally, failed = Tally(), {one.caller: one for one in known if now - one.seen_at < _REMEMBERED}
+    for outcome, caller in outcomes:
+        before = failed.get(caller)
+        if outcome == "failed" and caller:
+            is_new = before is None or (again_after is not None and now - before.counted_at >= again_after)
+            counted_at = now if before is None or is_new else before.counted_at
+            failed.pop(caller, None)
+            failed[caller] = FailedCall(caller=caller, counted_at=counted_at, seen_at=now)
+            if not is_new:
+                continue
+        tally = tally.plus(outcome)
+    return tally, tuple(failed.values())[-_MOST_REMEMBERED:]
 
 
 def slot_of(now: datetime, policy: CircuitPolicy) -> int:

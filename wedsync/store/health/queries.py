@@ -43,6 +43,10 @@ FROM (SELECT coalesce((SELECT status FROM health_changes WHERE service = :servic
   ORDER BY at DESC, id DESC LIMIT 1), 'healthy') AS status) was
 WHERE was.status <> :status
 """)
+_IS_WELL = text("""
+SELECT status = 'healthy' AND checked_at IS NOT NULL AND failures_in_row = 0 FROM service_health
+WHERE service = :service
+""")
 _ALL = text(f"SELECT service, {_FIELDS} FROM service_health ORDER BY service")  # noqa: S608
 _CHANGES = text("""
 SELECT source, from_status, status, at, error_rate, response_ms, detail FROM health_changes
@@ -174,6 +178,11 @@ async def read_warnings(conn: AsyncConnection) -> dict[str, tuple[Warned, ...]]:
 async def failing(conn: AsyncConnection, service: str, since: datetime) -> float:
     """Return the share, 0 to 1, of a service's real calls since a moment that failed; a few calls say little."""
     return float((await conn.execute(_FAILING, {"service": service, "since": since})).scalar_one())
+
+
+async def is_well(conn: AsyncConnection, service: str) -> bool:
+    """Tell whether the vendor's last probe found it well; False, too, when nobody has probed it."""
+    return bool((await conn.execute(_IS_WELL, {"service": service})).scalar())
 
 
 async def read_all(conn: AsyncConnection) -> dict[str, Health]:

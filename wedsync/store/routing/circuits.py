@@ -19,7 +19,7 @@ CHANNEL = "wedsync_routing"
 
 _COLUMNS = (
     "service, endpoint, state, epoch, round, trips, open_until, stage, stage_since, probes_ok, forced, held, reason, "
-    '"window", changed_at, noisy_from, noisy_until'
+    '"window", failed_calls, failed_probe, changed_at, noisy_from, noisy_until'
 )
 _PUBLISH = text("SELECT pg_notify(:channel, :service)")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('wedsync circuits', 0))")
@@ -33,12 +33,14 @@ _ONE = text(
     f"SELECT {_COLUMNS} FROM circuits WHERE service = :service AND endpoint = :endpoint FOR UPDATE"  # noqa: S608
 )
 _COUNT = text("""
-UPDATE circuits SET "window" = CAST(:window AS jsonb) WHERE service = :service AND endpoint = :endpoint
+UPDATE circuits SET "window" = CAST(:window AS jsonb), failed_calls = CAST(:failed_calls AS jsonb)
+WHERE service = :service AND endpoint = :endpoint
 """)
 _MOVE = text("""
 UPDATE circuits SET state = :state, epoch = :epoch, round = :round, trips = :trips, open_until = :open_until,
   stage = :stage, stage_since = :stage_since, probes_ok = :probes_ok, forced = :forced, held = :held,
-  reason = :reason, "window" = CAST(:window AS jsonb), changed_at = :changed_at, noisy_from = :noisy_from,
+  reason = :reason, "window" = CAST(:window AS jsonb), failed_calls = CAST(:failed_calls AS jsonb),
+  failed_probe = :failed_probe, changed_at = :changed_at, noisy_from = :noisy_from,
   noisy_until = :noisy_until, version = version + 1
 WHERE service = :service AND endpoint = :endpoint AND state = :was AND epoch = :was_epoch AND round = :was_round
   AND stage = :was_stage
@@ -57,11 +59,14 @@ WHERE c.service = :service AND c.endpoint = :endpoint AND c.round = :round AND c
 """)
 _LEASE = text("""
 WITH t AS MATERIALIZED (SELECT greatest(CAST(:now AS timestamptz), clock_timestamp()) AS now)
-UPDATE probe_permits p SET holder = :holder, leased_until = t.now + make_interval(secs => :seconds)
+UPDATE probe_permits p SET holder = :holder, caller = :caller, leased_until = t.now + make_interval(secs => :seconds)
 FROM circuits c, t
 WHERE c.service = :service AND c.endpoint = :endpoint AND c.round = :round AND c.state = 'open'
   AND NOT c.held AND c.forced IS NULL AND c.open_until <= t.now
   AND (c.noisy_until IS NULL OR t.now < c.noisy_from OR t.now >= c.noisy_until)
+  AND NOT (CAST(:caller AS text) <> '' AND EXISTS (SELECT FROM probe_permits
+    WHERE service = :service AND endpoint = :endpoint AND round = :round AND caller = :caller
+      AND outcome IS NULL AND leased_until >= t.now))
   AND (p.service, p.endpoint, p.round, p.slot) = (
     SELECT service, endpoint, round, slot FROM probe_permits
     WHERE service = :service AND endpoint = :endpoint AND round = :round AND outcome IS NULL
@@ -108,21 +113,23 @@ def _circuit(row: Any) -> Circuit:
     return value_of(Circuit, dict(row._mapping))
 
 
-def _window(circuit: Circuit) -> str:
-    return json.dumps([bucket.model_dump() for bucket in circuit.window])
+def _counters(circuit: Circuit) -> dict[str, str]:
+    return {
+        "window": json.dumps([bucket.model_dump() for bucket in circuit.window]),
+        "failed_calls": json.dumps([call.model_dump(mode="json") for call in circuit.failed_calls]),
+    }
 
 
 async def count(conn: AsyncConnection, circuit: Circuit) -> None:
     """Write the counters of a locked circuit; nobody is notified."""
-    where = {"service": circuit.service, "endpoint": circuit.endpoint, "window": _window(circuit)}
-    await conn.execute(_COUNT, where)
+    await conn.execute(_COUNT, {"service": circuit.service, "endpoint": circuit.endpoint, **_counters(circuit)})
 
 
 async def move(conn: AsyncConnection, was: Circuit, now_is: Circuit, probes: int) -> bool:
     """Compare and set: write the transition unless another came first; a new round gets `probes` permits."""
-    values = now_is.model_dump(exclude={"window"})
+    values = now_is.model_dump(exclude={"window", "failed_calls"})
     compared = {"was": was.state, "was_epoch": was.epoch, "was_round": was.round, "was_stage": was.stage}
-    done = await conn.execute(_MOVE, {**values, **compared, "window": _window(now_is)})
+    done = await conn.execute(_MOVE, {**values, **compared, **_counters(now_is)})
     if done.rowcount != 1:
         return False
     where = {"service": was.service, "endpoint": was.endpoint}
@@ -145,14 +152,17 @@ async def lease_permit(
     now: datetime | None = None,
     *,
     probes: int = 0,
+    caller: str = "",
 ) -> int | None:
     """Lease a permit to probe in the circuit's present round; None when all are taken, or it must not be probed now.
+
+    `caller`: whose call will be the probe, which gets one permit at a time; empty: the vendor's own health probe.
 
     Leases begin and end by Postgres' clock, whatever a process' own says; `now` is of a clock that runs ahead of it.
     `probes`: how many must succeed now. A round that began with fewer permits gets more.
     """
     where = {"service": circuit.service, "endpoint": circuit.endpoint, "round": circuit.round}
-    values = {**where, "holder": holder, "now": now, "seconds": lease.total_seconds()}
+    values = {**where, "holder": holder, "caller": caller, "now": now, "seconds": lease.total_seconds()}
     slot: int | None = (await conn.execute(_LEASE, values)).scalar()
     if slot is None and (await conn.execute(_MORE_PERMITS, {**where, "probes": probes})).rowcount:
         slot = (await conn.execute(_LEASE, values)).scalar()

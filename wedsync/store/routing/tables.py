@@ -71,6 +71,10 @@ circuits = Table(
     text("reason", server_default=sql("''")),
     # Counters by slice of the window.
     document("window"),
+    # Calls that failed lately: the retries of one don't count as many.
+    document("failed_calls", server_default=sql("'[]'")),
+    # Whose call failed as the last probe; empty: nobody's.
+    text("failed_probe", server_default=sql("''")),
     instant("changed_at", nullable=True),
     # Between them it is not switched back: ceremonies are under way.
     instant("noisy_from", nullable=True),
@@ -89,6 +93,8 @@ probe_permits = Table(
     Column("round", BigInteger, nullable=False),
     Column("slot", Integer, nullable=False),
     text("holder", nullable=True),
+    # Whose call is the probe; empty: the vendor's own health probe.
+    text("caller", server_default=sql("''")),
     instant("leased_until", nullable=True),
     # ok | slow | failed; NULL: not known yet
     text("outcome", nullable=True),
